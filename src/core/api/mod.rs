@@ -1,0 +1,53 @@
+//! The client APIs the gateway speaks, and the table that finds one from a method and a path.
+
+/// The API a client speaks in its request and wants to read in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// OpenAI chat completions.
+    Chat,
+    /// OpenAI text completions.
+    Completions,
+    /// OpenAI embeddings.
+    Embeddings,
+    /// Anthropic messages.
+    Messages,
+}
+
+/// The shape a client expects errors in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorFormat {
+    /// `{"error": {"message", "type", "param", "code"}}`.
+    OpenAi,
+    /// `{"type": "error", "error": {"type", "message"}}`.
+    Anthropic,
+}
+
+impl Api {
+    /// The error shape of this API.
+    pub fn error_format(self) -> ErrorFormat {
+        match self {
+            Api::Messages => ErrorFormat::Anthropic,
+            _ => ErrorFormat::OpenAi,
+        }
+    }
+
+    /// The path as LiteLLM names it in messages.
+    pub fn path(self) -> &'static str {
+        match self {
+            Api::Chat => "/chat/completions",
+            Api::Completions => "/completions",
+            Api::Embeddings => "/embeddings",
+            Api::Messages => "/v1/messages",
+        }
+    }
+
+    /// LiteLLM's call type, used in records and metrics.
+    pub fn call_type(self) -> &'static str {
+        match self {
+            Api::Chat => "acompletion",
+            Api::Completions => "atext_completion",
+            Api::Embeddings => "aembedding",
+            Api::Messages => "anthropic_messages",
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A JSON object by its top-level members, each value kept as the text it arrived in.
+//!
+//! This is how same-format traffic stays untouched: one pass finds the members, the few that are ours are replaced, and
+//! the rest is copied, so unknown fields survive and numbers keep every digit.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Why bytes are not a JSON object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAnObject(pub String);
+
+impl fmt::Display for NotAnObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The members of one JSON object in the order they came, values as raw JSON text.
+///
+/// When a name comes twice the last one counts, as in every common parser, and only that one is written back: a check
+/// on a member and the provider's reading of it can never differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Object<'a> {
+    members: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl<'a> Object<'a> {
+    /// Finds the members of the object that `bytes` hold. Nesting costs no stack.
+    pub fn parse(bytes: &'a [u8]) -> Result<Object<'a>, NotAnObject> {
+        serde_json::from_slice(bytes).map_err(|e| NotAnObject(e.to_string()))
+    }
+
+    /// The raw JSON text of a member.
+    pub fn raw(&self, name: &str) -> Option<&str> {
+        self.members.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// A member read as `T`; `None` when it is absent or not a `T`.
+    pub fn read<'s, T: Deserialize<'s>>(&'s self, name: &str) -> Option<T> {
+        serde_json::from_str(self.raw(name)?).ok()
+    }
+
+    /// Whether a member is there with a value other than `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.raw(name).is_some_and(|raw| raw != "null")
+    }
+
+    /// Sets a member to raw JSON text, in its place when it is there, else at the end.
+    pub fn set(&mut self, name: impl Into<Cow<'a, str>>, raw: impl Into<Cow<'a, str>>) {
+        let (name, raw) = (name.into(), raw.into());
+        match self.members.iter_mut().find(|(key, _)| *key == name) {
+            Some((_, value)) => *value = raw,
+            None => self.members.push((name, raw)),
+        }
+    }
+
+    /// Takes a member out and returns its raw text.
+    pub fn remove(&mut self, name: &str) -> Option<Cow<'a, str>> {
+        let at = self.members.iter().position(|(key, _)| key == name)?;
+        Some(self.members.remove(at).1)
+    }
+
+    /// Keeps the members for which `keep(name, raw)` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
+        self.members.retain(|(key, value)| keep(key, value));
+    }
+
+    /// Names and raw values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.members.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))
+    }
+
+    /// The object as JSON bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let size = self.members.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>();
+        let mut out = Vec::with_capacity(size + 2);
+        out.push(b'{');
+        for (at, (key, value)) in self.members.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            write_string(&mut out, key);
+            out.push(b':');
+            out.extend_from_slice(value.as_bytes());
+        }
+        out.push(b'}');
+        out
+    }
+}
+
+/// Appends `text` as a JSON string.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // Writing to a Vec cannot fail, and a str is always serialisable.
+        let _ = serde_json::to_writer(out, text);
+    }
+}
+
+/// `text` as a JSON string.
+pub fn string(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_string(&mut out, text);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<'a>(std::marker::PhantomData<&'a ()>);
+
+        impl<'de: 'a, 'a> Visitor<'de> for Members<'a> {
+            type Value = Object<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'a>, A::Error> {
+                let mut object = Object { members: Vec::with_capacity(8) };
+                while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+                    object.set(key, value.get());
+                }
+                Ok(object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(std::marker::PhantomData))
+    }
+}
+
+/// A member's name, borrowed unless it has escapes. (`Cow<str>` itself always deserialises as owned.)
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl<'de> Visitor<'de> for Name {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(name)))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_touched_keeps_every_byte() {
+        let body = br#"{"model":"a","x":1.10,"big":12345678901234567890123,"e":1e400,"n\u006fte":{ "deep" : [1, 2] }}"#;
+        let mut object = Object::parse(body).unwrap();
+        assert_eq!(object.read::<&str>("model"), Some("a"));
+        assert_eq!(object.raw("note"), Some(r#"{ "deep" : [1, 2] }"#));
+        object.set("model", r#""b""#);
+        assert_eq!(
+            String::from_utf8(object.to_bytes()).unwrap(),
+            r#"{"model":"b","x":1.10,"big":12345678901234567890123,"e":1e400,"note":{ "deep" : [1, 2] }}"#
+        );
+    }
+
+    #[test]
+    fn the_last_of_two_equal_names_counts_alone() {
+        let object = Object::parse(br#"{"model":"cheap","a":1,"model":"dear"}"#).unwrap();
+        assert_eq!(object.to_bytes(), br#"{"model":"dear","a":1}"#);
+    }
+
+    #[test]
+    fn removing_and_keeping() {
+        let mut object = Object::parse(br#"{"a":1,"b":null,"c":3}"#).unwrap();
+        assert!(object.has("a") && !object.has("b") && !object.has("z"));
+        assert_eq!(object.remove("a").as_deref(), Some("1"));
+        object.retain(|_, raw| raw != "null");
+        assert_eq!(object.to_bytes(), br#"{"c":3}"#);
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        let deep = [b"{\"a\":".as_slice(), &vec![b'['; 200_000]].concat();
+        for body in [&b""[..], b"[]", b"\"x\"", b"{", b"{\"a\":}", b"{\"a\":1} x", b"{\"a\":\"\xff\"}", &deep] {
+            assert!(Object::parse(body).is_err());
+        }
+    }
+}

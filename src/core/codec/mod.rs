@@ -1,0 +1,4 @@
+//! Framing of bytes that come from the network: bounded, incremental, indifferent to where a chunk ends.
+
+pub mod json;
+pub mod sse;

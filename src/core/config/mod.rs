@@ -1,0 +1,265 @@
+//! What a LiteLLM `config.yaml` means: the checked configuration that everything else works with.
+//!
+//! [`load`] makes it from YAML text and an environment look-up, together with a [`report`](crate::core::config::report):
+//! one verdict per setting that the text contains. Nothing in here reads a file, the environment or a clock.
+
+use std::fmt;
+
+use hashbrown::HashMap;
+use serde_json::{Map, Value};
+
+use crate::core::provider::Brand;
+
+/// A configuration that can serve.
+#[derive(Debug)]
+pub struct Config {
+    /// Every deployment that can be called, in file order. The index into this list names a deployment everywhere else.
+    pub deployments: Vec<Deployment>,
+    /// Exact model groups: `model_name` to its deployments, in file order.
+    pub groups: HashMap<String, Vec<usize>>,
+    /// Group names in file order (what `/models` lists, and where the default model comes from).
+    pub group_order: Vec<String>,
+    /// `model_name`s with `*`, in the order LiteLLM tries them (longest first).
+    pub wildcards: Vec<Wildcard>,
+    /// `router_settings.model_group_alias`.
+    pub aliases: HashMap<String, Alias>,
+    /// `litellm_settings.model_alias_map`: a flat rename applied before everything else.
+    pub renames: HashMap<String, String>,
+    /// `general_settings.completion_model`: overrides what the client asked for.
+    pub forced_model: Option<String>,
+    /// The model for a request that names none: CLI `--model`, else the first group of the file.
+    pub default_model: Option<String>,
+    /// Retries, fallbacks, cooldowns, timeouts.
+    pub router: Router,
+    /// `general_settings` and what is global in `litellm_settings`.
+    pub general: General,
+    /// Groups named by the file whose deployments are all of a kind that is not built yet: name to the reason.
+    pub unavailable: HashMap<String, String>,
+}
+
+/// A `model_name` with `*`.
+#[derive(Clone, Debug)]
+pub struct Wildcard {
+    /// The pattern as written.
+    pub pattern: String,
+    /// Deployments that share it.
+    pub deployments: Vec<usize>,
+}
+
+/// An entry of `model_group_alias`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The group it stands for.
+    pub model: String,
+    /// Not listed by `/models`.
+    pub hidden: bool,
+}
+
+/// One `model_list` entry that can be called.
+#[derive(Debug)]
+pub struct Deployment {
+    /// `model_info.id`, or LiteLLM's hash of the entry.
+    pub id: String,
+    /// Its `model_name`.
+    pub group: String,
+    /// Envoy's cluster for it, and its name in filter state.
+    pub cluster: String,
+    /// Who serves it.
+    pub brand: &'static Brand,
+    /// True for the deployments that a bare `model: "*"` expands to, one for each brand: it serves only names that are
+    /// inferred to be of its brand.
+    pub only_inferred: bool,
+    /// The model at the provider without its brand prefix; may hold `*` (see [`Deployment::model_for`]).
+    pub model: String,
+    /// `litellm_params.model` as written (price look-up, `/model/info`).
+    pub litellm_model: String,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// `api_key`, or the brand's from the environment.
+    pub api_key: Option<Secret>,
+    /// `azure_ad_token`.
+    pub azure_ad_token: Option<Secret>,
+    /// `api_version` (Azure).
+    pub api_version: Option<String>,
+    /// `organization` (OpenAI).
+    pub organization: Option<String>,
+    /// `headers` and `extra_headers`, values may be secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// Default parameters: everything in `litellm_params` that is not a setting of ours. A value in the request wins.
+    pub defaults: Map<String, Value>,
+    /// `extra_body`: members put into the provider's body last.
+    pub extra_body: Map<String, Value>,
+    /// `drop_params`; `None` leaves it to [`General::drop_params`].
+    pub drop_params: Option<bool>,
+    /// `additional_drop_params`.
+    pub additional_drop_params: Vec<String>,
+    /// `allowed_openai_params`.
+    pub allowed_openai_params: Vec<String>,
+    /// `timeout` (or `request_timeout`) in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// `stream_timeout` in milliseconds.
+    pub stream_timeout_ms: Option<u64>,
+    /// `num_retries`.
+    pub num_retries: Option<u32>,
+    /// `weight`.
+    pub weight: Option<f64>,
+    /// `rpm` in `litellm_params` (the only place simple-shuffle reads).
+    pub rpm: Option<u64>,
+    /// `tpm` in `litellm_params`.
+    pub tpm: Option<u64>,
+    /// `cooldown_time` in milliseconds; 0 never cools it down.
+    pub cooldown_ms: Option<u64>,
+    /// `mock_response`: answer without calling.
+    pub mock_response: Option<Value>,
+    /// `mock_timeout`.
+    pub mock_timeout: bool,
+    /// `initial_prompt_value`, `roles`, `final_prompt_value`, `bos_token`, `eos_token`.
+    pub template: Option<PromptTemplate>,
+    /// `merge_reasoning_content_in_choices`.
+    pub merge_reasoning: bool,
+    /// `model_info` as written, with `id`.
+    pub model_info: Map<String, Value>,
+    /// Price fields set in `litellm_params` or `model_info` (`litellm_params` wins), as decimal text.
+    pub prices: Vec<(String, String)>,
+    /// `model_info.base_model` (or `litellm_params.base_model`).
+    pub base_model: Option<String>,
+}
+
+/// Where a provider is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `https`.
+    pub tls: bool,
+    /// Host name or address, without brackets or port.
+    pub host: String,
+    /// Port, filled in from the scheme when the URL has none.
+    pub port: u16,
+    /// Path before the API's own (`/v1`), without a slash at its end; empty when there is none.
+    pub path: String,
+    /// Query of the base URL, without `?`.
+    pub query: Option<String>,
+    /// Verify the certificate (`ssl_verify`).
+    pub verify: bool,
+}
+
+/// Retries, fallbacks, cooldowns, timeouts: `router_settings`, with `litellm_settings` where LiteLLM falls back to it.
+#[derive(Clone, Debug)]
+pub struct Router {
+    /// Additional attempts in a group after the first (default 2).
+    pub num_retries: u32,
+    /// `timeout`/`request_timeout` in milliseconds (default 6,000,000).
+    pub timeout_ms: u64,
+    /// `stream_timeout` in milliseconds.
+    pub stream_timeout_ms: Option<u64>,
+    /// `fallbacks`, with `default_fallbacks` under `"*"`.
+    pub fallbacks: Fallbacks,
+    /// `context_window_fallbacks`; `None` when not configured (general fallbacks then apply).
+    pub context_window_fallbacks: Option<Fallbacks>,
+    /// `content_policy_fallbacks`; `None` when not configured.
+    pub content_policy_fallbacks: Option<Fallbacks>,
+    /// How many fallback groups a request may go through (default 5).
+    pub max_fallbacks: u32,
+    /// `allowed_fails`; `None` when unset (LiteLLM's failure-rate rules apply).
+    pub allowed_fails: Option<u32>,
+    /// `cooldown_time` in milliseconds (default 5,000).
+    pub cooldown_ms: u64,
+    /// `disable_cooldowns`.
+    pub disable_cooldowns: bool,
+}
+
+/// Group name to the ordered list of what to try instead.
+pub type Fallbacks = HashMap<String, Vec<Fallback>>;
+
+/// One thing to try instead: a group, with request members to replace on the way.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Fallback {
+    /// The model group.
+    pub model: String,
+    /// Other members of a map entry (`{"model": "x", "messages": […]}`).
+    pub overrides: Map<String, Value>,
+}
+
+/// Settings that are not about one deployment.
+#[derive(Clone, Debug)]
+pub struct General {
+    /// `general_settings.master_key` (or `LITELLM_MASTER_KEY`). Without one everybody is admin.
+    pub master_key: Option<Secret>,
+    /// `litellm_key_header_name`, lower-case.
+    pub key_header: Option<String>,
+    /// `litellm_settings.drop_params`.
+    pub drop_params: bool,
+    /// `litellm_settings.modify_params`.
+    pub modify_params: bool,
+    /// `max_request_size_mb`, in bytes.
+    pub max_request_bytes: Option<u64>,
+    /// Cap in bytes for a buffered answer whose headers are held until its cost is known (`tollgate_settings.max_held_answer_bytes`).
+    pub max_held_answer_bytes: u64,
+    /// `forward_client_headers_to_llm_api`.
+    pub forward_client_headers: bool,
+    /// `litellm_settings.add_function_to_prompt`.
+    pub add_function_to_prompt: bool,
+    /// `general_settings.allow_client_side_credentials`.
+    pub allow_client_credentials: bool,
+    /// `litellm_settings.require_auth_for_metrics_endpoint`.
+    pub auth_metrics: bool,
+}
+
+/// `initial_prompt_value`, `roles`, `final_prompt_value`, `bos_token`, `eos_token`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromptTemplate {
+    /// Text before the first message.
+    pub initial: String,
+    /// Text after the last message.
+    pub last: String,
+    /// Put at the start, and again where a user turn follows an assistant turn.
+    pub bos: String,
+    /// Put after each assistant turn.
+    pub eos: String,
+    /// Role to (text before, text after).
+    pub roles: HashMap<String, (String, String)>,
+}
+
+/// A value that must never be printed: provider keys, the master key, header values.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+
+    /// The value itself, for the one place that sends or compares it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Deployment {
+    /// The model to ask the provider for: captures of the requested name's wildcard fill the `*`s left to right; more
+    /// captures than `*`s means the whole requested name; no `*` at all means the model as written (LiteLLM's rule).
+    pub fn model_for(&self, requested: &str, captures: &[&str]) -> String {
+        let holes = self.model.matches('*').count();
+        if holes == 0 {
+            return self.model.clone();
+        }
+        if captures.len() > holes {
+            return requested.to_owned();
+        }
+        let mut captures = captures.iter();
+        let mut model = String::with_capacity(self.model.len() + requested.len());
+        for (at, part) in self.model.split('*').enumerate() {
+            if at > 0 {
+                model.push_str(captures.next().copied().unwrap_or("*"));
+            }
+            model.push_str(part);
+        }
+        model
+    }
+}

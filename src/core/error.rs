@@ -1,0 +1,264 @@
+//! Every refusal and failure a client can see: one type, and one place that makes status, headers and body from it.
+//!
+//! Layers below return an [`Error`] by who is at fault; none of them knows what the client's API wants to read. That is
+//! [`Error::body`]'s business. Messages are for the caller: they name the thing, what was expected and the fix, and carry
+//! neither a provider key nor a prompt. Shapes follow LiteLLM (`{"error": {"message", "type", "param", "code"}}`, `code` a
+//! string) on OpenAI paths and Anthropic's own (`{"type": "error", …}`) on Anthropic paths.
+
+use std::borrow::Cow;
+
+use serde_json::json;
+
+use crate::core::api::ErrorFormat;
+
+/// What went wrong at a provider, in LiteLLM's words. Retries, fallbacks and cooldowns are decided by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The provider cannot take this request (400, 422).
+    BadRequest,
+    /// The prompt does not fit the model (400).
+    ContextWindowExceeded,
+    /// The prompt or the answer was refused by a content policy (400).
+    ContentPolicyViolation,
+    /// The chosen provider does not know a parameter (400, found by us).
+    UnsupportedParams,
+    /// The provider refused our credentials (401).
+    Authentication,
+    /// The provider's credentials may not do this (403).
+    PermissionDenied,
+    /// No such model or path at the provider (404).
+    NotFound,
+    /// No answer in time (408, 504, our own timers).
+    Timeout,
+    /// The provider could not process the entity (422).
+    UnprocessableEntity,
+    /// Too many requests (429).
+    RateLimit,
+    /// The provider failed (500, Anthropic's 529).
+    InternalServer,
+    /// No connection, or one that broke (no status).
+    ApiConnection,
+    /// The provider is not there (503).
+    ServiceUnavailable,
+    /// Any other status.
+    Api,
+}
+
+impl Class {
+    /// LiteLLM's exception name, as it stands in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::BadRequest => "BadRequestError",
+            Class::ContextWindowExceeded => "ContextWindowExceededError",
+            Class::ContentPolicyViolation => "ContentPolicyViolationError",
+            Class::UnsupportedParams => "UnsupportedParamsError",
+            Class::Authentication => "AuthenticationError",
+            Class::PermissionDenied => "PermissionDeniedError",
+            Class::NotFound => "NotFoundError",
+            Class::Timeout => "Timeout",
+            Class::UnprocessableEntity => "UnprocessableEntityError",
+            Class::RateLimit => "RateLimitError",
+            Class::InternalServer => "InternalServerError",
+            Class::ApiConnection => "APIConnectionError",
+            Class::ServiceUnavailable => "ServiceUnavailableError",
+            Class::Api => "APIError",
+        }
+    }
+
+    /// The status LiteLLM gives this class ([`Class::Api`] keeps the provider's own).
+    pub fn status(self) -> u16 {
+        match self {
+            Class::BadRequest
+            | Class::ContextWindowExceeded
+            | Class::ContentPolicyViolation
+            | Class::UnsupportedParams => 400,
+            Class::Authentication => 401,
+            Class::PermissionDenied => 403,
+            Class::NotFound => 404,
+            Class::Timeout => 408,
+            Class::UnprocessableEntity => 422,
+            Class::RateLimit => 429,
+            Class::InternalServer | Class::ApiConnection | Class::Api => 500,
+            Class::ServiceUnavailable => 503,
+        }
+    }
+
+    /// The class whose [`Class::name`] occurs in `text` (`mock_response: "litellm.RateLimitError"`), if any.
+    pub fn named_in(text: &str) -> Option<Class> {
+        // Longer names first: "ContextWindowExceededError" must not be taken for a shorter one.
+        const ALL: [Class; 14] = [
+            Class::ContextWindowExceeded,
+            Class::ContentPolicyViolation,
+            Class::UnprocessableEntity,
+            Class::ServiceUnavailable,
+            Class::UnsupportedParams,
+            Class::PermissionDenied,
+            Class::Authentication,
+            Class::InternalServer,
+            Class::ApiConnection,
+            Class::RateLimit,
+            Class::BadRequest,
+            Class::NotFound,
+            Class::Timeout,
+            Class::Api,
+        ];
+        ALL.into_iter().find(|class| text.contains(class.name()))
+    }
+}
+
+/// A failure on its way to the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    /// HTTP status.
+    pub status: u16,
+    /// What the caller reads. LiteLLM's exact text where LiteLLM has one.
+    pub message: String,
+    /// LiteLLM's `type` (`auth_error`, `invalid_request_error`, …); `None` prints as the text `None`, as LiteLLM does.
+    pub kind: Option<Cow<'static, str>>,
+    /// LiteLLM's `param`; `None` prints as the text `None`.
+    pub param: Option<Cow<'static, str>>,
+    /// The provider failure behind it, when there is one.
+    pub class: Option<Class>,
+    /// Headers that go with it (`retry-after`, …), lower-case names.
+    pub headers: Vec<(Cow<'static, str>, String)>,
+}
+
+impl Error {
+    /// A request the client must change (400 unless said otherwise by [`Error::with_status`]).
+    pub fn bad_request(message: impl Into<String>) -> Error {
+        Error::new(400, message).with_kind("invalid_request_error")
+    }
+
+    /// A refused or missing key (401).
+    pub fn auth(message: impl Into<String>) -> Error {
+        Error::new(401, message).with_kind("auth_error")
+    }
+
+    /// A fault of ours (500). The message must not carry anything the client sent.
+    pub fn internal(message: impl Into<String>) -> Error {
+        Error::new(500, message).with_kind("internal_server_error")
+    }
+
+    /// A provider failure of a class, `message` being the whole text after `litellm.`.
+    pub fn provider(class: Class, message: impl Into<String>) -> Error {
+        let mut error = Error::new(class.status(), message);
+        error.class = Some(class);
+        error.kind = match class {
+            Class::RateLimit => Some(Cow::Borrowed("throttling_error")),
+            _ => None,
+        };
+        error
+    }
+
+    /// Any status with LiteLLM's `type` and `param` left at `None`.
+    pub fn new(status: u16, message: impl Into<String>) -> Error {
+        Error { status, message: message.into(), kind: None, param: None, class: None, headers: Vec::new() }
+    }
+
+    /// The same with another status.
+    pub fn with_status(mut self, status: u16) -> Error {
+        self.status = status;
+        self
+    }
+
+    /// The same with a `type`.
+    pub fn with_kind(mut self, kind: impl Into<Cow<'static, str>>) -> Error {
+        self.kind = Some(kind.into());
+        self
+    }
+
+    /// The same with a `param`.
+    pub fn with_param(mut self, param: impl Into<Cow<'static, str>>) -> Error {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The same with one more header.
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Error {
+        self.headers.push((Cow::Borrowed(name), value.into()));
+        self
+    }
+
+    /// The JSON body in the client's format.
+    pub fn body(&self, format: ErrorFormat) -> Vec<u8> {
+        let value = match format {
+            ErrorFormat::OpenAi => json!({"error": {
+                "message": self.message,
+                "type": self.kind.as_deref().unwrap_or("None"),
+                "param": self.param.as_deref().unwrap_or("None"),
+                "code": self.status.to_string(),
+            }}),
+            ErrorFormat::Anthropic => json!({"type": "error", "error": {
+                "type": anthropic_kind(self.status),
+                "message": self.message,
+            }}),
+        };
+        value.to_string().into_bytes()
+    }
+
+    /// The error as one event inside a stream whose status has already gone out. No `[DONE]` follows it.
+    pub fn event(&self, format: ErrorFormat) -> Vec<u8> {
+        let mut event = match format {
+            ErrorFormat::OpenAi => b"data: ".to_vec(),
+            ErrorFormat::Anthropic => b"event: error\ndata: ".to_vec(),
+        };
+        event.extend_from_slice(&self.body(format));
+        event.extend_from_slice(b"\n\n");
+        event
+    }
+}
+
+/// Anthropic's error type for a status (their API reference, "Errors").
+fn anthropic_kind(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        408 | 504 => "timeout_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        400..=499 => "invalid_request_error",
+        _ => "api_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_follow_the_clients_format() {
+        let error = Error::auth("Authentication Error, No api key passed in.");
+        let openai: serde_json::Value = serde_json::from_slice(&error.body(ErrorFormat::OpenAi)).unwrap();
+        assert_eq!(
+            openai,
+            json!({"error": {"message": "Authentication Error, No api key passed in.", "type": "auth_error",
+                             "param": "None", "code": "401"}})
+        );
+        let anthropic: serde_json::Value = serde_json::from_slice(&error.body(ErrorFormat::Anthropic)).unwrap();
+        assert_eq!(anthropic["type"], "error");
+        assert_eq!(anthropic["error"]["type"], "authentication_error");
+    }
+
+    #[test]
+    fn an_event_inside_a_stream_is_one_frame() {
+        let event = Error::provider(Class::InternalServer, "x\ny").event(ErrorFormat::OpenAi);
+        assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
+        assert_eq!(event.iter().filter(|&&b| b == b'\n').count(), 2);
+    }
+
+    #[test]
+    fn classes_are_found_by_their_litellm_name() {
+        let rows = [
+            ("litellm.RateLimitError", Some(Class::RateLimit)),
+            ("litellm.ContextWindowExceededError: too long", Some(Class::ContextWindowExceeded)),
+            ("Exception: mock InternalServerError", Some(Class::InternalServer)),
+            ("hello", None),
+        ];
+        for (text, class) in rows {
+            assert_eq!(Class::named_in(text), class, "{text}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The gateway's logic, free of any host: everything here runs the same in the filter, in the command and in a unit test.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`config`] | what a LiteLLM `config.yaml` means, and a verdict for every setting in it |
+//! | [`api`] | which client API and operation a method and path name |
+//! | [`codec`] | JSON objects by member, server-sent events: bytes in, frames out |
+//! | [`provider`] | the table of provider brands: base URL, credentials, quirks |
+//! | [`translate`] | one API's request and answer as another's |
+//! | [`route`] | which deployments a request may try, in which order, and which rest in cooldown |
+//! | [`access`] | who may call |
+//! | [`cost`] | usage out of answers, and its price |
+//! | [`exchange`] | the life of one request, from its headers to its record |
+//! | [`error`] | every refusal, in the client's own format |
+
+pub mod access;
+pub mod api;
+pub mod codec;
+pub mod config;
+pub mod cost;
+pub mod error;
+pub mod exchange;
+pub mod provider;
+pub mod route;
+pub mod translate;

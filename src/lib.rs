@@ -1,0 +1,18 @@
+//! Tollgate: an LLM gateway made of Envoy and one Wasm filter, drop-in for the LiteLLM proxy.
+//!
+//! The crate is built twice. For `wasm32-wasip1` it is the filter module that Envoy loads; natively it is what the
+//! `tollgate` command (`main.rs`) and the tests link.
+//!
+//! - [`core`] holds all the logic and knows nobody: no host calls, no sockets, no clock, no environment. Facts come in as
+//!   arguments, decisions go out as values.
+//! - `filter` (wasm32 only) carries bytes between Envoy and `core`. `filter/host.rs` is the only file that calls the host.
+//! - `control` (native only) is the command: it reads `config.yaml`, writes Envoy's configuration, starts Envoy and watches it.
+//!
+//! `filter` and `control` both use `core` and never each other; what crosses between them is a type in `core`.
+
+pub mod core;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub mod control;
+#[cfg(target_arch = "wasm32")]
+mod filter;

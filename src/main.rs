@@ -1,0 +1,3 @@
+//! The `tollgate` command. Everything it does is in `tollgate::control`.
+
+fn main() {}
