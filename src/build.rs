@@ -1,5 +1,7 @@
 //! Build script: puts the price table and, for the command, the built filter module where `include_bytes!` finds them.
 
+#![expect(clippy::expect_used, reason = "a build script reports by failing")]
+
 use std::{env, fs, path::PathBuf};
 
 fn main() {

@@ -1,1 +1,1 @@
-//! TODO skeleton
+//! Under construction.
