@@ -237,7 +237,8 @@ mod tests {
             json!({"error": {"message": "Authentication Error, No api key passed in.", "type": "auth_error",
                              "param": "None", "code": "401"}})
         );
-        let anthropic: serde_json::Value = serde_json::from_slice(&error.body(ErrorFormat::Anthropic)).unwrap();
+        let anthropic: serde_json::Value =
+            serde_json::from_slice(&error.body(ErrorFormat::Anthropic)).unwrap();
         assert_eq!(anthropic["type"], "error");
         assert_eq!(anthropic["error"]["type"], "authentication_error");
     }

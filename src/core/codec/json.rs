@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_refused() {
         let deep = [b"{\"a\":".as_slice(), &vec![b'['; 200_000]].concat();
-        for body in [&b""[..], b"[]", b"\"x\"", b"{", b"{\"a\":}", b"{\"a\":1} x", b"{\"a\":\"\xff\"}", &deep] {
+        for body in [&b""[..], b"[]", b"\"x\"", b"{", b"{\"a\":}", b"{\"a\":1} x", b"{\"a\":\"\xff\"}", &deep]
+        {
             assert!(Object::parse(body).is_err());
         }
     }

@@ -1,0 +1,1 @@
+//! The filter: carries bytes between Envoy and the core.
