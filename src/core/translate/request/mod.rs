@@ -1,0 +1,1 @@
+//! Requests: a client API's body as a wire format's.
