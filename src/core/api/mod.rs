@@ -1,5 +1,7 @@
 //! The client APIs the gateway speaks, and the table that finds one from a method and a path.
 
+pub mod path;
+
 /// The API a client speaks in its request and wants to read in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {

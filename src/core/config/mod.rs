@@ -180,7 +180,7 @@ pub struct Fallback {
 }
 
 /// Settings that are not about one deployment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct General {
     /// `general_settings.master_key` (or `LITELLM_MASTER_KEY`). Without one everybody is admin.
     pub master_key: Option<Secret>,

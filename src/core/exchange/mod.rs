@@ -1,1 +1,3 @@
-//! Under construction.
+//! The life of one request, from its headers to its record.
+
+pub mod headers;

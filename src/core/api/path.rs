@@ -1,0 +1,246 @@
+//! The path table: which operation a method and a path name.
+//!
+//! Every OpenAI path is served with and without `/v1`, and as `/engines/{model}/…` and `/openai/deployments/{model}/…`, as
+//! the LiteLLM proxy does. A model in the path may hold slashes and percent escapes.
+
+use std::borrow::Cow;
+
+use super::Api;
+use crate::core::error::Error;
+
+/// What a request asks the gateway to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation<'p> {
+    /// Call a model.
+    Call {
+        /// The API spoken.
+        api: Api,
+        /// A model in the path; it overrides the body's.
+        model: Option<Cow<'p, str>>,
+        /// `?api-version=` (Azure clients).
+        api_version: Option<Cow<'p, str>>,
+    },
+    /// List the models.
+    Models,
+    /// Describe one model.
+    Model(Cow<'p, str>),
+    /// The deployments, without their secrets.
+    ModelInfo,
+    /// Is the process alive.
+    Liveliness,
+    /// Can it serve.
+    Readiness,
+    /// List the paths.
+    Routes,
+    /// `/`: says what this is.
+    Home,
+    /// A CORS preflight.
+    Preflight,
+}
+
+/// Fixed paths: pattern without `/v1`, its method, and whether `/v1` may stand before it.
+const TABLE: &[(&str, &str, bool, fn() -> Operation<'static>)] = &[
+    ("/models", "GET", true, || Operation::Models),
+    ("/model/info", "GET", true, || Operation::ModelInfo),
+    ("/health/liveliness", "GET", false, || Operation::Liveliness),
+    ("/health/liveness", "GET", false, || Operation::Liveliness),
+    ("/health/readiness", "GET", false, || Operation::Readiness),
+    ("/routes", "GET", false, || Operation::Routes),
+    ("/", "GET", false, || Operation::Home),
+];
+
+/// Model calls: the path without `/v1`, its API, and whether a model may stand in the path.
+const CALLS: &[(&str, Api, bool)] = &[
+    ("/chat/completions", Api::Chat, true),
+    ("/completions", Api::Completions, true),
+    ("/embeddings", Api::Embeddings, true),
+];
+
+/// Anthropic's path; it exists with `/v1` only, as theirs does.
+const MESSAGES: &str = "/v1/messages";
+
+/// Finds the operation, or says with 404 or 405 why there is none.
+pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
+    let bare = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/'));
+    let versioned = bare.is_some();
+    let short = bare.unwrap_or(path);
+
+    let (operation, allowed) = if let Some((api, model)) = call(path, short) {
+        (Operation::Call { api, model, api_version: parameter(query, "api-version") }, "POST")
+    } else if let Some((_, allowed, _, make)) =
+        TABLE.iter().find(|(known, _, with_version, _)| *known == short && (*with_version || !versioned))
+    {
+        (make(), *allowed)
+    } else if let Some(model) = short.strip_prefix("/models/").filter(|model| !model.is_empty()) {
+        (Operation::Model(unescape(model)), "GET")
+    } else {
+        return Err(Error::new(
+            404,
+            format!("Not Found: no route `{method} {path}`. GET /routes lists every path."),
+        )
+        .with_kind("invalid_request_error"));
+    };
+    match method {
+        "OPTIONS" => Ok(Operation::Preflight),
+        _ if method == allowed || (method == "HEAD" && allowed == "GET") => Ok(operation),
+        _ => Err(Error::new(405, format!("Method Not Allowed: `{path}` takes {allowed}, not {method}."))
+            .with_kind("invalid_request_error")
+            .with_header("allow", format!("{allowed}, OPTIONS"))),
+    }
+}
+
+/// The API and path model of a model call.
+fn call<'p>(path: &'p str, short: &'p str) -> Option<(Api, Option<Cow<'p, str>>)> {
+    if path == MESSAGES {
+        return Some((Api::Messages, None));
+    }
+    for (known, api, in_path) in CALLS {
+        if short == *known {
+            return Some((*api, None));
+        }
+        if !in_path {
+            continue;
+        }
+        let Some(form) = short.strip_suffix(known) else { continue };
+        let model = form.strip_prefix("/engines/").or_else(|| form.strip_prefix("/openai/deployments/"))?;
+        // `/completions` is also the end of `/chat/completions`, so the first suffix that fits decides.
+        return (!model.is_empty()).then(|| (*api, Some(unescape(model))));
+    }
+    None
+}
+
+/// The paths served, as `GET /routes` lists them.
+pub fn routes() -> Vec<(String, &'static str)> {
+    let mut routes = Vec::new();
+    for (path, _, _) in CALLS {
+        for form in ["", "/v1", "/engines/{model}", "/openai/deployments/{model}"] {
+            routes.push((format!("{form}{path}"), "POST"));
+        }
+    }
+    routes.push((MESSAGES.to_owned(), "POST"));
+    for (path, method, with_version, _) in TABLE {
+        routes.push(((*path).to_owned(), method));
+        if *with_version {
+            routes.push((format!("/v1{path}"), method));
+        }
+    }
+    routes.push(("/models/{model}".to_owned(), "GET"));
+    routes.push(("/v1/models/{model}".to_owned(), "GET"));
+    routes.push(("/metrics".to_owned(), "GET"));
+    routes
+}
+
+/// A query parameter, unescaped.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name && !value.is_empty()).then(|| unescape(value))
+    })
+}
+
+/// Percent escapes resolved; a broken escape or one that is not UTF-8 stays as it is.
+fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_the_product() {
+        let call = |api, model: Option<&'static str>| Operation::Call {
+            api,
+            model: model.map(Cow::Borrowed),
+            api_version: None,
+        };
+        let rows = [
+            ("POST", "/chat/completions", call(Api::Chat, None)),
+            ("POST", "/v1/chat/completions", call(Api::Chat, None)),
+            ("POST", "/v1/chat/completions/", call(Api::Chat, None)),
+            ("POST", "/engines/gpt-4/chat/completions", call(Api::Chat, Some("gpt-4"))),
+            ("POST", "/openai/deployments/a/b/chat/completions", call(Api::Chat, Some("a/b"))),
+            ("POST", "/openai/deployments/a%2Fb%3A1/embeddings", call(Api::Embeddings, Some("a/b:1"))),
+            ("POST", "/engines/x/completions", call(Api::Completions, Some("x"))),
+            ("POST", "/completions", call(Api::Completions, None)),
+            ("POST", "/v1/embeddings", call(Api::Embeddings, None)),
+            ("POST", "/v1/messages", call(Api::Messages, None)),
+            ("GET", "/models", Operation::Models),
+            ("GET", "/v1/models?x=1", Operation::Models),
+            ("HEAD", "/v1/models", Operation::Models),
+            ("GET", "/v1/models/openai/gpt-4o", Operation::Model(Cow::Borrowed("openai/gpt-4o"))),
+            ("GET", "/model/info", Operation::ModelInfo),
+            ("GET", "/v1/model/info", Operation::ModelInfo),
+            ("GET", "/health/liveliness", Operation::Liveliness),
+            ("GET", "/health/liveness", Operation::Liveliness),
+            ("GET", "/health/readiness", Operation::Readiness),
+            ("GET", "/routes", Operation::Routes),
+            ("GET", "/", Operation::Home),
+            ("OPTIONS", "/chat/completions", Operation::Preflight),
+        ];
+        for (method, path, operation) in rows {
+            assert_eq!(find(method, path), Ok(operation), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let rows = [
+            ("POST", "/v2/chat", 404),
+            ("POST", "/messages", 404),
+            ("GET", "/v1", 404),
+            ("POST", "/engines//chat/completions", 404),
+            ("GET", "/v1/health/readiness", 404),
+            ("GET", "/chat/completions", 405),
+            ("DELETE", "/models", 405),
+        ];
+        for (method, path, status) in rows {
+            let error = find(method, path).unwrap_err();
+            assert_eq!(error.status, status, "{method} {path}");
+            assert!(error.message.contains(path), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn an_api_version_comes_from_the_query() {
+        let found = find("POST", "/openai/deployments/d/chat/completions?api-version=2024-02-01&x").unwrap();
+        let Operation::Call { api_version, .. } = found else { panic!("{found:?}") };
+        assert_eq!(api_version.as_deref(), Some("2024-02-01"));
+    }
+
+    #[test]
+    fn escapes_that_are_broken_stay() {
+        for (text, plain) in
+            [("a%2", "a%2"), ("%zz", "%zz"), ("%ff", "%ff"), ("%C3%A9", "é"), ("100%", "100%")]
+        {
+            assert_eq!(unescape(text), plain);
+        }
+    }
+}
