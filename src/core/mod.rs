@@ -11,6 +11,8 @@
 //! | [`access`] | who may call |
 //! | [`cost`] | usage out of answers, and its price |
 //! | [`exchange`] | the life of one request, from its headers to its record |
+//! | [`shared`] | the one thing that workers share: a small compare-and-swap store |
+//! | [`random`] | chance, from a seed |
 //! | [`error`] | every refusal, in the client's own format |
 
 pub mod access;
@@ -21,5 +23,7 @@ pub mod cost;
 pub mod error;
 pub mod exchange;
 pub mod provider;
+pub mod random;
 pub mod route;
+pub mod shared;
 pub mod translate;

@@ -3,6 +3,9 @@
 //! [`load`] makes it from YAML text and an environment look-up, together with a [`report`](crate::core::config::report):
 //! one verdict per setting that the text contains. Nothing in here reads a file, the environment or a clock.
 
+mod lookup;
+pub use lookup::Resolved;
+
 use std::fmt;
 
 use hashbrown::HashMap;

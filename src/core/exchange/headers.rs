@@ -1,25 +1,25 @@
 //! A request's or an answer's headers as bytes: what the network sent, not what it should have sent.
 
-/// Header names (lower-case, as Envoy gives them) and values in order; both any bytes.
+/// Header names (lower-case, as Envoy gives them) and values in order. A value may be any bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(Vec<u8>, Vec<u8>)>);
+pub struct Headers(Vec<(String, Vec<u8>)>);
 
 impl Headers {
     /// Wraps a list.
-    pub fn new(list: Vec<(Vec<u8>, Vec<u8>)>) -> Headers {
+    pub fn new(list: Vec<(String, Vec<u8>)>) -> Headers {
         Headers(list)
     }
 
     /// The same from text.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Headers {
         Headers(
-            pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect(),
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
         )
     }
 
     /// The first value of a name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.as_slice())
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
     }
 
     /// The first value of a name when it is text.
@@ -28,7 +28,7 @@ impl Headers {
     }
 
     /// Names and values in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 }

@@ -1,3 +1,535 @@
-//! The life of one request, from its headers to its record.
+//! The life of one request, from its headers to its record: a state machine with no input or output of its own.
+//!
+//! Facts come in through `on_*` methods, with the time, chance and the shared store as arguments; what the host is to do
+//! comes back as values. The order of calls:
+//!
+//! | who | method | what comes back |
+//! |---|---|---|
+//! | policy | [`open`] | an answer at once, or an [`Exchange`] that waits for the body |
+//! | policy | [`Exchange::on_body`] | forward to a cluster, answer, or wait |
+//! | provider, once per attempt | [`Exchange::on_attempt`] | the request as this provider wants it, and who is next |
+//! | provider | [`Exchange::on_retry_body`] | the same for attempts after the first, which read the body again |
+//! | provider | [`Exchange::on_answer_headers`], [`Exchange::on_answer_body`] | hold, pass, or release with new headers and body |
+//! | policy | [`Exchange::on_release`] | what to do with headers on their way to the client (Envoy's own replies included) |
+//! | policy | [`Exchange::on_done`] | the [`Record`](record::Record) |
 
+pub mod answer;
+pub mod attempt;
+pub mod controls;
+pub mod failure;
 pub mod headers;
+pub mod local;
+pub mod mock;
+pub mod record;
+
+use std::rc::Rc;
+
+use crate::core::{
+    access,
+    api::{Api, ErrorFormat, path},
+    codec::json::Object,
+    config::Config,
+    error::{Class, Error},
+    exchange::{
+        answer::Answer,
+        attempt::{Attempt, Outgoing},
+        controls::Asked,
+        failure::Failure,
+        headers::Headers,
+    },
+    random::Random,
+    route::{
+        cooldown,
+        plan::{Candidate, Plan, World},
+    },
+    shared::Shared,
+};
+
+/// A header that a released answer carries when Envoy is to try again; the route's `retriable_headers` names it.
+pub const RETRY_HEADER: &str = "x-tollgate-retry";
+/// The cluster named when there is nothing left to try. No such cluster exists, so Envoy gives up.
+pub const NO_CLUSTER: &str = "tollgate_none";
+
+/// What a callback may look at besides its own facts.
+pub struct Env<'e> {
+    /// What all workers share.
+    pub shared: &'e dyn Shared,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    /// Chance.
+    pub random: &'e mut Random,
+}
+
+/// A whole answer made by the gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, `content-type` included.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// What comes of a request's headers.
+pub enum Opening {
+    /// Answer at once.
+    Reply(Reply),
+    /// A model call: wait for the whole body.
+    Call(Box<Exchange>),
+}
+
+/// What comes of a request's body.
+#[derive(Debug, PartialEq)]
+pub enum Begin {
+    /// Answer at once.
+    Reply(Reply),
+    /// Let Envoy call this cluster.
+    Forward {
+        /// The first candidate's cluster.
+        cluster: String,
+        /// `x-envoy-max-retries`.
+        max_retries: u32,
+        /// `x-envoy-upstream-rq-per-try-timeout-ms`.
+        per_try_timeout_ms: u64,
+    },
+    /// Come back with the body after this many milliseconds (`mock_timeout`).
+    Wait(u64),
+}
+
+/// What has gone to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Released {
+    /// Nothing.
+    Nothing,
+    /// An answer, ours or a provider's.
+    Answer,
+    /// A failure that Envoy was asked to retry; it goes to the client only if Envoy cannot.
+    Retry,
+}
+
+/// One request.
+pub struct Exchange {
+    /// Its name in filter state.
+    pub id: u64,
+    config: Rc<Config>,
+    call_id: String,
+    started_ms: u64,
+    api: Api,
+    /// The path as the client wrote it.
+    path: String,
+    path_model: Option<String>,
+    api_version: Option<String>,
+    /// Client headers to hand on (`forward_client_headers_to_llm_api`).
+    forwarded: Vec<(String, Vec<u8>)>,
+    /// The client is a browser that needs CORS headers.
+    cors: bool,
+    controls: Headers,
+    asked: Asked,
+    plan: Option<Plan>,
+    attempts: u32,
+    /// Groups left behind.
+    fallbacks: u32,
+    /// Attempts on the current group after its first.
+    retries: u32,
+    prepared: Option<Outgoing>,
+    attempt: Option<Attempt>,
+    following: Option<Candidate>,
+    answer: Answer,
+    released: Released,
+    first_error: Option<Error>,
+    status: u16,
+    waited: bool,
+    completed: Option<record::Completed>,
+}
+
+/// Reads a request's headers.
+pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
+    let cors = headers.get("origin").is_some();
+    let call_id = call_id(headers, env.random);
+    let refuse = |error: Error, format: ErrorFormat| {
+        let mut reply = local::refusal(&error, format, &call_id);
+        local::add_cors(&mut reply, cors);
+        Opening::Reply(reply)
+    };
+    let (Some(method), Some(target)) = (headers.text(":method"), headers.text(":path")) else {
+        return refuse(Error::bad_request("the request's path is not valid UTF-8."), ErrorFormat::OpenAi);
+    };
+    let operation = match path::find(method, target) {
+        Ok(operation) => operation,
+        Err(error) => return refuse(error, ErrorFormat::OpenAi),
+    };
+    let path::Operation::Call { api, model, api_version } = operation else {
+        return match local::answer(&operation, config, headers) {
+            Ok(mut reply) => {
+                local::add_cors(&mut reply, cors);
+                Opening::Reply(reply)
+            }
+            Err(error) => refuse(error, ErrorFormat::OpenAi),
+        };
+    };
+    if let Err(error) = access::admit(headers, &config.general).and_then(|()| size_allowed(headers, config)) {
+        return refuse(error, api.error_format());
+    }
+    Opening::Call(Box::new(Exchange {
+        id: env.random.next(),
+        config: Rc::clone(config),
+        call_id,
+        started_ms: env.now_ms,
+        api,
+        path: target.split('?').next().unwrap_or_default().to_owned(),
+        path_model: model.map(|model| model.into_owned()),
+        api_version: api_version.map(|version| version.into_owned()),
+        forwarded: forwarded(headers, config),
+        cors,
+        controls: Headers::new(
+            headers
+                .iter()
+                .filter(|(name, _)| matches!(*name, "x-litellm-timeout" | "x-litellm-num-retries"))
+                .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                .collect(),
+        ),
+        asked: Asked::default(),
+        plan: None,
+        attempts: 0,
+        fallbacks: 0,
+        retries: 0,
+        prepared: None,
+        attempt: None,
+        following: None,
+        answer: Answer::None,
+        released: Released::Nothing,
+        first_error: None,
+        status: 0,
+        waited: false,
+        completed: None,
+    }))
+}
+
+/// The client's `x-litellm-call-id`, else Envoy's request id (so logs can be matched), else a new one.
+fn call_id(headers: &Headers, random: &mut Random) -> String {
+    let plain = |text: &&str| {
+        !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    };
+    ["x-litellm-call-id", "x-request-id"]
+        .into_iter()
+        .find_map(|name| headers.text(name).filter(plain))
+        .map_or_else(|| random.uuid(), str::to_owned)
+}
+
+/// `max_request_size_mb` against the announced length.
+fn size_allowed(headers: &Headers, config: &Config) -> Result<(), Error> {
+    let (Some(max), Some(length)) = (
+        config.general.max_request_bytes,
+        headers.text("content-length").and_then(|text| text.parse::<u64>().ok()),
+    ) else {
+        return Ok(());
+    };
+    if length <= max {
+        return Ok(());
+    }
+    let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
+    Err(Error::new(400, format!("Request size is too large. Request size is {} MB. Max size is {} MB", mb(length), mb(max)))
+        .with_kind("bad_request_error")
+        .with_param("content-length"))
+}
+
+/// Client headers that `forward_client_headers_to_llm_api` hands on.
+fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
+    let wanted = |name: &str| {
+        name == "anthropic-beta"
+            || (config.general.forward_client_headers
+                && name.starts_with("x-")
+                && !["x-stainless", "x-envoy-", "x-tollgate-", "x-litellm-", "x-forwarded-", "x-request-id", "x-api-key"]
+                    .iter()
+                    .any(|ours| name.starts_with(ours)))
+    };
+    headers.iter().filter(|(name, _)| wanted(name)).map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
+}
+
+impl Exchange {
+    /// The format this client reads errors in.
+    pub fn error_format(&self) -> ErrorFormat {
+        self.api.error_format()
+    }
+
+    /// A fresh context for provider-side work is told whether the request is still known.
+    pub fn config(&self) -> &Rc<Config> {
+        &self.config
+    }
+
+    /// Reads the body, plans, and makes the first attempt ready.
+    pub fn on_body(&mut self, body: &[u8], env: &mut Env) -> Begin {
+        match self.begin(body, env) {
+            Ok(begin) => begin,
+            Err(error) => Begin::Reply(self.refuse(error)),
+        }
+    }
+
+    fn begin(&mut self, body: &[u8], env: &mut Env) -> Result<Begin, Error> {
+        if self.plan.is_none() {
+            let object = parse(body)?;
+            self.asked = controls::read(&object, &self.controls)?;
+            let controls = std::mem::take(&mut self.asked.controls);
+            let model = self.model()?;
+            let config = Rc::clone(&self.config);
+            let mut world =
+                World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
+            self.plan = Some(Plan::new(&model, controls, &mut world)?);
+            self.asked.model = Some(model);
+            if let Some(class) = self.asked.mock_testing.take() {
+                let failure = Failure::without_answer(class, "This is a mock exception for testing fallbacks.");
+                self.fail_without_call(failure, env)?;
+            }
+        }
+        self.first_attempt(body, env)
+    }
+
+    /// The name to route by: forced by the configuration, in the path, in the body, or the default.
+    fn model(&self) -> Result<String, Error> {
+        let config = &self.config;
+        let named = config.forced_model.as_ref().or(self.path_model.as_ref()).or(self.asked.model.as_ref());
+        named.or(config.default_model.as_ref()).cloned().ok_or_else(|| {
+            Error::bad_request("no `model` in the request, and the gateway has no default model.").with_param("model")
+        })
+    }
+
+    /// Finds the first candidate that can be called (or mocked) and makes its request ready.
+    fn first_attempt(&mut self, body: &[u8], env: &mut Env) -> Result<Begin, Error> {
+        loop {
+            let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
+                return Err(Error::internal("a request has no plan"));
+            };
+            let config = Rc::clone(&self.config);
+            let Some(deployment) = config.deployments.get(candidate.deployment) else {
+                return Err(Error::internal("a plan names a deployment that is not configured"));
+            };
+            if self.asked.mock_timeout || deployment.mock_timeout {
+                if !std::mem::replace(&mut self.waited, true) {
+                    return Ok(Begin::Wait(self.timeout_ms(candidate.deployment)));
+                }
+                let failure = Failure::without_answer(Class::Timeout, "mock_timeout");
+                self.fail_without_call(failure, env)?;
+                continue;
+            }
+            let mock = self.asked.mock_response.as_ref().or(deployment.mock_response.as_ref()).cloned();
+            if let Some(mock) = mock {
+                match mock::failure(&mock) {
+                    Some(failure) => {
+                        self.fail_without_call(failure, env)?;
+                        continue;
+                    }
+                    None => return Ok(Begin::Reply(self.mock_reply(&mock, env)?)),
+                }
+            }
+            match self.outgoing(candidate, body, env) {
+                Ok(outgoing) => self.prepared = Some(outgoing),
+                Err(error) => {
+                    let class = error.class.unwrap_or(Class::BadRequest);
+                    self.go_on(class, error, env)?;
+                    continue;
+                }
+            }
+            return Ok(self.forward(&deployment.cluster));
+        }
+    }
+
+    fn forward(&self, cluster: &str) -> Begin {
+        let deployments = self.plan.iter().flat_map(Plan::deployments);
+        let per_try = deployments.map(|at| self.timeout_ms(at)).max().unwrap_or(self.config.router.timeout_ms);
+        Begin::Forward {
+            cluster: cluster.to_owned(),
+            max_retries: self.plan.as_ref().map_or(0, Plan::max_retries),
+            per_try_timeout_ms: per_try,
+        }
+    }
+
+    /// How long one attempt on a deployment may take: until the first byte of a stream, until the end of anything else.
+    fn timeout_ms(&self, deployment: usize) -> u64 {
+        let deployment = self.config.deployments.get(deployment);
+        let router = &self.config.router;
+        let whole = self.asked.timeout_ms.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
+        if !self.asked.streaming {
+            return whole;
+        }
+        let streamed = self.asked.stream_timeout_ms.or(deployment.and_then(|d| d.stream_timeout_ms));
+        streamed.or(router.stream_timeout_ms).unwrap_or(whole)
+    }
+
+    /// A failure that needed no call (mocks): noted, and on to the next candidate.
+    fn fail_without_call(&mut self, failure: Failure, env: &mut Env) -> Result<(), Error> {
+        let title = self.title();
+        self.go_on(failure.class, failure.to_error(title), env)
+    }
+
+    /// The current candidate's brand as messages name it.
+    fn title(&self) -> &'static str {
+        let deployment = self.plan.as_ref().map(|plan| plan.current().deployment);
+        deployment.and_then(|at| self.config.deployments.get(at)).map_or("", |deployment| deployment.brand.title)
+    }
+
+    /// Goes on to the next candidate, or fails with the first error when there is none.
+    fn go_on(&mut self, class: Class, error: Error, env: &mut Env) -> Result<(), Error> {
+        self.note_error(error);
+        match self.advance(class, env) {
+            Some(_) => Ok(()),
+            None => Err(self.final_error()),
+        }
+    }
+
+    /// Advances the plan and counts retries and fallbacks.
+    fn advance(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
+        let config = Rc::clone(&self.config);
+        let mut world = World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
+        let plan = self.plan.as_mut()?;
+        let before = plan.current();
+        let next = plan.advance(class, &mut world)?;
+        self.moved(before, next);
+        Some(next)
+    }
+
+    /// Counts a move from one candidate to the next.
+    fn moved(&mut self, from: Candidate, to: Candidate) {
+        if from.is_same_group(to) {
+            self.retries = self.retries.saturating_add(1);
+        } else {
+            self.fallbacks = self.fallbacks.saturating_add(1);
+            self.retries = 0;
+        }
+    }
+
+    /// Keeps the first error: it is what the client sees when everything fails (LiteLLM's rule).
+    fn note_error(&mut self, error: Error) {
+        self.first_error.get_or_insert(error);
+    }
+
+    /// The error the client gets when nothing is left, with LiteLLM's notes on the group and its fallbacks.
+    fn final_error(&self) -> Error {
+        let mut error = self.first_error.clone().unwrap_or_else(|| Error::internal("the request failed without an error"));
+        if let (Some(_), Some(plan)) = (error.class, self.plan.as_ref()) {
+            let groups = plan.groups();
+            let first = groups.first().copied().unwrap_or_default();
+            let others: Vec<String> = groups.iter().skip(1).map(|group| format!("'{group}'")).collect();
+            let others = if others.is_empty() { "None".to_owned() } else { format!("[{}]", others.join(", ")) };
+            error.message = format!(
+                "{}. Received Model Group={first}\nAvailable Model Group Fallbacks={others}",
+                error.message.trim_end_matches('.')
+            );
+        }
+        error
+    }
+
+    /// The reply for an error, and the end of this exchange.
+    fn refuse(&mut self, error: Error) -> Reply {
+        self.released = Released::Answer;
+        self.status = error.status;
+        let mut reply = local::refusal(&error, self.api.error_format(), &self.call_id);
+        for (name, value) in self.routing_headers() {
+            reply.headers.push((name.to_owned(), value));
+        }
+        if error.class == Some(Class::Timeout) {
+            let ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
+            reply.headers.push(("x-litellm-timeout".to_owned(), seconds(ms)));
+        }
+        self.first_error.get_or_insert(error);
+        local::add_cors(&mut reply, self.cors);
+        reply
+    }
+
+    /// Answer headers that say how the request was routed.
+    fn routing_headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::with_capacity(6);
+        let segment = self.plan.as_ref().and_then(Plan::segment);
+        let deployment =
+            self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
+        if let Some(deployment) = deployment {
+            headers.push(("x-litellm-model-id", deployment.id.clone()));
+            headers.push(("x-litellm-model-api-base", deployment.endpoint.display()));
+        }
+        if let Some(segment) = segment {
+            headers.push(("x-litellm-model-group", segment.group.clone()));
+        }
+        headers.push(("x-litellm-attempted-retries", self.retries.to_string()));
+        headers.push(("x-litellm-attempted-fallbacks", self.fallbacks.to_string()));
+        headers
+    }
+
+    /// Whether what is on its way to the client is an answer, ours or a provider's, that needs no further look.
+    pub fn is_answered(&self) -> bool {
+        self.released == Released::Answer
+    }
+
+    /// Headers are on their way to the client. `None`: they are an answer, let them go. Otherwise they are Envoy's own reply,
+    /// to be replaced by this one.
+    ///
+    /// The second value tells to take [`RETRY_HEADER`] off: Envoy was asked to retry and could not.
+    pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> (Option<Reply>, bool) {
+        match self.released {
+            Released::Answer => (None, false),
+            Released::Retry => {
+                self.released = Released::Answer;
+                (None, true)
+            }
+            Released::Nothing => {
+                let error = self.envoy_error(status, details);
+                if let (Some(class), Some(_)) = (error.class, &self.attempt) {
+                    self.cool_down(Failure::without_answer(class, &error.message), env);
+                }
+                self.note_error(error);
+                let error = self.final_error();
+                (Some(self.refuse(error)), false)
+            }
+        }
+    }
+
+    /// What an answer of Envoy itself means.
+    fn envoy_error(&self, status: u16, details: &str) -> Error {
+        let title = self.title();
+        let failed = |class: Class, message: &str| Failure::without_answer(class, message).to_error(title);
+        match status {
+            413 => Error::new(413, "the request body is larger than the gateway's `request_body_buffer_limit`.")
+                .with_kind("invalid_request_error"),
+            408 | 504 if !details.contains("request_overall_timeout") || self.plan.is_some() => {
+                failed(Class::Timeout, "no answer within the time-out")
+            }
+            408 => Error::new(408, "the request did not arrive in time.").with_kind("invalid_request_error"),
+            404 => Error::new(404, format!("Not Found: `{}`.", self.path)).with_kind("invalid_request_error"),
+            400..=499 => Error::new(status, "the request could not be read.").with_kind("invalid_request_error"),
+            503 | 502 => failed(Class::ApiConnection, "Connection error."),
+            _ => failed(Class::InternalServer, "the gateway could not complete the request."),
+        }
+    }
+
+    /// Notes a failed call on the deployment of the current attempt.
+    fn cool_down(&self, failure: Failure, env: &Env) {
+        let Some(attempt) = &self.attempt else { return };
+        let Some(deployment) = self.config.deployments.get(attempt.candidate.deployment) else { return };
+        // Wildcards stand for whole providers: one bad name must not take all others down.
+        if deployment.group.contains('*') {
+            return;
+        }
+        let group_size = self.plan.as_ref().and_then(Plan::segment).map_or(1, |segment| segment.group_size);
+        let failed = cooldown::Failure {
+            class: failure.class,
+            status: if failure.status == 0 { failure.class.status() } else { failure.status },
+            retry_after_ms: failure.retry_after_ms,
+            group_size,
+        };
+        cooldown::failed(env.shared, &self.config.router, deployment, failed, env.now_ms);
+    }
+}
+
+/// The body as an object, or why it is none.
+fn parse(body: &[u8]) -> Result<Object<'_>, Error> {
+    Object::parse(body).map_err(|e| {
+        Error::bad_request(match body.trim_ascii() {
+            b"" => "the request has no body; a JSON object was expected.".to_owned(),
+            _ => format!("the request body is not a valid JSON object: {e}"),
+        })
+    })
+}
+
+/// Milliseconds as seconds, the way LiteLLM prints times.
+fn seconds(ms: u64) -> String {
+    format!("{}", ms as f64 / 1_000.0)
+}

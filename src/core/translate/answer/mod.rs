@@ -1,1 +1,438 @@
 //! Answers: a wire format's body or stream as a client API's.
+//!
+//! [`Pipeline`] does all of it for one attempt: framing, translation over the chat hub where the formats differ, usage out of
+//! whatever comes by, and hiding what the client did not ask for. Where the formats are the same, bytes pass as they are.
+
+pub mod chat_to_completions;
+pub mod chat_to_messages;
+pub mod completions_to_chat;
+pub mod generate_to_chat;
+pub mod messages_to_chat;
+
+use serde_json::Value;
+
+use super::{Memo, Stamp};
+use crate::core::{
+    api::{Api, ErrorFormat},
+    codec::{json::Object, sse},
+    cost::usage::Usage,
+    error::{Class, Error},
+    provider::Wire,
+};
+
+/// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
+const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
+
+/// The answer of one attempt on its way to the client.
+pub struct Pipeline {
+    api: Api,
+    wire: Wire,
+    memo: Memo,
+    stamp: Stamp,
+    decoder: sse::Decoder,
+    to_hub: ToHub,
+    to_client: ToClient,
+    usage: Option<Usage>,
+    /// The model the provider says it used.
+    model: Option<String>,
+    /// Events with content: what a stream is estimated from when it never says its usage.
+    events: u64,
+    /// Whether anything has gone out.
+    emitted: bool,
+    /// The stream has said that it is over.
+    finished: bool,
+}
+
+/// The wire format's stream as chat chunks.
+enum ToHub {
+    /// Already chat, or passed as it is.
+    Same,
+    Messages(messages_to_chat::Stream),
+    Completions(completions_to_chat::Stream),
+    Generate(generate_to_chat::Stream),
+}
+
+/// Chat chunks as the client API's stream.
+enum ToClient {
+    Chat,
+    Completions(chat_to_completions::Stream),
+    Messages(chat_to_messages::Stream),
+}
+
+/// Whether client and provider speak the same format, so that answers pass.
+pub fn is_same(api: Api, wire: Wire) -> bool {
+    matches!(
+        (api, wire),
+        (Api::Chat, Wire::Chat)
+            | (Api::Completions, Wire::Completions)
+            | (Api::Embeddings, Wire::Embeddings)
+            | (Api::Messages, Wire::Messages)
+    )
+}
+
+impl Pipeline {
+    /// Starts the answer of one attempt.
+    pub fn new(api: Api, wire: Wire, memo: Memo, stamp: Stamp) -> Pipeline {
+        let same = is_same(api, wire);
+        let to_hub = match wire {
+            _ if same => ToHub::Same,
+            Wire::Messages => ToHub::Messages(messages_to_chat::Stream::new(memo.clone(), stamp.clone())),
+            Wire::Completions => ToHub::Completions(completions_to_chat::Stream::new(memo.clone(), stamp.clone())),
+            Wire::Generate => ToHub::Generate(generate_to_chat::Stream::new(memo.clone(), stamp.clone())),
+            Wire::Chat | Wire::Embeddings => ToHub::Same,
+        };
+        let to_client = match api {
+            _ if same => ToClient::Chat,
+            Api::Completions => ToClient::Completions(chat_to_completions::Stream::new(memo.clone(), stamp.clone())),
+            Api::Messages => ToClient::Messages(chat_to_messages::Stream::new(memo.clone(), stamp.clone())),
+            Api::Chat | Api::Embeddings => ToClient::Chat,
+        };
+        Pipeline {
+            api,
+            wire,
+            memo,
+            stamp,
+            decoder: sse::Decoder::new(MAX_EVENT_BYTES),
+            to_hub,
+            to_client,
+            usage: None,
+            model: None,
+            events: 0,
+            emitted: false,
+            finished: false,
+        }
+    }
+
+    /// What the provider said it used, so far.
+    pub fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
+    /// The model the provider said it used.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// Events with content so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Usage and model out of members that a [`Tap`](crate::core::codec::tap::Tap) caught of a large answer.
+    pub fn note(&mut self, usage: Option<&[u8]>, model: Option<&[u8]>) {
+        if let Some(usage) = usage.and_then(|raw| serde_json::from_slice::<Value>(raw).ok()) {
+            self.usage = self.read_usage(&usage);
+        }
+        self.model = model.and_then(|raw| serde_json::from_slice(raw).ok());
+    }
+
+    /// A buffered answer. `None`: it goes to the client as it is.
+    pub fn whole(&mut self, body: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if is_same(self.api, self.wire) {
+            let object = Object::parse(body).map_err(|e| not_json(&e.to_string()))?;
+            let usage = object.raw("usage").and_then(|raw| serde_json::from_str::<Value>(raw).ok());
+            self.usage = usage.and_then(|usage| self.read_usage(&usage));
+            self.model = object.read("model");
+            return Ok(None);
+        }
+        let value: Value = serde_json::from_slice(body).map_err(|e| not_json(&e.to_string()))?;
+        let chat = match self.wire {
+            Wire::Messages => messages_to_chat::answer(&value, &self.memo, &self.stamp)?,
+            Wire::Completions => completions_to_chat::answer(&value, &self.memo, &self.stamp)?,
+            Wire::Generate => generate_to_chat::answer(&value, &self.memo, &self.stamp)?,
+            Wire::Chat | Wire::Embeddings => value,
+        };
+        self.usage = chat.get("usage").and_then(Usage::from_openai);
+        self.model = chat.get("model").and_then(Value::as_str).map(str::to_owned);
+        let answer = match self.api {
+            Api::Messages => chat_to_messages::answer(&chat, &self.memo, &self.stamp)?,
+            Api::Completions => chat_to_completions::answer(&chat, &self.memo, &self.stamp)?,
+            Api::Chat | Api::Embeddings => chat,
+        };
+        Ok(Some(answer.to_string().into_bytes()))
+    }
+
+    /// One chunk of a streamed answer; what the client is to get of it is appended to `out`.
+    ///
+    /// An error is returned only while nothing has gone out, so that the attempt can still be retried; later ones become an
+    /// event of the stream.
+    pub fn chunk(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        let mut decoder = std::mem::replace(&mut self.decoder, sse::Decoder::new(MAX_EVENT_BYTES));
+        decoder.push(chunk);
+        let mut result = Ok(());
+        while let Some(frame) = decoder.next() {
+            result = match frame {
+                Ok(frame) => self.frame(&frame, out),
+                Err(_) => Err(too_long()),
+            };
+            if result.is_err() || self.finished {
+                break;
+            }
+        }
+        self.decoder = decoder;
+        self.settle(result, out)
+    }
+
+    /// The end of a streamed answer.
+    pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if self.finished {
+            return Ok(());
+        }
+        let mut decoder = std::mem::replace(&mut self.decoder, sse::Decoder::new(MAX_EVENT_BYTES));
+        let mut result = Ok(());
+        if let Some(Ok(frame)) = decoder.finish() {
+            result = self.frame(&frame, out);
+        }
+        if result.is_ok() && !self.finished {
+            result = self.close(out);
+        }
+        self.settle(result, out)
+    }
+
+    /// Turns an error into an event once something has gone out.
+    fn settle(&mut self, result: Result<(), Error>, out: &mut Vec<u8>) -> Result<(), Error> {
+        match result {
+            Err(error) if self.emitted || !out.is_empty() => {
+                out.extend_from_slice(&error.event(self.api.error_format()));
+                self.emitted = true;
+                self.finished = true;
+                Ok(())
+            }
+            other => {
+                self.emitted |= !out.is_empty();
+                other
+            }
+        }
+    }
+
+    /// One event of the provider's stream.
+    fn frame(&mut self, frame: &sse::Frame<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let data = frame.data.as_ref();
+        if data.is_empty() {
+            // A comment or a bare event name keeps the connection alive; it means nothing in another format.
+            if is_same(self.api, self.wire) {
+                out.extend_from_slice(frame.raw);
+            }
+            return Ok(());
+        }
+        if data == b"[DONE]" {
+            return self.done(frame, out);
+        }
+        self.events = self.events.saturating_add(1);
+        if is_same(self.api, self.wire) {
+            return self.pass(frame, data, out);
+        }
+        let value: Value = serde_json::from_slice(data).map_err(|e| not_json(&e.to_string()))?;
+        if let Some(error) = value.get("error").filter(|error| !error.is_null() && self.wire != Wire::Messages) {
+            return Err(stream_error(error));
+        }
+        let mut chunks = Vec::new();
+        match &mut self.to_hub {
+            ToHub::Same => chunks.push(value),
+            ToHub::Messages(stream) => stream.event(&value, &mut chunks)?,
+            ToHub::Completions(stream) => stream.event(&value, &mut chunks)?,
+            ToHub::Generate(stream) => stream.event(&value, &mut chunks)?,
+        }
+        for chunk in chunks {
+            self.hub_chunk(&chunk, out)?;
+        }
+        if matches!(&self.to_hub, ToHub::Messages(stream) if stream.finished()) {
+            self.finish_client(out)?;
+        }
+        Ok(())
+    }
+
+    /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
+    fn pass(&mut self, frame: &sse::Frame<'_>, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        let holds = |word: &[u8]| memchr::memmem::find(data, word).is_some();
+        if !self.emitted && out.is_empty() && holds(b"\"error\"") {
+            if let Some(error) = leading_error(data) {
+                return Err(error);
+            }
+        }
+        if self.wire == Wire::Messages {
+            if holds(b"\"usage\"") {
+                self.note_anthropic(data);
+            }
+            self.finished |= holds(b"\"message_stop\"") && frame.event == Some(b"message_stop".as_slice());
+            out.extend_from_slice(frame.raw);
+            return Ok(());
+        }
+        if !holds(b"\"usage\"") {
+            out.extend_from_slice(frame.raw);
+            return Ok(());
+        }
+        let Ok(mut object) = Object::parse(data) else {
+            out.extend_from_slice(frame.raw);
+            return Ok(());
+        };
+        let usage = object.raw("usage").and_then(|raw| serde_json::from_str::<Value>(raw).ok());
+        if let Some(usage) = usage.as_ref().and_then(Usage::from_openai) {
+            self.usage = Some(usage);
+        }
+        if self.model.is_none() {
+            self.model = object.read("model");
+        }
+        if self.memo.include_usage || object.raw("usage").is_none() {
+            out.extend_from_slice(frame.raw);
+            return Ok(());
+        }
+        let only_usage = object.raw("choices").is_none_or(|choices| choices.trim_ascii() == "[]");
+        if only_usage && object.has("usage") {
+            return Ok(());
+        }
+        object.remove("usage");
+        sse::write(out, None, &object.to_bytes());
+        Ok(())
+    }
+
+    /// Usage out of Anthropic's `message_start` and `message_delta`.
+    fn note_anthropic(&mut self, data: &[u8]) {
+        let Ok(value) = serde_json::from_slice::<Value>(data) else { return };
+        if let Some(message) = value.get("message") {
+            self.model = message.get("model").and_then(Value::as_str).map(str::to_owned);
+            self.usage = message.get("usage").and_then(Usage::from_anthropic);
+        } else if let Some(delta) = value.get("usage") {
+            match &mut self.usage {
+                Some(usage) => usage.merge_anthropic_delta(delta),
+                None => self.usage = Usage::from_anthropic(delta),
+            }
+        }
+    }
+
+    /// `data: [DONE]`.
+    fn done(&mut self, frame: &sse::Frame<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        if is_same(self.api, self.wire) {
+            out.extend_from_slice(frame.raw);
+            self.finished = true;
+            return Ok(());
+        }
+        self.close(out)
+    }
+
+    /// The provider's stream is over: what the two translations still owe.
+    fn close(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if is_same(self.api, self.wire) {
+            self.finished = true;
+            return Ok(());
+        }
+        let mut chunks = Vec::new();
+        match &mut self.to_hub {
+            ToHub::Same => {}
+            ToHub::Messages(stream) if stream.finished() => {}
+            ToHub::Messages(_) => return Err(cut_short()),
+            ToHub::Completions(stream) => stream.finish(&mut chunks),
+            ToHub::Generate(stream) => stream.finish(&mut chunks),
+        }
+        for chunk in chunks {
+            self.hub_chunk(&chunk, out)?;
+        }
+        self.finish_client(out)
+    }
+
+    /// One chat chunk on its way to the client.
+    fn hub_chunk(&mut self, chunk: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        let usage = chunk.get("usage").and_then(Usage::from_openai);
+        if let Some(usage) = &usage {
+            self.usage = Some(usage.clone());
+        }
+        if self.model.is_none() {
+            self.model = chunk.get("model").and_then(Value::as_str).map(str::to_owned);
+        }
+        match &mut self.to_client {
+            ToClient::Chat => {
+                if usage.is_some() && !self.memo.include_usage {
+                    return Ok(());
+                }
+                sse::write(out, None, chunk.to_string().as_bytes());
+            }
+            ToClient::Completions(stream) => {
+                let mut texts = Vec::new();
+                stream.event(chunk, &mut texts)?;
+                for text in texts {
+                    if text.get("usage").is_some_and(|usage| !usage.is_null()) && !self.memo.include_usage {
+                        continue;
+                    }
+                    sse::write(out, None, text.to_string().as_bytes());
+                }
+            }
+            ToClient::Messages(stream) => {
+                let mut events = Vec::new();
+                stream.event(chunk, &mut events)?;
+                write_events(&events, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of the client's stream.
+    fn finish_client(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        match &mut self.to_client {
+            ToClient::Messages(stream) => {
+                let mut events = Vec::new();
+                stream.finish(&mut events);
+                write_events(&events, out);
+            }
+            ToClient::Chat | ToClient::Completions(_) => sse::write(out, None, b"[DONE]"),
+        }
+        self.finished = true;
+        Ok(())
+    }
+
+    fn read_usage(&self, usage: &Value) -> Option<Usage> {
+        match self.wire {
+            Wire::Messages => Usage::from_anthropic(usage),
+            _ => Usage::from_openai(usage),
+        }
+    }
+}
+
+fn write_events(events: &[(&'static str, Value)], out: &mut Vec<u8>) {
+    for (name, event) in events {
+        sse::write(out, Some(name), event.to_string().as_bytes());
+    }
+}
+
+/// The error in a stream's first event (`{"error": …}`, Anthropic's `{"type": "error", …}` included).
+fn leading_error(data: &[u8]) -> Option<Error> {
+    let value: Value = serde_json::from_slice(data).ok()?;
+    let error = value.get("error").filter(|error| !error.is_null() && value.get("choices").is_none())?;
+    Some(stream_error(error))
+}
+
+/// An error object inside a stream that began with status 200.
+fn stream_error(error: &Value) -> Error {
+    let text = error.get("message").and_then(Value::as_str).unwrap_or("the provider reported an error");
+    let code = error.get("code").and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
+    let class = match error.get("type").and_then(Value::as_str) {
+        Some("overloaded_error" | "api_error") => Class::InternalServer,
+        Some("rate_limit_error") => Class::RateLimit,
+        _ => match code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)) {
+            Some(status) => crate::core::exchange::failure::class(status, &text.to_lowercase()),
+            None => Class::InternalServer,
+        },
+    };
+    Error::provider(class, text)
+}
+
+fn not_json(detail: &str) -> Error {
+    Error::provider(Class::Api, format!("the provider's answer is not valid JSON ({detail})"))
+}
+
+fn too_long() -> Error {
+    Error::provider(Class::Api, "an event of the provider's stream is larger than 32 MiB")
+}
+
+fn cut_short() -> Error {
+    Error::provider(Class::InternalServer, "the provider's stream ended before the answer was complete")
+}
+
+/// The content type of a stream or a body for the client.
+pub fn content_type(streaming: bool) -> &'static str {
+    if streaming { "text/event-stream; charset=utf-8" } else { "application/json" }
+}
+
+/// The error format a pipeline's client reads.
+pub fn error_format(api: Api) -> ErrorFormat {
+    api.error_format()
+}

@@ -1,0 +1,407 @@
+//! The provider's answer: held until it can be judged, then released to the client, or to Envoy for a retry.
+//!
+//! Nothing can be taken back once headers have gone out, so headers wait: a failed answer until its body is read, a stream
+//! until its first event is (some providers answer 200 and then send an error), a buffered answer until its cost is known,
+//! unless it is too large to hold and needs no translation.
+
+use super::{Env, Exchange, RETRY_HEADER, Released, headers::Headers, local, record};
+use crate::core::{
+    api::Api,
+    codec::tap::Tap,
+    error::{Class, Error},
+    exchange::failure::{self, Failure},
+    route::{cooldown, plan::Plan},
+    translate::{
+        Stamp,
+        answer::{Pipeline, content_type, is_same},
+    },
+};
+
+/// Of a failed answer no more is read than this.
+const MAX_ERROR_BYTES: usize = 256 * 1024;
+/// A member of a large answer that is kept while it passes (`usage`, `model`).
+const MAX_TAPPED_BYTES: usize = 64 * 1024;
+/// Provider headers never handed on, because they are about the connection or about a body that has changed.
+const DROPPED: [&str; 12] = [
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "content-type",
+    "set-cookie",
+    "server",
+    "date",
+    "trailer",
+    "upgrade",
+    "proxy-connection",
+];
+
+/// Where an answer stands.
+pub enum Answer {
+    /// None has come.
+    None,
+    /// A failure whose body is being read.
+    Failing { status: u16, headers: Headers },
+    /// A buffered answer whose headers wait for its end.
+    Held { pipeline: Box<Pipeline>, headers: Headers },
+    /// A buffered answer too large to hold: it passes while its usage is caught.
+    Passing { pipeline: Box<Pipeline>, tap: Box<Tap> },
+    /// A stream.
+    Streaming(Box<Streaming>),
+    /// Nothing more is to be read.
+    Over,
+}
+
+/// A stream under way.
+pub struct Streaming {
+    pipeline: Pipeline,
+    /// Its headers, until the first event goes out.
+    headers: Option<Headers>,
+    /// While headers wait, the host keeps the chunks and gives them again with the next one: how much of them is known.
+    seen: usize,
+    gunzip: Option<Gunzip>,
+}
+
+/// Unpacks gzip as it comes.
+pub type Gunzip = flate2::write::GzDecoder<Vec<u8>>;
+
+/// What to do with a part of the answer.
+#[derive(Debug, Default, PartialEq)]
+pub struct Step {
+    /// Keep headers and body back until more has come.
+    pub hold: bool,
+    /// The whole set of headers to send, when they are to go out now.
+    pub headers: Option<Vec<(String, Vec<u8>)>>,
+    /// What to put in place of the body (or chunk); `None` leaves it.
+    pub body: Option<Vec<u8>>,
+    /// The cluster to name for the retry.
+    pub next: Option<String>,
+}
+
+impl Step {
+    fn hold() -> Step {
+        Step { hold: true, ..Step::default() }
+    }
+
+    fn pass() -> Step {
+        Step::default()
+    }
+}
+
+impl Exchange {
+    /// The answer's headers; `end` says that no body follows.
+    pub fn on_answer_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Step {
+        let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let Some(attempt) = &self.attempt else { return Step::pass() };
+        if !(200..300).contains(&status) {
+            self.answer = Answer::Failing { status, headers };
+            return if end { self.failed(b"", env) } else { Step::hold() };
+        }
+        let stamp = Stamp {
+            id: format!("chatcmpl-{}", env.random.uuid()),
+            created: env.now_ms / 1_000,
+            model: attempt.model.clone(),
+        };
+        let mut memo = attempt.memo.clone();
+        memo.include_usage |= self.asked.include_usage;
+        let pipeline = Box::new(Pipeline::new(self.api, attempt.wire, memo, stamp));
+        let is_stream = headers.text("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+        self.answer = if is_stream {
+            let gunzip = is_gzip(&headers).then(|| Gunzip::new(Vec::new()));
+            Answer::Streaming(Box::new(Streaming { pipeline: *pipeline, headers: Some(headers), seen: 0, gunzip }))
+        } else {
+            Answer::Held { pipeline, headers }
+        };
+        if end { self.on_answer_body(b"", true, env) } else { Step::hold() }
+    }
+
+    /// Whether the next part of the body has to be read at all; `size` is what is buffered of it.
+    pub fn wants_body(&self, size: usize, end: bool) -> bool {
+        match &self.answer {
+            Answer::None | Answer::Over => false,
+            Answer::Failing { .. } => end || size > MAX_ERROR_BYTES,
+            Answer::Held { .. } => end || (self.may_pass() && size > self.max_held()),
+            Answer::Passing { tap, .. } => end || !tap.is_done(),
+            Answer::Streaming(_) => true,
+        }
+    }
+
+    /// Whether parts that are not read are kept back.
+    pub fn holds(&self) -> bool {
+        matches!(self.answer, Answer::Failing { .. } | Answer::Held { .. })
+    }
+
+    fn max_held(&self) -> usize {
+        usize::try_from(self.config.general.max_held_answer_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the answer may go to the client without being read to its end.
+    fn may_pass(&self) -> bool {
+        let Answer::Held { headers, .. } = &self.answer else { return false };
+        self.attempt.as_ref().is_some_and(|attempt| is_same(self.api, attempt.wire)) && !is_gzip(headers)
+    }
+
+    /// A part of the answer's body: all that is buffered while it is held, else the newest chunk.
+    pub fn on_answer_body(&mut self, bytes: &[u8], end: bool, env: &mut Env) -> Step {
+        match std::mem::replace(&mut self.answer, Answer::Over) {
+            Answer::None | Answer::Over => Step::pass(),
+            failing @ Answer::Failing { .. } => {
+                self.answer = failing;
+                self.failed(bytes, env)
+            }
+            Answer::Held { pipeline, headers } if !end => self.start_passing(pipeline, &headers, bytes, env),
+            Answer::Held { pipeline, headers } => self.finish_held(pipeline, &headers, bytes, env),
+            Answer::Passing { pipeline, tap } => self.pass_on(pipeline, tap, bytes, end),
+            Answer::Streaming(stream) => self.stream_on(stream, bytes, end, env),
+        }
+    }
+
+    /// A large answer starts to pass.
+    fn start_passing(&mut self, pipeline: Box<Pipeline>, headers: &Headers, bytes: &[u8], env: &mut Env) -> Step {
+        let tap = Box::new(Tap::new(&["usage", "model"], MAX_TAPPED_BYTES));
+        let list = self.release(200, headers, None, false, env);
+        let mut step = self.pass_on(pipeline, tap, bytes, false);
+        step.headers = Some(list);
+        step
+    }
+
+    fn pass_on(&mut self, mut pipeline: Box<Pipeline>, mut tap: Box<Tap>, bytes: &[u8], end: bool) -> Step {
+        tap.push(bytes);
+        if end {
+            pipeline.note(tap.get("usage"), tap.get("model"));
+            self.complete(&pipeline);
+        } else {
+            self.answer = Answer::Passing { pipeline, tap };
+        }
+        Step::pass()
+    }
+
+    /// A buffered answer is complete.
+    fn finish_held(&mut self, mut pipeline: Box<Pipeline>, headers: &Headers, bytes: &[u8], env: &mut Env) -> Step {
+        let unpacked = if is_gzip(headers) { gunzip_all(bytes) } else { Ok(None) };
+        let result = unpacked.and_then(|unpacked| {
+            let body = unpacked.as_deref().unwrap_or(bytes);
+            Ok(pipeline.whole(body)?.or(unpacked))
+        });
+        match result {
+            Ok(body) => {
+                self.complete(&pipeline);
+                let length = body.as_ref().map_or(bytes.len(), Vec::len);
+                let list = self.release(200, headers, Some(length), false, env);
+                Step { headers: Some(list), body, ..Step::default() }
+            }
+            Err(error) => self.fail_with(error, env),
+        }
+    }
+
+    fn stream_on(&mut self, mut stream: Box<Streaming>, bytes: &[u8], end: bool, env: &mut Env) -> Step {
+        let fresh = bytes.get(stream.seen..).unwrap_or_default();
+        let unpacked = match stream.gunzip.as_mut().map(|gunzip| unpack(gunzip, fresh)).transpose() {
+            Ok(unpacked) => unpacked,
+            Err(error) => return self.fail_stream(stream.headers.is_some(), error, env),
+        };
+        let mut out = Vec::with_capacity(fresh.len() + 64);
+        let mut result = stream.pipeline.chunk(unpacked.as_deref().unwrap_or(fresh), &mut out);
+        if result.is_ok() && end {
+            result = stream.pipeline.end(&mut out);
+        }
+        if let Err(error) = result {
+            return self.fail_stream(stream.headers.is_some(), error, env);
+        }
+        if stream.headers.is_some() && out.is_empty() && !end {
+            // Nothing to show yet (half an event): the attempt can still be retried.
+            stream.seen = bytes.len();
+            self.answer = Answer::Streaming(stream);
+            return Step::hold();
+        }
+        stream.seen = 0;
+        let list = stream.headers.take().map(|headers| self.release(200, &headers, None, true, env));
+        self.completed = Some(record::Completed::of(&stream.pipeline, stream.pipeline.events()));
+        if !end {
+            self.answer = Answer::Streaming(stream);
+        }
+        Step { headers: list, body: (out != bytes).then_some(out), ..Step::default() }
+    }
+
+    /// A stream that failed: a retry while its headers are still here, an event after that.
+    fn fail_stream(&mut self, retriable: bool, error: Error, env: &mut Env) -> Step {
+        if retriable {
+            return self.fail_with(error, env);
+        }
+        Step { body: Some(error.event(self.api.error_format())), ..Step::default() }
+    }
+
+    /// A failed answer has been read.
+    fn failed(&mut self, body: &[u8], env: &mut Env) -> Step {
+        let Answer::Failing { status, headers } = std::mem::replace(&mut self.answer, Answer::Over) else {
+            return Step::pass();
+        };
+        let Some(attempt) = &self.attempt else { return Step::pass() };
+        let unpacked = if is_gzip(&headers) { gunzip_all(body).ok().flatten() } else { None };
+        let failure = failure::read(attempt.wire, status, &headers, unpacked.as_deref().unwrap_or(body));
+        self.conclude(failure, &headers, env)
+    }
+
+    /// An answer that looked fine and is not.
+    fn fail_with(&mut self, error: Error, env: &mut Env) -> Step {
+        let failure = Failure {
+            class: error.class.unwrap_or(Class::Api),
+            status: error.status,
+            message: error.message,
+            retry_after_ms: None,
+        };
+        self.conclude(failure, &Headers::default(), env)
+    }
+
+    /// Notes a failure, and lets Envoy retry or the client see the first error.
+    fn conclude(&mut self, failure: Failure, headers: &Headers, env: &mut Env) -> Step {
+        self.answer = Answer::Over;
+        let title = self.title();
+        self.note_error(failure.to_error(title));
+        self.cool_down(failure.clone(), env);
+        let next = self.advance(failure.class, env);
+        let error = self.final_error();
+        let body = error.body(self.api.error_format());
+        let mut list = self.base_headers(error.status, "application/json", Some(body.len()));
+        list.extend(error.headers.iter().map(|(name, value)| (name.to_string(), value.clone().into_bytes())));
+        list.extend(copied(headers));
+        self.status = error.status;
+        if next.is_some() {
+            list.push((RETRY_HEADER.to_owned(), b"1".to_vec()));
+            self.released = Released::Retry;
+        } else {
+            self.released = Released::Answer;
+        }
+        Step { headers: Some(list), body: Some(body), next: next.map(|next| self.cluster_of(Some(next))), hold: false }
+    }
+
+    /// The answer has been read to its end.
+    fn complete(&mut self, pipeline: &Pipeline) {
+        self.answer = Answer::Over;
+        self.completed = Some(record::Completed::of(pipeline, pipeline.events()));
+    }
+
+    /// All headers of a good answer.
+    fn release(
+        &mut self,
+        status: u16,
+        provider: &Headers,
+        length: Option<usize>,
+        streaming: bool,
+        env: &mut Env,
+    ) -> Vec<(String, Vec<u8>)> {
+        self.released = Released::Answer;
+        self.status = status;
+        if let Some(deployment) = self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment))
+        {
+            if !deployment.group.contains('*') {
+                cooldown::succeeded(env.shared, deployment, env.now_ms);
+            }
+        }
+        let kind = match provider.text("content-type") {
+            Some(kind) if self.api == Api::Embeddings || (!streaming && kind.starts_with("application/json")) => kind,
+            _ => content_type(streaming),
+        };
+        let mut list = self.base_headers(status, kind, length);
+        if length.is_some() {
+            list.extend(self.cost_header().map(|(name, value)| (name.to_owned(), value.into_bytes())));
+        }
+        if self.retries > 0 {
+            let most = self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| segment.attempts.saturating_sub(1));
+            list.push(("x-litellm-max-retries".to_owned(), most.to_string().into_bytes()));
+        }
+        list.extend(copied(provider));
+        list
+    }
+
+    /// The headers that every answer of this request has.
+    fn base_headers(&self, status: u16, kind: &str, length: Option<usize>) -> Vec<(String, Vec<u8>)> {
+        let mut list = Vec::with_capacity(32);
+        list.push((":status".to_owned(), status.to_string().into_bytes()));
+        list.push(("content-type".to_owned(), kind.as_bytes().to_vec()));
+        if let Some(length) = length {
+            list.push(("content-length".to_owned(), length.to_string().into_bytes()));
+        }
+        list.extend(self.gateway_headers().into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())));
+        if self.cors {
+            list.extend(local::CORS.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
+        }
+        list
+    }
+
+    /// `x-litellm-*` headers of this request.
+    pub(super) fn gateway_headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            ("x-litellm-call-id", self.call_id.clone()),
+            ("x-litellm-version", env!("CARGO_PKG_VERSION").to_owned()),
+        ];
+        headers.extend(self.routing_headers());
+        headers
+    }
+
+    /// `x-litellm-response-cost`, when usage and price are known.
+    pub(super) fn cost_header(&self) -> Option<(&'static str, String)> {
+        let cost = self.cost()?;
+        Some(("x-litellm-response-cost", cost.to_string()))
+    }
+}
+
+/// A provider's headers for the client: each as `llm_provider-…`, and the rate-limit ones under their own names too.
+fn copied(provider: &Headers) -> Vec<(String, Vec<u8>)> {
+    let mut list = Vec::new();
+    for (name, value) in provider.iter() {
+        if name.starts_with(':') || DROPPED.contains(&name) || name.starts_with("x-envoy-") {
+            continue;
+        }
+        list.push((format!("llm_provider-{name}"), value.to_vec()));
+        if name.starts_with("x-ratelimit-") {
+            list.push((name.to_owned(), value.to_vec()));
+        } else if let Some(same) = from_anthropic(name) {
+            list.push((same.to_owned(), value.to_vec()));
+        }
+    }
+    list
+}
+
+/// OpenAI's name for one of Anthropic's rate-limit headers.
+fn from_anthropic(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "anthropic-ratelimit-requests-limit" => "x-ratelimit-limit-requests",
+        "anthropic-ratelimit-requests-remaining" => "x-ratelimit-remaining-requests",
+        "anthropic-ratelimit-tokens-limit" => "x-ratelimit-limit-tokens",
+        "anthropic-ratelimit-tokens-remaining" => "x-ratelimit-remaining-tokens",
+        _ => return None,
+    })
+}
+
+fn is_gzip(headers: &Headers) -> bool {
+    headers.text("content-encoding").is_some_and(|encoding| encoding.trim().eq_ignore_ascii_case("gzip"))
+}
+
+/// The most that a compressed answer may become: a small bomb must not fill the VM.
+const MAX_UNPACKED_BYTES: usize = 256 * 1024 * 1024;
+
+/// A whole gzip body, unpacked.
+fn gunzip_all(bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    use std::io::Read;
+
+    let mut plain = Vec::with_capacity(bytes.len().saturating_mul(4));
+    let limit = u64::try_from(MAX_UNPACKED_BYTES).unwrap_or(u64::MAX);
+    match flate2::read::GzDecoder::new(bytes).take(limit).read_to_end(&mut plain) {
+        Ok(length) if length < MAX_UNPACKED_BYTES => Ok(Some(plain)),
+        _ => Err(broken_gzip()),
+    }
+}
+
+/// What one more chunk of a gzip stream unpacks to.
+fn unpack(gunzip: &mut Gunzip, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    use std::io::Write;
+
+    gunzip.write_all(bytes).and_then(|()| gunzip.flush()).map_err(|_| broken_gzip())?;
+    Ok(std::mem::take(gunzip.get_mut()))
+}
+
+fn broken_gzip() -> Error {
+    Error::provider(Class::Api, "the provider's answer is not valid gzip, or larger than 256 MiB unpacked")
+}

@@ -1,0 +1,330 @@
+//! One attempt: the request as a provider wants it, made from the client's original body.
+
+use serde_json::{Map, Value};
+
+use super::{Begin, Env, Exchange, NO_CLUSTER, Released, Reply, answer::Answer, parse};
+use crate::core::{
+    api::Api,
+    codec::json::Object,
+    config::Deployment,
+    error::{Class, Error},
+    exchange::failure::Failure,
+    provider::{
+        Wire,
+        target::{target, wire},
+    },
+    route::plan::{Candidate, Plan},
+    translate::{
+        Memo, Options,
+        answer::is_same,
+        request::{
+            chat_to_completions, chat_to_generate, chat_to_messages, completions_to_chat, messages_to_chat, params,
+        },
+    },
+};
+
+/// An attempt under way.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What is being called.
+    pub candidate: Candidate,
+    /// The format spoken.
+    pub wire: Wire,
+    /// The model asked for.
+    pub model: String,
+    /// What the way back must know.
+    pub memo: Memo,
+    /// When it began, Unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// A request on its way to a provider.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// All headers, the `:`-ones and an exact `content-length` included.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body.
+    pub body: Vec<u8>,
+    wire: Wire,
+    model: String,
+    memo: Memo,
+}
+
+/// What an attempt begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// The cluster to name for the attempt after this one; `None` leaves what stands there.
+    pub next: Option<String>,
+    /// How to go on.
+    pub action: StartAction,
+}
+
+/// How an attempt goes on.
+#[derive(Debug)]
+pub enum StartAction {
+    /// The request is ready; its body is taken with [`Exchange::take_body`] or sent as given.
+    Send(Outgoing),
+    /// Read the client's body again and call [`Exchange::on_retry_body`].
+    ReadBody,
+    /// Answer the client; nothing is called.
+    Reply(Reply),
+}
+
+impl Exchange {
+    /// An attempt begins: Envoy has opened the cluster that was named last.
+    pub fn on_attempt(&mut self, env: &mut Env) -> Start {
+        let first = self.attempts == 0;
+        self.attempts = self.attempts.saturating_add(1);
+        if !first {
+            self.previous_is_over(env);
+        }
+        self.released = Released::Nothing;
+        self.answer = Answer::None;
+        let Some(plan) = &self.plan else {
+            let reply = self.refuse(Error::internal("an attempt began before its request was read"));
+            return Start { next: None, action: StartAction::Reply(reply) };
+        };
+        let candidate = plan.current();
+        self.following = plan.following();
+        // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
+        let next = (plan.max_retries() > 0).then(|| self.cluster_of(self.following));
+        let action = match self.prepared.take() {
+            Some(outgoing) => StartAction::Send(self.start(candidate, outgoing, env)),
+            None => StartAction::ReadBody,
+        };
+        Start { next, action }
+    }
+
+    /// The body of an attempt after the first.
+    pub fn on_retry_body(&mut self, body: &[u8], env: &mut Env) -> Result<Outgoing, Reply> {
+        let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
+            return Err(self.refuse(Error::internal("a retry has no plan")));
+        };
+        let mock = self.config.deployments.get(candidate.deployment).and_then(|d| d.mock_response.clone());
+        if let Some(mock) = mock {
+            let reply = self.mock_reply(&mock, env).unwrap_or_else(|error| self.refuse(error));
+            return Err(reply);
+        }
+        match self.outgoing(candidate, body, env) {
+            Ok(outgoing) => Ok(self.start(candidate, outgoing, env)),
+            Err(error) => {
+                self.note_error(error);
+                let error = self.final_error();
+                Err(self.refuse(error))
+            }
+        }
+    }
+
+    fn start(&mut self, candidate: Candidate, outgoing: Outgoing, env: &Env) -> Outgoing {
+        self.attempt = Some(Attempt {
+            candidate,
+            wire: outgoing.wire,
+            model: outgoing.model.clone(),
+            memo: outgoing.memo.clone(),
+            started_ms: env.now_ms,
+        });
+        outgoing
+    }
+
+    /// An attempt that ended without an answer (refused, reset, timed out) is only seen when the next one begins.
+    fn previous_is_over(&mut self, env: &mut Env) {
+        if self.released == Released::Retry {
+            return;
+        }
+        let waited = self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
+        let limit = self.attempt.as_ref().map_or(u64::MAX, |attempt| self.timeout_ms(attempt.candidate.deployment));
+        // Envoy does not say why; an attempt that took as long as it may take has timed out.
+        let class = if waited >= limit { Class::Timeout } else { Class::ApiConnection };
+        let message = if class == Class::Timeout { "no answer within the time-out" } else { "Connection error." };
+        let failure = Failure::without_answer(class, message);
+        let title = self.title();
+        self.note_error(failure.to_error(title));
+        self.cool_down(failure, env);
+        if let (Some(next), Some(plan)) = (self.following, self.plan.as_mut()) {
+            let before = plan.current();
+            plan.take(next);
+            self.moved(before, next);
+        }
+    }
+
+    /// The cluster of a candidate.
+    pub(super) fn cluster_of(&self, candidate: Option<Candidate>) -> String {
+        let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
+        deployment.map_or(NO_CLUSTER, |deployment| deployment.cluster.as_str()).to_owned()
+    }
+
+    /// Makes the request for a candidate.
+    pub(super) fn outgoing(&self, candidate: Candidate, body: &[u8], _env: &Env) -> Result<Outgoing, Error> {
+        let deployment = self
+            .config
+            .deployments
+            .get(candidate.deployment)
+            .ok_or_else(|| Error::internal("a plan names a deployment that is not configured"))?;
+        let segment = self.plan.as_ref().and_then(|plan| plan.segment_of(candidate));
+        let segment = segment.ok_or_else(|| Error::internal("a candidate has no segment"))?;
+        let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
+        let model = deployment.model_for(&segment.requested, &captures);
+        let wire = wire(deployment, self.api)?;
+
+        let mut object = parse(body)?;
+        for (name, value) in &segment.overrides {
+            object.set(name.clone(), value.to_string());
+        }
+        let made = self.body_for(deployment, &model, wire, object)?;
+        let mut where_to = target(deployment, wire, &model, self.api_version.as_deref())?;
+        where_to.headers.extend(made.headers);
+        let headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
+        Ok(Outgoing { headers, body: made.body, wire, model, memo: made.memo })
+    }
+
+    /// The body in the wire format.
+    fn body_for(&self, deployment: &Deployment, model: &str, wire: Wire, mut object: Object<'_>) -> Result<Made, Error> {
+        let drop_params = deployment.drop_params.unwrap_or(self.config.general.drop_params);
+        let prepare = |api: Api, wire: Wire| params::Prepare {
+            deployment,
+            model,
+            api,
+            wire,
+            streaming: self.asked.streaming,
+            drop_params,
+        };
+        if is_same(self.api, wire) {
+            let facts = params::prepare(&mut object, &prepare(self.api, wire))?;
+            let memo = Memo { include_usage: facts.include_usage, ..Memo::default() };
+            return Ok(Made { body: object.to_bytes(), memo, headers: facts.headers, betas: Vec::new() });
+        }
+        let facts = params::strip_and_default(&mut object, &prepare(self.api, wire))?;
+        let options = Options {
+            model,
+            brand: deployment.brand.name,
+            drop_params: facts.drop_params,
+            modify_params: self.config.general.modify_params,
+            allowed_params: &facts.allowed_params,
+            template: deployment.template.as_ref(),
+        };
+        let (chat, mut memo) = self.hub_request(&object, &options)?;
+        memo.include_usage |= facts.include_usage;
+        let mut betas = Vec::new();
+        let body = match wire {
+            Wire::Chat => {
+                let bytes = to_bytes(&chat);
+                let mut chat = parse(&bytes)?;
+                params::prepare(&mut chat, &prepare(Api::Chat, Wire::Chat))?;
+                chat.to_bytes()
+            }
+            Wire::Messages => {
+                let (body, needed, made) = chat_to_messages::request(chat, &options)?;
+                betas = needed;
+                memo = merge(memo, made);
+                with_extra_body(body, &facts.extra_body)
+            }
+            Wire::Completions => {
+                let (body, made) = chat_to_completions::request(chat, &options)?;
+                memo = merge(memo, made);
+                with_extra_body(body, &facts.extra_body)
+            }
+            Wire::Generate => {
+                let (body, made) = chat_to_generate::request(chat, &options)?;
+                memo = merge(memo, made);
+                with_extra_body(body, &facts.extra_body)
+            }
+            Wire::Embeddings => return Err(Error::internal("embeddings have one wire format")),
+        };
+        Ok(Made { body, memo, headers: facts.headers, betas })
+    }
+
+    /// The client's request as a chat request.
+    fn hub_request(&self, object: &Object<'_>, options: &Options<'_>) -> Result<(Map<String, Value>, Memo), Error> {
+        let map: Map<String, Value> = serde_json::from_slice(&object.to_bytes())
+            .map_err(|e| Error::bad_request(format!("the request body cannot be translated: {e}")))?;
+        match self.api {
+            Api::Chat | Api::Embeddings => Ok((map, Memo::default())),
+            Api::Completions => completions_to_chat::request(map, options),
+            Api::Messages => messages_to_chat::request(map, options),
+        }
+    }
+
+    /// All headers of the provider's request. The list replaces the client's headers as a whole: nothing of the client's, and
+    /// nothing of an earlier attempt's, reaches a provider by accident.
+    fn header_list(
+        &self,
+        deployment: &Deployment,
+        where_to: crate::core::provider::target::Target,
+        betas: &[String],
+        length: usize,
+    ) -> Vec<(String, Vec<u8>)> {
+        let mut list: Vec<(String, Vec<u8>)> = Vec::with_capacity(12 + where_to.headers.len());
+        let mut add = |name: &str, value: &[u8]| list.push((name.to_owned(), value.to_vec()));
+        add(":method", b"POST");
+        add(":scheme", if deployment.endpoint.tls { b"https" } else { b"http" });
+        add(":authority", where_to.authority.as_bytes());
+        add(":path", where_to.path.as_bytes());
+        add("content-type", b"application/json");
+        add("content-length", length.to_string().as_bytes());
+        add("accept", if self.asked.streaming { b"text/event-stream" } else { b"application/json" });
+        // Compressed answers would have to be unpacked to be read.
+        add("accept-encoding", b"identity");
+        add("user-agent", concat!("tollgate/", env!("CARGO_PKG_VERSION")).as_bytes());
+        for (name, value) in self.forwarded.iter().chain(&where_to.headers) {
+            let name = name.to_ascii_lowercase();
+            match list.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) if name == "anthropic-beta" => {
+                    known.push(b',');
+                    known.extend_from_slice(value);
+                }
+                Some((_, known)) => *known = value.clone(),
+                None => list.push((name, value.clone())),
+            }
+        }
+        if !betas.is_empty() {
+            let betas = betas.join(",").into_bytes();
+            match list.iter_mut().find(|(name, _)| name == "anthropic-beta") {
+                Some((_, known)) => {
+                    known.push(b',');
+                    known.extend(betas);
+                }
+                None => list.push(("anthropic-beta".to_owned(), betas)),
+            }
+        }
+        list
+    }
+}
+
+/// A body and what goes with it.
+struct Made {
+    body: Vec<u8>,
+    memo: Memo,
+    headers: Vec<(String, Vec<u8>)>,
+    betas: Vec<String>,
+}
+
+fn to_bytes(map: &Map<String, Value>) -> Vec<u8> {
+    serde_json::to_vec(map).unwrap_or_default()
+}
+
+fn with_extra_body(mut body: Map<String, Value>, extra: &Map<String, Value>) -> Vec<u8> {
+    for (name, value) in extra {
+        body.insert(name.clone(), value.clone());
+    }
+    to_bytes(&body)
+}
+
+/// What both translations of one request must remember.
+fn merge(client: Memo, wire: Memo) -> Memo {
+    Memo {
+        json_tool: client.json_tool || wire.json_tool,
+        prefix: wire.prefix.or(client.prefix),
+        include_usage: client.include_usage || wire.include_usage,
+        echoes_prompt: client.echoes_prompt || wire.echoes_prompt,
+    }
+}
+
+impl Begin {
+    /// The cluster to call first, when one is to be called.
+    pub fn cluster(&self) -> Option<&str> {
+        match self {
+            Begin::Forward { cluster, .. } => Some(cluster),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What a request says to the gateway rather than to the model: retries, fallbacks, timeouts, mocks.
+//!
+//! LiteLLM takes these as members of the body (and a few headers). They are read here and never reach a provider.
+
+use serde_json::{Map, Value};
+
+use crate::core::{
+    codec::json::Object,
+    config::{Fallback, Fallbacks},
+    error::Error,
+    exchange::headers::Headers,
+    route::plan::Controls,
+};
+
+/// Everything the gateway reads out of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// `model`.
+    pub model: Option<String>,
+    /// `stream`.
+    pub streaming: bool,
+    /// Routing.
+    pub controls: Controls,
+    /// `timeout` or `request_timeout` in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// `stream_timeout` in milliseconds.
+    pub stream_timeout_ms: Option<u64>,
+    /// `mock_response`.
+    pub mock_response: Option<Value>,
+    /// `mock_timeout`.
+    pub mock_timeout: bool,
+    /// `mock_testing_*`: the error to raise before the first group is called.
+    pub mock_testing: Option<crate::core::error::Class>,
+    /// `stream_options.include_usage`.
+    pub include_usage: bool,
+}
+
+/// Reads a request.
+pub fn read(body: &Object<'_>, headers: &Headers) -> Result<Asked, Error> {
+    use crate::core::error::Class;
+
+    let mut asked = Asked {
+        model: match body.raw("model") {
+            None | Some("null") => None,
+            Some(_) => Some(body.read::<String>("model").ok_or_else(|| {
+                Error::bad_request("`model` must be a string that names a model.").with_param("model")
+            })?),
+        },
+        streaming: match body.raw("stream") {
+            None | Some("null" | "false") => false,
+            Some("true") => true,
+            Some(_) => {
+                return Err(Error::bad_request("`stream` must be true or false.").with_param("stream"));
+            }
+        },
+        timeout_ms: milliseconds(body, "timeout")?.or(milliseconds(body, "request_timeout")?),
+        stream_timeout_ms: milliseconds(body, "stream_timeout")?,
+        mock_timeout: flag(body, "mock_timeout"),
+        include_usage: body
+            .read::<Value>("stream_options")
+            .is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true))),
+        ..Asked::default()
+    };
+    if body.has("mock_response") {
+        asked.mock_response = body.read("mock_response");
+    }
+    asked.mock_testing = [
+        ("mock_testing_fallbacks", Class::InternalServer),
+        ("mock_testing_context_fallbacks", Class::ContextWindowExceeded),
+        ("mock_testing_content_policy_fallbacks", Class::ContentPolicyViolation),
+        ("mock_testing_rate_limit_error", Class::RateLimit),
+    ]
+    .into_iter()
+    .find_map(|(name, class)| flag(body, name).then_some(class));
+    asked.controls = controls(body)?;
+
+    if let Some(seconds) = headers.text("x-litellm-timeout") {
+        let ms = seconds.parse::<f64>().ok().and_then(from_seconds);
+        asked.timeout_ms = asked.timeout_ms.or(Some(ms.ok_or_else(|| {
+            Error::bad_request("header `x-litellm-timeout` must be a number of seconds above zero.")
+        })?));
+    }
+    if let Some(retries) = headers.text("x-litellm-num-retries") {
+        let retries = retries.parse().map_err(|_| {
+            Error::bad_request("header `x-litellm-num-retries` must be a whole number of retries.")
+        })?;
+        asked.controls.num_retries = asked.controls.num_retries.or(Some(retries));
+    }
+    Ok(asked)
+}
+
+/// The routing members.
+fn controls(body: &Object<'_>) -> Result<Controls, Error> {
+    let mut controls = Controls { disable_fallbacks: flag(body, "disable_fallbacks"), ..Controls::default() };
+    if body.has("num_retries") {
+        controls.num_retries = Some(body.read("num_retries").ok_or_else(|| wrong("num_retries", "a whole number"))?);
+    }
+    if body.has("fallbacks") {
+        let list: Vec<Value> = body.read("fallbacks").ok_or_else(|| wrong("fallbacks", "a list"))?;
+        // A list of names or of maps with `model` is tried as it stands; maps of another kind are the router's own form.
+        if list.iter().all(is_direct) {
+            controls.fallbacks = Some(list.iter().filter_map(entry).collect());
+        } else {
+            controls.group_fallbacks = Some(by_group("fallbacks", &list)?);
+        }
+    }
+    for (name, slot) in [
+        ("context_window_fallbacks", &mut controls.context_window_fallbacks),
+        ("content_policy_fallbacks", &mut controls.content_policy_fallbacks),
+    ] {
+        if body.has(name) {
+            let list: Vec<Value> = body.read(name).ok_or_else(|| wrong(name, "a list of maps"))?;
+            *slot = Some(by_group(name, &list)?);
+        }
+    }
+    Ok(controls)
+}
+
+fn is_direct(entry: &Value) -> bool {
+    match entry {
+        Value::String(_) => true,
+        Value::Object(map) => map.get("model").is_some_and(Value::is_string),
+        _ => false,
+    }
+}
+
+/// One thing to try instead, from a name or a map with `model`.
+fn entry(value: &Value) -> Option<Fallback> {
+    match value {
+        Value::String(model) => Some(Fallback { model: model.clone(), overrides: Map::new() }),
+        Value::Object(map) => {
+            let mut overrides = map.clone();
+            let Value::String(model) = overrides.shift_remove("model")? else { return None };
+            Some(Fallback { model, overrides })
+        }
+        _ => None,
+    }
+}
+
+/// `[{"group": ["a", "b"]}, …]`.
+fn by_group(name: &'static str, list: &[Value]) -> Result<Fallbacks, Error> {
+    let mut fallbacks = Fallbacks::default();
+    for map in list {
+        let map = map.as_object().ok_or_else(|| wrong(name, "a list of names or of maps from a group to a list"))?;
+        for (group, models) in map {
+            let models = models.as_array().ok_or_else(|| wrong(name, "maps from a group to a list of models"))?;
+            fallbacks.insert(group.clone(), models.iter().filter_map(entry).collect());
+        }
+    }
+    Ok(fallbacks)
+}
+
+fn flag(body: &Object<'_>, name: &str) -> bool {
+    body.raw(name) == Some("true")
+}
+
+/// A member in seconds, as milliseconds.
+fn milliseconds(body: &Object<'_>, name: &'static str) -> Result<Option<u64>, Error> {
+    if !body.has(name) {
+        return Ok(None);
+    }
+    let seconds = match body.read::<Value>(name) {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.parse().ok(),
+        _ => None,
+    };
+    match seconds.and_then(from_seconds) {
+        Some(ms) => Ok(Some(ms)),
+        None => Err(wrong(name, "a number of seconds above zero")),
+    }
+}
+
+/// Seconds as whole milliseconds, at least one; `None` for what is no positive time.
+fn from_seconds(seconds: f64) -> Option<u64> {
+    (seconds.is_finite() && seconds > 0.0).then(|| ((seconds * 1_000.0) as u64).max(1))
+}
+
+fn wrong(name: &'static str, expected: &str) -> Error {
+    Error::bad_request(format!("`{name}` must be {expected}.")).with_param(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(body: &str) -> Result<Asked, Error> {
+        read(&Object::parse(body.as_bytes()).unwrap(), &Headers::default())
+    }
+
+    #[test]
+    fn names_and_maps_of_fallbacks() {
+        let direct = asked(r#"{"fallbacks":["a",{"model":"b","temperature":1}]}"#).unwrap().controls.fallbacks.unwrap();
+        assert_eq!(direct.iter().map(|f| f.model.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(direct[1].overrides["temperature"], 1);
+
+        let by_group = asked(r#"{"fallbacks":[{"zephyr-beta":["gpt-3.5-turbo"]}]}"#).unwrap().controls;
+        assert_eq!(by_group.fallbacks, None);
+        assert_eq!(by_group.group_fallbacks.unwrap()["zephyr-beta"][0].model, "gpt-3.5-turbo");
+    }
+
+    #[test]
+    fn times_come_in_seconds() {
+        for (body, ms) in [(r#"{"timeout":0.01}"#, 10), (r#"{"request_timeout":"10"}"#, 10_000), (r#"{"timeout":1}"#, 1_000)] {
+            assert_eq!(asked(body).unwrap().timeout_ms, Some(ms), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        for body in [
+            r#"{"model":5}"#,
+            r#"{"stream":"yes"}"#,
+            r#"{"timeout":-1}"#,
+            r#"{"timeout":[1]}"#,
+            r#"{"num_retries":-1}"#,
+            r#"{"fallbacks":{"a":1}}"#,
+            r#"{"fallbacks":[3]}"#,
+            r#"{"context_window_fallbacks":[{"a":"b"}]}"#,
+        ] {
+            let error = asked(body).unwrap_err();
+            assert_eq!(error.status, 400, "{body}");
+            assert!(error.param.is_some(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What a provider's failed answer means: its class, and the words for the client.
+
+use serde_json::Value;
+
+use crate::core::{
+    error::{Class, Error},
+    exchange::headers::Headers,
+    provider::Wire,
+    translate::answer::messages_to_chat,
+};
+
+/// A failed call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// What went wrong.
+    pub class: Class,
+    /// The provider's own status; 0 when no answer came.
+    pub status: u16,
+    /// The provider's own message.
+    pub message: String,
+    /// `retry-after` in milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// Phrases of a prompt that does not fit, lower-case (LiteLLM's list for OpenAI-like, Azure, Cohere, Hugging Face).
+const TOO_LONG: [&str; 9] = [
+    "exceed context limit",
+    "this model's maximum context length is",
+    "string too long. expected a string with maximum length",
+    "model's maximum context limit",
+    "is longer than the model's context length",
+    "context_length_exceeded",
+    "too many tokens",
+    "`inputs` tokens + `max_new_tokens` must be <=",
+    "input token count exceeds the maximum",
+];
+
+/// Phrases of a refused prompt, lower-case (OpenAI and Azure).
+const REFUSED: [&str; 7] = [
+    "content_policy_violation",
+    "content_filter",
+    "violating our usage policy",
+    "request was rejected as a result of the safety system",
+    "the response was filtered due to the prompt triggering azure openai's content management",
+    "responsibleaipolicyviolation",
+    "the response was blocked.",
+];
+
+/// Reads a failed answer.
+pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8]) -> Failure {
+    let (class, message) = match wire {
+        Wire::Messages => messages_to_chat::error_class(status, body),
+        _ => {
+            let message = message(body);
+            (class(status, &String::from_utf8_lossy(body).to_lowercase()), message)
+        }
+    };
+    Failure { class, status, message, retry_after_ms: retry_after(headers) }
+}
+
+/// The class of an OpenAI-like failure by its status and (lower-case) body.
+pub fn class(status: u16, text: &str) -> Class {
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    match status {
+        400 | 413 | 422 if says(&TOO_LONG) => Class::ContextWindowExceeded,
+        400 | 403 | 422 if says(&REFUSED) => Class::ContentPolicyViolation,
+        400 | 413 | 422 => Class::BadRequest,
+        401 => Class::Authentication,
+        403 => Class::PermissionDenied,
+        404 => Class::NotFound,
+        408 | 504 => Class::Timeout,
+        429 => Class::RateLimit,
+        500 if text.contains("rate limit") || text.contains("service tier capacity exceeded") => Class::RateLimit,
+        500 => Class::InternalServer,
+        502 | 503 => Class::ServiceUnavailable,
+        _ => Class::Api,
+    }
+}
+
+/// The words in an error body of any common shape; bounded, and never the whole of an HTML page.
+pub fn message(body: &[u8]) -> String {
+    let found = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
+        let error = value.get("error").unwrap_or(&value);
+        let text = error.get("message").or(error.get("detail")).or(value.get("message")).unwrap_or(error);
+        text.as_str().map(str::to_owned).or_else(|| (!text.is_null()).then(|| text.to_string()))
+    });
+    let mut text = found.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned());
+    if let Some((end, _)) = text.char_indices().nth(2_000) {
+        text.truncate(end);
+    }
+    text
+}
+
+/// `retry-after` as milliseconds: seconds, or `retry-after-ms`. A date needs a clock that providers and we agree on; LiteLLM
+/// takes it, we leave it to the configured cooldown.
+fn retry_after(headers: &Headers) -> Option<u64> {
+    if let Some(ms) = headers.text("retry-after-ms").and_then(|text| text.trim().parse::<f64>().ok()) {
+        return (ms > 0.0 && ms < 86_400_000.0).then_some(ms as u64);
+    }
+    let seconds: f64 = headers.text("retry-after")?.trim().parse().ok()?;
+    (seconds > 0.0 && seconds < 86_400.0).then(|| (seconds * 1_000.0) as u64)
+}
+
+impl Failure {
+    /// A failure without an answer.
+    pub fn without_answer(class: Class, message: &str) -> Failure {
+        Failure { class, status: 0, message: message.to_owned(), retry_after_ms: None }
+    }
+
+    /// The failure as the client reads it, in LiteLLM's words.
+    pub fn to_error(&self, title: &str) -> Error {
+        let name = self.class.name();
+        let doubled = match self.class {
+            Class::RateLimit | Class::Authentication | Class::InternalServer | Class::NotFound => format!("{name}: "),
+            Class::ContextWindowExceeded => format!("litellm.BadRequestError: {name}: "),
+            Class::Timeout => "APITimeoutError - Request timed out. ".to_owned(),
+            _ => String::new(),
+        };
+        let mut error =
+            Error::provider(self.class, format!("litellm.{name}: {doubled}{title}Exception - {}", self.message));
+        if self.class == Class::Api && self.status >= 400 {
+            error.status = self.status;
+        }
+        if let Some(ms) = self.retry_after_ms {
+            error = error.with_header("retry-after", ms.div_ceil(1_000).to_string());
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_by_status_and_words() {
+        let rows = [
+            (400, r#"{"error":{"code":"context_length_exceeded","message":"This model's maximum context length is 4097 tokens"}}"#, Class::ContextWindowExceeded),
+            (400, r#"{"error":{"code":"content_filter","message":"filtered"}}"#, Class::ContentPolicyViolation),
+            (400, r#"{"error":{"type":"invalid_request_error","code":"content_policy_violation"}}"#, Class::ContentPolicyViolation),
+            (400, r#"{"error":{"message":"bad"}}"#, Class::BadRequest),
+            (422, "{}", Class::BadRequest),
+            (401, "", Class::Authentication),
+            (403, "", Class::PermissionDenied),
+            (404, "", Class::NotFound),
+            (408, "", Class::Timeout),
+            (504, "", Class::Timeout),
+            (429, "", Class::RateLimit),
+            (500, "Service tier capacity exceeded", Class::RateLimit),
+            (500, "", Class::InternalServer),
+            (503, "", Class::ServiceUnavailable),
+            (418, "", Class::Api),
+        ];
+        for (status, body, expected) in rows {
+            assert_eq!(class(status, &body.to_lowercase()), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn words_are_found_in_every_common_shape() {
+        for (body, words) in [
+            (r#"{"error":{"message":"a"}}"#, "a"),
+            (r#"{"error":"b"}"#, "b"),
+            (r#"{"detail":"c"}"#, "c"),
+            (r#"{"message":"d"}"#, "d"),
+            ("plain", "plain"),
+            ("\u{fffd}", "\u{fffd}"),
+        ] {
+            assert_eq!(message(body.as_bytes()), words, "{body}");
+        }
+        assert_eq!(message(&[b'x'; 9_000]).len(), 2_000);
+    }
+
+    #[test]
+    fn waits_are_read_from_headers() {
+        for (name, value, ms) in [
+            ("retry-after", "2", Some(2_000)),
+            ("retry-after-ms", "150", Some(150)),
+            ("retry-after", "-1", None),
+            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("retry-after", "1e300", None),
+        ] {
+            assert_eq!(retry_after(&Headers::from_pairs(&[(name, value)])), ms, "{name}: {value}");
+        }
+    }
+}

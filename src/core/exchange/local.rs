@@ -1,0 +1,114 @@
+//! What the gateway answers by itself: lists, health, CORS, and every refusal.
+
+use serde_json::{Value, json};
+
+use super::{Reply, headers::Headers};
+use crate::core::{
+    access,
+    api::{
+        ErrorFormat,
+        path::{self, Operation},
+    },
+    config::Config,
+    error::Error,
+};
+
+/// LiteLLM's constant `created` of a listed model.
+const MODEL_CREATED: u64 = 1_677_610_602;
+
+/// Answers an operation that calls no model.
+pub fn answer(operation: &Operation<'_>, config: &Config, headers: &Headers) -> Result<Reply, Error> {
+    match operation {
+        Operation::Preflight => return Ok(preflight(headers)),
+        Operation::Liveliness => return Ok(body(&json!("I'm alive!"))),
+        Operation::Readiness => return Ok(body(&readiness())),
+        Operation::Home => return Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
+        Operation::Routes => return Ok(body(&routes())),
+        _ => access::admit(headers, &config.general)?,
+    }
+    match operation {
+        Operation::Models => Ok(body(&json!({
+            "data": config.model_names().iter().map(|name| model(name)).collect::<Vec<_>>(),
+            "object": "list",
+        }))),
+        Operation::Model(name) => match config.model_names().iter().find(|known| known == name) {
+            Some(known) => Ok(body(&model(known))),
+            None => Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
+                .with_kind("invalid_request_error")
+                .with_param("model")),
+        },
+        Operation::ModelInfo => Ok(body(&config.model_info())),
+        _ => Err(Error::internal("a model call was taken for a list")),
+    }
+}
+
+fn model(name: &str) -> Value {
+    json!({"id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "openai"})
+}
+
+/// LiteLLM's fields; there is no database in this build.
+fn readiness() -> Value {
+    json!({
+        "status": "healthy",
+        "db": "Not connected",
+        "cache": null,
+        "litellm_version": env!("CARGO_PKG_VERSION"),
+        "success_callbacks": [],
+    })
+}
+
+fn routes() -> Value {
+    let routes: Vec<Value> =
+        path::routes().into_iter().map(|(path, method)| json!({"path": path, "methods": [method]})).collect();
+    json!({"routes": routes})
+}
+
+fn body(value: &Value) -> Reply {
+    Reply {
+        status: 200,
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        body: value.to_string().into_bytes(),
+    }
+}
+
+/// An error in the client's format.
+pub fn refusal(error: &Error, format: ErrorFormat, call_id: &str) -> Reply {
+    let mut headers = vec![
+        ("content-type".to_owned(), "application/json".to_owned()),
+        ("x-litellm-call-id".to_owned(), call_id.to_owned()),
+        ("x-litellm-version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    headers.extend(error.headers.iter().map(|(name, value)| (name.to_string(), value.clone())));
+    Reply { status: error.status, headers, body: error.body(format) }
+}
+
+/// The answer to a CORS preflight: every origin, method and header, as LiteLLM.
+fn preflight(headers: &Headers) -> Reply {
+    let origin = headers.text("origin").unwrap_or("*");
+    let wanted = headers.text("access-control-request-headers").unwrap_or("*");
+    let list = [
+        ("content-type", "text/plain; charset=utf-8"),
+        ("access-control-allow-origin", origin),
+        ("access-control-allow-methods", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+        ("access-control-allow-headers", wanted),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-max-age", "600"),
+        ("vary", "Origin"),
+    ];
+    Reply {
+        status: 200,
+        headers: list.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        body: b"OK".to_vec(),
+    }
+}
+
+/// What a browser needs to read any other answer.
+pub const CORS: [(&str, &str); 2] =
+    [("access-control-allow-origin", "*"), ("access-control-allow-credentials", "true")];
+
+/// Adds [`CORS`] to a reply for a browser (a preflight has its own).
+pub fn add_cors(reply: &mut Reply, cors: bool) {
+    if cors && !reply.headers.iter().any(|(name, _)| name == "access-control-allow-origin") {
+        reply.headers.extend(CORS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}

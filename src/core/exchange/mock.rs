@@ -1,0 +1,112 @@
+//! `mock_response`: answers made without a provider, in every client API.
+
+use serde_json::{Value, json};
+
+use super::{Env, Exchange, Released, Reply, answer, failure::Failure, local, record};
+use crate::core::{
+    api::Api,
+    codec::sse,
+    error::{Class, Error},
+    provider::Wire,
+    translate::{
+        Memo, Stamp,
+        answer::{Pipeline, content_type},
+    },
+};
+
+/// The failure that a mock response stands for, when its text names one of LiteLLM's errors.
+pub fn failure(mock: &Value) -> Option<Failure> {
+    let text = mock.as_str()?;
+    let class = Class::named_in(text).filter(|_| text.starts_with("litellm.") || text.starts_with("Exception:"))?;
+    Some(Failure::without_answer(class, "this is a mock error"))
+}
+
+impl Exchange {
+    /// Answers with a mock: the text of `mock`, 10 prompt and 20 completion tokens, as LiteLLM.
+    pub(super) fn mock_reply(&mut self, mock: &Value, env: &mut Env) -> Result<Reply, Error> {
+        let candidate = self.plan.as_ref().map(|plan| plan.current());
+        let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
+        let model = deployment.map_or_else(String::new, |deployment| deployment.model.clone());
+        let stamp = Stamp {
+            id: format!("chatcmpl-{}", env.random.uuid()),
+            created: env.now_ms / 1_000,
+            model,
+        };
+        let memo = Memo { include_usage: self.asked.include_usage, ..Memo::default() };
+        let mut pipeline = Pipeline::new(self.api, Wire::Chat, memo, stamp.clone());
+        let streaming = self.asked.streaming && self.api != Api::Embeddings;
+        let body = match (self.api, streaming) {
+            (Api::Embeddings, _) => embedding(mock, &stamp).to_string().into_bytes(),
+            (_, false) => {
+                let chat = completion(mock, &stamp).to_string().into_bytes();
+                pipeline.whole(&chat)?.unwrap_or(chat)
+            }
+            (_, true) => {
+                let mut out = Vec::new();
+                pipeline.chunk(&stream(mock, &stamp), &mut out)?;
+                out
+            }
+        };
+        self.status = 200;
+        self.released = Released::Answer;
+        self.completed = Some(record::Completed::of(&pipeline, 0));
+        let mut headers = vec![("content-type".to_owned(), content_type(streaming).to_owned())];
+        headers.extend(self.gateway_headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
+        if !streaming {
+            headers.extend(self.cost_header().map(|(name, value)| (name.to_owned(), value)));
+        }
+        let mut reply = Reply { status: 200, headers, body };
+        local::add_cors(&mut reply, self.cors);
+        self.answer = answer::Answer::None;
+        Ok(reply)
+    }
+}
+
+fn text(mock: &Value) -> String {
+    mock.as_str().map_or_else(|| mock.to_string(), str::to_owned)
+}
+
+fn usage() -> Value {
+    json!({"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30})
+}
+
+/// A mock that is a whole completion object is given as it is.
+fn completion(mock: &Value, stamp: &Stamp) -> Value {
+    if mock.get("choices").is_some() {
+        return mock.clone();
+    }
+    json!({
+        "id": stamp.id, "created": stamp.created, "model": stamp.model, "object": "chat.completion",
+        "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": text(mock), "role": "assistant"}}],
+        "usage": usage(),
+    })
+}
+
+fn stream(mock: &Value, stamp: &Stamp) -> Vec<u8> {
+    let chunk = |choice: Value| {
+        json!({"id": stamp.id, "created": stamp.created, "model": stamp.model, "object": "chat.completion.chunk",
+               "choices": [choice]})
+    };
+    let mut out = Vec::new();
+    let words = text(mock);
+    let mut role = Some("assistant");
+    for piece in words.split_inclusive(' ') {
+        let mut delta = json!({"content": piece});
+        if let Some(role) = role.take() {
+            delta["role"] = json!(role);
+        }
+        sse::write(&mut out, None, chunk(json!({"index": 0, "delta": delta})).to_string().as_bytes());
+    }
+    sse::write(&mut out, None, chunk(json!({"index": 0, "delta": {}, "finish_reason": "stop"})).to_string().as_bytes());
+    let mut last = chunk(json!({"index": 0, "delta": {}}));
+    last["usage"] = usage();
+    sse::write(&mut out, None, last.to_string().as_bytes());
+    sse::write(&mut out, None, b"[DONE]");
+    out
+}
+
+fn embedding(mock: &Value, stamp: &Stamp) -> Value {
+    let vector = if mock.is_array() { mock.clone() } else { json!([0.1, 0.2, 0.3]) };
+    json!({"object": "list", "model": stamp.model, "data": [{"object": "embedding", "index": 0, "embedding": vector}],
+           "usage": {"prompt_tokens": 10, "total_tokens": 10}})
+}

@@ -1,0 +1,166 @@
+//! What is known of a request when it is over: for the access log, for counters, later for the ledger.
+
+use serde_json::{Map, Value, json};
+
+use super::{Env, Exchange, failure::Failure};
+use crate::core::{
+    cost::{money::Money, table, usage::Usage},
+    error::Class,
+    route::plan::Plan,
+    translate::answer::Pipeline,
+};
+
+/// What an answer used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completed {
+    /// As the provider said, or estimated.
+    pub usage: Option<Usage>,
+    /// The model the provider said it used.
+    pub model: Option<String>,
+    /// Events of a stream; each holds about one token.
+    pub events: u64,
+}
+
+impl Completed {
+    /// Out of a pipeline.
+    pub fn of(pipeline: &Pipeline, events: u64) -> Completed {
+        Completed { usage: pipeline.usage().cloned(), model: pipeline.model().map(str::to_owned), events }
+    }
+}
+
+/// One finished request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The call's id.
+    pub call_id: String,
+    /// LiteLLM's call type.
+    pub call_type: &'static str,
+    /// The path as the client wrote it.
+    pub path: String,
+    /// The model asked for.
+    pub model: Option<String>,
+    /// The group that served (or failed last).
+    pub group: Option<String>,
+    /// The deployment.
+    pub deployment: Option<String>,
+    /// Its brand.
+    pub provider: Option<&'static str>,
+    /// The model at the provider.
+    pub provider_model: Option<String>,
+    /// The status the client got; 0 when it went away before.
+    pub status: u16,
+    /// Was a stream asked for.
+    pub streaming: bool,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Groups left behind.
+    pub fallbacks: u32,
+    /// Tokens.
+    pub usage: Option<Usage>,
+    /// The provider did not say its usage; it was estimated.
+    pub estimated: bool,
+    /// The price of it.
+    pub cost: Option<Money>,
+    /// The class of the failure the client saw.
+    pub error: Option<Class>,
+    /// Milliseconds from the headers to the end.
+    pub duration_ms: u64,
+}
+
+impl Exchange {
+    /// The request is over, complete or not.
+    pub fn on_done(&mut self, env: &mut Env) -> Record {
+        let mut estimated = false;
+        if let Some(completed) = &mut self.completed {
+            if completed.usage.is_none() && completed.events > 0 {
+                completed.usage = Some(Usage::estimate(0, completed.events.saturating_mul(4)));
+                estimated = true;
+            }
+        }
+        if self.status == 0 && self.attempt.is_some() && self.completed.is_none() {
+            // The client left before an answer came. That says nothing about the provider.
+            self.note_error(Failure::without_answer(Class::ApiConnection, "the client went away").to_error(""));
+        }
+        let deployment =
+            self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
+        Record {
+            call_id: self.call_id.clone(),
+            call_type: self.api.call_type(),
+            path: self.path.clone(),
+            model: self.asked.model.clone(),
+            group: self.plan.as_ref().and_then(Plan::segment).map(|segment| segment.group.clone()),
+            deployment: deployment.map(|deployment| deployment.id.clone()),
+            provider: deployment.map(|deployment| deployment.brand.name),
+            provider_model: self.attempt.as_ref().map(|attempt| attempt.model.clone()),
+            status: self.status,
+            streaming: self.asked.streaming,
+            attempts: self.attempts,
+            fallbacks: self.fallbacks,
+            usage: self.completed.as_ref().and_then(|completed| completed.usage.clone()),
+            estimated,
+            cost: self.cost(),
+            error: if (200..300).contains(&self.status) { None } else { self.first_error.as_ref().and_then(|e| e.class) },
+            duration_ms: env.now_ms.saturating_sub(self.started_ms),
+        }
+    }
+
+    /// What the answer cost; `None` while usage or price is unknown.
+    pub(super) fn cost(&self) -> Option<Money> {
+        let completed = self.completed.as_ref()?;
+        let usage = completed.usage.as_ref()?;
+        let attempt = self.attempt.as_ref()?;
+        let deployment = self.config.deployments.get(attempt.candidate.deployment)?;
+        let known = if deployment.model.contains('*') {
+            format!("{}/{}", deployment.brand.name, attempt.model)
+        } else {
+            deployment.litellm_model.clone()
+        };
+        let listed = table::price_for(
+            &known,
+            deployment.brand.name,
+            deployment.base_model.as_deref(),
+            completed.model.as_deref(),
+        );
+        let price = if deployment.prices.is_empty() {
+            listed?
+        } else {
+            crate::core::cost::price::Price::with_overrides(listed.as_ref(), &deployment.prices)
+        };
+        Some(price.cost(usage, None))
+    }
+}
+
+impl Record {
+    /// The record as one JSON object for the access log. It holds no key and nothing of a prompt or an answer.
+    pub fn to_json(&self) -> String {
+        let mut map = Map::new();
+        let mut put = |name: &str, value: Value| {
+            if !value.is_null() {
+                map.insert(name.to_owned(), value);
+            }
+        };
+        put("call_id", json!(self.call_id));
+        put("call_type", json!(self.call_type));
+        put("path", json!(self.path));
+        put("model", json!(self.model));
+        put("model_group", json!(self.group));
+        put("model_id", json!(self.deployment));
+        put("provider", json!(self.provider));
+        put("provider_model", json!(self.provider_model));
+        put("status", json!(self.status));
+        put("stream", json!(self.streaming));
+        put("attempts", json!(self.attempts));
+        put("fallbacks", json!(self.fallbacks));
+        if let Some(usage) = &self.usage {
+            put("prompt_tokens", json!(usage.prompt_tokens));
+            put("completion_tokens", json!(usage.completion_tokens));
+            put("total_tokens", json!(usage.total_tokens));
+            put("cached_tokens", json!(usage.cached_tokens));
+            put("estimated", json!(self.estimated));
+        }
+        put("cost", json!(self.cost.map(|cost| cost.to_string())));
+        put("error", json!(self.error.map(Class::name)));
+        put("duration_ms", json!(self.duration_ms));
+        Value::Object(map).to_string()
+    }
+}

@@ -1,0 +1,163 @@
+//! Cooldowns: which deployments rest after failures, known to all workers.
+//!
+//! One small record per deployment in shared data. Rules follow LiteLLM: without a configured `allowed_fails` a rate limit
+//! (when there is another deployment), a refused key, a missing model, or more than half of a minute's calls failing sends
+//! a deployment to rest; with one, more failures than it allows within the cooldown time do.
+
+use crate::core::{
+    config::{Deployment, Router},
+    error::Class,
+    shared::{self, Shared},
+};
+
+/// Below this many calls in a minute a failure rate says nothing.
+const RATE_NEEDS_CALLS: u32 = 5;
+/// A minute of nothing but failures sends even a lone deployment to rest, from this many calls on.
+const ALL_FAILED_NEEDS_CALLS: u32 = 1_000;
+/// LiteLLM's own default, which means the same as not setting it.
+const DEFAULT_ALLOWED_FAILS: u32 = 3;
+const MINUTE_MS: u64 = 60_000;
+
+/// What is remembered of one deployment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Record {
+    /// Resting until this time (Unix milliseconds).
+    until_ms: u64,
+    /// Start of the minute that `succeeded` and `failed` count.
+    minute_ms: u64,
+    succeeded: u32,
+    failed: u32,
+    /// Start of the window that `strikes` counts against `allowed_fails`.
+    window_ms: u64,
+    strikes: u32,
+}
+
+impl Record {
+    fn decode(bytes: Option<&[u8]>) -> Record {
+        let Some(bytes) = bytes else { return Record::default() };
+        let mut words = bytes.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_le_bytes);
+        let mut next = || words.next().unwrap_or(0);
+        Record {
+            until_ms: next(),
+            minute_ms: next(),
+            succeeded: next() as u32,
+            failed: next() as u32,
+            window_ms: next(),
+            strikes: next() as u32,
+        }
+    }
+
+    fn encode(self) -> Vec<u8> {
+        [
+            self.until_ms,
+            self.minute_ms,
+            self.succeeded.into(),
+            self.failed.into(),
+            self.window_ms,
+            self.strikes.into(),
+        ]
+        .into_iter()
+        .flat_map(u64::to_le_bytes)
+        .collect()
+    }
+
+    /// Starts a new minute when the old one is over.
+    fn turn(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.minute_ms) >= MINUTE_MS {
+            (self.minute_ms, self.succeeded, self.failed) = (now_ms - now_ms % MINUTE_MS, 0, 0);
+        }
+    }
+}
+
+/// One failed call, as far as cooldowns care.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub class: Class,
+    /// The provider's status; 0 when there was none.
+    pub status: u16,
+    /// `retry-after` of the answer.
+    pub retry_after_ms: Option<u64>,
+    /// How many deployments the group has.
+    pub group_size: usize,
+}
+
+/// The shared-data key of a deployment. Their number is bounded by the configuration.
+fn key(deployment: &Deployment) -> String {
+    format!("cooldown/{}", deployment.id)
+}
+
+/// When a deployment's rest ends; `None` when it may be called now.
+pub fn resting_until(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) -> Option<u64> {
+    let (bytes, _) = shared.get(&key(deployment))?;
+    Some(Record::decode(Some(&bytes)).until_ms).filter(|&until| until > now_ms)
+}
+
+/// Notes a call that went well.
+pub fn succeeded(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) {
+    shared::update(shared, &key(deployment), |bytes| {
+        let mut record = Record::decode(bytes);
+        record.turn(now_ms);
+        record.succeeded = record.succeeded.saturating_add(1);
+        (record.encode(), ())
+    });
+}
+
+/// Notes a failed call and returns the milliseconds of rest that it brought, if any.
+pub fn failed(
+    shared: &dyn Shared,
+    router: &Router,
+    deployment: &Deployment,
+    failure: Failure,
+    now_ms: u64,
+) -> Option<u64> {
+    let rest_ms = deployment.cooldown_ms.or(failure.retry_after_ms).unwrap_or(router.cooldown_ms);
+    if router.disable_cooldowns || rest_ms == 0 || !counts(failure) {
+        return None;
+    }
+    shared::update(shared, &key(deployment), |bytes| {
+        let mut record = Record::decode(bytes);
+        record.turn(now_ms);
+        record.failed = record.failed.saturating_add(1);
+        let allowed = router.allowed_fails.filter(|&fails| fails != DEFAULT_ALLOWED_FAILS);
+        let rests = match allowed {
+            Some(allowed) => strike(&mut record, rest_ms, now_ms) > allowed,
+            None => by_rate(&record, failure),
+        };
+        if rests {
+            record.until_ms = record.until_ms.max(now_ms.saturating_add(rest_ms));
+            record.strikes = 0;
+        }
+        (record.encode(), rests.then_some(rest_ms))
+    })
+    .flatten()
+}
+
+/// Failures that are the client's doing say nothing about the deployment, and neither does our own failed connection
+/// attempt (LiteLLM leaves that to retries).
+fn counts(failure: Failure) -> bool {
+    match failure.class {
+        Class::ApiConnection => false,
+        Class::Timeout => true,
+        _ => !(400..500).contains(&failure.status) || matches!(failure.status, 401 | 404 | 408 | 429),
+    }
+}
+
+/// One more failure in the window; returns how many there are.
+fn strike(record: &mut Record, window_ms: u64, now_ms: u64) -> u32 {
+    if now_ms.saturating_sub(record.window_ms) >= window_ms {
+        (record.window_ms, record.strikes) = (now_ms, 0);
+    }
+    record.strikes = record.strikes.saturating_add(1);
+    record.strikes
+}
+
+/// LiteLLM's rules when `allowed_fails` is not set.
+fn by_rate(record: &Record, failure: Failure) -> bool {
+    let calls = record.failed.saturating_add(record.succeeded);
+    let others = failure.group_size > 1;
+    let permanent = matches!(failure.status, 401 | 404);
+    let mostly_failing = others && calls >= RATE_NEEDS_CALLS && record.failed.saturating_mul(2) > calls;
+    let only_failing = record.succeeded == 0 && calls >= ALL_FAILED_NEEDS_CALLS;
+    permanent || (others && failure.class == Class::RateLimit) || mostly_failing || only_failing
+}

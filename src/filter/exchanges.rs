@@ -1,0 +1,74 @@
+//! Where the two roles of one VM meet: the requests under way, by id.
+//!
+//! The policy role files an exchange and names its id in filter state; the provider role, in the upstream chain of the same
+//! request, finds it there. Nothing is serialised and nothing is parsed twice.
+
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak},
+};
+
+use hashbrown::HashMap;
+
+use super::host;
+use crate::core::{
+    exchange::{Env, Exchange},
+    random::Random,
+};
+
+/// A request that both roles hold.
+pub type Shared = Rc<RefCell<Exchange>>;
+
+/// The name in filter state of the exchange's id.
+const ID: &str = "tollgate.exchange";
+
+thread_local! {
+    static TABLE: RefCell<HashMap<u64, Weak<RefCell<Exchange>>>> = RefCell::default();
+    static RANDOM: RefCell<Random> = RefCell::new(Random::new(seed()));
+}
+
+/// A seed that differs between VMs. The standard library's hasher keys come from the host's random source.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish() ^ host::now_ms()
+}
+
+/// Files an exchange and names it in the stream's filter state.
+pub fn file(exchange: &Shared) {
+    let Ok(id) = exchange.try_borrow().map(|exchange| exchange.id) else { return };
+    TABLE.with(|table| {
+        if let Ok(mut table) = table.try_borrow_mut() {
+            table.insert(id, Rc::downgrade(exchange));
+        }
+    });
+    host::set_state(ID, &id.to_le_bytes());
+}
+
+/// The exchange of the stream that the host is talking about.
+pub fn find() -> Option<Shared> {
+    let id = u64::from_le_bytes(host::property(&[ID])?.try_into().ok()?);
+    TABLE.with(|table| table.try_borrow().ok()?.get(&id)?.upgrade())
+}
+
+/// Takes an exchange out.
+pub fn forget(id: u64) {
+    TABLE.with(|table| {
+        if let Ok(mut table) = table.try_borrow_mut() {
+            table.remove(&id);
+        }
+    });
+}
+
+/// Runs a piece of core logic with what it may look at.
+pub fn with_env<T>(work: impl FnOnce(&mut Env) -> T) -> Option<T> {
+    RANDOM.with(|random| {
+        let mut random = random.try_borrow_mut().ok()?;
+        Some(work(&mut Env { shared: &host::SharedData, now_ms: host::now_ms(), random: &mut random }))
+    })
+}
+
+/// Runs a piece of core logic on an exchange.
+pub fn with<T>(exchange: &Shared, work: impl FnOnce(&mut Exchange, &mut Env) -> T) -> Option<T> {
+    let mut exchange = exchange.try_borrow_mut().ok()?;
+    with_env(|env| work(&mut exchange, env))
+}

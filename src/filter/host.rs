@@ -1,0 +1,157 @@
+//! The host, wrapped: the only file that makes host calls.
+//!
+//! Every call answers with bytes and with a value instead of a panic: the SDK's string getters and its convenience methods
+//! abort the VM on a header that is not UTF-8 or on a status they do not expect, and an aborted VM takes every stream of its
+//! worker with it.
+
+#![allow(clippy::disallowed_methods, reason = "this is the one place that may call the host")]
+
+use std::time::UNIX_EPOCH;
+
+use proxy_wasm::{
+    hostcalls,
+    types::{BufferType, LogLevel, MapType, MetricType},
+};
+
+use crate::core::{
+    exchange::headers::Headers,
+    shared::{Shared, Version},
+};
+
+/// Headers to write, in order.
+pub type HeaderList = Vec<(String, Vec<u8>)>;
+
+/// Shared data as the core sees it.
+pub struct SharedData;
+
+impl Shared for SharedData {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
+        match hostcalls::get_shared_data(key) {
+            Ok((Some(value), version)) => Some((value, version.unwrap_or(0))),
+            _ => None,
+        }
+    }
+
+    fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> bool {
+        hostcalls::set_shared_data(key, Some(value), version).is_ok()
+    }
+}
+
+/// Unix milliseconds.
+pub fn now_ms() -> u64 {
+    let since = hostcalls::get_current_time().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|since| u64::try_from(since.as_millis()).ok()).unwrap_or(0)
+}
+
+/// The whole plugin configuration.
+pub fn plugin_configuration() -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
+}
+
+/// All request headers, the `:`-ones included.
+pub fn request_headers() -> Headers {
+    Headers::new(hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default())
+}
+
+/// All answer headers, `:status` included.
+pub fn answer_headers() -> Headers {
+    Headers::new(hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default())
+}
+
+/// Puts a whole set of request headers in place of the old one.
+pub fn replace_request_headers(list: &HeaderList) {
+    replace(MapType::HttpRequestHeaders, list);
+}
+
+/// Puts a whole set of answer headers in place of the old one.
+pub fn replace_answer_headers(list: &HeaderList) {
+    replace(MapType::HttpResponseHeaders, list);
+}
+
+fn replace(map: MapType, list: &HeaderList) {
+    let list = list.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    let _ = hostcalls::set_map_bytes(map, list);
+}
+
+/// Sets one request header.
+pub fn set_request_header(name: &str, value: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes()));
+}
+
+/// Removes a request header.
+pub fn remove_request_header(name: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, None);
+}
+
+/// Removes an answer header.
+pub fn remove_answer_header(name: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, None);
+}
+
+/// What is buffered of the request body.
+pub fn request_body() -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpRequestBody, 0, usize::MAX).ok().flatten().unwrap_or_default()
+}
+
+/// What is buffered of the answer's body, or its newest chunk.
+pub fn answer_body() -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpResponseBody, 0, usize::MAX).ok().flatten().unwrap_or_default()
+}
+
+/// Puts `body` in place of what is buffered of the request body.
+pub fn replace_request_body(body: &[u8]) {
+    let _ = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, body);
+}
+
+/// Puts `body` in place of what is buffered of the answer's body.
+pub fn replace_answer_body(body: &[u8]) {
+    let _ = hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, body);
+}
+
+/// A property of the stream.
+pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+    hostcalls::get_property(path.to_vec()).ok().flatten()
+}
+
+/// Stores a value in the stream's filter state under `wasm.{name}`.
+pub fn set_state(name: &str, value: &[u8]) {
+    let _ = hostcalls::set_property(vec![name], Some(value));
+}
+
+/// Answers the client. The caller pauses the stream after it.
+pub fn reply(status: u16, headers: &[(String, String)], body: &[u8]) {
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let _ = hostcalls::send_http_response(u32::from(status), headers, Some(body));
+}
+
+/// Names the stream that the next host calls are about (for work done on a tick).
+pub fn enter(context_id: u32) -> bool {
+    hostcalls::set_effective_context(context_id).is_ok()
+}
+
+/// Lets a request go on that was paused.
+pub fn resume_request() {
+    let _ = hostcalls::resume_http_request();
+}
+
+/// Asks for ticks; zero stops them.
+pub fn tick_every(period: std::time::Duration) {
+    let _ = hostcalls::set_tick_period(period);
+}
+
+/// The id of a counter, made when it is new.
+pub fn counter(name: &str) -> Option<u32> {
+    hostcalls::define_metric(MetricType::Counter, name).ok()
+}
+
+/// Adds to a counter.
+pub fn count(id: u32, by: u64) {
+    if let (true, Ok(by)) = (by > 0, i64::try_from(by)) {
+        let _ = hostcalls::increment_metric(id, by);
+    }
+}
+
+/// Writes an error to Envoy's log.
+pub fn error(message: &str) {
+    let _ = hostcalls::log(LogLevel::Error, message);
+}
