@@ -1,3 +1,7 @@
 //! The `tollgate` command. Everything it does is in `tollgate::control`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tollgate::control::main()
+}

@@ -1,1 +1,123 @@
-//! control
+//! The `tollgate` command (native only): reads `config.yaml`, writes Envoy's configuration, starts Envoy and looks after it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`document`] | `config.yaml`, its includes and the flags, as one document with its secrets sealed |
+//! | [`secrets`] | which values are secrets |
+//! | [`checked`] | a document's meaning, or what is wrong with it |
+//! | [`envoy`] | Envoy's configuration |
+//! | [`render`] | one static file for an Envoy that runs without the command |
+//! | [`state`] | the folder of an instance: module, generated files, admin socket |
+//! | [`binary`] | finding an Envoy that is new enough |
+//! | [`admin`] | talking to Envoy's admin socket |
+//! | [`supervise`] | serving: start, reload, restart, drain |
+//! | [`watch`] | noticing that files changed |
+//! | [`client`] | calls to a running gateway: `--test`, `--health`, `healthcheck` |
+//!
+//! It is never in the way of a completion: requests go from the client to Envoy and the filter in it.
+
+pub mod admin;
+pub mod binary;
+pub mod checked;
+pub mod cli;
+pub mod client;
+pub mod document;
+pub mod envoy;
+pub mod render;
+mod sample;
+pub mod secrets;
+pub mod state;
+pub mod supervise;
+pub mod watch;
+
+use std::{fmt, io::Write, process::ExitCode};
+
+use clap::Parser;
+
+use cli::{Action, Cli, Serve};
+
+/// Why the command ends without having done what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The configuration or the command line must be changed first: exit code 2.
+    Configuration(Vec<String>),
+    /// It could not be done now: exit code 1.
+    Running(String),
+}
+
+impl Failure {
+    /// One problem of the configuration.
+    pub fn configuration(problem: impl Into<String>) -> Failure {
+        Failure::Configuration(vec![problem.into()])
+    }
+
+    /// Something that failed on the way.
+    pub fn running(problem: impl Into<String>) -> Failure {
+        Failure::Running(problem.into())
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Configuration(_) => ExitCode::from(2),
+            Failure::Running(_) => ExitCode::from(1),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Configuration(problems) => f.write_str(&problems.join("\n")),
+            Failure::Running(problem) => f.write_str(problem),
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in failure.to_string().lines() {
+                complain(line);
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.action {
+        Some(Action::Render { config, module }) => print(&render::render(config, &module)?),
+        Some(Action::Check { config }) => {
+            let document = document::read_file(config)?;
+            print(&checked::check(&document.readable()?, None)?.report)
+        }
+        Some(Action::Healthcheck { port }) => client::healthcheck(port),
+        None => serve(&cli.serve),
+    }
+}
+
+fn serve(serve: &Serve) -> Result<(), Failure> {
+    if let Some(url) = &serve.test {
+        return print(&client::test(serve, url)?);
+    }
+    if serve.health == Some(true) {
+        return print(&client::health(serve)?);
+    }
+    supervise::serve(serve)
+}
+
+/// Prints a result. A reader that went away (`| head`) is not an error.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
+    Ok(())
+}
+
+/// One line about what happens, for the person who started the command.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "tollgate: {line}");
+}

@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::core::provider::Brand;
 
+pub mod seal;
+
 /// A configuration that can serve.
 #[derive(Debug)]
 pub struct Config {

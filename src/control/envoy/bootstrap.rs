@@ -1,0 +1,99 @@
+//! The file Envoy starts from.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{Gateway, Setup, cluster, listener};
+
+/// File name of the clusters in the state directory.
+pub const CLUSTERS: &str = "cds.json";
+
+/// File name of the listener in the state directory.
+pub const LISTENERS: &str = "lds.json";
+
+/// Names that a custom statistic of the filter may carry as `;name=value` after its own name; Prometheus shows them as labels.
+const LABELS: [&str; 10] =
+    ["model", "deployment", "provider", "api", "status", "class", "kind", "reason", "team", "key"];
+
+/// Everything in one file: a complete Envoy with the filter and nothing else.
+pub fn fixed(gateway: &Gateway) -> Value {
+    let mut bootstrap = common(gateway.setup);
+    bootstrap.insert(
+        "static_resources".to_owned(),
+        json!({"listeners": [listener::listener(gateway)], "clusters": cluster::all(gateway)}),
+    );
+    Value::Object(bootstrap)
+}
+
+/// Listener and clusters come from files in `state`, which [`discovery`] makes; Envoy follows them when they are replaced.
+pub fn served(setup: &Setup, state: &Path) -> Value {
+    let source = |file: &str| {
+        json!({
+            "resource_api_version": "V3",
+            "path_config_source": {"path": state.join(file), "watched_directory": {"path": state}},
+        })
+    };
+    let mut bootstrap = common(setup);
+    bootstrap.insert("node".to_owned(), json!({"id": "tollgate", "cluster": "tollgate"}));
+    bootstrap.insert(
+        "dynamic_resources".to_owned(),
+        json!({"lds_config": source(LISTENERS), "cds_config": source(CLUSTERS)}),
+    );
+    Value::Object(bootstrap)
+}
+
+/// A discovery answer, the content of a file that [`served`] names. `version` comes back in Envoy's statistics
+/// (`version_text`), which is how to see that it was taken.
+pub fn discovery(version: &str, kind: &str, resources: Vec<Value>) -> Value {
+    let typed = resources.into_iter().map(|resource| {
+        let mut typed = Map::new();
+        typed.insert("@type".to_owned(), json!(kind));
+        if let Value::Object(members) = resource {
+            typed.extend(members);
+        }
+        Value::Object(typed)
+    });
+    json!({"version_info": version, "resources": typed.collect::<Vec<_>>()})
+}
+
+/// Type of a cluster in [`discovery`].
+pub const CLUSTER_TYPE: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+/// Type of a listener in [`discovery`].
+pub const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+
+fn common(setup: &Setup) -> Map<String, Value> {
+    let tags = LABELS.map(|label| {
+        json!({"tag_name": label, "regex": format!(r"^wasmcustom\.[^;]+(?:;[^;]*)*?(;{label}=([^;]*))")})
+    });
+    let bootstrap = json!({
+        "admin": {"address": cluster::admin_address(&setup.admin)},
+        "stats_config": {"stats_tags": tags},
+        // Statistics of a cluster take memory from its first request on, not from its definition.
+        "deferred_stat_options": {"enable_deferred_creation_stats": true},
+        "typed_dns_resolver_config": {
+            "name": "envoy.network.dns_resolver.cares",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                // Envoy is ready when every name was asked for once: a name server that is away must not hold it up long.
+                "query_timeout_seconds": 2,
+                "query_tries": 2,
+                "filter_unroutable_families": true,
+            }
+        },
+        "overload_manager": {
+            "resource_monitors": [{
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": 100_000
+                }
+            }]
+        },
+    });
+    match bootstrap {
+        Value::Object(bootstrap) => bootstrap,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,154 @@
+//! Clusters: one for each deployment, and one to Envoy's own admin interface.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::{Admin, Gateway, Setup, callable, filter};
+use crate::core::config::{Deployment, Endpoint};
+
+/// Name of the cluster to Envoy's admin interface (`/metrics`).
+pub const ADMIN: &str = "envoy_admin";
+
+/// So many at once that no limit of Envoy's is ever what refuses a request.
+const UNLIMITED: u32 = 1_000_000;
+
+/// Bytes of an answer that may wait for a slow client; see [`listener`](super::listener).
+const ANSWER_BUFFER_BYTES: u32 = super::listener::ANSWER_BUFFER_BYTES;
+
+/// Every cluster of a gateway.
+pub fn all(gateway: &Gateway) -> Vec<Value> {
+    let mut clusters = vec![admin(gateway.setup)];
+    clusters.extend(callable(gateway.config).map(|deployment| provider(deployment, gateway.setup)));
+    clusters
+}
+
+/// The cluster of a deployment.
+fn provider(deployment: &Deployment, setup: &Setup) -> Value {
+    let endpoint = &deployment.endpoint;
+    let mut cluster = json!({
+        "name": deployment.cluster,
+        "type": discovery(endpoint),
+        "connect_timeout": "5s",
+        "dns_lookup_family": "V4_PREFERRED",
+        "per_connection_buffer_limit_bytes": ANSWER_BUFFER_BYTES,
+        "circuit_breakers": {"thresholds": [{
+            "max_connections": UNLIMITED,
+            "max_pending_requests": UNLIMITED,
+            "max_requests": UNLIMITED,
+            "max_retries": UNLIMITED,
+        }]},
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 6}
+        },
+        "load_assignment": assignment(&deployment.cluster, json!({
+            "socket_address": {"address": endpoint.host, "port_value": endpoint.port}
+        })),
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol(endpoint, setup)
+        },
+    });
+    if let (Some(cluster), true) = (cluster.as_object_mut(), endpoint.tls) {
+        cluster.insert("transport_socket".to_owned(), tls(endpoint, setup));
+    }
+    cluster
+}
+
+/// Names with TLS are mostly behind load balancers whose addresses change all the time: keep connections, use the newest
+/// address for new ones. Names without TLS are mostly one's own servers: use all addresses, drop what is gone.
+fn discovery(endpoint: &Endpoint) -> &'static str {
+    match (address(endpoint), endpoint.tls) {
+        (Some(_), _) => "STATIC",
+        (None, true) => "LOGICAL_DNS",
+        (None, false) => "STRICT_DNS",
+    }
+}
+
+fn protocol(endpoint: &Endpoint, setup: &Setup) -> Value {
+    // Servers close idle connections on their own, and a request sent just then is lost; be first. Model servers in Python
+    // wait 5 s, public APIs a minute and more.
+    let idle = if endpoint.tls { "50s" } else { "4s" };
+    let mut protocol = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": {"idle_timeout": idle},
+        "http_filters": [filter::provider(setup), {
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+            }
+        }],
+    });
+    let (name, versions) = if endpoint.tls {
+        // What the server picks by ALPN.
+        (
+            "auto_config",
+            json!({
+                "http_protocol_options": {},
+                "http2_protocol_options": {
+                    "connection_keepalive": {"connection_idle_interval": "30s", "timeout": "5s"}
+                },
+            }),
+        )
+    } else {
+        ("explicit_http_config", json!({"http_protocol_options": {}}))
+    };
+    if let Some(protocol) = protocol.as_object_mut() {
+        protocol.insert(name.to_owned(), versions);
+    }
+    protocol
+}
+
+fn tls(endpoint: &Endpoint, setup: &Setup) -> Value {
+    let (kind, sni) = match address(endpoint) {
+        Some(_) => ("IP_ADDRESS", None),
+        None => ("DNS", Some(&endpoint.host)),
+    };
+    let mut common = json!({});
+    if let (Some(common), true) = (common.as_object_mut(), endpoint.verify) {
+        common.insert(
+            "validation_context".to_owned(),
+            json!({
+                "trusted_ca": {"filename": setup.authorities},
+                "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": endpoint.host}}],
+            }),
+        );
+    }
+    let mut context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": common,
+    });
+    // The name is fixed for the cluster: taken from the request it would still be the first attempt's on a retry.
+    if let (Some(context), Some(sni)) = (context.as_object_mut(), sni) {
+        context.insert("sni".to_owned(), json!(sni));
+    }
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
+}
+
+/// Envoy's own admin interface, for the one route to its statistics.
+fn admin(setup: &Setup) -> Value {
+    json!({
+        "name": ADMIN,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": assignment(ADMIN, admin_address(&setup.admin)),
+    })
+}
+
+/// Where the admin interface is, as Envoy writes addresses.
+pub fn admin_address(admin: &Admin) -> Value {
+    match admin {
+        Admin::Socket(path) => json!({"pipe": {"path": path, "mode": 0o600}}),
+        Admin::Loopback(port) => json!({"socket_address": {"address": "127.0.0.1", "port_value": port}}),
+    }
+}
+
+fn assignment(cluster: &str, address: Value) -> Value {
+    json!({
+        "cluster_name": cluster,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    })
+}
+
+fn address(endpoint: &Endpoint) -> Option<IpAddr> {
+    endpoint.host.parse().ok()
+}

@@ -1,0 +1,58 @@
+//! The Wasm filter in its two roles.
+//!
+//! Both roles must live in one VM of each worker: they hand the parsed request over in its memory. Envoy puts plugins into
+//! one VM when their whole `vm_config` is the same, so it is made in one place and only from what never changes while an
+//! Envoy process lives.
+
+use serde_json::{Value, json};
+
+use super::Setup;
+
+/// The role in the listener's chain: `document` is its configuration.
+pub fn policy(setup: &Setup, document: &str) -> Value {
+    let mut filter = plugin(setup, "policy");
+    if let Some(config) = filter.pointer_mut("/typed_config/config").and_then(Value::as_object_mut) {
+        config.insert(
+            "configuration".to_owned(),
+            json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": document}),
+        );
+    }
+    filter
+}
+
+/// The role in every cluster's chain, run once for each attempt. It takes no configuration: all clusters share one instance,
+/// and it finds what it needs in the exchange that the policy role filed.
+pub fn provider(setup: &Setup) -> Value {
+    plugin(setup, "provider")
+}
+
+fn plugin(setup: &Setup, role: &str) -> Value {
+    json!({
+        "name": format!("tollgate.{role}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": format!("tollgate_{role}"),
+                "root_id": role,
+                "vm_config": vm(setup),
+                // A trap costs the requests in flight on its worker and nothing after them.
+                "failure_policy": "FAIL_RELOAD",
+                "reload_config": {"backoff": {"base_interval": "0.1s", "max_interval": "1s"}},
+                // Headers can be held until the body has been read.
+                "allow_on_headers_stop_iteration": true,
+            }
+        }
+    })
+}
+
+fn vm(setup: &Setup) -> Value {
+    let mut vm = json!({
+        "vm_id": "tollgate",
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": {"local": {"filename": setup.module}},
+    });
+    if let (Some(vm), false) = (vm.as_object_mut(), setup.variables.is_empty()) {
+        vm.insert("environment_variables".to_owned(), json!({"host_env_keys": setup.variables}));
+    }
+    vm
+}

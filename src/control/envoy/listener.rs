@@ -1,0 +1,246 @@
+//! The listener: connection manager, routes, retries, access log, and replies that Envoy makes before the filter can.
+
+use serde_json::{Map, Value, json};
+
+use super::{AccessLog, Gateway, callable, cluster, filter, longest_timeout};
+
+/// Bytes of an answer that may be held: by a filter that needs it whole, or because the client reads slowly. An answer that
+/// a filter holds beyond this becomes a 500, so it is far above any completion (10 MB of JSON is about 2 million tokens).
+pub const ANSWER_BUFFER_BYTES: u32 = 32 << 20;
+
+/// Bytes of a request that may be held when `max_request_size_mb` says nothing.
+const REQUEST_BUFFER_BYTES: u64 = 100 << 20;
+
+/// KiB of request headers that are accepted.
+const HEADER_KIB: u32 = 96;
+
+/// The cluster that does not exist: what a request without a plan is sent to.
+const NO_CLUSTER: &str = "tollgate_none";
+
+/// Name in statistics (`http.tollgate.…`).
+pub const STAT_PREFIX: &str = "tollgate";
+
+/// The gateway's listener.
+pub fn listener(gateway: &Gateway) -> Value {
+    let setup = gateway.setup;
+    let mut chain = json!({"filters": [connection_manager(gateway)]});
+    if let (Some(chain), Some((certificate, key))) = (chain.as_object_mut(), &setup.tls) {
+        chain.insert("transport_socket".to_owned(), json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {
+                    "alpn_protocols": ["h2", "http/1.1"],
+                    "tls_certificates": [{
+                        "certificate_chain": {"filename": certificate},
+                        "private_key": {"filename": key},
+                    }]
+                }
+            }
+        }));
+    }
+    json!({
+        "name": "tollgate",
+        "address": {"socket_address": {
+            "address": setup.host.trim_matches(['[', ']']),
+            "port_value": setup.port,
+        }},
+        "per_connection_buffer_limit_bytes": ANSWER_BUFFER_BYTES,
+        "filter_chains": [chain],
+    })
+}
+
+fn connection_manager(gateway: &Gateway) -> Value {
+    let mut manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": STAT_PREFIX,
+        "codec_type": "AUTO",
+        "server_name": "tollgate",
+        "server_header_transformation": "OVERWRITE",
+        // The client's address is the connection's; nobody's headers can change it, and providers are not told it.
+        "use_remote_address": true,
+        "skip_xff_append": true,
+        "preserve_external_request_id": true,
+        // Model names may hold `%2F`: left as it is. `..` is resolved, so that no path means two things.
+        "normalize_path": true,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "max_request_headers_kb": HEADER_KIB,
+        "common_http_protocol_options": {
+            "idle_timeout": "3600s",
+            "max_headers_count": 200,
+            "headers_with_underscores_action": "ALLOW",
+        },
+        "http_protocol_options": {"accept_http_10": true, "default_host_for_http_10": "tollgate"},
+        "http2_protocol_options": {
+            "max_concurrent_streams": 1000,
+            "initial_stream_window_size": 1 << 20,
+            "initial_connection_window_size": 16 << 20,
+        },
+        "request_headers_timeout": "60s",
+        // Never before the time-out that was configured for the call.
+        "stream_idle_timeout": format!("{}s", (longest_timeout(gateway.config) / 1000 + 60).max(3600)),
+        "http_filters": [filter::policy(gateway.setup, gateway.document), {
+            "name": "envoy.filters.http.router",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                "suppress_envoy_headers": true,
+            }
+        }],
+        "route_config": routes(gateway),
+        "local_reply_config": local_replies(),
+    });
+    if let (Some(manager), Some(log)) = (manager.as_object_mut(), access_log(gateway.access_log)) {
+        manager.insert("access_log".to_owned(), json!([log]));
+    }
+    json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
+}
+
+fn routes(gateway: &Gateway) -> Value {
+    let statistics = |path: &str| {
+        json!({
+            "match": {"path": path},
+            "route": {"cluster": cluster::ADMIN, "prefix_rewrite": "/stats/prometheus", "timeout": "10s"},
+        })
+    };
+    json!({
+        "name": "tollgate",
+        "virtual_hosts": [{
+            "name": "tollgate",
+            "domains": ["*"],
+            "request_body_buffer_limit": gateway.config.general.max_request_bytes.unwrap_or(REQUEST_BUFFER_BYTES),
+            "routes": [statistics("/metrics"), statistics("/metrics/"), {
+                "match": {"prefix": "/"},
+                "route": {
+                    // Time-outs come with each request, in headers that the filter sets.
+                    "timeout": "0s",
+                    "inline_cluster_specifier_plugin": {"extension": next_deployment(gateway)},
+                    "retry_policy": retries(),
+                }
+            }],
+        }],
+    })
+}
+
+/// The cluster is the one that filter state names, read again before every attempt. Only clusters listed here can be named.
+fn next_deployment(gateway: &Gateway) -> Value {
+    let choose = |cluster: &str| {
+        json!({"action": {"name": "cluster", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction",
+            "cluster": cluster,
+        }}})
+    };
+    let known: Map<String, Value> =
+        callable(gateway.config).map(|d| (d.cluster.clone(), choose(&d.cluster))).collect();
+    let mut matcher = json!({"on_no_match": choose(NO_CLUSTER)});
+    // A map without entries is not valid; a gateway that only has mock deployments needs none.
+    if let (Some(matcher), false) = (matcher.as_object_mut(), known.is_empty()) {
+        matcher.insert("matcher_tree".to_owned(), json!({
+            "input": {
+                "name": "envoy.matching.inputs.filter_state",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.FilterStateInput",
+                    "key": "wasm.tollgate.next",
+                }
+            },
+            "exact_match_map": {"map": known},
+        }));
+    }
+    json!({
+        "name": "envoy.router.cluster_specifier_plugin.matcher",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier",
+            "cluster_matcher": matcher,
+        }
+    })
+}
+
+/// How often is said by each request's `x-envoy-max-retries`. An answer is retried when the filter marked it, and a
+/// time-out of one attempt (504) is.
+fn retries() -> Value {
+    json!({
+        "retry_on": "reset,connect-failure,retriable-headers,retriable-status-codes",
+        "retriable_status_codes": [504],
+        "retriable_headers": [{"name": "x-tollgate-retry", "present_match": true}],
+        "num_retries": 0,
+        "refresh_cluster_on_retry": true,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
+    })
+}
+
+/// One JSON object a line. Attempts rewrite the path for the provider, so the client's own comes from the filter; neither is
+/// logged with its query, where some APIs carry keys.
+fn access_log(log: &AccessLog) -> Option<Value> {
+    let format = json!({
+        "json_format": {
+            "start_time": "%START_TIME%",
+            "method": "%REQ(:METHOD)%",
+            "path": "%FILTER_STATE(wasm.tollgate.path:PLAIN)%",
+            "upstream_path": "%PATH(NQ:PATH)%",
+            "protocol": "%PROTOCOL%",
+            "status": "%RESPONSE_CODE%",
+            "response_flags": "%RESPONSE_FLAGS%",
+            "code_details": "%RESPONSE_CODE_DETAILS%",
+            "duration_ms": "%DURATION%",
+            "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+            "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+            "bytes_received": "%BYTES_RECEIVED%",
+            "bytes_sent": "%BYTES_SENT%",
+            "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+            "request_id": "%REQ(X-REQUEST-ID)%",
+            "usage": "%FILTER_STATE(wasm.tollgate.usage:PLAIN)%",
+        },
+        "omit_empty_values": true,
+    });
+    match log {
+        AccessLog::Off => None,
+        AccessLog::Stdout => Some(json!({
+            "name": "envoy.access_loggers.stdout",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+                "log_format": format,
+            }
+        })),
+        AccessLog::File(path) => Some(json!({
+            "name": "envoy.access_loggers.file",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                "path": path,
+                "log_format": format,
+            }
+        })),
+    }
+}
+
+/// Replies to requests that never got to the filter, in OpenAI's shape. What the filter answers itself, and what it sees
+/// on its way out, it words better: only the cases named here are touched.
+fn local_replies() -> Value {
+    let reply = |filter: Value, status: Option<u16>, message: &str, kind: &str| {
+        let mut mapper = json!({
+            "filter": filter,
+            "body_format_override": {
+                "content_type": "application/json",
+                "text_format_source": {"inline_string": format!(
+                    r#"{{"error":{{"message":"{message}","type":"{kind}","param":"None","code":"%RESPONSE_CODE%"}}}}"#
+                )},
+            },
+        });
+        if let (Some(mapper), Some(status)) = (mapper.as_object_mut(), status) {
+            mapper.insert("status_code".to_owned(), json!(status));
+        }
+        mapper
+    };
+    let status = |code: u16| {
+        json!({"status_code_filter": {"comparison": {
+            "op": "EQ",
+            "value": {"default_value": code, "runtime_key": format!("tollgate.reply_{code}")},
+        }}})
+    };
+    let protocol_error = json!({"response_flag_filter": {"flags": ["DPE"]}});
+    let too_large = format!(
+        "Request headers are too large: expected at most {HEADER_KIB} KiB and 200 headers. Move long values into the body."
+    );
+    json!({"mappers": [
+        reply(status(431), None, &too_large, "invalid_request_error"),
+        reply(protocol_error, None, "The request is not valid HTTP (%RESPONSE_CODE_DETAILS%).", "invalid_request_error"),
+    ]})
+}

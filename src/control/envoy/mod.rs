@@ -1,0 +1,95 @@
+//! Envoy's configuration: what a checked `config.yaml` looks like to Envoy.
+//!
+//! | part | what it writes |
+//! |---|---|
+//! | [`bootstrap`] | the file Envoy starts from: static (the filter alone) or pointing at the files below (served) |
+//! | [`listener`] | the listener: connection manager, routes, retries, access log, replies of Envoy's own |
+//! | [`cluster`] | one cluster for each deployment, and the one to Envoy's own admin interface |
+//! | [`filter`] | the Wasm filter in its two roles |
+//!
+//! Everything here is a function of its arguments: the same configuration makes the same bytes, so comparing texts tells
+//! whether Envoy has anything to reload.
+
+pub mod bootstrap;
+pub mod cluster;
+pub mod filter;
+pub mod listener;
+
+use std::path::PathBuf;
+
+use crate::core::{
+    config::{Config, Deployment},
+    provider::Family,
+};
+
+/// What the writer works from.
+#[derive(Clone, Copy, Debug)]
+pub struct Gateway<'a> {
+    /// What `document` means.
+    pub config: &'a Config,
+    /// The configuration document as the filter gets it.
+    pub document: &'a str,
+    /// How this Envoy is set up.
+    pub setup: &'a Setup,
+    /// Where requests are logged.
+    pub access_log: &'a AccessLog,
+}
+
+/// What stays the same for the life of an Envoy process.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on.
+    pub port: u16,
+    /// Certificate chain and private key (PEM files) when the listener speaks TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The filter module.
+    pub module: String,
+    /// Names of the environment variables that the filter may read, sorted, each once.
+    pub variables: Vec<String>,
+    /// Where Envoy's admin interface is.
+    pub admin: Admin,
+    /// Certificates of the authorities that providers' certificates are checked against.
+    pub authorities: String,
+}
+
+/// Where Envoy's admin interface listens.
+#[derive(Clone, Debug)]
+pub enum Admin {
+    /// A Unix socket that only its owner can open.
+    Socket(PathBuf),
+    /// A port of this machine, for an Envoy that a person runs by hand.
+    Loopback(u16),
+}
+
+/// Where requests are logged (`tollgate_settings.access_log`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Standard output.
+    Stdout,
+    /// Appended to a file.
+    File(String),
+    /// Nowhere.
+    Off,
+}
+
+/// Deployments that get a cluster: those that can be called.
+pub fn callable(config: &Config) -> impl Iterator<Item = &Deployment> {
+    config.deployments.iter().filter(|deployment| {
+        deployment.brand.family != Family::NotYet && !deployment.endpoint.host.is_empty()
+    })
+}
+
+/// The longest time-out any request can have, in milliseconds.
+fn longest_timeout(config: &Config) -> u64 {
+    let deployments = config.deployments.iter().flat_map(|d| [d.timeout_ms, d.stream_timeout_ms]).flatten();
+    deployments
+        .chain([config.router.timeout_ms])
+        .chain(config.router.stream_timeout_ms)
+        .max()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Golden file, and validation by a real Envoy.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use serde_json::Value;
+
+use super::*;
+use crate::control::sample;
+
+fn setup() -> Setup {
+    Setup {
+        host: "0.0.0.0".to_owned(),
+        port: 4000,
+        tls: None,
+        module: "/etc/envoy/tollgate.wasm".to_owned(),
+        variables: vec!["OPENAI_API_KEY".to_owned(), "TOLLGATE_SEAL_KEY".to_owned()],
+        admin: Admin::Loopback(9901),
+        authorities: "/etc/ssl/certs/ca-certificates.crt".to_owned(),
+    }
+}
+
+fn sample_config() -> Config {
+    sample::config(&[
+        ("gpt-4o", "https://api.example.com/v1"),
+        ("gpt-4o", "!https://10.0.0.7:8443/v1"),
+        ("local", "http://vllm.internal:8000"),
+        ("local6", "http://[::1]:8000"),
+    ])
+}
+
+const DOCUMENT: &str = "model_list:\n- model_name: gpt-4o\n";
+
+fn check_golden(name: &str, text: &str) {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/envoy").join(name);
+    if env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+    }
+    let golden = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        golden == text,
+        "{} differs from what is written now; UPDATE=1 rewrites it:\n{text}",
+        file.display()
+    );
+}
+
+#[test]
+fn bootstrap_is_golden() {
+    let (config, setup) = (sample_config(), setup());
+    let gateway =
+        Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &AccessLog::Stdout };
+    check_golden("static.yaml", &serde_yaml::to_string(&bootstrap::fixed(&gateway)).unwrap());
+}
+
+#[test]
+fn both_roles_share_one_vm_config() {
+    let (config, setup) = (sample_config(), setup());
+    let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &AccessLog::Off };
+    let mut found = Vec::new();
+    collect(&bootstrap::fixed(&gateway), "vm_config", &mut found);
+    assert_eq!(found.len(), 5, "the policy role and one provider role a deployment");
+    assert!(found.windows(2).all(|pair| pair[0].to_string() == pair[1].to_string()));
+}
+
+#[test]
+fn settings_reach_envoy() {
+    let setup = Setup { tls: Some(("c.pem".into(), "k.pem".into())), host: "[::]".to_owned(), ..setup() };
+    let mut config = sample_config();
+    config.general.max_request_bytes = Some(1 << 20);
+    config.router.timeout_ms = 9_000_000;
+    let log = AccessLog::File("/var/log/x".to_owned());
+    let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &log };
+    let listener = listener::listener(&gateway).to_string();
+    for expected in [
+        r#""request_body_buffer_limit":1048576"#,
+        r#""stream_idle_timeout":"9060s""#,
+        r#""path":"/var/log/x""#,
+        r#""certificate_chain":{"filename":"c.pem"}"#,
+        r#""address":"::""#,
+    ] {
+        assert!(listener.contains(expected), "{expected} is missing in {listener}");
+    }
+}
+
+#[test]
+fn envoy_accepts_what_is_written() {
+    let Some(envoy) = env::var_os("TOLLGATE_ENVOY") else {
+        println!("skipped: TOLLGATE_ENVOY names no Envoy");
+        return;
+    };
+    let folder = env::temp_dir().join(format!("tollgate-validate-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let module = folder.join("empty.wasm");
+    fs::write(&module, b"\0asm\x01\0\0\0").unwrap();
+    let setup = Setup {
+        module: module.display().to_string(),
+        admin: Admin::Socket(folder.join("admin.sock")),
+        ..setup()
+    };
+    for (name, config, log) in [
+        ("sample", sample_config(), AccessLog::Stdout),
+        ("nothing callable", sample::config(&[]), AccessLog::File("/dev/null".to_owned())),
+    ] {
+        let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &log };
+        let file = folder.join("envoy.json");
+        fs::write(&file, without_plugins(bootstrap::fixed(&gateway)).to_string()).unwrap();
+        let output = Command::new(&envoy).args(["--mode", "validate", "-c"]).arg(&file).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {log}");
+        assert!(!log.to_lowercase().contains("deprecated"), "{name}: {log}");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// Validation loads the module, and an empty one is refused: the filters themselves are looked at by the tests that run
+/// the gateway.
+fn without_plugins(mut bootstrap: Value) -> Value {
+    fn walk(value: &mut Value) {
+        match value {
+            Value::Array(entries) => {
+                entries.retain(|entry| {
+                    !entry
+                        .get("name")
+                        .and_then(Value::as_str)
+                        .is_some_and(|name| name.starts_with("tollgate."))
+                });
+                entries.iter_mut().for_each(walk);
+            }
+            Value::Object(members) => members.values_mut().for_each(walk),
+            _ => {}
+        }
+    }
+    walk(&mut bootstrap);
+    bootstrap
+}
+
+fn collect(value: &Value, name: &str, found: &mut Vec<Value>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get(name).cloned());
+            members.values().for_each(|value| collect(value, name, found));
+        }
+        Value::Array(entries) => entries.iter().for_each(|value| collect(value, name, found)),
+        _ => {}
+    }
+}

@@ -1,0 +1,576 @@
+//! Serving: writes Envoy's configuration, starts Envoy, follows `config.yaml`, restarts Envoy when it dies, drains at the end.
+//!
+//! One thread, one loop: everything that can happen (a signal, a dead child, a changed file, clusters to forget) is looked
+//! at a few times a second. Files are looked at by their stamps and not through inotify, which says nothing about bind
+//! mounts and network file systems, and goes blind when a configuration map swaps a symbolic link.
+
+use std::{
+    env,
+    io::Write,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{
+    Failure, admin, binary, checked,
+    cli::{Serve, bracketed},
+    complain,
+    document::{self, Document},
+    envoy::{AccessLog, Admin, Gateway, Setup, bootstrap, cluster, listener},
+    state::State,
+    watch::Watch,
+};
+use crate::core::config::{Config, seal};
+
+/// The filter, carried inside the command.
+static MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tollgate.wasm"));
+
+/// How often the loop looks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long Envoy may take to be ready.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long Envoy may take to take over new files (new names are resolved first).
+const APPLY_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long clusters that the configuration no longer has are kept for retries of requests that were admitted before.
+const RETIRE_AFTER: Duration = Duration::from_secs(60);
+
+/// Requests on connections of an earlier configuration have this long.
+const OLD_LISTENER_SECONDS: u32 = 1800;
+
+/// Requests in flight have this long after SIGTERM when `tollgate_settings.drain_timeout` says nothing.
+const DRAIN: Duration = Duration::from_secs(600);
+
+/// An Envoy that lived this long was well; its death is not counted.
+const WELL: Duration = Duration::from_secs(30);
+
+/// Deaths in a row before the command gives up.
+const DEATHS: u32 = 5;
+
+/// Where a machine keeps its certificate authorities (Debian, Fedora, SUSE, Alpine and macOS).
+const AUTHORITIES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+];
+
+/// Serves until a signal ends it or Envoy cannot be kept alive.
+pub fn serve(serve: &Serve) -> Result<(), Failure> {
+    if MODULE.is_empty() {
+        return Err(Failure::configuration(
+            "this build of the command carries no filter module: build it with `make build`",
+        ));
+    }
+    let document = document::read(serve)?;
+    checked::check(&document.readable()?, None)?;
+    let binary = binary::find(serve.envoy.as_deref())?;
+    let address = claim(&serve.host, serve.port)?;
+    let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
+    let stop = stop_signal()?;
+    let key = new_key()?;
+    let setup = Setup {
+        host: address.ip().to_string(),
+        port: address.port(),
+        tls: serve.ssl_certfile_path.clone().zip(serve.ssl_keyfile_path.clone()),
+        module: state.write_module(MODULE)?.display().to_string(),
+        variables: variables(),
+        admin: Admin::Socket(state.socket().to_owned()),
+        authorities: authorities()?,
+    };
+    let mut instance = Instance {
+        serve,
+        binary,
+        admin: admin::Envoy::new(state.socket()),
+        state,
+        key,
+        setup,
+        stop,
+        version: 0,
+        served: Files::default(),
+        retired: None,
+    };
+    instance.run(document)
+}
+
+/// What Envoy is told, beside its bootstrap.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Files {
+    clusters: Vec<Value>,
+    listener: Value,
+}
+
+struct Instance<'a> {
+    serve: &'a Serve,
+    binary: PathBuf,
+    admin: admin::Envoy,
+    state: State,
+    key: seal::Key,
+    setup: Setup,
+    stop: Arc<AtomicBool>,
+    /// Goes up with every file that is written.
+    version: u64,
+    /// What Envoy is meant to serve now.
+    served: Files,
+    /// Clusters to take away, and when.
+    retired: Option<(Vec<Value>, Instant)>,
+}
+
+impl Instance<'_> {
+    fn run(&mut self, document: Document) -> Result<(), Failure> {
+        let mut watch = Watch::new(&document.files);
+        let mut drain = drain_limit(&document);
+        self.served = self.files(&document)?;
+        let bootstrap = bootstrap::served(&self.setup, self.state.folder());
+        self.state.replace("envoy.json", text(&bootstrap)?.as_bytes())?;
+        self.write_clusters(&self.served.clusters.clone())?;
+        self.write_listener(&self.served.listener.clone())?;
+        let mut envoy = self.start()?;
+        self.await_ready(&mut envoy)?;
+        let scheme = if self.setup.tls.is_some() { "https" } else { "http" };
+        say(&format!(
+            "tollgate: listening on {scheme}://{}:{}",
+            bracketed(&self.serve.host),
+            self.setup.port
+        ));
+        let (mut started, mut deaths) = (Instant::now(), 0);
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return self.drain(envoy, drain);
+            }
+            if let Some(status) = exited(&mut envoy)? {
+                deaths = if started.elapsed() >= WELL { 1 } else { deaths + 1 };
+                envoy = self.restart(status, deaths)?;
+                started = Instant::now();
+            }
+            if watch.changed() {
+                match self.reload() {
+                    Ok(document) => {
+                        drain = drain_limit(&document);
+                        watch.follow(&document.files);
+                    }
+                    Err(failure) => {
+                        for line in failure.to_string().lines() {
+                            complain(line);
+                        }
+                        complain("the configuration above is not used; the earlier one stays in force");
+                    }
+                }
+            }
+            self.retire()?;
+            thread::sleep(TICK);
+        }
+    }
+
+    /// What `document` means to Envoy.
+    fn files(&self, document: &Document) -> Result<Files, Failure> {
+        let sealed = document.sealed(&self.key)?;
+        let checked = checked::check(&sealed, Some(&self.key))?;
+        let access_log = access_log(document)?;
+        Ok(self.files_for(&checked.config, &sealed, &access_log))
+    }
+
+    fn files_for(&self, config: &Config, document: &str, access_log: &AccessLog) -> Files {
+        let gateway = Gateway { config, document, setup: &self.setup, access_log };
+        Files { clusters: cluster::all(&gateway), listener: listener::listener(&gateway) }
+    }
+
+    fn write_clusters(&mut self, clusters: &[Value]) -> Result<String, Failure> {
+        self.write(bootstrap::CLUSTERS, bootstrap::CLUSTER_TYPE, clusters.to_vec())
+    }
+
+    fn write_listener(&mut self, listener: &Value) -> Result<String, Failure> {
+        self.write(bootstrap::LISTENERS, bootstrap::LISTENER_TYPE, vec![listener.clone()])
+    }
+
+    fn write(&mut self, file: &str, kind: &str, resources: Vec<Value>) -> Result<String, Failure> {
+        self.version += 1;
+        let version = self.version.to_string();
+        self.state.replace(file, text(&bootstrap::discovery(&version, kind, resources))?.as_bytes())?;
+        Ok(version)
+    }
+
+    /// Reads the configuration again and has Envoy take it over. Requests in flight are not touched. When anything is
+    /// wrong with it, what was served before is served on.
+    fn reload(&mut self) -> Result<Document, Failure> {
+        let document = document::read(self.serve)?;
+        checked::check(&document.readable()?, None)?;
+        let new = self.files(&document)?;
+        if new == self.served {
+            return Ok(document);
+        }
+        match self.apply(&new) {
+            Ok(()) => {
+                self.served = new;
+                say("tollgate: configuration reloaded");
+                Ok(document)
+            }
+            Err(failure) => {
+                let served = self.served.clone();
+                self.write_clusters(&served.clusters)?;
+                self.write_listener(&served.listener)?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// New clusters first, then the listener that names them; clusters that are gone stay a while for retries of requests
+    /// that were admitted under the old configuration.
+    fn apply(&mut self, new: &Files) -> Result<(), Failure> {
+        let gone = self.gone(&new.clusters);
+        let mut clusters = new.clusters.clone();
+        clusters.extend(gone.iter().cloned());
+        let version = self.write_clusters(&clusters)?;
+        self.await_taken("cluster_manager.cds", &version)?;
+        self.await_warm();
+        if new.listener != self.served.listener {
+            let version = self.write_listener(&new.listener)?;
+            self.await_taken("listener_manager.lds", &version)?;
+        }
+        self.retired = (!gone.is_empty()).then(|| (new.clusters.clone(), Instant::now() + RETIRE_AFTER));
+        Ok(())
+    }
+
+    /// Clusters that Envoy has and `new` has not.
+    fn gone(&self, new: &[Value]) -> Vec<Value> {
+        let named = |list: &[Value], name: &Value| list.iter().any(|other| other.get("name") == Some(name));
+        let there = self.served.clusters.iter();
+        there.filter(|cluster| cluster.get("name").is_some_and(|name| !named(new, name))).cloned().collect()
+    }
+
+    /// Takes away clusters whose time has come.
+    fn retire(&mut self) -> Result<(), Failure> {
+        match self.retired.take() {
+            Some((clusters, when)) if when <= Instant::now() => self.write_clusters(&clusters).map(drop),
+            waiting => {
+                self.retired = waiting;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until Envoy says that it uses `version`.
+    fn await_taken(&self, subscription: &str, version: &str) -> Result<(), Failure> {
+        let rejected = || self.admin.count(&format!("{subscription}.update_rejected")).unwrap_or_default();
+        let before = rejected();
+        let deadline = Instant::now() + APPLY_LIMIT;
+        loop {
+            if self.admin.statistic(&format!("{subscription}.version_text")).as_deref() == Some(version) {
+                return Ok(());
+            }
+            if rejected() > before {
+                return Err(Failure::running("Envoy refused the configuration made from it (reason above)"));
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::running(
+                    "Envoy did not take over the configuration made from it in time",
+                ));
+            }
+            thread::sleep(TICK / 4);
+        }
+    }
+
+    /// Waits until new clusters know their addresses; one that never does must not hold up the others for ever.
+    fn await_warm(&self) {
+        let deadline = Instant::now() + APPLY_LIMIT;
+        while self.admin.count("cluster_manager.warming_clusters").is_ok_and(|count| count > 0)
+            && Instant::now() < deadline
+        {
+            thread::sleep(TICK / 4);
+        }
+    }
+
+    fn start(&self) -> Result<Child, Failure> {
+        let _ = std::fs::remove_file(self.state.socket());
+        let level = match (self.serve.detailed_debug, self.serve.debug) {
+            (Some(true), _) => "debug",
+            (_, Some(true)) => "info",
+            _ => "warning",
+        };
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--config-path")
+            .arg(self.state.folder().join("envoy.json"))
+            .args(["--concurrency", &self.serve.num_workers.to_string()])
+            .args(["--log-level", level])
+            .args(["--drain-strategy", "immediate"])
+            .args(["--drain-time-s", &OLD_LISTENER_SECONDS.to_string()])
+            .arg("--disable-hot-restart")
+            .env(seal::KEY_VARIABLE, seal::key_text(&self.key))
+            .stdin(Stdio::null());
+        own_group_and_fate(&mut command);
+        command
+            .spawn()
+            .map_err(|error| Failure::running(format!("cannot start `{}`: {error}", self.binary.display())))
+    }
+
+    fn await_ready(&self, envoy: &mut Child) -> Result<(), Failure> {
+        let deadline = Instant::now() + START_LIMIT;
+        let problem = loop {
+            if let Some(status) = exited(envoy)? {
+                return Err(Failure::running(format!("Envoy did not start: {status} (reason above)")));
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                break "stopped while Envoy was starting";
+            }
+            if self.admin.is_ready() {
+                if self.admin.statistic("listener_manager.lds.version_text").is_some_and(|v| !v.is_empty())
+                    && self.connects()
+                {
+                    return Ok(());
+                }
+                if self.admin.count("listener_manager.lds.update_rejected").is_ok_and(|count| count > 0) {
+                    break "Envoy refused the configuration made from yours (reason above)";
+                }
+            }
+            if Instant::now() > deadline {
+                break "Envoy did not get ready in time";
+            }
+            thread::sleep(TICK / 4);
+        };
+        end(envoy);
+        Err(Failure::running(problem))
+    }
+
+    fn connects(&self) -> bool {
+        let ip = match self.setup.host.parse() {
+            Ok(IpAddr::V4(ip)) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            Ok(IpAddr::V6(ip)) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+            Ok(ip) => ip,
+            Err(_) => return true,
+        };
+        TcpStream::connect_timeout(&SocketAddr::new(ip, self.setup.port), Duration::from_secs(1)).is_ok()
+    }
+
+    /// Starts Envoy again after it died for the `deaths`th time in a row.
+    fn restart(&self, status: ExitStatus, mut deaths: u32) -> Result<Child, Failure> {
+        loop {
+            if deaths > DEATHS {
+                return Err(Failure::running(format!(
+                    "Envoy died {DEATHS} times in a row ({status}): giving up"
+                )));
+            }
+            complain(&format!("Envoy ended ({status}): starting it again"));
+            if deaths > 1 {
+                thread::sleep(Duration::from_millis(100 << deaths.min(6)));
+            }
+            let mut envoy = self.start()?;
+            match self.await_ready(&mut envoy) {
+                Ok(()) => return Ok(envoy),
+                Err(failure) if self.stop.load(Ordering::Relaxed) => return Err(failure),
+                Err(failure) => complain(&failure.to_string()),
+            }
+            deaths += 1;
+        }
+    }
+
+    /// Takes no new connections, lets requests in flight end, then ends Envoy. A second signal ends everything at once.
+    fn drain(&self, mut envoy: Child, limit: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + limit;
+        let _ = self.admin.fail_health_checks();
+        let _ = self.admin.stop_listening();
+        let mut idle = 0;
+        while idle < 2 && Instant::now() < deadline && exited(&mut envoy)?.is_none() {
+            let active = self.admin.count(&format!("http.{}.downstream_rq_active", listener::STAT_PREFIX));
+            idle = if matches!(active, Ok(1..)) { 0 } else { idle + 1 };
+            thread::sleep(TICK);
+        }
+        let _ = self.admin.quit();
+        end(&mut envoy);
+        Ok(())
+    }
+}
+
+/// Waits a little for a process that was told to go, then ends it.
+fn end(envoy: &mut Child) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        if matches!(envoy.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
+        thread::sleep(TICK / 4);
+    }
+    let _ = envoy.kill();
+    let _ = envoy.wait();
+}
+
+fn exited(envoy: &mut Child) -> Result<Option<ExitStatus>, Failure> {
+    envoy.try_wait().map_err(|error| Failure::running(format!("cannot watch Envoy: {error}")))
+}
+
+/// Gives Envoy a process group of its own, so that Ctrl-C reaches only this process, which then drains; and has the kernel
+/// end it when this process is gone, however that came.
+#[expect(
+    unsafe_code,
+    reason = "what runs between fork and exec is one system call that touches no memory of ours"
+)]
+fn own_group_and_fate(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    command.process_group(0);
+    #[cfg(target_os = "linux")]
+    // SAFETY: prctl is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+/// The address to listen on. Whether it is free is tried here: Envoy shares ports with other Envoys and would not say.
+fn claim(host: &str, port: u16) -> Result<SocketAddr, Failure> {
+    let bare = host.trim_matches(['[', ']']);
+    let address =
+        (bare, port).to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(|| {
+            Failure::configuration(format!(
+                "--host `{host}`: expected an address of this machine, such as 0.0.0.0"
+            ))
+        })?;
+    let listener = TcpListener::bind(address).map_err(|error| {
+        let shown = bracketed(bare);
+        Failure::configuration(match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!(
+                    "port {port} on {shown} is taken: choose another with --port, or stop what listens there"
+                )
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!(
+                    "port {port} on {shown} may not be used by this user: choose one above 1023 with --port"
+                )
+            }
+            _ => format!("cannot listen on {shown}:{port}: {error}"),
+        })
+    })?;
+    listener
+        .local_addr()
+        .map_err(|error| Failure::running(format!("cannot listen on {host}:{port}: {error}")))
+}
+
+fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {
+    use signal_hook::{consts, flag};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [consts::SIGTERM, consts::SIGINT] {
+        // The order matters: the second signal finds the flag set and ends the process.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Failure::running(format!("cannot handle signals: {error}")))?;
+    }
+    Ok(stop)
+}
+
+/// A sealing key for the life of this process.
+fn new_key() -> Result<seal::Key, Failure> {
+    let mut key = [0; seal::KEY_BYTES];
+    getrandom::fill(&mut key).map_err(|error| Failure::running(format!("no random numbers: {error}")))?;
+    Ok(key)
+}
+
+/// Names of this process's environment that the filter may read: all that are ordinary names, once, in order. Listed in
+/// full because the list cannot change while Envoy lives, and a later configuration may name any of them.
+fn variables() -> Vec<String> {
+    let mut names: Vec<String> = env::vars_os()
+        .filter_map(|(name, value)| name.into_string().ok().filter(|_| value.to_str().is_some()))
+        .filter(|name| is_name(name))
+        .chain([seal::KEY_VARIABLE.to_owned()])
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn is_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// `$SSL_CERT_FILE`, else the machine's own.
+fn authorities() -> Result<String, Failure> {
+    if let Some(file) = env::var("SSL_CERT_FILE").ok().filter(|file| !file.is_empty()) {
+        return Ok(file);
+    }
+    AUTHORITIES.iter().find(|file| std::path::Path::new(file).is_file()).map(|file| (*file).to_owned()).ok_or_else(|| {
+        Failure::configuration(format!(
+            "no certificate authorities at {}: install the package `ca-certificates`, or set SSL_CERT_FILE",
+            AUTHORITIES.join(", ")
+        ))
+    })
+}
+
+/// `tollgate_settings.access_log`: `stdout` (the default), `off`, or a file.
+fn access_log(document: &Document) -> Result<AccessLog, Failure> {
+    let setting = document.setting("tollgate_settings", "access_log");
+    match setting {
+        None | Some(serde_yaml::Value::Bool(true)) => Ok(AccessLog::Stdout),
+        Some(serde_yaml::Value::Bool(false)) => Ok(AccessLog::Off),
+        Some(serde_yaml::Value::String(text)) => Ok(match text.as_str() {
+            "stdout" => AccessLog::Stdout,
+            "off" => AccessLog::Off,
+            file => AccessLog::File(file.to_owned()),
+        }),
+        Some(_) => Err(Failure::configuration(
+            "`tollgate_settings.access_log`: expected `stdout`, `off` or the name of a file",
+        )),
+    }
+}
+
+/// `tollgate_settings.drain_timeout` in seconds.
+fn drain_limit(document: &Document) -> Duration {
+    let setting = document.setting("tollgate_settings", "drain_timeout").and_then(serde_yaml::Value::as_u64);
+    setting.map(Duration::from_secs).unwrap_or(DRAIN)
+}
+
+fn text(value: &Value) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::running(format!("the configuration cannot be written: {error}")))
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_ports_say_so() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let failure = claim("127.0.0.1", port).unwrap_err();
+        assert!(failure.to_string().contains(&format!("port {port} on 127.0.0.1 is taken")), "{failure}");
+        assert!(matches!(failure, Failure::Configuration(_)));
+        assert!(claim("127.0.0.1", 0).is_ok_and(|address| address.port() != 0));
+        assert!(claim("not an address", 1).unwrap_err().to_string().contains("--host"));
+    }
+
+    #[test]
+    fn only_ordinary_names_are_passed_on() {
+        for (name, expected) in [
+            ("PATH", true),
+            ("_x9", true),
+            ("9x", false),
+            ("", false),
+            ("BASH_FUNC_x%%", false),
+            ("a-b", false),
+        ] {
+            assert_eq!(is_name(name), expected, "{name}");
+        }
+        let names = variables();
+        assert!(names.is_sorted() && names.iter().any(|name| name == seal::KEY_VARIABLE));
+    }
+}
