@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from typing import Any, Callable, Iterator
@@ -92,7 +93,8 @@ class Gateway:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.state = directory / "state"
+        # Not below `directory`: the path of a Unix socket has room for 107 bytes.
+        self.state = pathlib.Path(tempfile.mkdtemp(prefix="tollgate-"))
         self.config = directory / "config.yaml"
         self.write_config(config.read_text() if isinstance(config, pathlib.Path) else config)
         self.port = port or free_port()
@@ -149,6 +151,7 @@ class Gateway:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"tollgate did not end after SIGTERM:\n{self.log()}") from None
+        shutil.rmtree(self.state, ignore_errors=True)
         assert code == 0, f"tollgate ended with {code}:\n{self.log()}"
         assert not trouble, f"Envoy lost Wasm VMs: {trouble}\n{self.log()}"
 

@@ -828,6 +828,7 @@ class AnthropicMock(Mock):
     bearer = False
     """Takes the key as a bearer token too, as recent SDKs send it. A gateway has to send `x-api-key`."""
 
+    VERSIONS = ("2023-06-01", "2026-10-21")
     KNOWN = {
         "model", "messages", "max_tokens", "system", "metadata", "stop_sequences", "stream", "temperature", "top_p", "top_k",
         "tools", "tool_choice", "thinking", "service_tier", "container", "mcp_servers", "context_management", "output_format",
@@ -848,7 +849,7 @@ class AnthropicMock(Mock):
         tokens = [value for name, value in request.headers if name == "authorization"]
         good = (keys == [self.key] and not tokens) or (self.bearer and not keys and tokens == [f"Bearer {self.key}"])
         _need(good, "invalid x-api-key", 401)
-        _need(request.header("anthropic-version") == "2023-06-01", "anthropic-version: header is required")
+        _need(request.header("anthropic-version") in self.VERSIONS, "anthropic-version: header is required")
         body = _parse_object(request)
         check_messages(body, self.KNOWN)
         blocks, stop = self.say(body)
