@@ -1,0 +1,306 @@
+"""A running gateway for the tests: writes its configuration, starts the `tollgate` command, reads its lines, stops it and looks at
+what it leaves behind."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from typing import Any, Callable, Iterator
+
+import httpx
+import yaml
+
+from mock_provider import WAIT
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BINARY = pathlib.Path(os.environ.get("TOLLGATE_BIN", ROOT / "target/release/tollgate"))
+LISTENING = "tollgate: listening on "
+MASTER_KEY = "sk-master-0f4e2d"
+
+RELOADS = re.compile(r"vm_reload|wasm\S*(?:fail|crash|error)", re.IGNORECASE)
+"""Names of Envoy's counters that say a Wasm VM was lost or could not be made."""
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -> Any:
+    """The condition's value, once it is true."""
+    end = time.monotonic() + timeout
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < end, f"not in {timeout} s: {what}"
+        time.sleep(0.02)
+
+
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without provider keys and proxies, and with `extra`."""
+    foreign = re.compile(r"_API_KEY$|_API_BASE$|_BASE_URL$|^LITELLM_|_PROXY$", re.IGNORECASE)
+    return {name: value for name, value in os.environ.items() if not foreign.search(name)} | (extra or {})
+
+
+def command(*arguments: str, env: dict[str, str] | None = None, timeout: float = WAIT) -> subprocess.CompletedProcess[str]:
+    """Runs `tollgate` with these arguments to its end."""
+    return subprocess.run(
+        [str(BINARY), *arguments], env=environment(env), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@functools.cache
+def envoy_binary() -> str | None:
+    """The Envoy the command would take, for the tests that start one by hand."""
+    given = os.environ.get("TOLLGATE_ENVOY")
+    if given:
+        return given
+    installed = sorted((ROOT / ".envoy").rglob("envoy"))
+    files = [str(path) for path in installed if path.is_file() and os.access(path, os.X_OK)]
+    return files[0] if files else shutil.which("envoy")
+
+
+def deployment(group: str, params: dict, **info: Any) -> dict:
+    """An entry of `model_list`. `info` goes into `model_info`."""
+    return {"model_name": group, "litellm_params": params} | ({"model_info": info} if info else {})
+
+
+class Gateway:
+    """The command, its Envoy, and what they print."""
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        config: dict | str | pathlib.Path,
+        env: dict[str, str] | None = None,
+        workers: int = 2,
+        arguments: tuple[str, ...] = (),
+        port: int | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        # Not below `directory`: the path of a Unix socket has room for 107 bytes.
+        self.state = pathlib.Path(tempfile.mkdtemp(prefix="tollgate-"))
+        self.config = directory / "config.yaml"
+        self.write_config(config.read_text() if isinstance(config, pathlib.Path) else config)
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.may_reload = False
+        """Set by tests that break a VM on purpose."""
+        self.client = httpx.Client(base_url=self.url, timeout=WAIT, trust_env=False)
+        self._lines: list[str] = []
+        self._errors: collections.deque[str] = collections.deque(maxlen=200)
+        self._read = threading.Condition()
+        self.process = subprocess.Popen(
+            [str(BINARY), "--config", str(self.config), "--host", "127.0.0.1", "--port", str(self.port)]
+            + ["--num_workers", str(workers), "--state_dir", str(self.state), *arguments],
+            env=environment(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        self._readers = [
+            threading.Thread(target=self._follow, args=(self.process.stdout, self._lines), daemon=True),
+            threading.Thread(target=self._follow, args=(self.process.stderr, self._errors), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        try:
+            self._wait_listening()
+        except BaseException:
+            self.process.kill()
+            raise
+
+    # -- life
+
+    def _follow(self, pipe: Any, lines: Any) -> None:
+        for line in pipe:
+            with self._read:
+                lines.append(line.rstrip("\n"))
+                self._read.notify_all()
+
+    def _wait_listening(self) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, f"tollgate ended with {self.process.returncode}:\n{self.log()}"
+            return any(line.startswith(LISTENING) for line in self.lines())
+
+        wait_until(ready, f"`{LISTENING}` on stdout")
+
+    def stop(self) -> None:
+        """Stops it as an operator would and checks that it ended well."""
+        trouble = {} if self.may_reload or self.process.poll() is not None else self.wasm_trouble()
+        self.client.close()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(WAIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"tollgate did not end after SIGTERM:\n{self.log()}") from None
+        shutil.rmtree(self.state, ignore_errors=True)
+        assert code == 0, f"tollgate ended with {code}:\n{self.log()}"
+        assert not trouble, f"Envoy lost Wasm VMs: {trouble}\n{self.log()}"
+
+    def write_config(self, config: dict | str) -> None:
+        """Replaces config.yaml in one step, as an editor does."""
+        text = config if isinstance(config, str) else yaml.safe_dump(config, sort_keys=False)
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.config)
+
+    # -- what it says
+
+    def lines(self) -> list[str]:
+        with self._read:
+            return list(self._lines)
+
+    def log(self) -> str:
+        """The last lines of both outputs, for messages."""
+        with self._read:
+            return "\n".join([*self._lines[-40:], *list(self._errors)[-80:]])
+
+    def everything_printed(self) -> str:
+        with self._read:
+            return "\n".join([*self._lines, *self._errors])
+
+    def access_log(self) -> list[dict]:
+        """Access log records so far: JSON objects on stdout, or in a log file under the state directory."""
+        lines = self.lines()
+        for path in self.state.rglob("*access*"):
+            if path.is_file():
+                lines += path.read_text(errors="replace").splitlines()
+        records = []
+        for line in lines:
+            if line.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    records.append(json.loads(line))
+        return records
+
+    def access_record(self, call_id: str) -> dict:
+        """The access log record of one call, once it is written."""
+
+        def find() -> dict | None:
+            return next((record for record in self.access_log() if call_id in map(str, _values(record))), None)
+
+        return wait_until(find, f"an access log record of call {call_id}")
+
+    def stats(self) -> dict[str, float]:
+        """Envoy's counters through the gateway, by Prometheus name with labels."""
+        return parse_metrics(self.client.get("/metrics").raise_for_status().text)
+
+    # -- Envoy
+
+    def sockets(self) -> list[pathlib.Path]:
+        return sorted(self.state.rglob("*.sock"))
+
+    def admin(self, path: str, method: str = "GET") -> httpx.Response:
+        """Envoy's own admin interface, over its Unix socket."""
+        for path_of_socket in self.sockets():
+            transport = httpx.HTTPTransport(uds=str(path_of_socket))
+            with httpx.Client(transport=transport, base_url="http://admin", timeout=WAIT) as client:
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get("/server_info").status_code == 200:
+                        return client.request(method, path)
+        raise AssertionError(f"no Envoy admin socket among {self.sockets()}")
+
+    def envoy_pid(self) -> int:
+        """Process id of the running Envoy: the child of the command that runs a program called envoy."""
+
+        def find() -> int | None:
+            for pid in children(self.process.pid):
+                with contextlib.suppress(OSError):
+                    if b"envoy" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].rsplit(b"/", 1)[-1]:
+                        return pid
+            return None
+
+        return wait_until(find, "Envoy among the children of the command")
+
+    def wasm_trouble(self) -> dict[str, int]:
+        """Envoy's counters of lost VMs that are not zero."""
+        try:
+            text = self.admin("/stats").text
+        except AssertionError:
+            return {}
+        rows = (line.rpartition(": ") for line in text.splitlines())
+        found = {name: value for name, _, value in rows if RELOADS.search(name) and not name.startswith("cluster.")}
+        return {name: int(value) for name, value in found.items() if value.isdigit() and value != "0"}
+
+    # -- asking
+
+    def chat(self, model: str, content: str = "hi", headers: dict | None = None, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
+        """A chat completion with plain HTTP, read to its end."""
+        body = {"model": model, "messages": [{"role": "user", "content": content}]} | body
+        return self.client.post(path, json=body, headers=headers or {})
+
+    def messages(self, model: str, content: str = "hi", headers: dict | None = None, **body: Any) -> httpx.Response:
+        """An Anthropic message with plain HTTP, read to its end."""
+        body = {"model": model, "max_tokens": 64, "messages": [{"role": "user", "content": content}]} | body
+        return self.client.post("/v1/messages", json=body, headers={"anthropic-version": "2023-06-01"} | (headers or {}))
+
+
+def _values(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _values(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _values(inner)
+    else:
+        yield value
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found: list[int] = []
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                found += [child, *children(child)]
+    return found
+
+
+def parse_metrics(text: str) -> dict[str, float]:
+    """Prometheus text: name with labels → value."""
+    rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in rows if name}
+
+
+# ------------------------------------------------------------------------------------------------------------------- streams
+
+
+def events_of(body: bytes | str) -> list[tuple[str | None, str]]:
+    """Server-sent events as pairs of event name and data."""
+    text = body.decode() if isinstance(body, bytes) else body
+    events = []
+    for block in text.replace("\r\n", "\n").split("\n\n"):
+        lines = [line for line in block.split("\n") if line and not line.startswith(":")]
+        if lines:
+            name = next((line[6:].strip() for line in lines if line.startswith("event:")), None)
+            events.append((name, "\n".join(line[5:].removeprefix(" ") for line in lines if line.startswith("data:"))))
+    return events
+
+
+def chunks_of(body: bytes | str) -> list[dict]:
+    """The chunks of an OpenAI stream. The end mark is checked and left out."""
+    data = [data for _, data in events_of(body)]
+    assert data and data[-1] == "[DONE]", f"the stream does not end with [DONE]: {data[-2:]}"
+    return [json.loads(item) for item in data[:-1]]
+
+
+def text_of(chunks: list[dict]) -> str:
+    """The text of a streamed chat completion."""
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk.get("choices", []))
