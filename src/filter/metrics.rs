@@ -1,6 +1,6 @@
 //! Counters of the gateway as Envoy statistics.
 //!
-//! The ABI has no labels, so they stand in the name between bars (`tollgate_requests|model=gpt-4|status=200|`) and Envoy's
+//! The ABI has no labels, so they stand in the name (`tollgate_requests;model=gpt-4;status=200`) and Envoy's
 //! `stats_tags` take them out again. Label values come from the configuration, never from a client: an unknown model counts as
 //! `other`, so the number of counters is bounded.
 
@@ -18,27 +18,27 @@ pub struct Metrics(RefCell<HashMap<String, u32>>);
 impl Metrics {
     /// A request that called no model.
     pub fn local(&self, status: u16) {
-        self.count(format!("tollgate_requests|model=none|status={status}|"), 1);
+        self.count(format!("tollgate_requests;model=none;status={status}"), 1);
     }
 
     /// A finished model call.
     pub fn record(&self, record: &Record, config: &Config) {
         let group = record.group.as_deref();
         let known = |name: &&str| config.groups.contains_key(*name) || config.wildcards.iter().any(|w| w.pattern == *name);
-        let model = group.filter(known).unwrap_or("other").replace('|', "_");
-        self.count(format!("tollgate_requests|model={model}|status={}|", record.status), 1);
-        self.count(format!("tollgate_attempts|model={model}|"), record.attempts.into());
-        self.count(format!("tollgate_fallbacks|model={model}|"), record.fallbacks.into());
+        let model = group.filter(known).unwrap_or("other").replace([';', '='], "_");
+        self.count(format!("tollgate_requests;model={model};status={}", record.status), 1);
+        self.count(format!("tollgate_attempts;model={model}"), record.attempts.into());
+        self.count(format!("tollgate_fallbacks;model={model}"), record.fallbacks.into());
         if let Some(usage) = &record.usage {
-            self.count(format!("tollgate_tokens|model={model}|type=input|"), usage.prompt_tokens);
-            self.count(format!("tollgate_tokens|model={model}|type=output|"), usage.completion_tokens);
-            self.count(format!("tollgate_tokens|model={model}|type=cached_input|"), usage.cached_tokens);
+            self.count(format!("tollgate_tokens;model={model};kind=input"), usage.prompt_tokens);
+            self.count(format!("tollgate_tokens;model={model};kind=output"), usage.completion_tokens);
+            self.count(format!("tollgate_tokens;model={model};kind=cached_input"), usage.cached_tokens);
         }
         if record.estimated {
-            self.count(format!("tollgate_usage_missing|model={model}|"), 1);
+            self.count(format!("tollgate_usage_missing;model={model}"), 1);
         }
         if let Some(cost) = record.cost {
-            self.count(format!("tollgate_cost_nanodollars|model={model}|"), cost.to_nanodollars());
+            self.count(format!("tollgate_cost_nanodollars;model={model}"), cost.to_nanodollars());
         }
     }
 

@@ -51,8 +51,8 @@ impl Policy {
             return None;
         };
         let env = |name: &str| std::env::var(name).ok();
-        let key = config::seal::key(env(config::seal::KEY_VARIABLE).as_deref());
-        let unseal = |text: &str| config::seal::unseal(key.as_ref()?, text);
+        let key = env(config::seal::KEY_VARIABLE).as_deref().and_then(config::seal::parse_key);
+        let unseal = |text: &str| config::seal::unseal(text, key.as_ref()?);
         match config::load(yaml, &env, &unseal) {
             Ok(loaded) => Some(Policy {
                 config: Rc::new(loaded.config),

@@ -21,6 +21,8 @@ pub mod headers;
 pub mod local;
 pub mod mock;
 pub mod record;
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 

@@ -1,0 +1,427 @@
+//! Whole requests against scripted providers, with the part of Envoy played by a loop: it opens the cluster that was named
+//! last, retries what is marked for it, and never more often than it was told.
+
+use serde_json::{Value, json};
+
+use super::{attempt::StartAction, headers::Headers, *};
+use crate::core::{config, random::Random, shared::Memory};
+
+/// How a provider behaves for one attempt.
+enum Behaviour {
+    Refuse,
+    Hang,
+    Answer(u16, Value),
+    Stream(Vec<String>),
+}
+use Behaviour::*;
+
+/// What happened.
+#[derive(Debug, Default)]
+struct Story {
+    /// Model asked of the provider, attempt by attempt.
+    models: Vec<String>,
+    /// Paths asked for.
+    paths: Vec<String>,
+    /// Bodies sent.
+    bodies: Vec<Value>,
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+    record: Option<record::Record>,
+}
+
+impl Story {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    fn message(&self) -> String {
+        let value: Value = serde_json::from_str(&self.body).unwrap();
+        value["error"]["message"].as_str().unwrap().to_owned()
+    }
+}
+
+struct Rig {
+    config: Rc<Config>,
+    shared: Memory,
+    random: Random,
+    now_ms: u64,
+}
+
+impl Rig {
+    fn new(yaml: &str) -> Rig {
+        let loaded = config::load(yaml, &|_| None, &|_| None).unwrap();
+        Rig { config: Rc::new(loaded.config), shared: Memory::default(), random: Random::new(1), now_ms: 1_000_000_000 }
+    }
+
+    fn chat(&mut self, body: Value, play: impl FnMut(usize, &str) -> Behaviour) -> Story {
+        self.call("/v1/chat/completions", body, play)
+    }
+
+    fn call(&mut self, path: &str, body: Value, mut play: impl FnMut(usize, &str) -> Behaviour) -> Story {
+        let mut story = Story::default();
+        let headers = Headers::from_pairs(&[(":method", "POST"), (":path", path)]);
+        let body = body.to_string().into_bytes();
+        let config = Rc::clone(&self.config);
+        macro_rules! env {
+            () => {
+                &mut Env { shared: &self.shared, now_ms: self.now_ms, random: &mut self.random }
+            };
+        }
+        let mut exchange = match open(&config, &headers, env!()) {
+            Opening::Call(exchange) => *exchange,
+            Opening::Reply(reply) => return finish(story, &reply),
+        };
+        let (mut next, max_retries) = match exchange.on_body(&body, env!()) {
+            Begin::Forward { cluster, max_retries, .. } => (cluster, max_retries),
+            Begin::Reply(reply) => {
+                let mut story = finish(story, &reply);
+                story.record = Some(exchange.on_done(env!()));
+                return story;
+            }
+            Begin::Wait(_) => panic!("nothing here waits"),
+        };
+        for attempt in 0..=max_retries {
+            let own = |status: u16, exchange: &mut Exchange, env: &mut Env| exchange.on_release(status, "via_upstream", env).0;
+            if next == NO_CLUSTER {
+                let reply = own(503, &mut exchange, env!()).unwrap();
+                story = finish(story, &reply);
+                break;
+            }
+            let called = config.deployments.iter().find(|d| d.cluster == next).expect("a cluster that exists");
+            let start = exchange.on_attempt(env!());
+            if let Some(following) = start.next {
+                next = following;
+            }
+            let outgoing = match start.action {
+                StartAction::Send(outgoing) => outgoing,
+                StartAction::ReadBody => match exchange.on_retry_body(&body, env!()) {
+                    Ok(outgoing) => outgoing,
+                    Err(reply) => {
+                        story = finish(story, &reply);
+                        break;
+                    }
+                },
+                StartAction::Reply(reply) => {
+                    story = finish(story, &reply);
+                    break;
+                }
+            };
+            let header = |name: &str| {
+                let found = outgoing.headers.iter().find(|(key, _)| key == name);
+                String::from_utf8(found.map(|(_, value)| value.clone()).unwrap_or_default()).unwrap()
+            };
+            assert_eq!(header("content-length"), outgoing.body.len().to_string());
+            story.paths.push(header(":path"));
+            let sent: Value = serde_json::from_slice(&outgoing.body).unwrap();
+            story.models.push(sent["model"].as_str().unwrap_or_default().to_owned());
+            story.bodies.push(sent);
+            let last = attempt == max_retries;
+            let (status, kind, pieces) = match play(attempt as usize, &called.model) {
+                Refuse | Hang if !last => {
+                    continue;
+                }
+                Refuse => {
+                    let reply = own(503, &mut exchange, env!()).unwrap();
+                    story = finish(story, &reply);
+                    break;
+                }
+                Hang => {
+                    let reply = own(504, &mut exchange, env!()).unwrap();
+                    story = finish(story, &reply);
+                    break;
+                }
+                Answer(status, value) => (status, "application/json", vec![value.to_string()]),
+                Stream(pieces) => (200, "text/event-stream", pieces),
+            };
+            let headers = Headers::from_pairs(&[
+                (":status", &status.to_string()),
+                ("content-type", kind),
+                ("x-request-id", "r1"),
+                ("x-ratelimit-remaining-requests", "9"),
+            ]);
+            let mut list = None;
+            let mut out = Vec::new();
+            let mut kept = Vec::new();
+            let mut named = None;
+            let first = exchange.on_answer_headers(headers, false, env!());
+            assert!(first.hold);
+            for (at, piece) in pieces.iter().enumerate() {
+                let end = at + 1 == pieces.len();
+                kept.extend_from_slice(piece.as_bytes());
+                if !exchange.wants_body(kept.len(), end) {
+                    if !exchange.holds() {
+                        out.append(&mut kept);
+                    }
+                    continue;
+                }
+                let step = exchange.on_answer_body(&kept, end, env!());
+                if step.hold {
+                    continue;
+                }
+                list = list.or(step.headers);
+                named = named.or(step.next);
+                out.extend(step.body.unwrap_or_else(|| kept.clone()));
+                kept.clear();
+            }
+            let list = list.expect("headers are released at the latest with the last part");
+            if list.iter().any(|(name, _)| name == RETRY_HEADER) {
+                next = named.unwrap_or(next);
+                if !last {
+                    continue;
+                }
+                assert_eq!(exchange.on_release(status, "via_upstream", env!()), (None, true));
+            }
+            story.status = list.iter().find(|(name, _)| name == ":status").map(|(_, v)| String::from_utf8(v.clone()).unwrap().parse().unwrap()).unwrap();
+            story.headers = list.into_iter().map(|(name, value)| (name, String::from_utf8(value).unwrap())).collect();
+            story.body = String::from_utf8(out).unwrap();
+            break;
+        }
+        story.record = Some(exchange.on_done(env!()));
+        story
+    }
+}
+
+fn finish(mut story: Story, reply: &Reply) -> Story {
+    story.status = reply.status;
+    story.headers = reply.headers.clone();
+    story.body = String::from_utf8(reply.body.clone()).unwrap();
+    story
+}
+
+fn completion(model: &str) -> Value {
+    json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model,
+           "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+           "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}})
+}
+
+fn message() -> Value {
+    json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-3-opus-20240229",
+           "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "stop_sequence": null,
+           "usage": {"input_tokens": 9, "output_tokens": 2}})
+}
+
+fn error(message: &str, code: &str) -> Value {
+    json!({"error": {"message": message, "type": "invalid_request_error", "code": code}})
+}
+
+fn hello(model: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": "hello"}]})
+}
+
+const TWO_GROUPS: &str = r#"
+model_list:
+  - {model_name: small, litellm_params: {model: openai/small-1, api_base: "http://a.test/v1", api_key: k1}}
+  - {model_name: small, litellm_params: {model: openai/small-2, api_base: "http://b.test/v1", api_key: k2}}
+  - {model_name: large, litellm_params: {model: openai/large-1, api_base: "http://c.test/v1", api_key: k3}}
+  - {model_name: claude, litellm_params: {model: anthropic/claude-3-opus-20240229, api_base: "http://d.test", api_key: k4}}
+litellm_settings:
+  num_retries: 1
+  fallbacks: [{small: [large]}]
+  context_window_fallbacks: [{small: [claude]}]
+  content_policy_fallbacks: [{small: [large]}]
+"#;
+
+#[test]
+fn a_good_answer_passes_with_its_headers() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let story = rig.chat(hello("large"), |_, _| Answer(200, completion("gpt-4o")));
+    assert_eq!((story.status, story.models.as_slice()), (200, &["large-1".to_owned()][..]));
+    assert_eq!(serde_json::from_str::<Value>(&story.body).unwrap(), completion("gpt-4o"));
+    assert_eq!(story.header("x-litellm-model-group"), Some("large"));
+    assert_eq!(story.header("x-litellm-attempted-retries"), Some("0"));
+    assert_eq!(story.header("llm_provider-x-request-id"), Some("r1"));
+    assert_eq!(story.header("x-ratelimit-remaining-requests"), Some("9"));
+    // 1000 × 2.5e-6 + 500 × 1e-5 dollars, by the model that answered.
+    assert_eq!(story.header("x-litellm-response-cost"), Some("0.0075"));
+    let record = story.record.unwrap();
+    assert_eq!((record.attempts, record.fallbacks, record.estimated), (1, 0, false));
+}
+
+#[test]
+fn refused_then_failing_then_fallback() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let story = rig.chat(hello("small"), |attempt, _| match attempt {
+        0 => Refuse,
+        1 => Answer(500, error("boom", "x")),
+        _ => Answer(200, completion("large-1")),
+    });
+    assert_eq!(story.status, 200);
+    assert_eq!(story.models[2], "large-1");
+    assert_ne!(story.models[0], story.models[1], "a retry takes the other deployment");
+    assert_eq!(story.header("x-litellm-attempted-fallbacks"), Some("1"));
+    assert_eq!(story.record.unwrap().attempts, 3);
+}
+
+#[test]
+fn when_all_fail_the_first_error_is_told() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let story = rig.chat(hello("small"), |attempt, _| Answer(500, error(&format!("failure {attempt}"), "x")));
+    assert_eq!(story.status, 500);
+    let message = story.message();
+    assert!(message.contains("InternalServerError") && message.contains("failure 0"), "{message}");
+    assert!(message.contains("Received Model Group=small\nAvailable Model Group Fallbacks=['large']"), "{message}");
+    assert_eq!(story.models.len(), 4, "two attempts in each group");
+}
+
+#[test]
+fn every_class_goes_where_it_is_configured_to_go() {
+    let too_long = error("This model's maximum context length is 4097 tokens", "context_length_exceeded");
+    let refused = error("filtered", "content_filter");
+    let rows: [(&str, u16, Value, &[&str]); 5] = [
+        ("context window", 400, too_long, &["small", "claude-3-opus-20240229"]),
+        ("content policy", 400, refused, &["small", "large-1"]),
+        ("bad request", 400, error("bad", "x"), &["small", "large-1"]),
+        ("unknown model", 404, error("no such model", "model_not_found"), &["small", "large-1"]),
+        ("refused key", 401, error("bad key", "x"), &["small", "small", "large-1"]),
+    ];
+    for (name, status, body, expected) in rows {
+        let mut rig = Rig::new(TWO_GROUPS);
+        let story = rig.chat(hello("small"), |_, model| match model {
+            "small-1" | "small-2" => Answer(status, body.clone()),
+            "large-1" => Answer(200, completion("large-1")),
+            _ => Answer(200, message()),
+        });
+        assert_eq!(story.status, 200, "{name}");
+        let models: Vec<&str> = story.models.iter().map(|m| if m.starts_with("small") { "small" } else { m }).collect();
+        assert_eq!(models, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_context_window_error_of_a_group_without_an_entry_is_told() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let story = rig.chat(hello("large"), |_, _| {
+        Answer(400, error("This model's maximum context length is 1", "context_length_exceeded"))
+    });
+    assert_eq!((story.status, story.models.len()), (400, 1));
+    assert!(story.message().contains("ContextWindowExceededError"));
+}
+
+#[test]
+fn a_rate_limited_deployment_rests_for_other_requests() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let limited = "small-1";
+    for _ in 0..12 {
+        rig.chat(hello("small"), |_, model| match model {
+            m if m == limited => Answer(429, error("slow down", "rate_limit")),
+            m => Answer(200, completion(m)),
+        });
+    }
+    for _ in 0..20 {
+        let story = rig.chat(hello("small"), |_, model| Answer(200, completion(model)));
+        assert_eq!(story.models, ["small-2"]);
+    }
+    rig.now_ms += 6_000;
+    let after: Vec<String> =
+        (0..30).map(|_| rig.chat(hello("small"), |_, m| Answer(200, completion(m))).models.remove(0)).collect();
+    assert!(after.iter().any(|model| model == limited), "it is back after the cooldown");
+}
+
+#[test]
+fn all_resting_is_a_rate_limit() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    rig.chat(hello("large"), |_, _| Answer(401, error("bad key", "x")));
+    let story = rig.chat(hello("large"), |_, _| panic!("nothing may be called"));
+    assert_eq!(story.status, 429);
+    assert!(story.message().starts_with("No deployments available for selected model, Try again in"));
+    assert_eq!(story.header("retry-after"), Some("5"));
+}
+
+#[test]
+fn streams_hide_the_usage_nobody_asked_for() {
+    let chunk = |delta: &str| format!("data: {{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{delta}\"}}}}]}}\n\n");
+    let usage = "data: {\"id\":\"1\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"total_tokens\":7}}\n\n";
+    let whole = format!("{}{}{usage}data: [DONE]\n\n", chunk("a"), chunk("b"));
+    let without = format!("{}{}data: [DONE]\n\n", chunk("a"), chunk("b"));
+    for asks in [false, true] {
+        for cut in 1..whole.len() {
+            let mut rig = Rig::new(TWO_GROUPS);
+            let mut body = hello("large");
+            body["stream"] = json!(true);
+            if asks {
+                body["stream_options"] = json!({"include_usage": true});
+            }
+            let pieces = vec![whole[..cut].to_owned(), whole[cut..].to_owned()];
+            let mut pieces = Some(pieces);
+            let story = rig.chat(body, |_, _| Stream(pieces.take().unwrap()));
+            assert_eq!(story.body, if asks { whole.clone() } else { without.clone() }, "cut at {cut}");
+            assert_eq!(story.bodies[0]["stream_options"]["include_usage"], true);
+            let usage = story.record.unwrap().usage.unwrap();
+            assert_eq!((usage.prompt_tokens, usage.completion_tokens), (5, 2));
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_begins_with_an_error_is_retried() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let mut body = hello("small");
+    body["stream"] = json!(true);
+    let story = rig.chat(body, |attempt, _| match attempt {
+        0 => Stream(vec!["data: {\"error\":{\"message\":\"overloaded\",\"code\":500}}\n\n".to_owned()]),
+        _ => Stream(vec!["data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n".to_owned()]),
+    });
+    assert_eq!((story.status, story.models.len()), (200, 2));
+    assert!(story.body.contains("\"x\""));
+}
+
+#[test]
+fn anthropic_clients_read_any_provider() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let ask = json!({"model": "large", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]});
+    let story = rig.call("/v1/messages", ask.clone(), |_, _| Answer(200, completion("gpt-4o")));
+    let body: Value = serde_json::from_str(&story.body).unwrap();
+    assert_eq!((body["type"].as_str(), body["content"][0]["text"].as_str()), (Some("message"), Some("hi")));
+    assert_eq!(story.paths, ["/v1/chat/completions"]);
+
+    let story = rig.call("/v1/messages", ask, |_, _| Answer(404, error("nope", "x")));
+    let body: Value = serde_json::from_str(&story.body).unwrap();
+    assert_eq!((story.status, body["type"].as_str()), (404, Some("error")));
+    assert_eq!(body["error"]["type"], "not_found_error");
+}
+
+#[test]
+fn a_clients_fallbacks_serve_every_kind_of_error() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let mut body = hello("large");
+    body["fallbacks"] = json!(["claude"]);
+    body["num_retries"] = json!(0);
+    let story = rig.chat(body, |attempt, _| match attempt {
+        0 => Answer(400, error("This model's maximum context length is 1", "context_length_exceeded")),
+        _ => Answer(200, message()),
+    });
+    assert_eq!(story.status, 200);
+    assert_eq!(story.paths, ["/v1/chat/completions", "/v1/messages"]);
+    assert!(story.bodies.iter().all(|body| body.get("fallbacks").is_none() && body.get("num_retries").is_none()));
+}
+
+#[test]
+fn mocks_answer_without_a_provider() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let mut body = hello("large");
+    body["mock_response"] = json!("hello there");
+    let story = rig.chat(body.clone(), |_, _| panic!("no call"));
+    let answer: Value = serde_json::from_str(&story.body).unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "hello there");
+    assert_eq!(answer["usage"]["total_tokens"], 30);
+
+    body["mock_response"] = json!("litellm.RateLimitError");
+    let story = rig.chat(body.clone(), |_, _| panic!("no call"));
+    assert_eq!(story.status, 429);
+
+    let mut body = hello("small");
+    body["mock_testing_fallbacks"] = json!(true);
+    let story = rig.chat(body, |_, model| Answer(200, completion(model)));
+    assert_eq!((story.status, story.header("x-litellm-model-group")), (200, Some("large")));
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_in_the_clients_format() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let story = rig.chat(json!({"messages": []}), |_, model| Answer(200, completion(model)));
+    assert_eq!(story.status, 200, "the first group of the file is the default");
+    let story = rig.chat(hello("nonesuch"), |_, _| panic!("no call"));
+    assert_eq!(story.status, 400);
+    assert!(story.message().contains("Invalid model name passed in model=nonesuch"));
+}
