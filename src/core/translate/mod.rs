@@ -9,6 +9,8 @@
 //! `answer/messages_to_chat.rs` makes a chat answer (or its chunks) from an Anthropic one.
 
 pub mod answer;
+#[cfg(test)]
+mod golden;
 pub mod request;
 
 /// What a request translation may look at besides the body.
