@@ -1,0 +1,357 @@
+//! How many tokens an answer says it used: one type for every API, buffered and streamed.
+
+use serde_json::{Map, Value, json};
+
+/// Token counts of one call.
+///
+/// Everything is OpenAI's sense of the words: [`prompt_tokens`](Usage::prompt_tokens) is the whole prompt, what was read
+/// from and written to the provider's cache included; [`completion_tokens`](Usage::completion_tokens) is the whole answer,
+/// reasoning and audio included. The other counts break these two down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The prompt, cached reads and cache writes included.
+    pub prompt_tokens: u64,
+    /// The answer, reasoning included.
+    pub completion_tokens: u64,
+    /// What the provider gave as the total, or the sum.
+    pub total_tokens: u64,
+    /// Prompt tokens read from the provider's cache.
+    pub cached_tokens: u64,
+    /// Prompt tokens written to the provider's cache (5 minutes and 1 hour together).
+    pub cache_creation_tokens: u64,
+    /// Those of [`cache_creation_tokens`](Usage::cache_creation_tokens) that are kept for an hour, which cost more.
+    pub cache_creation_1h_tokens: u64,
+    /// Audio in the prompt.
+    pub audio_input_tokens: u64,
+    /// Audio in the answer.
+    pub audio_output_tokens: u64,
+    /// Answer tokens spent on reasoning, if told.
+    pub reasoning_tokens: Option<u64>,
+    /// Plain text in the prompt, if told apart.
+    pub text_input_tokens: Option<u64>,
+    /// Plain text in the answer, if told apart.
+    pub text_output_tokens: Option<u64>,
+    /// Predicted output that was used, if told.
+    pub accepted_prediction_tokens: Option<u64>,
+    /// Predicted output that was not used, if told.
+    pub rejected_prediction_tokens: Option<u64>,
+    /// Web searches the provider made for this answer.
+    pub web_search_requests: u64,
+    /// Nobody told: the counts are a guess from sizes in bytes.
+    pub estimated: bool,
+}
+
+impl Usage {
+    /// Reads the `usage` of a chat completion, a text completion or an embedding. `None` when the value is no object or
+    /// names no token count. A provider's own `cost` in it is not looked at.
+    pub fn from_openai(usage: &Value) -> Option<Usage> {
+        let usage = usage.as_object()?;
+        let (prompt, completion, total) =
+            (count(usage, "prompt_tokens"), count(usage, "completion_tokens"), count(usage, "total_tokens"));
+        if prompt.is_none() && completion.is_none() && total.is_none() {
+            return None;
+        }
+        let input = usage.get("prompt_tokens_details").and_then(Value::as_object);
+        let output = usage.get("completion_tokens_details").and_then(Value::as_object);
+        let input = |name| input.and_then(|details| count(details, name));
+        let output = |name| output.and_then(|details| count(details, name));
+        let completion_tokens = completion.unwrap_or(0);
+        let prompt_tokens = prompt.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion_tokens));
+        Some(Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: total.unwrap_or(prompt_tokens.saturating_add(completion_tokens)),
+            // DeepSeek has the hits beside the totals; LiteLLM in front of us has Anthropic's names there too.
+            cached_tokens: first_above_zero([
+                input("cached_tokens"),
+                count(usage, "prompt_cache_hit_tokens"),
+                count(usage, "cache_read_input_tokens"),
+            ]),
+            cache_creation_tokens: first_above_zero([
+                input("cache_creation_tokens"),
+                input("cache_write_tokens"),
+                count(usage, "cache_creation_input_tokens"),
+            ]),
+            cache_creation_1h_tokens: usage
+                .get("prompt_tokens_details")
+                .and_then(|details| details.get("cache_creation_token_details"))
+                .and_then(Value::as_object)
+                .and_then(|details| count(details, "ephemeral_1h_input_tokens"))
+                .unwrap_or(0),
+            audio_input_tokens: input("audio_tokens").unwrap_or(0),
+            audio_output_tokens: output("audio_tokens").unwrap_or(0),
+            reasoning_tokens: output("reasoning_tokens"),
+            text_input_tokens: input("text_tokens"),
+            text_output_tokens: output("text_tokens"),
+            accepted_prediction_tokens: output("accepted_prediction_tokens"),
+            rejected_prediction_tokens: output("rejected_prediction_tokens"),
+            web_search_requests: 0,
+            estimated: false,
+        })
+    }
+
+    /// Reads the `usage` of an Anthropic message (or of a stream's `message_start`). `None` when it is no object or names
+    /// no token count.
+    pub fn from_anthropic(usage: &Value) -> Option<Usage> {
+        let map = usage.as_object()?;
+        if ANTHROPIC_COUNTS.iter().all(|name| count(map, name).is_none()) {
+            return None;
+        }
+        let mut read = Usage::default();
+        read.merge_anthropic_delta(usage);
+        Some(read)
+    }
+
+    /// Takes over the `usage` of a stream's `message_delta`. Its counts are totals so far, not additions: each that is
+    /// there replaces the one before, each that is not stays.
+    pub fn merge_anthropic_delta(&mut self, usage: &Value) {
+        let Some(usage) = usage.as_object() else {
+            return;
+        };
+        let cached = count(usage, "cache_read_input_tokens").unwrap_or(self.cached_tokens);
+        let breakdown = usage.get("cache_creation").and_then(Value::as_object);
+        let hour = breakdown.and_then(|b| count(b, "ephemeral_1h_input_tokens"));
+        let five = breakdown.and_then(|b| count(b, "ephemeral_5m_input_tokens"));
+        let told =
+            (hour.is_some() || five.is_some()).then(|| hour.unwrap_or(0).saturating_add(five.unwrap_or(0)));
+        let created =
+            count(usage, "cache_creation_input_tokens").or(told).unwrap_or(self.cache_creation_tokens);
+        let plain = count(usage, "input_tokens").unwrap_or_else(|| {
+            self.prompt_tokens.saturating_sub(self.cached_tokens).saturating_sub(self.cache_creation_tokens)
+        });
+        self.cached_tokens = cached;
+        self.cache_creation_tokens = created;
+        self.cache_creation_1h_tokens = hour.unwrap_or(self.cache_creation_1h_tokens).min(created);
+        self.prompt_tokens = plain.saturating_add(cached).saturating_add(created);
+        self.completion_tokens = count(usage, "output_tokens").unwrap_or(self.completion_tokens);
+        self.total_tokens = self.prompt_tokens.saturating_add(self.completion_tokens);
+        if let Some(tools) = usage.get("server_tool_use").and_then(Value::as_object) {
+            self.web_search_requests =
+                count(tools, "web_search_requests").unwrap_or(self.web_search_requests);
+        }
+    }
+
+    /// A guess for an answer that told no usage: four bytes a token, no token for no bytes.
+    pub fn estimate(prompt_bytes: u64, completion_bytes: u64) -> Usage {
+        let (prompt_tokens, completion_tokens) =
+            (prompt_bytes.div_ceil(BYTES_PER_TOKEN), completion_bytes.div_ceil(BYTES_PER_TOKEN));
+        Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens.saturating_add(completion_tokens),
+            estimated: true,
+            ..Usage::default()
+        }
+    }
+
+    /// The `usage` of an OpenAI answer, with LiteLLM's two cache counts beside the totals when there are any.
+    pub fn to_openai(&self) -> Value {
+        let mut usage = json!({
+            "completion_tokens": self.completion_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "total_tokens": self.total_tokens,
+        });
+        let mut output = Map::new();
+        let put = |map: &mut Map<String, Value>, name: &str, count: Option<u64>| {
+            if let Some(count) = count {
+                map.insert(name.to_owned(), count.into());
+            }
+        };
+        put(&mut output, "reasoning_tokens", self.reasoning_tokens);
+        put(&mut output, "audio_tokens", above_zero(self.audio_output_tokens));
+        put(&mut output, "text_tokens", self.text_output_tokens);
+        put(&mut output, "accepted_prediction_tokens", self.accepted_prediction_tokens);
+        put(&mut output, "rejected_prediction_tokens", self.rejected_prediction_tokens);
+        let mut input = Map::new();
+        put(&mut input, "cached_tokens", Some(self.cached_tokens));
+        put(&mut input, "cache_creation_tokens", above_zero(self.cache_creation_tokens));
+        put(&mut input, "audio_tokens", above_zero(self.audio_input_tokens));
+        put(&mut input, "text_tokens", self.text_input_tokens);
+        if self.cache_creation_1h_tokens > 0 {
+            let five = self.cache_creation_tokens.saturating_sub(self.cache_creation_1h_tokens);
+            input.insert(
+                "cache_creation_token_details".to_owned(),
+                json!({"ephemeral_5m_input_tokens": five, "ephemeral_1h_input_tokens": self.cache_creation_1h_tokens}),
+            );
+        }
+        if let Some(map) = usage.as_object_mut() {
+            if !output.is_empty() {
+                map.insert("completion_tokens_details".to_owned(), output.into());
+            }
+            map.insert("prompt_tokens_details".to_owned(), input.into());
+            if self.cached_tokens > 0 || self.cache_creation_tokens > 0 {
+                put(map, "cache_creation_input_tokens", Some(self.cache_creation_tokens));
+                put(map, "cache_read_input_tokens", Some(self.cached_tokens));
+            }
+        }
+        usage
+    }
+}
+
+/// A count by name: a whole number, also when it is written as `12.0` or as text. Negative and absurd ones do not count.
+fn count(map: &Map<String, Value>, name: &str) -> Option<u64> {
+    let value = match map.get(name)? {
+        Value::Number(number) => {
+            number.as_u64().or_else(|| u64::try_from(super::money::scaled(&number.to_string(), 0)?).ok())?
+        }
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    (value <= MOST_TOKENS).then_some(value)
+}
+
+fn first_above_zero<const N: usize>(counts: [Option<u64>; N]) -> u64 {
+    counts.into_iter().flatten().find(|&count| count > 0).unwrap_or(0)
+}
+
+fn above_zero(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
+}
+
+/// Of common text and JSON; only used when a provider does not tell.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// No answer has used more; a larger number is a provider's bug and must not empty a budget.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
+
+const ANTHROPIC_COUNTS: [&str; 4] =
+    ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openai_shapes() {
+        let base = Usage { prompt_tokens: 10, completion_tokens: 5, total_tokens: 15, ..Usage::default() };
+        let rows = [
+            (json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}), Some(base.clone())),
+            (json!({"prompt_tokens": 10, "completion_tokens": 5}), Some(base.clone())),
+            (json!({"prompt_tokens": "10", "completion_tokens": 5.0, "cost": 0.3}), Some(base.clone())),
+            (
+                json!({"prompt_tokens": 8, "total_tokens": 8}),
+                Some(Usage { prompt_tokens: 8, total_tokens: 8, ..Usage::default() }),
+            ),
+            (
+                json!({"total_tokens": 8}),
+                Some(Usage { prompt_tokens: 8, total_tokens: 8, ..Usage::default() }),
+            ),
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15,
+                       "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 2, "text_tokens": 4},
+                       "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 1, "text_tokens": 1,
+                            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 2}}),
+                Some(Usage {
+                    cached_tokens: 4,
+                    audio_input_tokens: 2,
+                    text_input_tokens: Some(4),
+                    reasoning_tokens: Some(3),
+                    audio_output_tokens: 1,
+                    text_output_tokens: Some(1),
+                    accepted_prediction_tokens: Some(0),
+                    rejected_prediction_tokens: Some(2),
+                    ..base.clone()
+                }),
+            ),
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "prompt_tokens_details": null,
+                       "prompt_cache_hit_tokens": 6, "prompt_cache_miss_tokens": 4}),
+                Some(Usage { cached_tokens: 6, ..base.clone() }),
+            ),
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0},
+                       "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2}),
+                Some(Usage { cached_tokens: 3, cache_creation_tokens: 2, ..base }),
+            ),
+            (json!({"prompt_tokens": -1, "completion_tokens": 1e300}), None),
+            (json!({}), None),
+            (json!(null), None),
+            (json!([1]), None),
+            (json!({"prompt_tokens": null}), None),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(Usage::from_openai(&value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn anthropic_prompt_is_the_sum_of_its_parts() {
+        let usage = Usage::from_anthropic(&json!({
+            "input_tokens": 25, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 100, "output_tokens": 7,
+            "cache_creation": {"ephemeral_5m_input_tokens": 6, "ephemeral_1h_input_tokens": 4},
+            "server_tool_use": {"web_search_requests": 2}, "service_tier": "standard",
+        }));
+        let expected = Usage {
+            prompt_tokens: 135,
+            completion_tokens: 7,
+            total_tokens: 142,
+            cached_tokens: 100,
+            cache_creation_tokens: 10,
+            cache_creation_1h_tokens: 4,
+            web_search_requests: 2,
+            ..Usage::default()
+        };
+        assert_eq!(usage, Some(expected));
+        assert_eq!(Usage::from_anthropic(&json!({"service_tier": "standard"})), None);
+        assert_eq!(Usage::from_anthropic(&json!("x")), None);
+    }
+
+    #[test]
+    fn a_streams_counts_end_where_the_buffered_answers_are() {
+        let buffered = json!({"input_tokens": 25, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 9,
+                              "output_tokens": 15});
+        let start = json!({"input_tokens": 25, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 9,
+                           "output_tokens": 1});
+        // Providers differ in how much of it they repeat.
+        let deltas = [
+            json!({"output_tokens": 15}),
+            json!({"input_tokens": 25, "output_tokens": 15}),
+            json!({"input_tokens": 25, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 9,
+                   "output_tokens": 15}),
+        ];
+        for delta in deltas {
+            let mut usage = Usage::from_anthropic(&start).unwrap();
+            usage.merge_anthropic_delta(&json!({"output_tokens": 4}));
+            usage.merge_anthropic_delta(&delta);
+            usage.merge_anthropic_delta(&json!(null));
+            assert_eq!(Some(usage), Usage::from_anthropic(&buffered), "{delta}");
+        }
+        let mut late = Usage::from_anthropic(&json!({"input_tokens": 0, "output_tokens": 0})).unwrap();
+        late.merge_anthropic_delta(&buffered);
+        assert_eq!(Some(late), Usage::from_anthropic(&buffered));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let plain = Usage { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7, ..Usage::default() };
+        let full = Usage {
+            cached_tokens: 1,
+            cache_creation_tokens: 2,
+            cache_creation_1h_tokens: 1,
+            audio_input_tokens: 1,
+            audio_output_tokens: 2,
+            reasoning_tokens: Some(1),
+            text_input_tokens: Some(1),
+            text_output_tokens: Some(1),
+            accepted_prediction_tokens: Some(0),
+            rejected_prediction_tokens: Some(1),
+            ..plain.clone()
+        };
+        for usage in [plain.clone(), full] {
+            assert_eq!(Usage::from_openai(&usage.to_openai()), Some(usage));
+        }
+        assert_eq!(
+            plain.to_openai(),
+            json!({"completion_tokens": 4, "prompt_tokens": 3, "total_tokens": 7,
+                   "prompt_tokens_details": {"cached_tokens": 0}})
+        );
+    }
+
+    #[test]
+    fn missing_usage_is_estimated_and_marked() {
+        let usage = Usage::estimate(9, 4);
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (3, 1, 4));
+        assert!(usage.estimated);
+        assert_eq!(Usage::estimate(0, 0).total_tokens, 0);
+    }
+}
