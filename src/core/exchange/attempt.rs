@@ -265,26 +265,20 @@ impl Exchange {
         // Compressed answers would have to be unpacked to be read.
         add("accept-encoding", b"identity");
         add("user-agent", concat!("tollgate/", env!("CARGO_PKG_VERSION")).as_bytes());
+        let mut betas: Vec<&[u8]> = betas.iter().map(|beta| beta.as_bytes()).collect();
         for (name, value) in self.forwarded.iter().chain(&where_to.headers) {
             let name = name.to_ascii_lowercase();
+            if name == "anthropic-beta" {
+                betas.insert(0, value);
+                continue;
+            }
             match list.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) if name == "anthropic-beta" => {
-                    known.push(b',');
-                    known.extend_from_slice(value);
-                }
-                Some((_, known)) => *known = value.clone(),
+                Some((_, known)) => known.clone_from(value),
                 None => list.push((name, value.clone())),
             }
         }
         if !betas.is_empty() {
-            let betas = betas.join(",").into_bytes();
-            match list.iter_mut().find(|(name, _)| name == "anthropic-beta") {
-                Some((_, known)) => {
-                    known.push(b',');
-                    known.extend(betas);
-                }
-                None => list.push(("anthropic-beta".to_owned(), betas)),
-            }
+            list.push(("anthropic-beta".to_owned(), betas.join(&b","[..])));
         }
         list
     }
