@@ -172,6 +172,37 @@ fn events_out_of_place_or_shape_do_no_harm() {
 }
 
 #[test]
+fn odd_values_anywhere_are_answered_not_trapped() {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(u64::MAX),
+        json!(""),
+        json!("é🙂"),
+        json!([]),
+        json!({}),
+        json!([{}]),
+        json!({"type": "tool_use"}),
+    ];
+    golden::each("anthropic/answer", |case| {
+        golden::mutants(&case["body"], &odd, &mut |body| {
+            if let Err(error) = answer(body, &memo(&case["memo"]), &stamp()) {
+                assert_eq!((error.status >= 400, error.class.is_some()), (true, true), "{}", error.message);
+            }
+        });
+    });
+    golden::each("anthropic/stream", |case| {
+        golden::mutants(&case["events"], &odd, &mut |events| {
+            let played = play(events.as_array().map_or(&[], Vec::as_slice), memo(&case["memo"]));
+            let usages =
+                played["chunks"].as_array().unwrap().iter().filter(|c| c.get("usage").is_some()).count();
+            assert_eq!(usages, usize::from(played["finished"] == true), "{played}");
+        });
+    });
+}
+
+#[test]
 fn classes_of_failed_answers() {
     let body = |kind: &str, message: &str| {
         json!({"type": "error", "error": {"type": kind, "message": message}}).to_string().into_bytes()
