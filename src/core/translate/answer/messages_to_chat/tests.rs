@@ -95,6 +95,11 @@ fn buffered_and_streamed_answers_agree() {
         ),
         (json!([tool("json_tool_call"), tool("f")]), "tool_use", Memo { json_tool: true, ..Memo::default() }),
         (json!([text(" two")]), "max_tokens", Memo { prefix: Some("one".into()), ..Memo::default() }),
+        (
+            json!([tool("json_tool_call")]),
+            "tool_use",
+            Memo { json_tool: true, prefix: Some("one".into()), ..Memo::default() },
+        ),
         (json!([]), "end_turn", Memo { prefix: Some("one".into()), ..Memo::default() }),
         (
             json!([{"type": "thinking", "thinking": "hm", "signature": ""}, text("Hi")]),
