@@ -100,8 +100,8 @@ impl Parts {
     }
 
     fn into_message(self, memo: &Memo) -> Value {
-        let content = self.json.unwrap_or(self.text);
-        let content = format!("{}{content}", memo.prefix.as_deref().unwrap_or_default());
+        let text = || memo.prefix.as_deref().unwrap_or_default().to_owned() + &self.text;
+        let content = self.json.unwrap_or_else(text);
         let mut message = Map::new();
         message.insert("content".into(), if content.is_empty() { Value::Null } else { content.into() });
         message.insert("role".into(), "assistant".into());

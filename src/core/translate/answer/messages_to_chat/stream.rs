@@ -118,6 +118,8 @@ impl Stream {
                     self.open =
                         if self.has_json { Open::Hidden } else { Open::Json { has_arguments: false } };
                     self.has_json = true;
+                    // The tool's input stands alone: it continues nothing.
+                    self.prefix = None;
                 } else {
                     self.open = Open::Call { has_arguments: false };
                     self.call_start(block, out);

@@ -95,6 +95,11 @@ fn buffered_and_streamed_answers_agree() {
         ),
         (json!([tool("json_tool_call"), tool("f")]), "tool_use", Memo { json_tool: true, ..Memo::default() }),
         (json!([text(" two")]), "max_tokens", Memo { prefix: Some("one".into()), ..Memo::default() }),
+        (
+            json!([tool("json_tool_call")]),
+            "tool_use",
+            Memo { json_tool: true, prefix: Some("one".into()), ..Memo::default() },
+        ),
         (json!([]), "end_turn", Memo { prefix: Some("one".into()), ..Memo::default() }),
         (
             json!([{"type": "thinking", "thinking": "hm", "signature": ""}, text("Hi")]),
@@ -169,6 +174,37 @@ fn events_out_of_place_or_shape_do_no_harm() {
     ];
     let played = play(&events, Memo::default());
     assert_eq!(played, json!({"chunks": [], "finished": false, "error": null}));
+}
+
+#[test]
+fn odd_values_anywhere_are_answered_not_trapped() {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(u64::MAX),
+        json!(""),
+        json!("é🙂"),
+        json!([]),
+        json!({}),
+        json!([{}]),
+        json!({"type": "tool_use"}),
+    ];
+    golden::each("anthropic/answer", |case| {
+        golden::mutants(&case["body"], &odd, &mut |body| {
+            if let Err(error) = answer(body, &memo(&case["memo"]), &stamp()) {
+                assert_eq!((error.status >= 400, error.class.is_some()), (true, true), "{}", error.message);
+            }
+        });
+    });
+    golden::each("anthropic/stream", |case| {
+        golden::mutants(&case["events"], &odd, &mut |events| {
+            let played = play(events.as_array().map_or(&[], Vec::as_slice), memo(&case["memo"]));
+            let usages =
+                played["chunks"].as_array().unwrap().iter().filter(|c| c.get("usage").is_some()).count();
+            assert_eq!(usages, usize::from(played["finished"] == true), "{played}");
+        });
+    });
 }
 
 #[test]

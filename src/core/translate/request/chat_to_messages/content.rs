@@ -164,44 +164,52 @@ fn file(file: Option<Value>, betas: &mut Betas) -> Result<Value, Fault> {
 }
 
 /// The image or document behind a URL. `format` wins over the media type in the URL.
-fn media(url: String, format: Option<String>) -> Result<Value, Fault> {
+fn media(mut url: String, format: Option<String>) -> Result<Value, Fault> {
     if is_web(&url) {
         let path = url.split(['?', '#']).next().unwrap_or_default();
         let format = format.as_deref().or_else(|| format_of(path));
         let kind = if format == Some("application/pdf") { "document" } else { "image" };
         return Ok(json!({"type": kind, "source": {"type": "url", "url": url}}));
     }
-    let (head, data) = url
-        .strip_prefix("data:")
-        .and_then(|rest| rest.split_once(','))
-        .and_then(|(head, data)| Some((head.strip_suffix(";base64")?, data)))
-        .ok_or_else(|| Fault::at("", "expected `data:<media type>;base64,…` or an http(s) URL"))?;
-    let media_type = head.split(';').next().unwrap_or_default();
-    let media_type = format.unwrap_or_else(|| media_type.to_owned()).to_ascii_lowercase();
-    match media_type.as_str() {
-        "application/pdf" => Ok(base64_block("document", "application/pdf", data)),
-        text if text.starts_with("text/") => {
-            let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let text = text.ok_or_else(|| Fault::at("", "expected base64 of UTF-8 text"))?;
-            let source = json!({"type": "text", "media_type": "text/plain", "data": text});
-            Ok(json!({"type": "document", "source": source}))
-        }
+    let head = url.strip_prefix("data:").and_then(|rest| rest.split_once(',')?.0.strip_suffix(";base64"));
+    let head =
+        head.ok_or_else(|| Fault::at("", "expected `data:<media type>;base64,…` or an http(s) URL"))?;
+    let named = head.split(';').next().unwrap_or_default();
+    let media_type = format.unwrap_or_else(|| named.to_owned()).to_ascii_lowercase();
+    // In place: the rest may be many megabytes.
+    url.drain(..="data:".len() + head.len() + ";base64".len());
+    let (kind, media_type) = match media_type.as_str() {
+        "application/pdf" => ("document", "application/pdf"),
         // A common slip; Anthropic knows only the registered name.
-        "image/jpg" => Ok(base64_block("image", "image/jpeg", data)),
-        image if image.starts_with("image/") => Ok(base64_block("image", image, data)),
-        "" => Err(Fault::at("", "the media type is missing; put it into the data: URL or into `format`")),
+        "image/jpg" => ("image", "image/jpeg"),
+        image if image.starts_with("image/") => ("image", image),
+        text if text.starts_with("text/") => return text_document(&url),
+        "" => {
+            return Err(Fault::at(
+                "",
+                "the media type is missing; put it into the data: URL or into `format`",
+            ));
+        }
         other => {
             let expected = format!(
                 "the media type \"{}\" is not supported; expected an image, application/pdf or text",
                 clip(other)
             );
-            Err(Fault::at("", expected))
+            return Err(Fault::at("", expected));
         }
-    }
+    };
+    let mut source = Map::new();
+    source.insert("type".into(), "base64".into());
+    source.insert("media_type".into(), media_type.into());
+    source.insert("data".into(), url.into());
+    Ok(json!({"type": kind, "source": source}))
 }
 
-fn base64_block(kind: &str, media_type: &str, data: &str) -> Value {
-    json!({"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}})
+/// A document of plain text, which Anthropic takes only as text.
+fn text_document(base64: &str) -> Result<Value, Fault> {
+    let text = STANDARD.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = text.ok_or_else(|| Fault::at("", "expected base64 of UTF-8 text"))?;
+    Ok(json!({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}))
 }
 
 fn is_web(url: &str) -> bool {

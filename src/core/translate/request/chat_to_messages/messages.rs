@@ -65,6 +65,15 @@ impl Turns {
         self.turns.insert(0, Turn { role: "user", blocks: vec![text_block(".")] });
     }
 
+    /// Whether the last turn that calls tools does not begin with thinking. With thinking on Anthropic then refuses the
+    /// request; clients that speak OpenAI's API often lose the thinking blocks between turns.
+    pub(super) fn has_lost_thinking(&self) -> bool {
+        let calls =
+            |turn: &&Turn| turn.blocks.iter().any(|block| block.get("type") == Some(&"tool_use".into()));
+        let last = self.turns.iter().rev().find(calls);
+        last.is_some_and(|turn| !turn.blocks.first().is_some_and(is_thinking))
+    }
+
     pub(super) fn into_messages(self) -> Value {
         let message = |turn: Turn| json!({"role": turn.role, "content": turn.blocks});
         Value::Array(self.turns.into_iter().map(message).collect())

@@ -61,7 +61,7 @@ pub fn request(mut chat: Map<String, Value>, options: &Options) -> Result<Transl
     let mut betas = Betas::default();
     let mut turns = Turns::read(take(&mut chat, "messages"), take(&mut chat, "system"), &mut betas)?;
     start_with_user(&mut turns, options)?;
-    let thinking = thinking(&mut chat)?;
+    let thinking = thinking(&mut chat)?.filter(|_| !(options.modify_params && turns.has_lost_thinking()));
     let is_thinking = thinking.as_ref().is_some_and(|thinking| thinking["type"] != "disabled");
     let tools = Tools::read(&mut chat, is_thinking, &mut betas)?;
     let dummy = needs_dummy_tool(&turns, &tools, options)?;

@@ -270,3 +270,55 @@ fn blank_stop_sequences_go_only_when_parameters_may_be_dropped() {
     assert_eq!(run(stop, &dropping).unwrap().0["stop_sequences"], json!(["END"]));
     assert!(!run(json!({"stop": "\n"}), &dropping).unwrap().0.contains_key("stop_sequences"));
 }
+
+#[test]
+fn lost_thinking_turns_thinking_off_when_the_request_may_be_amended() {
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "null"}});
+    let history = |thinking: Value| {
+        json!({"reasoning_effort": "low", "tools": [{"type": "function", "function": {"name": "f"}}], "messages": [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": null, "tool_calls": [call], "thinking_blocks": thinking},
+            {"role": "tool", "tool_call_id": "c", "content": null}]})
+    };
+    let kept = json!([{"type": "thinking", "thinking": "hm", "signature": "Ab="}]);
+    let amending = json!({"modify_params": true});
+    let rows = [
+        (json!(null), &Value::Null, true),
+        (json!(null), &amending, false),
+        (json!([]), &amending, false),
+        (kept, &amending, true),
+    ];
+    for (thinking, settings, on) in rows {
+        let body = run(history(thinking.clone()), settings).unwrap().0;
+        assert_eq!(body.contains_key("thinking"), on, "{thinking} {settings}");
+    }
+}
+
+#[test]
+fn odd_values_anywhere_are_answered_not_trapped() {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!("é🙂"),
+        json!([]),
+        json!([[]]),
+        json!({}),
+        json!([{}]),
+        json!([{"type": "text"}]),
+        json!({"type": "function"}),
+    ];
+    let mut runs = 0;
+    golden::each("anthropic/request", |case| {
+        let settings = options(&case["options"]);
+        golden::mutants(&case["chat"], &odd, &mut |chat| {
+            runs += 1;
+            if let Err(error) = request(object(chat), &settings) {
+                assert_eq!(error.status, 400, "{}", error.message);
+            }
+        });
+    });
+    assert!(runs > 1000, "{runs}");
+}
