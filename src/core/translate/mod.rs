@@ -9,6 +9,8 @@
 //! `answer/messages_to_chat.rs` makes a chat answer (or its chunks) from an Anthropic one.
 
 pub mod answer;
+#[cfg(test)]
+mod golden;
 pub mod request;
 
 /// What a request translation may look at besides the body.
@@ -39,6 +41,11 @@ pub struct Memo {
     pub include_usage: bool,
     /// The prompt sent, when the answer may echo it.
     pub echoes_prompt: bool,
+    /// Texts that may stand at either end of the answer without being meant (a template's tokens, stop texts), for formats
+    /// that leave them in.
+    pub marks: Vec<String>,
+    /// Estimated length of the prompt, for formats whose answers do not count it.
+    pub prompt_tokens: u64,
 }
 
 /// What a made-up answer is stamped with.
