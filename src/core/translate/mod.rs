@@ -41,6 +41,11 @@ pub struct Memo {
     pub include_usage: bool,
     /// The prompt sent, when the answer may echo it.
     pub echoes_prompt: bool,
+    /// Texts that may stand at either end of the answer without being meant (a template's tokens, stop texts), for formats
+    /// that leave them in.
+    pub marks: Vec<String>,
+    /// Estimated length of the prompt, for formats whose answers do not count it.
+    pub prompt_tokens: u64,
 }
 
 /// What a made-up answer is stamped with.

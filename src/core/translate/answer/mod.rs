@@ -3,10 +3,14 @@
 //! [`Pipeline`] does all of it for one attempt: framing, translation over the chat hub where the formats differ, usage out of
 //! whatever comes by, and hiding what the client did not ask for. Where the formats are the same, bytes pass as they are.
 
+#[cfg(test)]
+mod cases;
+mod chat;
 pub mod chat_to_completions;
 pub mod chat_to_messages;
 pub mod completions_to_chat;
 pub mod generate_to_chat;
+mod marks;
 pub mod messages_to_chat;
 
 use serde_json::Value;
@@ -76,15 +80,15 @@ impl Pipeline {
         let same = is_same(api, wire);
         let to_hub = match wire {
             _ if same => ToHub::Same,
-            Wire::Messages => ToHub::Messages(messages_to_chat::Stream::new(memo.clone(), stamp.clone())),
-            Wire::Completions => ToHub::Completions(completions_to_chat::Stream::new(memo.clone(), stamp.clone())),
-            Wire::Generate => ToHub::Generate(generate_to_chat::Stream::new(memo.clone(), stamp.clone())),
+            Wire::Messages => ToHub::Messages(messages_to_chat::Stream::new(&memo, &stamp)),
+            Wire::Completions => ToHub::Completions(completions_to_chat::Stream::new(&memo, &stamp)),
+            Wire::Generate => ToHub::Generate(generate_to_chat::Stream::new(&memo, &stamp)),
             Wire::Chat | Wire::Embeddings => ToHub::Same,
         };
         let to_client = match api {
             _ if same => ToClient::Chat,
-            Api::Completions => ToClient::Completions(chat_to_completions::Stream::new(memo.clone(), stamp.clone())),
-            Api::Messages => ToClient::Messages(chat_to_messages::Stream::new(memo.clone(), stamp.clone())),
+            Api::Completions => ToClient::Completions(chat_to_completions::Stream::new(&memo, &stamp)),
+            Api::Messages => ToClient::Messages(chat_to_messages::Stream::new(&memo, &stamp)),
             Api::Chat | Api::Embeddings => ToClient::Chat,
         };
         Pipeline {
@@ -229,9 +233,9 @@ impl Pipeline {
         let mut chunks = Vec::new();
         match &mut self.to_hub {
             ToHub::Same => chunks.push(value),
-            ToHub::Messages(stream) => stream.event(&value, &mut chunks)?,
-            ToHub::Completions(stream) => stream.event(&value, &mut chunks)?,
-            ToHub::Generate(stream) => stream.event(&value, &mut chunks)?,
+            ToHub::Messages(stream) => stream.push(&value, &mut chunks)?,
+            ToHub::Completions(stream) => stream.push(&value, &mut chunks)?,
+            ToHub::Generate(stream) => stream.push(&value, &mut chunks)?,
         }
         for chunk in chunks {
             self.hub_chunk(&chunk, out)?;
@@ -348,7 +352,7 @@ impl Pipeline {
             }
             ToClient::Completions(stream) => {
                 let mut texts = Vec::new();
-                stream.event(chunk, &mut texts)?;
+                stream.push(chunk, &mut texts)?;
                 for text in texts {
                     if text.get("usage").is_some_and(|usage| !usage.is_null()) && !self.memo.include_usage {
                         continue;
@@ -358,7 +362,7 @@ impl Pipeline {
             }
             ToClient::Messages(stream) => {
                 let mut events = Vec::new();
-                stream.event(chunk, &mut events)?;
+                stream.push(chunk, &mut events)?;
                 write_events(&events, out);
             }
         }

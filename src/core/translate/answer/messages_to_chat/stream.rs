@@ -50,10 +50,10 @@ enum Open {
 
 impl Stream {
     /// A stream that has seen nothing yet.
-    pub fn new(memo: Memo, stamp: Stamp) -> Stream {
+    pub fn new(memo: &Memo, stamp: &Stamp) -> Stream {
         Stream {
-            stamp,
-            prefix: memo.prefix,
+            stamp: stamp.clone(),
+            prefix: memo.prefix.clone(),
             json_tool: memo.json_tool,
             usage: Usage::default(),
             open: Open::Plain,
@@ -66,7 +66,7 @@ impl Stream {
 
     /// Takes the data of one event and appends the chunks it makes, often none. An `error` event is an `Err`: nothing
     /// that follows it counts. Unknown events are passed over, as Anthropic asks of its clients.
-    pub fn event(&mut self, data: &Value, out: &mut Vec<Value>) -> Result<(), Error> {
+    pub fn push(&mut self, data: &Value, out: &mut Vec<Value>) -> Result<(), Error> {
         if self.phase != Phase::Content {
             return Ok(());
         }

@@ -22,11 +22,11 @@ fn stamp() -> Stamp {
 
 /// All chunks of a stream, how it ended, and its error.
 fn play(events: &[Value], memo: Memo) -> Value {
-    let mut stream = Stream::new(memo, stamp());
+    let mut stream = Stream::new(&memo, &stamp());
     let mut chunks = Vec::new();
     let mut error = Value::Null;
     for event in events {
-        if let Err(failed) = stream.event(event, &mut chunks) {
+        if let Err(failed) = stream.push(event, &mut chunks) {
             error = json!({"status": failed.status, "message": failed.message});
         }
     }

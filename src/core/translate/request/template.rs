@@ -1,0 +1,212 @@
+//! Chat messages as one prompt text: the templates of `config.yaml`, and those of well-known model families.
+
+use serde_json::Value;
+
+use super::path::Path;
+use crate::core::{config::PromptTemplate, error::Error};
+
+/// The prompt: `bos` and `initial`; each message between its role's texts, with `eos` after an assistant turn and `bos`
+/// again before the system or user turn that follows it; `last`. A role the template does not name stands bare.
+pub fn render(messages: &[Value], template: &PromptTemplate) -> Result<String, Error> {
+    let mut prompt = format!("{}{}", template.bos, template.initial);
+    let mut after_assistant = false;
+    for (at, message) in messages.iter().enumerate() {
+        let role = role_of(message);
+        if after_assistant && matches!(role, "system" | "user" | "human") {
+            prompt.push_str(&template.bos);
+            after_assistant = false;
+        }
+        let (before, after) =
+            template.roles.get(role).map_or(("", ""), |(before, after)| (before.as_str(), after.as_str()));
+        prompt.push_str(before);
+        prompt.push_str(&text_of(message, at)?);
+        prompt.push_str(after);
+        if role == "assistant" {
+            prompt.push_str(&template.eos);
+            after_assistant = true;
+        }
+    }
+    prompt.push_str(&template.last);
+    Ok(prompt)
+}
+
+/// The prompt without a template: the messages' texts, a space between two.
+pub fn join(messages: &[Value]) -> Result<String, Error> {
+    let texts = messages.iter().enumerate().map(|(at, message)| text_of(message, at));
+    Ok(texts.collect::<Result<Vec<_>, _>>()?.join(" "))
+}
+
+/// The template that models of this name were trained with, when the family is a known one.
+pub fn for_model(model: &str) -> Option<PromptTemplate> {
+    let model = model.to_ascii_lowercase();
+    FAMILIES.iter().find(|family| family.has(&model)).map(Family::template)
+}
+
+/// A family of models that share a template.
+struct Family {
+    /// Any of these in the model's name …
+    names: &'static [&'static str],
+    /// … together with any of these; none means the name is enough.
+    kinds: &'static [&'static str],
+    initial: &'static str,
+    last: &'static str,
+    bos: &'static str,
+    eos: &'static str,
+    /// Role, text before, text after.
+    roles: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// First match wins.
+const FAMILIES: [Family; 8] = [
+    Family {
+        names: &["llama-3", "llama3"],
+        kinds: &["instruct", "chat"],
+        initial: "<|begin_of_text|>",
+        last: "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        bos: "",
+        eos: "",
+        roles: &[
+            ("system", "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
+            ("user", "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+            ("assistant", "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+            ("tool", "<|start_header_id|>ipython<|end_header_id|>\n\n", "<|eot_id|>"),
+        ],
+    },
+    Family {
+        names: &["llama-2", "llama2", "codellama"],
+        kinds: &["chat", "instruct"],
+        initial: "",
+        last: "",
+        bos: "<s>",
+        eos: "</s>",
+        roles: &[
+            ("system", "[INST] <<SYS>>\n", "\n<</SYS>>\n [/INST]\n"),
+            ("user", "[INST] ", " [/INST]\n"),
+            ("assistant", "", "\n"),
+        ],
+    },
+    Family {
+        names: &["mistral", "mixtral"],
+        kinds: &["instruct"],
+        // Its tokenizer wants the opening token once, not before every turn.
+        initial: "<s>",
+        last: "",
+        bos: "",
+        eos: "</s>",
+        roles: &[
+            ("system", "[INST] ", " [/INST]\n"),
+            ("user", "[INST] ", " [/INST]"),
+            ("assistant", " ", ""),
+        ],
+    },
+    Family {
+        names: &["zephyr"],
+        kinds: &[],
+        initial: "",
+        last: "<|assistant|>\n",
+        bos: "",
+        eos: "",
+        roles: &[
+            ("system", "<|system|>\n", "</s>\n"),
+            ("user", "<|user|>\n", "</s>\n"),
+            ("assistant", "<|assistant|>\n", "</s>\n"),
+        ],
+    },
+    Family {
+        names: &["alpaca", "wizardcoder"],
+        kinds: &[],
+        initial: "",
+        last: "### Response:\n",
+        bos: "",
+        eos: "",
+        roles: &[
+            ("system", "", "\n\n"),
+            ("user", "### Instruction:\n", "\n\n"),
+            ("assistant", "### Response:\n", "\n\n"),
+        ],
+    },
+    Family {
+        names: &["falcon-180b"],
+        kinds: &["chat"],
+        initial: "",
+        last: "Falcon:",
+        bos: "",
+        eos: "",
+        roles: &[("system", "System: ", "\n"), ("user", "User: ", "\n"), ("assistant", "Falcon: ", "\n")],
+    },
+    Family {
+        names: &["falcon"],
+        kinds: &["instruct", "chat"],
+        initial: "",
+        last: "Assistant:",
+        bos: "",
+        eos: "",
+        roles: &[("system", "", "\n\n"), ("user", "User: ", "\n\n"), ("assistant", "Assistant: ", "\n\n")],
+    },
+    Family {
+        names: &["chatml", "openhermes", "hermes-2", "dolphin", "qwen"],
+        kinds: &[],
+        initial: "",
+        last: "<|im_start|>assistant\n",
+        bos: "",
+        eos: "",
+        roles: &[
+            ("system", "<|im_start|>system\n", "<|im_end|>\n"),
+            ("user", "<|im_start|>user\n", "<|im_end|>\n"),
+            ("assistant", "<|im_start|>assistant\n", "<|im_end|>\n"),
+        ],
+    },
+];
+
+impl Family {
+    fn has(&self, model: &str) -> bool {
+        self.names.iter().any(|name| model.contains(name))
+            && (self.kinds.is_empty() || self.kinds.iter().any(|kind| model.contains(kind)))
+    }
+
+    fn template(&self) -> PromptTemplate {
+        let roles = self.roles.iter();
+        PromptTemplate {
+            initial: self.initial.into(),
+            last: self.last.into(),
+            bos: self.bos.into(),
+            eos: self.eos.into(),
+            roles: roles
+                .map(|(role, before, after)| {
+                    ((*role).to_owned(), ((*before).to_owned(), (*after).to_owned()))
+                })
+                .collect(),
+        }
+    }
+}
+
+fn role_of(message: &Value) -> &str {
+    match message.get("role").and_then(Value::as_str) {
+        // Models that take a prompt know the older name only.
+        Some("developer") => "system",
+        Some(role) => role,
+        None => "",
+    }
+}
+
+/// The text of a message; parts other than text are refused, since the model could not see them.
+fn text_of(message: &Value, at: usize) -> Result<String, Error> {
+    let path = Path::top("messages");
+    let path = path.item(at);
+    let path = path.member("content");
+    match message.get("content") {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Array(parts)) => {
+            let mut text = String::new();
+            for (at, part) in parts.iter().enumerate() {
+                match part.get("text").and_then(Value::as_str).or(part.as_str()) {
+                    Some(piece) => text.push_str(piece),
+                    None => return Err(path.item(at).wrong("a text part: this model completes text")),
+                }
+            }
+            Ok(text)
+        }
+        Some(_) => Err(path.wrong("a string or a list of text parts")),
+    }
+}
