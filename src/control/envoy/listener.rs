@@ -112,7 +112,7 @@ fn routes(gateway: &Gateway) -> Value {
                 "x-envoy-external-address", "x-envoy-internal", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
                 "forwarded", "x-real-ip",
             ],
-            "request_body_buffer_limit": gateway.config.general.max_request_bytes.unwrap_or(REQUEST_BUFFER_BYTES),
+            "request_body_buffer_limit": request_buffer_bytes(gateway),
             "routes": [statistics("/metrics"), statistics("/metrics/"), {
                 "match": {"prefix": "/"},
                 "route": {
@@ -124,6 +124,11 @@ fn routes(gateway: &Gateway) -> Value {
             }],
         }],
     })
+}
+
+/// What a request may hold, for the filter that reads it and for replaying it on a retry.
+fn request_buffer_bytes(gateway: &Gateway) -> u64 {
+    gateway.config.general.max_request_bytes.unwrap_or(REQUEST_BUFFER_BYTES)
 }
 
 /// The cluster is the one that filter state names, read again before every attempt. Only clusters listed here can be named.
