@@ -46,6 +46,8 @@ fn load(
                 Some(name) => variable(name),
                 None => unseal(base).or_else(|| Some(base.to_owned())),
             });
+            let verify = model.get("litellm_params").and_then(|params| params.get("ssl_verify")?.as_bool());
+            let base = base.map(|base| if verify == Some(false) { format!("!{base}") } else { base });
             let name = model.get("model_name").and_then(|name| name.as_str()).unwrap_or_default();
             (name.to_owned(), base.unwrap_or_else(|| "https://api.openai.com".to_owned()))
         })

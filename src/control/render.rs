@@ -25,6 +25,9 @@ const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Port of the listener, and of Envoy's admin interface.
 const PORTS: (u16, u16) = (4000, 9901);
 
+/// The variable in place of a literal `general_settings.master_key`.
+const MASTER_KEY: &str = "TOLLGATE_MASTER_KEY";
+
 /// Variables that LiteLLM reads without being told to.
 const IMPLIED: [&str; 1] = ["LITELLM_MASTER_KEY"];
 
@@ -52,7 +55,7 @@ pub fn render(config: PathBuf, module: &str) -> Result<String, Failure> {
         Gateway { config: &checked.config, document: &text, setup: &setup, access_log: &AccessLog::Stdout };
     let body = serde_yaml::to_string(&bootstrap::fixed(&gateway))
         .map_err(|error| Failure::running(format!("the configuration cannot be written: {error}")))?;
-    Ok(format!("{}\n{body}", head(&shown, module, &wanted)))
+    Ok(format!("{}\n{}", head(&shown, module, &wanted), body.trim_end()))
 }
 
 /// A variable to set, in place of a literal.
@@ -156,6 +159,10 @@ fn head(config: &str, module: &str, wanted: &BTreeMap<String, Wanted>) -> String
         lines.push(String::new());
         let width = wanted.keys().map(String::len).max().unwrap_or_default();
         lines.extend(wanted.iter().map(|(name, wanted)| format!("    {name:width$}  {}", wanted.place)));
+        if wanted.contains_key(MASTER_KEY) {
+            lines.push(String::new());
+            lines.push(format!("Without {MASTER_KEY} everybody who reaches the port may call."));
+        }
     }
     lines.iter().map(|line| format!("# {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
@@ -178,6 +185,17 @@ mod tests {
             let path: Vec<String> = path.iter().map(|part| (*part).to_owned()).collect();
             assert_eq!(variable_for(&path), expected);
         }
+    }
+
+    #[test]
+    fn the_example_in_the_repository_is_current() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("envoy");
+        let text = render(folder.join("config.yaml"), "/etc/envoy/tollgate.wasm").unwrap() + "\n";
+        if env::var_os("UPDATE").is_some() {
+            fs::write(folder.join("envoy.yaml"), &text).unwrap();
+        }
+        let there = fs::read_to_string(folder.join("envoy.yaml")).unwrap_or_default();
+        assert!(there == text, "envoy/envoy.yaml is not what `make example` writes");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     env,
     fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -126,14 +126,18 @@ fn default_base() -> PathBuf {
     }
 }
 
-/// Makes a folder that only its owner can read, and says its absolute path.
+/// Makes a folder that only its owner can read, and says its absolute path. One that is there already must be writable, and
+/// ours: in a shared temporary directory somebody else may have made it first, to read along.
 fn make(folder: &Path) -> io::Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let folder = folder.canonicalize()?;
-    // A folder that is there already may be read-only.
     let probe = folder.join(".writable");
     fs::write(&probe, b"")?;
+    let ours = fs::metadata(&probe)?.uid() == fs::metadata(&folder)?.uid();
     fs::remove_file(&probe)?;
+    if !ours && folder.starts_with(env::temp_dir()) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+    }
     Ok(folder)
 }
 

@@ -232,12 +232,14 @@ impl Instance<'_> {
         let gone = self.gone(&new.clusters);
         let mut clusters = new.clusters.clone();
         clusters.extend(gone.iter().cloned());
+        let refused = self.refused("cluster_manager.cds");
         let version = self.write_clusters(&clusters)?;
-        self.await_taken("cluster_manager.cds", &version)?;
+        self.await_taken("cluster_manager.cds", &version, refused)?;
         self.await_warm();
         if new.listener != self.served.listener {
+            let refused = self.refused("listener_manager.lds");
             let version = self.write_listener(&new.listener)?;
-            self.await_taken("listener_manager.lds", &version)?;
+            self.await_taken("listener_manager.lds", &version, refused)?;
         }
         self.retired = (!gone.is_empty()).then(|| (new.clusters.clone(), Instant::now() + RETIRE_AFTER));
         Ok(())
@@ -261,16 +263,19 @@ impl Instance<'_> {
         }
     }
 
-    /// Waits until Envoy says that it uses `version`.
-    fn await_taken(&self, subscription: &str, version: &str) -> Result<(), Failure> {
-        let rejected = || self.admin.count(&format!("{subscription}.update_rejected")).unwrap_or_default();
-        let before = rejected();
+    /// How many files of a kind Envoy has refused so far.
+    fn refused(&self, subscription: &str) -> u64 {
+        self.admin.count(&format!("{subscription}.update_rejected")).unwrap_or_default()
+    }
+
+    /// Waits until Envoy says that it uses `version`. `refused` is how many it had refused before the file was written.
+    fn await_taken(&self, subscription: &str, version: &str, refused: u64) -> Result<(), Failure> {
         let deadline = Instant::now() + APPLY_LIMIT;
         loop {
             if self.admin.statistic(&format!("{subscription}.version_text")).as_deref() == Some(version) {
                 return Ok(());
             }
-            if rejected() > before {
+            if self.refused(subscription) > refused {
                 return Err(Failure::running("Envoy refused the configuration made from it (reason above)"));
             }
             if Instant::now() > deadline {
@@ -307,6 +312,7 @@ impl Instance<'_> {
             .args(["--log-level", level])
             .args(["--drain-strategy", "immediate"])
             .args(["--drain-time-s", &OLD_LISTENER_SECONDS.to_string()])
+            .args(["--file-flush-interval-msec", "1000"])
             .arg("--disable-hot-restart")
             .env(seal::KEY_VARIABLE, seal::key_text(&self.key))
             .stdin(Stdio::null());

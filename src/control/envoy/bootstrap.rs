@@ -64,9 +64,8 @@ pub const CLUSTER_TYPE: &str = "type.googleapis.com/envoy.config.cluster.v3.Clus
 pub const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 
 fn common(setup: &Setup) -> Map<String, Value> {
-    let tags = LABELS.map(|label| {
-        json!({"tag_name": label, "regex": format!(r"^wasmcustom\.[^;]+(?:;[^;]*)*?(;{label}=([^;]*))")})
-    });
+    let tags = LABELS
+        .map(|label| json!({"tag_name": label, "regex": format!(r"^wasmcustom\..*?(;{label}=([^;]*))")}));
     let bootstrap = json!({
         "admin": {"address": cluster::admin_address(&setup.admin)},
         "stats_config": {"stats_tags": tags},

@@ -37,7 +37,7 @@ fn plugin(setup: &Setup, role: &str) -> Value {
                 "vm_config": vm(setup),
                 // A trap costs the requests in flight on its worker and nothing after them.
                 "failure_policy": "FAIL_RELOAD",
-                "reload_config": {"backoff": {"base_interval": "0.1s", "max_interval": "1s"}},
+                "reload_config": {"backoff": {"base_interval": "0.02s", "max_interval": "0.5s"}},
                 // Headers can be held until the body has been read.
                 "allow_on_headers_stop_iteration": true,
             }

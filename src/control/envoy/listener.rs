@@ -107,7 +107,12 @@ fn routes(gateway: &Gateway) -> Value {
         "virtual_hosts": [{
             "name": "tollgate",
             "domains": ["*"],
-            "request_body_buffer_limit": gateway.config.general.max_request_bytes.unwrap_or(REQUEST_BUFFER_BYTES),
+            // Who the client is, and how it came here, is not a provider's business.
+            "request_headers_to_remove": [
+                "x-envoy-external-address", "x-envoy-internal", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
+                "forwarded", "x-real-ip",
+            ],
+            "request_body_buffer_limit": request_buffer_bytes(gateway),
             "routes": [statistics("/metrics"), statistics("/metrics/"), {
                 "match": {"prefix": "/"},
                 "route": {
@@ -119,6 +124,11 @@ fn routes(gateway: &Gateway) -> Value {
             }],
         }],
     })
+}
+
+/// What a request may hold, for the filter that reads it and for replaying it on a retry.
+fn request_buffer_bytes(gateway: &Gateway) -> u64 {
+    gateway.config.general.max_request_bytes.unwrap_or(REQUEST_BUFFER_BYTES)
 }
 
 /// The cluster is the one that filter state names, read again before every attempt. Only clusters listed here can be named.
@@ -214,33 +224,60 @@ fn access_log(log: &AccessLog) -> Option<Value> {
 /// Replies to requests that never got to the filter, in OpenAI's shape. What the filter answers itself, and what it sees
 /// on its way out, it words better: only the cases named here are touched.
 fn local_replies() -> Value {
-    let reply = |filter: Value, status: Option<u16>, message: &str, kind: &str| {
-        let mut mapper = json!({
-            "filter": filter,
-            "body_format_override": {
-                "content_type": "application/json",
-                "text_format_source": {"inline_string": format!(
-                    r#"{{"error":{{"message":"{message}","type":"{kind}","param":"None","code":"%RESPONSE_CODE%"}}}}"#
-                )},
-            },
-        });
-        if let (Some(mapper), Some(status)) = (mapper.as_object_mut(), status) {
-            mapper.insert("status_code".to_owned(), json!(status));
-        }
-        mapper
-    };
-    let status = |code: u16| {
-        json!({"status_code_filter": {"comparison": {
-            "op": "EQ",
-            "value": {"default_value": code, "runtime_key": format!("tollgate.reply_{code}")},
-        }}})
-    };
-    let protocol_error = json!({"response_flag_filter": {"flags": ["DPE"]}});
     let too_large = format!(
         "Request headers are too large: expected at most {HEADER_KIB} KiB and 200 headers. Move long values into the body."
     );
     json!({"mappers": [
-        reply(status(431), None, &too_large, "invalid_request_error"),
-        reply(protocol_error, None, "The request is not valid HTTP (%RESPONSE_CODE_DETAILS%).", "invalid_request_error"),
+        local_reply(
+            json!({"status_code_filter": {"comparison": {
+                "op": "EQ",
+                "value": {"default_value": 431, "runtime_key": "tollgate.headers_too_large"},
+            }}}),
+            &too_large,
+            "invalid_request_error",
+        ),
+        local_reply(
+            because("response.code_details == 'route_not_found'"),
+            "There is no such route.",
+            "invalid_request_error",
+        ),
+        local_reply(
+            because("response.code_details == 'wasm_fail_stream'"),
+            "The gateway failed on a request of this worker and is starting again. Retry the request.",
+            "internal_server_error",
+        ),
+        local_reply(
+            because(
+                "response.code_details.startsWith('http1.') || response.code_details.startsWith('http2.') || \
+                 response.code_details in ['missing_host_header', 'low_version', 'absolute_path_rejected', \
+                 'path_normalization_failed', 'request_header_timeout', 'filter_chain_not_found']",
+            ),
+            "The request is not valid HTTP (%RESPONSE_CODE_DETAILS%).",
+            "invalid_request_error",
+        ),
     ]})
+}
+
+fn local_reply(filter: Value, message: &str, kind: &str) -> Value {
+    let body = format!(
+        r#"{{"error":{{"message":"{message}","type":"{kind}","param":"None","code":"%RESPONSE_CODE%"}}}}"#
+    );
+    json!({
+        "filter": filter,
+        "body_format_override": {
+            "content_type": "application/json",
+            "text_format_source": {"inline_string": body},
+        },
+    })
+}
+
+/// Picks replies by what Envoy says about why it made them.
+fn because(expression: &str) -> Value {
+    json!({"extension_filter": {
+        "name": "envoy.access_loggers.extension_filters.cel",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            "expression": expression,
+        }
+    }})
 }

@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf, process::Command};
 use serde_json::Value;
 
 use super::*;
-use crate::control::sample;
+use crate::control::checked;
 
 fn setup() -> Setup {
     Setup {
@@ -20,12 +20,14 @@ fn setup() -> Setup {
 }
 
 fn sample_config() -> Config {
-    sample::config(&[
-        ("gpt-4o", "https://api.example.com/v1"),
-        ("gpt-4o", "!https://10.0.0.7:8443/v1"),
-        ("local", "http://vllm.internal:8000"),
-        ("local6", "http://[::1]:8000"),
-    ])
+    let document = "
+model_list:
+- {model_name: gpt-4o, litellm_params: {model: openai/gpt-4o, api_base: 'https://api.example.com/v1', api_key: k}}
+- {model_name: gpt-4o, litellm_params: {model: openai/gpt-4o, api_base: 'https://10.0.0.7:8443/v1', api_key: k, ssl_verify: false}}
+- {model_name: local, litellm_params: {model: openai/llama, api_base: 'http://vllm.internal:8000', api_key: k}}
+- {model_name: local6, litellm_params: {model: openai/llama, api_base: 'http://[::1]:8000', api_key: k}}
+";
+    checked::check_with(document, None, &|_| None).unwrap().config
 }
 
 const DOCUMENT: &str = "model_list:\n- model_name: gpt-4o\n";
@@ -59,7 +61,8 @@ fn both_roles_share_one_vm_config() {
     let mut found = Vec::new();
     collect(&bootstrap::fixed(&gateway), "vm_config", &mut found);
     assert_eq!(found.len(), 5, "the policy role and one provider role a deployment");
-    assert!(found.windows(2).all(|pair| pair[0].to_string() == pair[1].to_string()));
+    let texts: Vec<String> = found.iter().map(Value::to_string).collect();
+    assert!(texts.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
 #[test]
@@ -97,9 +100,11 @@ fn envoy_accepts_what_is_written() {
         admin: Admin::Socket(folder.join("admin.sock")),
         ..setup()
     };
+    let mut nothing = sample_config();
+    nothing.deployments.clear();
     for (name, config, log) in [
         ("sample", sample_config(), AccessLog::Stdout),
-        ("nothing callable", sample::config(&[]), AccessLog::File("/dev/null".to_owned())),
+        ("nothing callable", nothing, AccessLog::File("/dev/null".to_owned())),
     ] {
         let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &log };
         let file = folder.join("envoy.json");

