@@ -278,7 +278,7 @@ class Mock:
     def __init__(self, name: str | None = None, key: str | None = None) -> None:
         self.name = name or self.wire
         self.key = key or self.default_key
-        self.text = f"Hello from {self.name} \u2013 gr\u00fc\u00dfe \U0001f44b"
+        self.text = self.own_text
         """What the model says."""
         self.default = ok()
         self._script: deque[Behaviour] = deque()
@@ -292,6 +292,11 @@ class Mock:
     # -- what a test says and asks
 
     @property
+    def own_text(self) -> str:
+        """What the model says when a test wants nothing else. Characters of 1 to 4 bytes."""
+        return f"Hello from {self.name} \u2013 gr\u00fc\u00dfe \U0001f44b"
+
+    @property
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -302,11 +307,12 @@ class Mock:
         return self
 
     def clear(self) -> "Mock":
-        """Forgets requests, script and default behaviour."""
+        """Forgets requests, script, text and default behaviour."""
         with self._changed:
             self._script.clear()
             self._requests = []
             self.default = ok()
+            self.text = self.own_text
         return self
 
     @property

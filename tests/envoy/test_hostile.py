@@ -1,0 +1,233 @@
+"""Requests that no honest client sends, and some that honest clients send oddly: a clear answer, and the next request is served."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from gateway import chunks_of, deployment, text_of
+
+HELLO = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture(autouse=True)
+def still_serving(gateway):
+    yield
+    for model in ("openai", "azure", "anthropic"):
+        assert gateway.chat(model).status_code == 200
+
+
+BROKEN = {
+    "empty": b"",
+    "one byte": b"{",
+    "cut off": b'{"model": "openai", "messages": [',
+    "two values": b'{"model": "openai"} {"a": 1}',
+    "not utf-8": b'{"model": "openai", "messages": [{"role": "user", "content": "\xff\xfe"}]}',
+    "bad escape": b'{"model": "open\\xai"}',
+    "lone surrogate": b'{"model": "\\ud800", "messages": []}',
+    "array": b"[]",
+    "number": b"1",
+    "text": b'"openai"',
+    "null": b"null",
+    "deep arrays": b"[" * 200_000,
+    "deep objects": b'{"a":' * 200_000,
+    "deep inside": b'{"model": "openai", "messages": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "model is a number": b'{"model": 1, "messages": []}',
+    "model is an object": b'{"model": {}, "messages": []}',
+    "model is null": b'{"model": null, "messages": []}',
+    "model twice": b'{"model": "no-such-model", "messages": [], "model": "no-such-model"}',
+    "no model": b'{"messages": []}',
+    "messages is a number": b'{"model": "anthropic", "messages": 1}',
+    "messages of numbers": b'{"model": "anthropic", "messages": [1, 2]}',
+    "content is a number": b'{"model": "anthropic", "messages": [{"role": "user", "content": 1}]}',
+    "stream is text": b'{"model": "no-such-model", "messages": [], "stream": "yes"}',
+    "huge model name": b'{"model": "' + b"m" * 300_000 + b'", "messages": []}',
+    "control characters": b'{"model": "a\\r\\nx-injected: 1", "messages": []}',
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings", "/v1/completions"])
+def test_broken_bodies_are_4xx(gateway, path, body):
+    answer = gateway.client.post(path, content=body, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500, answer.text[:300]
+    assert answer.headers["content-type"].startswith("application/json")
+    shape = answer.json()
+    assert shape["error"]["message"]
+    if path == "/v1/messages":
+        assert shape["type"] == "error"
+    else:
+        assert shape["error"]["code"] == str(answer.status_code)
+    assert "x-injected" not in answer.headers
+
+
+ODD_HEADERS = {
+    "not utf-8": [b"x-odd: \xff\xfe\x80"],
+    "key not utf-8": [b"authorization: Bearer \xff\xfe"],
+    "call id not utf-8": [b"x-litellm-call-id: \xff"],
+    "timeout not utf-8": [b"x-litellm-timeout: \xff"],
+    "timeout not a number": [b"x-litellm-timeout: soon"],
+    "timeout negative": [b"x-litellm-timeout: -1"],
+    "timeout infinite": [b"x-litellm-timeout: 1e400"],
+    "retries not a number": [b"x-litellm-num-retries: many"],
+    "retries huge": [b"x-litellm-num-retries: 99999999999999999999"],
+    "repeated key": [b"authorization: Bearer a", b"authorization: Bearer b"],
+    "repeated content-type": [b"content-type: application/json", b"content-type: text/plain"],
+    "empty values": [b"x-empty:", b"authorization:"],
+    "long value": [b"x-long: " + b"a" * 60_000],
+    "many": [b"x-many-%d: 1" % index for index in range(90)],
+    "wrong content type": [b"content-type: text/plain"],
+    "content type not utf-8": [b"content-type: \xff"],
+    "accept-encoding": [b"accept-encoding: gzip, br, zstd"],
+    "te": [b"te: trailers"],
+    "upgrade": [b"connection: upgrade", b"upgrade: websocket"],
+}
+
+
+@pytest.mark.parametrize("headers", ODD_HEADERS.values(), ids=ODD_HEADERS)
+def test_odd_headers_do_no_harm(gateway, raw, chat_bytes, headers):
+    status, _, body = raw(gateway).post(chat_bytes(), *headers).answer()
+    assert status == 200 or 400 <= status < 500, body
+    if status != 200:
+        assert json.loads(body)["error"]["message"]
+
+
+HEADERS_OF_NOBODY = {
+    "two lengths": [b"content-length: 5", b"content-length: 6"],
+    "length and chunks": [b"content-length: 5", b"transfer-encoding: chunked"],
+    "negative length": [b"content-length: -1"],
+    "too many": [b"x-%d: 1" % index for index in range(400)],
+    "too large": [b"x-large: " + b"a" * 500_000],
+}
+
+
+@pytest.mark.parametrize("headers", HEADERS_OF_NOBODY.values(), ids=HEADERS_OF_NOBODY)
+def test_broken_http_is_refused(gateway, raw, headers):
+    connection = raw(gateway)
+    try:
+        status, _, _ = connection.post(b"", *headers, length=False).answer()
+    except OSError:
+        return
+    assert 400 <= status < 500
+
+
+@pytest.mark.parametrize("path", [b"/%ff%fe", b"/v1/%00", b"//v1//chat/completions", b"/v1/../admin", b"/" + b"a" * 20_000, b"/engines//chat/completions", b"/engines/%2e%2e/chat/completions"])  # fmt: skip
+def test_odd_paths_are_4xx(gateway, raw, path):
+    status, _, _ = raw(gateway).post(b"{}", path=path).answer()
+    assert 400 <= status < 500
+
+
+def test_chunked_upload(gateway, providers, raw, chat_bytes):
+    body = chat_bytes()
+    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    connection = raw(gateway).post(b"", b"transfer-encoding: chunked", length=False).send(pieces)
+    assert connection.answer()[0] == 200
+    assert providers.openai.last.json["messages"] == HELLO
+
+
+def test_chunked_upload_with_trailers(gateway, raw, chat_bytes):
+    body = chat_bytes("anthropic")
+    pieces = b"%x\r\n%s\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(body), body)
+    connection = raw(gateway).post(b"", b"transfer-encoding: chunked", b"te: trailers", length=False).send(pieces)
+    assert connection.answer()[0] == 200
+
+
+def test_expect_continue(gateway, providers, raw, chat_bytes):
+    body = chat_bytes()
+    connection = raw(gateway).post(b"", b"expect: 100-continue", b"content-length: %d" % len(body), length=False)
+    status, _, _ = _after_interim(connection, body)
+    assert status == 200 and providers.openai.last.json["messages"] == HELLO
+
+
+def _after_interim(connection, body: bytes):
+    """Sends the body once the server asked for it, and reads the answer."""
+    interim = b""
+    while not interim.endswith(b"\r\n\r\n"):
+        interim += connection.socket.recv(1)
+    assert interim.startswith(b"HTTP/1.1 100 ")
+    return connection.send(body).answer()
+
+
+def test_expect_continue_still_retries(start, mocks, raw, chat_bytes):
+    from mock_provider import OpenAiMock
+
+    mock = mocks(OpenAiMock)
+    mock.script(mock.error("server"))
+    models = [deployment("openai", mock.params(), id="1"), deployment("openai", mock.params(), id="2")]
+    gateway = start({"model_list": models, "router_settings": {"num_retries": 1, "disable_cooldowns": True}})
+    body = chat_bytes()
+    connection = raw(gateway).post(b"", b"expect: 100-continue", b"content-length: %d" % len(body), length=False)
+    status, headers, _ = _after_interim(connection, body)
+    assert status == 200 and headers["x-litellm-attempted-retries"] == "1"
+    assert len(mock.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streamed"])
+@pytest.mark.parametrize("wire", ["openai", "azure", "anthropic"])
+def test_http2_prior_knowledge(gateway, providers, wire, stream):
+    body = {"model": wire, "messages": HELLO, "stream": stream}
+    with httpx.Client(http1=False, http2=True, base_url=gateway.url, timeout=30, trust_env=False) as client:
+        for _ in range(3):
+            answer = client.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200 and answer.http_version == "HTTP/2"
+            text = text_of(chunks_of(answer.content)) if stream else answer.json()["choices"][0]["message"]["content"]
+            assert text == providers[wire].text
+
+
+def test_pipelined_requests(gateway, raw, chat_bytes):
+    connection = raw(gateway)
+    for _ in range(3):
+        connection.post(chat_bytes())
+    assert [connection.answer()[0] for _ in range(3)] == [200, 200, 200]
+
+
+def test_http_1_0(gateway, raw, chat_bytes):
+    body = chat_bytes()
+    head = b"POST /v1/chat/completions HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    assert raw(gateway).send(head + body).answer()[0] == 200
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.timeout(120)
+def test_a_20_mb_body(gateway, providers, wire):
+    content = "0123456789abcdef" * (20 * 1024 * 64) + "end"
+    answer = gateway.chat(wire, content)
+    assert answer.status_code == 200, answer.text[:300]
+    got = providers[wire].last.json["messages"][0]["content"]
+    assert (got if isinstance(got, str) else got[0]["text"]) == content
+
+
+@pytest.fixture(scope="module")
+def narrow(session_providers, tmp_path_factory):
+    """A gateway that takes bodies of 1 MB at most."""
+    from gateway import Gateway
+
+    config = {
+        "model_list": [deployment("openai", session_providers.openai.params())],
+        "general_settings": {"max_request_size_mb": 1},
+    }
+    gateway = Gateway(tmp_path_factory.mktemp("narrow"), config)
+    yield gateway
+    gateway.stop()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_bodies_over_the_limit(narrow, providers, path, chunked):
+    body = json.dumps({"model": "openai", "max_tokens": 5, "messages": [{"role": "user", "content": "x" * (2 << 20)}]}).encode()
+    content = (body[start : start + 65536] for start in range(0, len(body), 65536)) if chunked else body
+    answer = narrow.client.post(path, content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+    shape = answer.json()
+    assert shape["error"]["message"]
+    assert shape.get("type") == "error" if path == "/v1/messages" else shape["error"]["code"] == "413"
+    assert not providers.openai.requests
+    assert narrow.chat("openai", "x" * 500_000).status_code == 200
+
+
+def test_a_client_that_never_finishes_its_body(gateway, providers, raw):
+    connection = raw(gateway).post(b"", b"content-length: 100", length=False).send(b'{"model": "open')
+    connection.close()
+    assert not providers.openai.requests
