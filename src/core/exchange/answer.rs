@@ -245,20 +245,23 @@ impl Exchange {
 
     /// An answer that looked fine and is not.
     fn fail_with(&mut self, error: Error, env: &mut Env) -> Step {
-        let failure = Failure {
-            class: error.class.unwrap_or(Class::Api),
-            status: error.status,
-            message: error.message,
-            retry_after_ms: None,
+        let class = error.class.unwrap_or(Class::Api);
+        // Translations say whose fault it is themselves; what comes from a stream's own error event does not.
+        let worded = if error.message.starts_with("litellm.") {
+            error
+        } else {
+            Failure { class, status: 0, message: error.message, retry_after_ms: None }.to_error(self.title())
         };
-        self.conclude(failure, &Headers::default(), env)
+        self.note_error(worded);
+        self.conclude(Failure::without_answer(class, ""), &Headers::default(), env)
     }
 
     /// Notes a failure, and lets Envoy retry or the client see the first error.
     fn conclude(&mut self, failure: Failure, headers: &Headers, env: &mut Env) -> Step {
         self.answer = Answer::Over;
-        let title = self.title();
-        self.note_error(failure.to_error(title));
+        if !failure.message.is_empty() || self.first_error.is_none() {
+            self.note_error(failure.to_error(self.title()));
+        }
         self.cool_down(failure.clone(), env);
         let next = self.advance(failure.class, env);
         let error = self.final_error();

@@ -209,7 +209,10 @@ impl Exchange {
             Wire::Chat => {
                 let bytes = to_bytes(&chat);
                 let mut chat = parse(&bytes)?;
-                params::prepare(&mut chat, &prepare(Api::Chat, Wire::Chat))?;
+                params::prepare(&mut chat, &params::Prepare { drop_params: facts.drop_params, ..prepare(Api::Chat, Wire::Chat) })?;
+                for (name, value) in &facts.extra_body {
+                    chat.set(name.clone(), value.to_string());
+                }
                 chat.to_bytes()
             }
             Wire::Messages => {
@@ -307,9 +310,9 @@ fn with_extra_body(mut body: Map<String, Value>, extra: &Map<String, Value>) -> 
 fn merge(client: Memo, wire: Memo) -> Memo {
     Memo {
         json_tool: client.json_tool || wire.json_tool,
-        prefix: wire.prefix.or(client.prefix),
+        prefix: wire.prefix.clone().or(client.prefix),
         include_usage: client.include_usage || wire.include_usage,
-        echoes_prompt: client.echoes_prompt || wire.echoes_prompt,
+        ..wire
     }
 }
 
