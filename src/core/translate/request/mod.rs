@@ -1,1 +1,3 @@
 //! Requests: a client API's body as a wire format's.
+
+pub mod params;
