@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -122,16 +123,38 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'a>, A::Error> {
-                let mut object = Object { members: Vec::with_capacity(8) };
+                let mut members = Vec::with_capacity(8);
                 while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
-                    object.set(key, value.get());
+                    members.push((key, Cow::Borrowed(value.get())));
                 }
-                Ok(object)
+                Ok(Object { members: last_of_each(members) })
             }
         }
 
         deserializer.deserialize_map(Members(std::marker::PhantomData))
     }
+}
+
+/// The members with each name once, in its first place and with its last value. Linear time: a hostile body may have a
+/// million members.
+fn last_of_each<'a>(members: Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+    const FEW: usize = 24;
+    let repeats = |at: usize, name: &str| members.iter().take(at).any(|(earlier, _)| earlier == name);
+    if members.len() <= FEW && !members.iter().enumerate().any(|(at, (name, _))| repeats(at, name)) {
+        return members;
+    }
+    let mut places: HashMap<Cow<'a, str>, usize> = HashMap::with_capacity(members.len());
+    let mut kept: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(members.len());
+    for (name, value) in members {
+        match places.get(&name).and_then(|&at| kept.get_mut(at)) {
+            Some((_, earlier)) => *earlier = value,
+            None => {
+                places.insert(name.clone(), kept.len());
+                kept.push((name, value));
+            }
+        }
+    }
+    kept
 }
 
 /// A member's name, borrowed unless it has escapes. (`Cow<str>` itself always deserialises as owned.)
@@ -177,6 +200,13 @@ mod tests {
     fn the_last_of_two_equal_names_counts_alone() {
         let object = Object::parse(br#"{"model":"cheap","a":1,"model":"dear"}"#).unwrap();
         assert_eq!(object.to_bytes(), br#"{"model":"dear","a":1}"#);
+    }
+
+    #[test]
+    fn many_members_cost_linear_time() {
+        let body: String = (0..100_000).map(|at| format!(r#","m{}":{at}"#, at % 60_000)).collect();
+        let object = Object::parse(format!("{{{}}}", &body[1..]).as_bytes()).map(|o| (o.iter().count(), o.raw("m5").map(str::to_owned)));
+        assert_eq!(object, Ok((60_000, Some("60005".to_owned()))));
     }
 
     #[test]

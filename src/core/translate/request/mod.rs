@@ -7,6 +7,7 @@ pub mod chat_to_generate;
 pub mod chat_to_messages;
 pub mod completions_to_chat;
 pub mod messages_to_chat;
+pub mod params;
 mod path;
 mod shared;
 pub mod template;

@@ -1,0 +1,398 @@
+//! Bodies before and after.
+
+use serde_json::json;
+
+use super::*;
+use crate::core::{
+    config::{Endpoint, Secret},
+    provider::{Brand, Family, Quirks},
+};
+
+const OPENAI: Brand = Brand {
+    name: "openai",
+    title: "OpenAI",
+    family: Family::OpenAi,
+    base: None,
+    base_env: &[],
+    key_env: &[],
+    default_key: None,
+    hosts: &[],
+    text_completions: true,
+    unsupported: &[],
+    quirks: PLAIN,
+};
+const PLAIN: Quirks = Quirks {
+    max_tokens: false,
+    flatten_content: false,
+    tool_choice_any: false,
+    random_seed: false,
+    no_stream_options: false,
+};
+const QUIRKY: Quirks = Quirks {
+    max_tokens: true,
+    flatten_content: true,
+    tool_choice_any: true,
+    random_seed: true,
+    no_stream_options: true,
+};
+
+static AT_OPENAI: Brand = OPENAI;
+static AT_GROQ: Brand =
+    Brand { name: "groq", title: "Groq", unsupported: &["logit_bias", "logprobs", "user", "n"], ..OPENAI };
+static AT_MISTRAL: Brand = Brand { name: "mistral", title: "Mistral", quirks: QUIRKY, ..OPENAI };
+static AT_AZURE: Brand = Brand { name: "azure", title: "Azure", family: Family::Azure, ..OPENAI };
+static AT_ANTHROPIC: Brand =
+    Brand { name: "anthropic", title: "Anthropic", family: Family::Anthropic, ..OPENAI };
+
+fn deployment(brand: &'static Brand) -> Deployment {
+    Deployment {
+        id: "id".into(),
+        group: "group".into(),
+        cluster: "cluster".into(),
+        brand,
+        only_inferred: false,
+        model: "m".into(),
+        litellm_model: "m".into(),
+        endpoint: Endpoint {
+            tls: true,
+            host: "host".into(),
+            port: 443,
+            path: String::new(),
+            query: None,
+            verify: true,
+        },
+        api_key: Some(Secret::new("key")),
+        azure_ad_token: None,
+        api_version: None,
+        organization: None,
+        headers: Vec::new(),
+        defaults: Map::new(),
+        extra_body: Map::new(),
+        drop_params: None,
+        additional_drop_params: Vec::new(),
+        allowed_openai_params: Vec::new(),
+        timeout_ms: None,
+        stream_timeout_ms: None,
+        num_retries: None,
+        weight: None,
+        rpm: None,
+        tpm: None,
+        cooldown_ms: None,
+        mock_response: None,
+        mock_timeout: false,
+        template: None,
+        merge_reasoning: false,
+        model_info: Map::new(),
+        prices: Vec::new(),
+        base_model: None,
+    }
+}
+
+fn map(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn chat<'a>(deployment: &'a Deployment, model: &'a str) -> Prepare<'a> {
+    Prepare { deployment, model, api: Api::Chat, wire: Wire::Chat, streaming: false, drop_params: false }
+}
+
+fn run(body: &str, p: &Prepare<'_>) -> Result<(String, Facts), Error> {
+    let mut object = Object::parse(body.as_bytes()).unwrap();
+    let facts = prepare(&mut object, p)?;
+    Ok((String::from_utf8(object.to_bytes()).unwrap(), facts))
+}
+
+#[test]
+fn a_body_that_needs_no_change_keeps_every_byte() {
+    let openai = deployment(&AT_OPENAI);
+    let body = r#"{"model":"m","messages":[ {"role":"user", "content":[{"type":"text","text":"\u00e9 😀"}]} ],"temperature":0.70,"top_p":1E-0,"seed":12345678901234567890123,"new_param":{ "x" : 1e400 },"user":"u","tools":[{"strict":true}]}"#;
+    assert_eq!(run(body, &chat(&openai, "m")).unwrap().0, body);
+    let renamed = body.replace("\"model\":\"m\"", "\"model\":\"gpt-4o\"");
+    assert_eq!(run(body, &chat(&openai, "gpt-4o")).unwrap().0, renamed);
+    let messages = r#"{"model":"m","max_tokens":5,"metadata":{"user_id":"u"},"messages":[{"role":"user","content":"x"}],"stream":true}"#;
+    let anthropic = deployment(&AT_ANTHROPIC);
+    let p = Prepare { api: Api::Messages, wire: Wire::Messages, streaming: true, ..chat(&anthropic, "m") };
+    assert_eq!(run(messages, &p).unwrap().0, messages);
+}
+
+#[test]
+fn what_is_said_to_the_gateway_never_leaves_it() {
+    let openai = deployment(&AT_OPENAI);
+    let members: Vec<String> = OURS.iter().map(|name| format!("\"{name}\":null")).collect();
+    let body = format!(
+        r#"{{"model":"m",{},"metadata":{{"a":1}},"mock_testing_fallbacks":true,"input_cost_per_token":1,"messages":[]}}"#,
+        members.join(",")
+    );
+    let expected = r#"{"model":"m","messages":[]}"#;
+    assert_eq!(run(&body, &chat(&openai, "m")).unwrap().0, expected);
+    for (api, wire) in [(Api::Completions, Wire::Completions), (Api::Embeddings, Wire::Embeddings)] {
+        assert_eq!(run(&body, &Prepare { api, wire, ..chat(&openai, "m") }).unwrap().0, expected);
+    }
+    let p = Prepare { api: Api::Messages, wire: Wire::Messages, ..chat(&openai, "m") };
+    assert_eq!(run(&body, &p).unwrap().0, r#"{"model":"m","metadata":{"a":1},"messages":[]}"#);
+}
+
+#[test]
+fn defaults_fill_in_and_the_client_wins() {
+    let mut openai = deployment(&AT_OPENAI);
+    openai.defaults = map(json!({"temperature": 0.5, "max_tokens": 10, "safe_prompt": true}));
+    let rows = [
+        (
+            Api::Chat,
+            r#"{"model":"m"}"#,
+            r#"{"model":"m","temperature":0.5,"max_tokens":10,"safe_prompt":true}"#,
+        ),
+        (
+            Api::Chat,
+            r#"{"model":"m","temperature":0.20,"max_completion_tokens":7}"#,
+            r#"{"model":"m","temperature":0.20,"max_completion_tokens":7,"safe_prompt":true}"#,
+        ),
+        (Api::Embeddings, r#"{"model":"m","input":"x"}"#, r#"{"model":"m","input":"x","safe_prompt":true}"#),
+        (
+            Api::Messages,
+            r#"{"model":"m","max_tokens":1}"#,
+            r#"{"model":"m","max_tokens":1,"temperature":0.5,"safe_prompt":true}"#,
+        ),
+    ];
+    for (api, body, expected) in rows {
+        let wire = match api {
+            Api::Embeddings => Wire::Embeddings,
+            Api::Messages => Wire::Messages,
+            _ => Wire::Chat,
+        };
+        assert_eq!(run(body, &Prepare { api, wire, ..chat(&openai, "m") }).unwrap().0, expected);
+    }
+}
+
+#[test]
+fn extra_bodies_come_last_and_cannot_change_what_was_checked() {
+    let mut openai = deployment(&AT_OPENAI);
+    openai.extra_body = map(json!({"top_k": 5, "a": 1}));
+    let body = r#"{"model":"m","top_k":1,"extra_body":{"a":2,"b":[3],"model":"dear","stream":true}}"#;
+    let (sent, facts) = run(body, &chat(&openai, "m")).unwrap();
+    assert_eq!(sent, r#"{"model":"m","top_k":5,"a":2,"b":[3]}"#);
+    assert_eq!(Value::Object(facts.extra_body), json!({"top_k": 5, "a": 2, "b": [3]}));
+    assert_eq!(run(r#"{"extra_body":[1]}"#, &chat(&openai, "m")).unwrap_err().status, 400);
+}
+
+#[test]
+fn headers_of_the_request() {
+    let openai = deployment(&AT_OPENAI);
+    let body = r#"{"headers":{"X-A":"1"},"extra_headers":{"anthropic-beta":"x","X-N":2}}"#;
+    let expected = [("x-a", "1"), ("anthropic-beta", "x"), ("x-n", "2")];
+    let (sent, facts) = run(body, &chat(&openai, "m")).unwrap();
+    assert_eq!(sent, r#"{"model":"m"}"#);
+    assert_eq!(facts.headers, expected.map(|(n, v)| (n.to_owned(), v.as_bytes().to_vec())));
+    for bad in [
+        r#"{"Authorization":"Bearer x"}"#,
+        r#"{"host":"evil"}"#,
+        r#"{"Content-Length":"0"}"#,
+        r#"{"x-envoy-max-retries":"9"}"#,
+        r#"{":path":"/"}"#,
+        r#"{"a b":"c"}"#,
+        r#"{"":"c"}"#,
+        r#"{"a":"b\r\nc: d"}"#,
+        r#"{"a":{}}"#,
+        r#"["a"]"#,
+        r#""a""#,
+    ] {
+        let error = run(&format!(r#"{{"extra_headers":{bad}}}"#), &chat(&openai, "m")).unwrap_err();
+        assert_eq!((error.status, error.param.as_deref()), (400, Some("extra_headers")), "{bad}");
+    }
+}
+
+#[test]
+fn unsupported_parameters_are_refused_dropped_or_allowed() {
+    let groq = deployment(&AT_GROQ);
+    let body = r#"{"model":"x","logit_bias":{"1":2},"logprobs":true,"user":"u","n":1}"#;
+    let error = run(body, &chat(&groq, "m")).unwrap_err();
+    assert_eq!((error.status, error.class), (400, Some(Class::UnsupportedParams)));
+    let start = "litellm.UnsupportedParamsError: groq does not support parameters: ['logit_bias', 'logprobs'], for model=m. To drop these, set litellm.drop_params=True";
+    assert!(error.message.starts_with(start), "{}", error.message);
+
+    let dropped = r#"{"model":"m"}"#;
+    let p = Prepare { drop_params: true, ..chat(&groq, "m") };
+    assert_eq!(run(body, &p).unwrap().0, dropped);
+    let asked = body.replacen('{', r#"{"drop_params":true,"#, 1);
+    assert_eq!(run(&asked, &chat(&groq, "m")).unwrap().0, dropped);
+    let named = body.replacen('{', r#"{"additional_drop_params":["logit_bias","logprobs"],"#, 1);
+    assert_eq!(run(&named, &chat(&groq, "m")).unwrap().0, dropped);
+    let allowed = body.replacen('{', r#"{"allowed_openai_params":["logit_bias","logprobs"],"#, 1);
+    let (sent, facts) = run(&allowed, &chat(&groq, "m")).unwrap();
+    assert_eq!(sent, r#"{"model":"m","logit_bias":{"1":2},"logprobs":true}"#);
+    assert_eq!(facts.allowed_params, ["logit_bias", "logprobs"]);
+    for nothing in [r#"{"n":null}"#, r#"{"n":1}"#, r#"{"logprobs":false}"#, r#"{"logit_bias":{}}"#] {
+        assert_eq!(run(nothing, &chat(&groq, "m")).unwrap().0, dropped, "{nothing}");
+    }
+}
+
+#[test]
+fn the_deployments_drops_and_paths() {
+    let mut openai = deployment(&AT_OPENAI);
+    openai.additional_drop_params = vec!["seed".into(), "tools[*].function.strict".into()];
+    openai.defaults = map(json!({"seed": 1}));
+    let body = r#"{"model":"m","tools":[{"function":{"name":"f","strict":true}}],"x":1.0}"#;
+    let expected = r#"{"model":"m","tools":[{"function":{"name":"f"}}],"x":1.0}"#;
+    assert_eq!(run(body, &chat(&openai, "m")).unwrap().0, expected);
+}
+
+#[test]
+fn brand_quirks() {
+    let mistral = deployment(&AT_MISTRAL);
+    let rows = [
+        (r#"{"max_completion_tokens":5,"max_tokens":4}"#, r#"{"max_tokens":5}"#),
+        (r#"{"max_completion_tokens":null,"max_tokens":4}"#, r#"{"max_tokens":4}"#),
+        (r#"{"seed":7,"tool_choice":"required"}"#, r#"{"tool_choice":"any","random_seed":7}"#),
+        (r#"{"tool_choice":"auto","stream_options":{}}"#, r#"{"tool_choice":"auto"}"#),
+        (
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a\n"},{"type":"text","text":"é"}],"n":1.50}]}"#,
+            r#"{"messages":[{"role":"user","content":"a\né","n":1.50}]}"#,
+        ),
+        (
+            r#"{"messages":[{"content":[{"type":"text","text":"a"},{"type":"image_url","image_url":"http://x"}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"http://x"}}]}]}"#,
+        ),
+        (r#"{"messages":[ {"content": "text"} ]}"#, r#"{"messages":[ {"content": "text"} ]}"#),
+        (r#"{"messages":"\"text\""}"#, r#"{"messages":"\"text\""}"#),
+    ];
+    for (body, expected) in rows {
+        assert_eq!(run(body, &chat(&mistral, "")).unwrap().0, expected, "{body}");
+    }
+    let openai = deployment(&AT_OPENAI);
+    let body = r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"u","format":"image/png","detail":"low"}}]}, {"x": 1}]}"#;
+    let expected = r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"u","detail":"low"}}]},{"x": 1}]}"#;
+    assert_eq!(run(body, &chat(&openai, "")).unwrap().0, expected);
+    let object = r#"{"messages":[ {"content":[{"type":"image_url","image_url":{"url":"u"}}]}]}"#;
+    assert_eq!(run(object, &chat(&openai, "")).unwrap().0, object);
+}
+
+#[test]
+fn reasoning_models_by_name() {
+    let (openai, groq) = (deployment(&AT_OPENAI), deployment(&AT_GROQ));
+    let mut azure = deployment(&AT_AZURE);
+    azure.base_model = Some("azure/o3-mini".into());
+    let body = r#"{"max_tokens":5,"temperature":1}"#;
+    let renamed = r#"{"temperature":1,"model":"M","max_completion_tokens":5}"#;
+    let same = r#"{"max_tokens":5,"temperature":1,"model":"M"}"#;
+    let rows = [
+        (&openai, "o1", renamed),
+        (&openai, "o4-mini-2025-04-16", renamed),
+        (&openai, "gpt-5-mini", renamed),
+        (&openai, "gpt-5-chat-latest", same),
+        (&openai, "gpt-4o", same),
+        (&openai, "o2x", same),
+        (&groq, "o1", same),
+        (&azure, "my-deployment", renamed),
+    ];
+    for (deployment, model, expected) in rows {
+        let sent = run(body, &chat(deployment, model)).unwrap().0;
+        assert_eq!(sent, expected.replace('M', model), "{model}");
+    }
+    let warm = r#"{"temperature":0.5,"top_p":0.1}"#;
+    let error = run(warm, &chat(&openai, "o1")).unwrap_err();
+    assert!(error.message.contains("['top_p', 'temperature'], for model=o1"), "{}", error.message);
+    let p = Prepare { drop_params: true, ..chat(&openai, "o1") };
+    assert_eq!(run(warm, &p).unwrap().0, r#"{"model":"o1"}"#);
+    assert!(run(r#"{"temperature":0.5}"#, &chat(&openai, "gpt-5")).is_err());
+}
+
+#[test]
+fn streams_are_asked_for_their_usage() {
+    let (openai, mistral) = (deployment(&AT_OPENAI), deployment(&AT_MISTRAL));
+    let rows = [
+        (&openai, r#"{"stream":true}"#, r#"{"stream":true,"stream_options":{"include_usage":true}}"#, false),
+        (
+            &openai,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+            true,
+        ),
+        (
+            &openai,
+            r#"{"stream_options":{"include_usage":false,"x":1.0}}"#,
+            r#"{"stream_options":{"include_usage":true,"x":1.0}}"#,
+            false,
+        ),
+        (&openai, r#"{"stream_options":null}"#, r#"{"stream_options":{"include_usage":true}}"#, false),
+        (&mistral, r#"{"stream_options":{"include_usage":true}}"#, "{}", true),
+    ];
+    for (deployment, body, expected, include_usage) in rows {
+        let p = Prepare { streaming: true, ..chat(deployment, "") };
+        let (sent, facts) = run(body, &p).unwrap();
+        assert_eq!((sent.as_str(), facts.include_usage), (expected, include_usage), "{body}");
+    }
+    let (sent, facts) = run(r#"{"stream":false}"#, &chat(&openai, "")).unwrap();
+    assert_eq!((sent.as_str(), facts.include_usage), (r#"{"stream":false}"#, false));
+}
+
+#[test]
+fn a_body_to_be_translated_keeps_its_model_and_parameters() {
+    let mut groq = deployment(&AT_GROQ);
+    groq.extra_body = map(json!({"x": 1}));
+    let mut body =
+        Object::parse(br#"{"model":"group","logprobs":true,"num_retries":3,"drop_params":true}"#).unwrap();
+    let facts = strip_and_default(&mut body, &chat(&groq, "m")).unwrap();
+    assert_eq!(body.to_bytes(), br#"{"model":"group","logprobs":true}"#);
+    assert!(facts.drop_params);
+    assert_eq!(Value::Object(facts.extra_body), json!({"x": 1}));
+}
+
+#[test]
+fn hostile_bodies_are_refused_or_passed_and_never_panic() {
+    let (openai, mistral) = (deployment(&AT_OPENAI), deployment(&AT_MISTRAL));
+    let paths = vec!["a"; 65];
+    let many = json!({"additional_drop_params": paths}).to_string();
+    assert_eq!(run(&many, &chat(&openai, "m")).unwrap_err().status, 400);
+
+    const VALUES: [&str; 14] = [
+        "null",
+        "true",
+        "1e999",
+        "-0.0",
+        "\"\"",
+        "\"text\"",
+        "[]",
+        "{}",
+        "[null]",
+        "[[\"image_url\"]]",
+        "{\"a\":{}}",
+        "[{\"content\":[{\"type\":\"text\",\"text\":\"\\ud800\"}]}]",
+        "[{\"content\":[{\"type\":\"image_url\",\"image_url\":7}]},3]",
+        "[\"tools[*].a[0]..\",\"messages[*].content[*].image_url\",\"tools[99999999999999999999]\"]",
+    ];
+    const NAMES: [&str; 14] = [
+        "messages",
+        "tools",
+        "stream_options",
+        "extra_body",
+        "extra_headers",
+        "additional_drop_params",
+        "temperature",
+        "allowed_openai_params",
+        "drop_params",
+        "max_tokens",
+        "max_completion_tokens",
+        "seed",
+        "tool_choice",
+        "model",
+    ];
+    let mut seed = 0x0123_4567_89ab_cdef_u64;
+    let mut next = |limit: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % limit as u64) as usize
+    };
+    for _ in 0..3_000 {
+        let members: Vec<String> =
+            (0..5).map(|_| format!("\"{}\":{}", NAMES[next(14)], VALUES[next(14)])).collect();
+        let body = format!("{{{}}}", members.join(","));
+        for deployment in [&openai, &mistral] {
+            let p = Prepare { streaming: next(2) == 0, ..chat(deployment, "o1") };
+            match run(&body, &p) {
+                Ok((sent, _)) => assert!(Object::parse(sent.as_bytes()).is_ok(), "{body} became {sent}"),
+                Err(error) => assert_eq!(error.status, 400, "{body}"),
+            }
+        }
+    }
+}
