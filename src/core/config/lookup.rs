@@ -1,10 +1,197 @@
-//! temporary
-use super::*;
-/// r
-pub struct Resolved { /// g
- pub group: String, /// g
- pub requested: String, /// g
- pub deployments: Vec<usize>, /// g
- pub captures: Vec<String> }
-impl Config { /// r
- pub fn resolve(&self, _m:&str)->Option<Resolved>{None} }
+//! From the name a client asks for to the deployments that may serve it.
+
+use hashbrown::HashMap;
+use serde_json::{Map, Value, json};
+
+use super::{Config, wildcard};
+use crate::core::provider::infer;
+
+/// What a requested name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The model group (or wildcard pattern) that serves it: fallbacks, policies and metrics go by it.
+    pub group: String,
+    /// The name that was matched, after renames and aliases: [`Deployment::model_for`](super::Deployment::model_for) takes
+    /// it together with `captures`.
+    pub requested: String,
+    /// Candidates, in file order.
+    pub deployments: Vec<usize>,
+    /// What the pattern's `*`s stand for; empty for an exact name.
+    pub captures: Vec<String>,
+}
+
+/// Exact names of every kind, each already decided by the order of precedence.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    names: HashMap<String, Name>,
+    /// `litellm_params.model` to the deployments that have it, all of one group.
+    by_model: HashMap<String, Vec<usize>>,
+    /// The deployments of a bare `model: "*"`: the last resort for names that nothing else matches.
+    default: Vec<usize>,
+}
+
+#[derive(Debug)]
+enum Name {
+    Id(usize),
+    Alias(String),
+    Group(Vec<usize>),
+    Unavailable,
+}
+
+impl Index {
+    /// Built once all other parts of the configuration are there.
+    pub(super) fn of(config: &Config) -> Index {
+        let mut index = Index::default();
+        for name in config.unavailable.keys() {
+            index.names.insert(name.clone(), Name::Unavailable);
+        }
+        for (name, deployments) in &config.groups {
+            index.names.insert(name.clone(), Name::Group(deployments.clone()));
+        }
+        for (name, alias) in &config.aliases {
+            index.names.insert(name.clone(), Name::Alias(alias.model.clone()));
+        }
+        for (at, d) in config.deployments.iter().enumerate() {
+            index.names.insert(d.id.clone(), Name::Id(at));
+            let same_group =
+                |other: &usize| config.deployments.get(*other).is_some_and(|o| o.group == d.group);
+            let of_model = index.by_model.entry(d.litellm_model.clone()).or_default();
+            if of_model.first().is_none_or(same_group) {
+                of_model.push(at);
+            }
+            if d.litellm_model == "*" {
+                index.default.push(at);
+            }
+        }
+        index
+    }
+}
+
+impl Config {
+    /// The deployments for a name: rename, deployment id, alias, group, wildcards (then again with the inferred provider
+    /// in front), the default deployment, a group whose own model has that name. `None` is LiteLLM's "Invalid model name",
+    /// or [`Config::why_unavailable`] knows better.
+    pub fn resolve(&self, model: &str) -> Option<Resolved> {
+        let model = self.renames.get(model).map_or(model, String::as_str);
+        match self.index.names.get(model) {
+            Some(Name::Alias(target)) => match self.index.names.get(target.as_str()) {
+                // One hop: an alias of an alias is not followed.
+                Some(Name::Alias(_)) | None => self.resolve_pattern(target),
+                Some(name) => self.resolve_name(target, name),
+            },
+            Some(name) => self.resolve_name(model, name),
+            None => self.resolve_pattern(model),
+        }
+    }
+
+    /// Why a name that the file knows cannot be served.
+    pub fn why_unavailable(&self, model: &str) -> Option<&str> {
+        let model = self.renames.get(model).map_or(model, String::as_str);
+        let model = self.aliases.get(model).map_or(model, |alias| alias.model.as_str());
+        if let Some(reason) = self.unavailable.get(model) {
+            return Some(reason);
+        }
+        let (pattern, _, _) = self.matching(model)?;
+        self.unavailable.get(pattern).map(String::as_str)
+    }
+
+    /// The model to look up for a request: the server's own choice, what the client asked for, the default.
+    pub fn requested_model<'a>(&'a self, asked: Option<&'a str>) -> Option<&'a str> {
+        self.forced_model.as_deref().or(asked).or(self.default_model.as_deref())
+    }
+
+    /// The names `/models` lists: groups in file order, then aliases that are not hidden.
+    pub fn model_names(&self) -> Vec<String> {
+        let mut aliases: Vec<&String> =
+            self.aliases.iter().filter(|(_, alias)| !alias.hidden).map(|(name, _)| name).collect();
+        aliases.sort();
+        aliases.retain(|alias| !self.group_order.contains(alias));
+        self.group_order.iter().chain(aliases).cloned().collect()
+    }
+
+    /// The body of `/model/info`: every deployment, without secrets.
+    pub fn model_info(&self) -> Value {
+        let data = self.deployments.iter().map(|d| {
+            let mut params: Map<String, Value> = d.shown_params.clone();
+            params.entry("model".to_owned()).or_insert_with(|| Value::String(d.litellm_model.clone()));
+            json!({"model_name": d.group, "litellm_params": params, "model_info": d.model_info})
+        });
+        json!({"data": data.collect::<Vec<Value>>()})
+    }
+
+    fn resolve_name(&self, model: &str, name: &Name) -> Option<Resolved> {
+        match name {
+            Name::Id(at) => {
+                let group = self.deployments.get(*at)?.group.clone();
+                Some(Resolved {
+                    group,
+                    requested: model.to_owned(),
+                    deployments: vec![*at],
+                    captures: Vec::new(),
+                })
+            }
+            Name::Group(deployments) => self.resolved(model, model, deployments, Vec::new()),
+            Name::Alias(_) | Name::Unavailable => None,
+        }
+    }
+
+    fn resolve_pattern(&self, model: &str) -> Option<Resolved> {
+        if let Some((pattern, deployments, name)) = self.matching(model) {
+            let captures = wildcard::captures(pattern, &name).unwrap_or_default();
+            let captures = captures.into_iter().map(str::to_owned).collect();
+            return self.resolved(pattern, &name, deployments, captures);
+        }
+        let group_of = |deployments: &[usize]| Some(&self.deployments.get(*deployments.first()?)?.group);
+        if let Some(group) = group_of(&self.index.default)
+            && let Some(resolved) = self.resolved(group, model, &self.index.default, vec![model.to_owned()])
+        {
+            return Some(resolved);
+        }
+        let deployments = self.index.by_model.get(model)?;
+        self.resolved(group_of(deployments)?, model, deployments, Vec::new())
+    }
+
+    /// Of the candidates, drops the variants of a bare `*` that are for other brands than the name's; `None` when none is
+    /// left.
+    fn resolved(
+        &self,
+        group: &str,
+        name: &str,
+        deployments: &[usize],
+        captures: Vec<String>,
+    ) -> Option<Resolved> {
+        let only_inferred = |at: &usize| self.deployments.get(*at).is_some_and(|d| d.only_inferred);
+        let mut deployments = deployments.to_vec();
+        if deployments.iter().any(only_inferred) {
+            let brand = infer(name, None, None).ok().map(|(brand, _)| brand.name);
+            deployments.retain(|at| {
+                !only_inferred(at) || self.deployments.get(*at).is_some_and(|d| Some(d.brand.name) == brand)
+            });
+        }
+        let (group, requested) = (group.to_owned(), name.to_owned());
+        (!deployments.is_empty()).then_some(Resolved { group, requested, deployments, captures })
+    }
+
+    /// The first wildcard that matches the name, or the name with its inferred provider in front; and that name.
+    fn matching(&self, model: &str) -> Option<(&str, &[usize], String)> {
+        let find = |name: &str| {
+            let wildcards = self.wildcards.iter();
+            wildcards.clone().find(|wildcard| wildcard::captures(&wildcard.pattern, name).is_some())
+        };
+        if self.wildcards.is_empty() {
+            return None;
+        }
+        let (wildcard, name) = match find(model) {
+            Some(wildcard) => (wildcard, model.to_owned()),
+            None => {
+                let (brand, rest) = infer(model, None, None).ok()?;
+                let name = format!("{}/{rest}", brand.name);
+                (find(&name)?, name)
+            }
+        };
+        Some((&wildcard.pattern, &wildcard.deployments, name))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,33 @@
 //! What a LiteLLM `config.yaml` means: the checked configuration that everything else works with.
 //!
-//! [`load`] makes it from YAML text and an environment look-up, together with a [`report`](crate::core::config::report):
+//! [`load`](load()) makes it from YAML text and an environment look-up, together with a [`report`](crate::core::config::report):
 //! one verdict per setting that the text contains. Nothing in here reads a file, the environment or a clock.
 
-mod lookup;
-pub use lookup::Resolved;
+mod endpoint;
+mod entry;
+mod global;
+pub mod load;
+pub mod lookup;
+mod read;
+pub mod report;
+pub mod seal;
+pub mod settings;
+mod wildcard;
+mod yaml;
 
 use std::fmt;
 
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
-use crate::core::provider::Brand;
+use crate::core::{
+    error::Class,
+    provider::{Brand, infer},
+};
 
-pub mod seal;
+pub use load::{Loaded, Problem, load};
+pub use lookup::Resolved;
+pub use report::{Report, Row};
 
 /// A configuration that can serve.
 #[derive(Debug)]
@@ -38,8 +52,13 @@ pub struct Config {
     pub router: Router,
     /// `general_settings` and what is global in `litellm_settings`.
     pub general: General,
-    /// Groups named by the file whose deployments are all of a kind that is not built yet: name to the reason.
+    /// Tollgate's own settings.
+    pub tollgate: TollgateSettings,
+    /// Groups (and wildcards) named by the file none of whose deployments can be called: name to the reason. Such a name
+    /// never falls through to a broader pattern: that would send its requests to somebody else.
     pub unavailable: HashMap<String, String>,
+    /// What [`Config::resolve`] looks names up in.
+    pub(crate) index: lookup::Index,
 }
 
 /// A `model_name` with `*`.
@@ -47,7 +66,7 @@ pub struct Config {
 pub struct Wildcard {
     /// The pattern as written.
     pub pattern: String,
-    /// Deployments that share it.
+    /// Deployments that share it; none when all are [unavailable](Config::unavailable).
     pub deployments: Vec<usize>,
 }
 
@@ -128,6 +147,9 @@ pub struct Deployment {
     pub prices: Vec<(String, String)>,
     /// `model_info.base_model` (or `litellm_params.base_model`).
     pub base_model: Option<String>,
+    /// `litellm_params` as `/model/info` may show them: without keys, credentials, header values and without anything
+    /// that came from the environment or was sealed.
+    pub shown_params: Map<String, Value>,
 }
 
 /// Where a provider is reached.
@@ -164,7 +186,15 @@ pub struct Router {
     pub content_policy_fallbacks: Option<Fallbacks>,
     /// How many fallback groups a request may go through (default 5).
     pub max_fallbacks: u32,
-    /// `allowed_fails`; `None` when unset (LiteLLM's failure-rate rules apply).
+    /// `retry_after`: the least backoff before a retry, in milliseconds.
+    pub retry_after_ms: u64,
+    /// `retry_policy`: retries by what went wrong, before `num_retries`.
+    pub retry_policy: HashMap<Class, u32>,
+    /// `model_group_retry_policy`: the same for single groups, before `retry_policy`.
+    pub model_group_retry_policy: HashMap<String, HashMap<Class, u32>>,
+    /// `allowed_fails_policy`: failures a minute before a cooldown, by what went wrong.
+    pub allowed_fails_policy: HashMap<Class, u32>,
+    /// `allowed_fails`; `None` when unset or 3, LiteLLM's default (its failure-rate rules then apply).
     pub allowed_fails: Option<u32>,
     /// `cooldown_time` in milliseconds (default 5,000).
     pub cooldown_ms: u64,
@@ -209,6 +239,19 @@ pub struct General {
     pub auth_metrics: bool,
 }
 
+/// Tollgate's own settings: `tollgate_settings`, a block that LiteLLM ignores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TollgateSettings {
+    /// Cap in bytes for a buffered answer whose headers wait for its cost (262,144).
+    pub max_held_answer_bytes: u64,
+    /// Largest request body in bytes that is buffered for a retry (104,857,600).
+    pub request_body_buffer_limit_bytes: u64,
+    /// Where the access log goes: a path or `stdout` (the default).
+    pub access_log: String,
+    /// `host:port` of Envoy's admin interface; none is opened when absent.
+    pub admin_address: Option<String>,
+}
+
 /// `initial_prompt_value`, `roles`, `final_prompt_value`, `bos_token`, `eos_token`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromptTemplate {
@@ -248,14 +291,19 @@ impl fmt::Debug for Secret {
 
 impl Deployment {
     /// The model to ask the provider for: captures of the requested name's wildcard fill the `*`s left to right; more
-    /// captures than `*`s means the whole requested name; no `*` at all means the model as written (LiteLLM's rule).
+    /// captures than `*`s means the whole requested name (without the brand's prefix); no `*` at all means the model as
+    /// written (LiteLLM's rule). A variant of a bare `*` asks for the name without its provider.
     pub fn model_for(&self, requested: &str, captures: &[&str]) -> String {
+        if self.only_inferred {
+            return infer(requested, None, None).map_or_else(|_| requested.to_owned(), |(_, rest)| rest);
+        }
         let holes = self.model.matches('*').count();
         if holes == 0 {
             return self.model.clone();
         }
         if captures.len() > holes {
-            return requested.to_owned();
+            let rest = requested.strip_prefix(self.brand.name).and_then(|rest| rest.strip_prefix('/'));
+            return rest.unwrap_or(requested).to_owned();
         }
         let mut captures = captures.iter();
         let mut model = String::with_capacity(self.model.len() + requested.len());

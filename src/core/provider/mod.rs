@@ -1,6 +1,15 @@
 //! Providers: a table of brands over a small closed set of wire formats.
 //!
-//! Adding an OpenAI-compatible brand is one row in [`brands`]. Only a different [`Wire`] gets code.
+//! Adding an OpenAI-compatible brand is one row in [`brands`]. Only a different [`Wire`] gets code. [`infer`] finds the
+//! brand of a model name, [`target`] makes the URL, credentials and wire format of a call.
+
+pub mod brands;
+pub mod infer;
+pub mod target;
+
+pub use brands::{BRANDS, ModelQuirks, brand, model_quirks};
+pub use infer::infer;
+pub use target::{Target, target, wire};
 
 /// The format of a request and its answer at a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,12 +31,14 @@ pub enum Wire {
 pub struct Brand {
     /// The prefix in `litellm_params.model` (`groq/…`), and `custom_llm_provider`.
     pub name: &'static str,
-    /// What the brand is called in messages (`OpenAIException`).
+    /// What the brand is called in messages: `OpenAI` in `OpenAIException - …`.
     pub title: &'static str,
     /// How its URLs, credentials and bodies are made.
     pub family: Family,
     /// Base URL when neither the deployment nor the environment names one; `None` means `api_base` is required.
     pub base: Option<&'static str>,
+    /// A base URL whose path does not end in `/v1` gets it (brands whose users name the bare host).
+    pub append_v1: bool,
     /// Environment variables with a base URL, first wins.
     pub base_env: &'static [&'static str],
     /// Environment variables with a key, first wins.

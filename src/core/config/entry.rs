@@ -1,0 +1,437 @@
+//! One `model_list` entry: the deployments it makes, or why it makes none.
+
+use hashbrown::HashMap;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Deployment, PromptTemplate, Secret,
+    read::{Block, Reference, Source, decimal, header_value, reference, scalar_text},
+    settings::{self, Verdict},
+    yaml::member,
+};
+use crate::core::provider::{BRANDS, Brand, Family, infer, target::endpoint};
+
+/// What all entries share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// `credential_list` by name: values as written.
+    pub(super) credentials: HashMap<String, Map<String, Value>>,
+    /// `router_settings.default_litellm_params`.
+    pub(super) default_params: Map<String, Value>,
+    /// `litellm_settings.ssl_verify` or `SSL_VERIFY`.
+    pub(super) verify: bool,
+}
+
+/// What became of an entry.
+pub(super) struct Entry {
+    /// Its `model_name`.
+    pub(super) group: String,
+    /// The deployments that can be called. Ids may still collide.
+    pub(super) deployments: Vec<Deployment>,
+    /// Why there are none.
+    pub(super) unavailable: Option<String>,
+    /// The id is the file's own, not a hash.
+    pub(super) explicit_id: bool,
+}
+
+/// Reads an entry. `None` means it cannot be understood at all; the problems say why.
+pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared) -> Option<Entry> {
+    let Value::Object(map) = value else {
+        src.problem(path, "expected a map with model_name and litellm_params", "indent them below the dash");
+        return None;
+    };
+    let entry = Block { path: path.to_owned(), map: map.clone() };
+    let group = entry.text(src, "model_name");
+    let params = entry.member(src, "litellm_params");
+    let (Some(group), true) = (group, params.get("model").is_some()) else {
+        let missing = if entry.get("model_name").is_none() { "model_name" } else { "litellm_params.model" };
+        src.problem(
+            &member(path, missing),
+            "expected a text",
+            "every entry needs a model_name and a litellm_params.model",
+        );
+        return None;
+    };
+    let info = entry.member(src, "model_info");
+    let mut made =
+        Entry { group, deployments: Vec::new(), unavailable: None, explicit_id: info.get("id").is_some() };
+    for raw in one_per_organization(&params.map) {
+        let raw = Block { path: params.path.clone(), map: raw };
+        match variants(src, &raw, shared) {
+            Ok(variants) => {
+                for Variant { brand, model, endpoint, only_inferred, params } in variants {
+                    let mut d = deployment(src, &made.group, brand, endpoint, &params, &raw, &info);
+                    d.model = model;
+                    d.only_inferred = only_inferred;
+                    if only_inferred {
+                        d.id = format!("{}-{}", d.id, brand.name);
+                    }
+                    made.deployments.push(d);
+                }
+            }
+            Err(reason) => made.unavailable = Some(reason),
+        }
+    }
+    Some(made)
+}
+
+/// A way to call an entry: one, or one per brand for a bare `*`.
+struct Variant {
+    brand: &'static Brand,
+    model: String,
+    endpoint: super::Endpoint,
+    only_inferred: bool,
+    params: Block,
+}
+
+/// Finds brand and endpoint. The error is why the entry cannot be called, which is no fault of the file: LiteLLM starts
+/// with such entries too.
+fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Variant>, String> {
+    let params = merged(src, raw, shared);
+    let model_path = member(&raw.path, "model");
+    let Some(model) = params.text(src, "model") else {
+        let reason = "its litellm_params.model names an environment variable that is not set".to_owned();
+        src.note(&model_path, Verdict::Ignored(reason.clone().into()));
+        return Err(reason);
+    };
+    let forced = params.text(src, "custom_llm_provider");
+    let base = params.text(src, "api_base").or_else(|| params.text(src, "base_url"));
+    let verify = verify(src, &params, shared);
+    if model == "*" && forced.is_none() && base.is_none() {
+        let brands = BRANDS.iter().filter(|brand| brand.family != Family::NotYet);
+        let all = brands.filter_map(|brand| {
+            let endpoint =
+                endpoint(brand, &src.first_variable(brand.base_env).or(brand.base.map(str::to_owned))?);
+            let endpoint = super::Endpoint { verify, ..endpoint.ok()? };
+            let params = Block { path: params.path.clone(), map: params.map.clone() };
+            Some(Variant { brand, model: model.clone(), endpoint, only_inferred: true, params })
+        });
+        return Ok(all.collect());
+    }
+    let (brand, rest) = match infer(&model, forced.as_deref(), base.as_deref()) {
+        Ok(found) => found,
+        Err(reason) => {
+            src.note(&model_path, Verdict::Ignored(format!("left out: {reason}").into()));
+            return Err(reason);
+        }
+    };
+    if brand.family == Family::NotYet {
+        let reason = format!("provider `{}` cannot be called yet", brand.name);
+        src.note(&model_path, Verdict::NotYet(format!("{reason}; the entry is left out").into()));
+        return Err(reason);
+    }
+    let url = base.or_else(|| src.first_variable(brand.base_env)).or(brand.base.map(str::to_owned));
+    let found = match url {
+        Some(url) => endpoint(brand, &url).map_err(|why| format!("its api_base is not a URL to call: {why}")),
+        None => Err(format!("provider `{}` needs an api_base", brand.name)),
+    };
+    match found {
+        Ok(endpoint) => {
+            let endpoint = super::Endpoint { verify, ..endpoint };
+            Ok(vec![Variant { brand, model: rest, endpoint, only_inferred: false, params }])
+        }
+        Err(reason) => {
+            let name = if raw.get("base_url").is_some() { "base_url" } else { "api_base" };
+            let at = if raw.get(name).is_some() { member(&raw.path, name) } else { model_path };
+            src.note(&at, Verdict::Ignored(format!("{reason}; the entry is left out").into()));
+            Err(reason)
+        }
+    }
+}
+
+/// `litellm_params` with references resolved, over the named credential, over `default_litellm_params`.
+fn merged(src: &mut Source, raw: &Block, shared: &Shared) -> Block {
+    let mut map = src.resolve_map(&raw.map, &raw.path);
+    if let Some(name) = map.get("litellm_credential_name").and_then(scalar_text) {
+        let at = member(&raw.path, "litellm_credential_name");
+        match shared.credentials.get(&name) {
+            Some(values) => {
+                for (name, value) in src.resolve_map(values, &at) {
+                    map.entry(name).or_insert(value);
+                }
+            }
+            None => src.note(&at, Verdict::Ignored("credential_list has no entry of this name".into())),
+        }
+    }
+    for (name, value) in &shared.default_params {
+        map.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    Block { path: raw.path.clone(), map }
+}
+
+fn deployment(
+    src: &mut Source,
+    group: &str,
+    brand: &'static Brand,
+    endpoint: super::Endpoint,
+    params: &Block,
+    raw: &Block,
+    raw_info: &Block,
+) -> Deployment {
+    let info = Block { path: raw_info.path.clone(), map: src.resolve_map(&raw_info.map, &raw_info.path) };
+    let id = info.text(src, "id").unwrap_or_else(|| hashed_id(src, group, &raw.map));
+    let mut model_info = shown(&raw_info.map);
+    model_info.insert("id".to_owned(), Value::String(id.clone()));
+    let key = params
+        .secret(src, "api_key")
+        .or_else(|| src.first_variable(brand.key_env).map(|v| Secret::new(v.trim())));
+    let token = params.secret(src, "azure_ad_token");
+    let azure = brand.family == Family::Azure;
+    let openai = matches!(brand.name, "openai" | "text-completion-openai");
+    Deployment {
+        id,
+        group: group.to_owned(),
+        cluster: String::new(),
+        brand,
+        only_inferred: false,
+        model: String::new(),
+        litellm_model: params.text(src, "model").unwrap_or_default(),
+        endpoint,
+        api_key: key.or(brand.default_key.map(Secret::new)),
+        azure_ad_token: token.or_else(|| {
+            if azure { src.variable("AZURE_AD_TOKEN").map(|v| Secret::new(v.trim())) } else { None }
+        }),
+        api_version: params
+            .text(src, "api_version")
+            .or_else(|| if azure { src.variable("AZURE_API_VERSION") } else { None }),
+        organization: params
+            .secret(src, "organization")
+            .map(|name| name.reveal().to_owned())
+            .or_else(|| if openai { src.variable("OPENAI_ORGANIZATION") } else { None }),
+        headers: headers(src, params),
+        defaults: defaults(&params.map),
+        extra_body: params.member(src, "extra_body").map,
+        drop_params: params.flag(src, "drop_params"),
+        additional_drop_params: params.texts(src, "additional_drop_params"),
+        allowed_openai_params: params.texts(src, "allowed_openai_params"),
+        timeout_ms: params.timeout(src, "timeout").or_else(|| params.timeout(src, "request_timeout")),
+        stream_timeout_ms: params.timeout(src, "stream_timeout"),
+        num_retries: params.small_count(src, "num_retries"),
+        weight: params.number(src, "weight", "a number"),
+        rpm: params.count(src, "rpm"),
+        tpm: params.count(src, "tpm"),
+        cooldown_ms: params.millis(src, "cooldown_time"),
+        mock_response: params.get("mock_response").cloned(),
+        mock_timeout: params.flag(src, "mock_timeout").unwrap_or(false),
+        template: template(src, params),
+        merge_reasoning: params.flag(src, "merge_reasoning_content_in_choices").unwrap_or(false),
+        model_info,
+        prices: prices(src, params, &info),
+        base_model: params.text(src, "base_model").or_else(|| info.text(src, "base_model")),
+        shown_params: shown(&raw.map),
+    }
+}
+
+/// `organization` may be a list: one deployment for each.
+fn one_per_organization(params: &Map<String, Value>) -> Vec<Map<String, Value>> {
+    match params.get("organization") {
+        Some(Value::Array(list)) if !list.is_empty() => list
+            .iter()
+            .map(|organization| {
+                let mut params = params.clone();
+                params.insert("organization".to_owned(), organization.clone());
+                params
+            })
+            .collect(),
+        _ => vec![params.clone()],
+    }
+}
+
+/// LiteLLM's stable id: a hash of the name and every parameter in file order. References to the environment count as
+/// written, so that the command and the filter agree whatever each of them can see; a sealed value counts as what it is,
+/// because sealing it again changes its text.
+fn hashed_id(src: &mut Source, group: &str, params: &Map<String, Value>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(group);
+    for (name, value) in params {
+        hash.update(name);
+        let sealed = value.as_str().is_some_and(|text| matches!(reference(text), Some(Reference::Sealed(_))));
+        let opened = if sealed { src.resolve(value, name) } else { None };
+        let value = opened.as_ref().unwrap_or(value);
+        match scalar_text(value) {
+            Some(text) => hash.update(text),
+            None if value.is_null() => hash.update("None"),
+            None => hash.update(value.to_string()),
+        }
+    }
+    hex(&hash.finalize())
+}
+
+/// Bytes as lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a String cannot fail.
+        _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+fn verify(src: &mut Source, params: &Block, shared: &Shared) -> bool {
+    match params.get("ssl_verify") {
+        None => shared.verify,
+        Some(value) => verify_value(src, value, &member(&params.path, "ssl_verify")),
+    }
+}
+
+/// `ssl_verify` is a flag, or the path of a file with certificates.
+pub(super) fn verify_value(src: &mut Source, value: &Value, path: &str) -> bool {
+    match value {
+        Value::Bool(flag) => *flag,
+        Value::String(text) if text.eq_ignore_ascii_case("false") => false,
+        Value::String(text) if text.eq_ignore_ascii_case("true") => true,
+        _ => {
+            let how = "certificates are verified, but against the system's list and not this file";
+            src.note(path, Verdict::Approximated(how.into()));
+            true
+        }
+    }
+}
+
+/// `headers` and `extra_headers`, the latter winning.
+fn headers(src: &mut Source, params: &Block) -> Vec<(String, Secret)> {
+    let mut all: Vec<(String, Secret)> = Vec::new();
+    for block in [params.member(src, "headers"), params.member(src, "extra_headers")] {
+        for (name, value) in &block.map {
+            let path = member(&block.path, name);
+            let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            if name.is_empty() || !name.bytes().all(token) {
+                src.problem(&path, "expected the name of a header", "use letters, digits and dashes");
+                continue;
+            }
+            let Some(text) = scalar_text(value) else {
+                src.problem(&path, "expected one text for the header", "write one value");
+                continue;
+            };
+            if let Some(value) = header_value(src, &path, &text) {
+                let name = name.to_ascii_lowercase();
+                all.retain(|(other, _)| *other != name);
+                all.push((name, value));
+            }
+        }
+    }
+    all
+}
+
+/// Default parameters of a request: whatever is no setting. Numeric text (from the environment) becomes a number where the
+/// API wants one.
+fn defaults(params: &Map<String, Value>) -> Map<String, Value> {
+    const NUMBERS: [&str; 12] = [
+        "frequency_penalty",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "min_p",
+        "n",
+        "presence_penalty",
+        "seed",
+        "temperature",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+    ];
+    let own = params.iter().filter(|(name, value)| !value.is_null() && settings::is_default_parameter(name));
+    let read = own.map(|(name, value)| {
+        let number = match value {
+            Value::String(text) if NUMBERS.contains(&name.as_str()) => {
+                serde_json::from_str::<serde_json::Number>(text.trim()).ok().map(Value::Number)
+            }
+            _ => None,
+        };
+        (name.clone(), number.unwrap_or_else(|| value.clone()))
+    });
+    read.collect()
+}
+
+fn template(src: &mut Source, params: &Block) -> Option<PromptTemplate> {
+    const MEMBERS: [&str; 5] =
+        ["initial_prompt_value", "roles", "final_prompt_value", "bos_token", "eos_token"];
+    MEMBERS.iter().find_map(|name| params.get(name))?;
+    let mut text = |name: &str| params.text(src, name).unwrap_or_default();
+    let mut template = PromptTemplate {
+        initial: text("initial_prompt_value"),
+        last: text("final_prompt_value"),
+        bos: text("bos_token"),
+        eos: text("eos_token"),
+        roles: HashMap::new(),
+    };
+    let roles = params.member(src, "roles");
+    for role in roles.map.keys() {
+        let around = roles.member(src, role);
+        let mut text = |name: &str| around.text(src, name).unwrap_or_default();
+        template.roles.insert(role.clone(), (text("pre_message"), text("post_message")));
+    }
+    Some(template)
+}
+
+/// Price fields of `litellm_params` and then `model_info`, as decimal text. Maps of prices come as `name.member`.
+fn prices(src: &mut Source, params: &Block, info: &Block) -> Vec<(String, String)> {
+    let mut prices: Vec<(String, String)> = Vec::new();
+    for block in [params, info] {
+        for (name, value) in block.map.iter().filter(|(name, _)| settings::is_price(name)) {
+            let nested = value.as_object().into_iter().flatten();
+            let single = (!value.is_object()).then_some((name.clone(), value));
+            let members = nested.map(|(inner, value)| (format!("{name}.{inner}"), value)).chain(single);
+            for (name, value) in members.filter(|(_, value)| !value.is_null() && !value.is_array()) {
+                match price(value) {
+                    Some(text) if !prices.iter().any(|(other, _)| *other == name) => {
+                        prices.push((name, text))
+                    }
+                    Some(_) => {}
+                    None => src.problem(
+                        &member(&block.path, &name),
+                        "expected a price in USD",
+                        "write a decimal number such as 0.0000015",
+                    ),
+                }
+            }
+        }
+    }
+    prices
+}
+
+fn price(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Number(number) => decimal(number),
+        Value::String(text) => {
+            let text = text.trim();
+            let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.parse::<f64>().is_ok();
+            if plain { text.to_owned() } else { decimal(&serde_json::Number::from_f64(text.parse().ok()?)?) }
+        }
+        _ => return None,
+    };
+    (!text.starts_with('-')).then_some(text)
+}
+
+/// A map as it may be shown: without secrets, and without anything that came from outside the file.
+pub(super) fn shown(map: &Map<String, Value>) -> Map<String, Value> {
+    let public = map.iter().filter(|(name, _)| !is_secret(name));
+    public.filter_map(|(name, value)| Some((name.clone(), shown_value(name, value)?))).collect()
+}
+
+fn shown_value(name: &str, value: &Value) -> Option<Value> {
+    match value {
+        Value::String(text) if reference(text).is_some() || text.starts_with("oidc/") => None,
+        Value::String(text) if matches!(name, "api_base" | "base_url") => {
+            // User info and query of a URL may be credentials.
+            let text = text.split(['?', '#']).next().unwrap_or_default();
+            (!text.contains('@')).then(|| Value::String(text.to_owned()))
+        }
+        Value::Array(list) => Some(list.iter().filter_map(|value| shown_value("", value)).collect()),
+        Value::Object(map) => Some(Value::Object(shown(map))),
+        _ => Some(value.clone()),
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let marked = ["api_key", "apikey", "secret", "password", "credentials", "authorization", "private_key"];
+    let token =
+        name.ends_with("_token") && !name.contains("cost") && name != "bos_token" && name != "eos_token";
+    token
+        || name == "token"
+        || name.starts_with("aws_")
+        || matches!(name.as_str(), "headers" | "extra_headers" | "client_id" | "tenant_id" | "azure_username")
+        || marked.iter().any(|mark| name.contains(mark))
+}

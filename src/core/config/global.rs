@@ -1,0 +1,235 @@
+//! The settings that are not about one deployment: `router_settings`, `litellm_settings`, `general_settings`,
+//! `tollgate_settings`.
+
+use hashbrown::HashMap;
+use serde_json::{Map, Value};
+
+use super::{
+    Alias, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
+    read::{Block, Reference, Source, reference, scalar_text},
+    settings::Verdict,
+    yaml::{item, member},
+};
+use crate::core::error::Class;
+
+/// The four blocks, references resolved.
+pub(super) struct Blocks {
+    pub(super) litellm: Block,
+    pub(super) router: Block,
+    pub(super) general: Block,
+    pub(super) tollgate: Block,
+}
+
+/// `router_settings`, and `litellm_settings` for what it lacks.
+pub(super) fn router(src: &mut Source, blocks: &Blocks) -> Router {
+    let (own, litellm) = (&blocks.router, &blocks.litellm);
+    let mut general = fallbacks(src, [own, litellm], "fallbacks").unwrap_or_default();
+    let default = [own, litellm].into_iter().find(|block| block.get("default_fallbacks").is_some());
+    if let Some(block) = default {
+        let list = block.list(src, "default_fallbacks");
+        let entries = targets(src, &member(&block.path, "default_fallbacks"), &Value::Array(list));
+        general.entry("*".to_owned()).or_insert(entries);
+    }
+    let request_timeout = litellm.timeout(src, "request_timeout");
+    let from_environment = || {
+        src.variable("REQUEST_TIMEOUT").and_then(|text| text.trim().parse::<f64>().ok()).filter(|s| *s > 0.0)
+    };
+    let fallback_timeout =
+        request_timeout.or_else(|| from_environment().map(|seconds| (seconds * 1000.0).round() as u64));
+    let timeout_ms = own.timeout(src, "timeout").or(fallback_timeout).unwrap_or(6_000_000);
+    let allowed_fails = small(src, [own, litellm], "allowed_fails");
+    Router {
+        num_retries: small(src, [own, litellm], "num_retries").unwrap_or(2),
+        timeout_ms,
+        stream_timeout_ms: own.timeout(src, "stream_timeout"),
+        fallbacks: general,
+        context_window_fallbacks: fallbacks(src, [own, litellm], "context_window_fallbacks"),
+        content_policy_fallbacks: fallbacks(src, [own, litellm], "content_policy_fallbacks"),
+        max_fallbacks: small(src, [own, litellm], "max_fallbacks").unwrap_or(5),
+        retry_after_ms: own.millis(src, "retry_after").unwrap_or(0),
+        retry_policy: policy(src, own, "retry_policy", "Retries"),
+        model_group_retry_policy: group_policies(src, own),
+        allowed_fails_policy: policy(src, own, "allowed_fails_policy", "AllowedFails"),
+        allowed_fails: allowed_fails.filter(|fails| *fails != 3),
+        cooldown_ms: own
+            .millis(src, "cooldown_time")
+            .or_else(|| litellm.millis(src, "cooldown_time"))
+            .unwrap_or(5_000),
+        disable_cooldowns: own.flag(src, "disable_cooldowns").unwrap_or(false),
+    }
+}
+
+/// `model_group_alias`.
+pub(super) fn aliases(src: &mut Source, blocks: &Blocks) -> HashMap<String, Alias> {
+    let block = blocks.router.member(src, "model_group_alias");
+    let mut aliases = HashMap::new();
+    for (name, value) in &block.map {
+        let alias = match value {
+            Value::String(model) => Some(Alias { model: model.clone(), hidden: false }),
+            Value::Object(_) => {
+                let entry = block.member(src, name);
+                let hidden = entry.flag(src, "hidden").unwrap_or(false);
+                entry.text(src, "model").map(|model| Alias { model, hidden })
+            }
+            _ => None,
+        };
+        match alias {
+            Some(alias) => _ = aliases.insert(name.clone(), alias),
+            None => src.problem(
+                &member(&block.path, name),
+                "expected the name of a group",
+                "write `alias: group` or `alias: {model: group, hidden: true}`",
+            ),
+        }
+    }
+    aliases
+}
+
+/// `model_alias_map`.
+pub(super) fn renames(src: &mut Source, blocks: &Blocks) -> HashMap<String, String> {
+    let block = blocks.litellm.member(src, "model_alias_map");
+    block.map.iter().filter_map(|(name, value)| Some((name.clone(), scalar_text(value)?))).collect()
+}
+
+/// `general_settings` and what is global in `litellm_settings`. `raw_master_key` is the master key as written.
+pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<&Value>) -> General {
+    let (own, litellm) = (&blocks.general, &blocks.litellm);
+    let mega = 1024.0 * 1024.0;
+    General {
+        master_key: master_key(src, own, raw_master_key),
+        key_header: own.text(src, "litellm_key_header_name").map(|name| name.to_ascii_lowercase()),
+        drop_params: litellm.flag(src, "drop_params").unwrap_or(false),
+        modify_params: litellm.flag(src, "modify_params").unwrap_or(false),
+        max_request_bytes: own
+            .number(src, "max_request_size_mb", "megabytes")
+            .map(|size| (size * mega) as u64),
+        max_held_answer_bytes: tollgate(src, blocks).max_held_answer_bytes,
+        forward_client_headers: own.flag(src, "forward_client_headers_to_llm_api").unwrap_or(false),
+        add_function_to_prompt: litellm.flag(src, "add_function_to_prompt").unwrap_or(false),
+        allow_client_credentials: own.flag(src, "allow_client_side_credentials").unwrap_or(false),
+        auth_metrics: litellm.flag(src, "require_auth_for_metrics_endpoint").unwrap_or(false),
+    }
+}
+
+/// `tollgate_settings`.
+pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
+    let own = &blocks.tollgate;
+    TollgateSettings {
+        max_held_answer_bytes: own.count(src, "max_held_answer_bytes").unwrap_or(262_144),
+        request_body_buffer_limit_bytes: own
+            .count(src, "request_body_buffer_limit_bytes")
+            .unwrap_or(104_857_600),
+        access_log: own.text(src, "access_log").unwrap_or_else(|| "stdout".to_owned()),
+        admin_address: own.text(src, "admin_address"),
+    }
+}
+
+/// The master key. One that names a variable which is not set must not open the gateway to everybody: it becomes a key
+/// that no header can carry.
+fn master_key(src: &mut Source, own: &Block, raw: Option<&Value>) -> Option<Secret> {
+    let key = own.secret(src, "master_key");
+    let key = key.or_else(|| src.variable("LITELLM_MASTER_KEY").map(|key| Secret::new(key.trim())));
+    let unset = match raw.and_then(Value::as_str).and_then(reference) {
+        Some(Reference::Environment(name)) if key.is_none() => name.to_owned(),
+        _ => return key,
+    };
+    let why =
+        format!("{unset} is not set: no key is accepted until it is; remove master_key to serve everybody");
+    src.note(&member(&own.path, "master_key"), Verdict::Approximated(why.into()));
+    Some(Secret::new("\0unset"))
+}
+
+fn small<const N: usize>(src: &mut Source, blocks: [&Block; N], name: &str) -> Option<u32> {
+    blocks.into_iter().find_map(|block| block.small_count(src, name))
+}
+
+/// A fallback table: a list of maps from group to list, or one such map. The first entry for a group counts.
+fn fallbacks(src: &mut Source, blocks: [&Block; 2], name: &str) -> Option<Fallbacks> {
+    let block = blocks.into_iter().find(|block| block.get(name).is_some())?;
+    let path = member(&block.path, name);
+    let entries: Vec<(String, &Value)> = match block.get(name)? {
+        Value::Array(list) => list.iter().enumerate().map(|(at, entry)| (item(&path, at), entry)).collect(),
+        map @ Value::Object(_) => vec![(path.clone(), map)],
+        _ => {
+            src.problem(&path, "expected a list of maps", "write `[{\"group\": [\"other-group\"]}]`");
+            return None;
+        }
+    };
+    let mut table = Fallbacks::new();
+    for (path, entry) in entries {
+        let Value::Object(entry) = entry else {
+            src.problem(
+                &path,
+                "expected a map from a group to a list",
+                "write `{\"group\": [\"other-group\"]}`",
+            );
+            continue;
+        };
+        for (group, value) in entry {
+            let targets = targets(src, &member(&path, group), value);
+            table.entry(group.clone()).or_insert(targets);
+        }
+    }
+    Some(table)
+}
+
+/// What to try: names, or maps with a `model` and members to replace.
+fn targets(src: &mut Source, path: &str, value: &Value) -> Vec<Fallback> {
+    let single = std::slice::from_ref(value);
+    let list = value.as_array().map_or(single, Vec::as_slice);
+    let mut targets = Vec::new();
+    for (at, entry) in list.iter().enumerate() {
+        let target = match entry {
+            Value::String(model) => Some(Fallback { model: model.clone(), overrides: Map::new() }),
+            Value::Object(map) => map.get("model").and_then(Value::as_str).map(|model| Fallback {
+                model: model.to_owned(),
+                overrides: map
+                    .iter()
+                    .filter(|(n, _)| *n != "model")
+                    .map(|(n, v)| (n.clone(), v.clone()))
+                    .collect(),
+            }),
+            _ => None,
+        };
+        match target {
+            Some(target) => targets.push(target),
+            None => src.problem(
+                &item(path, at),
+                "expected the name of a group, or a map with a model",
+                "write the model_name of the group to fall back to",
+            ),
+        }
+    }
+    targets
+}
+
+/// `{RateLimitErrorRetries: 3}`: counts by class; `suffix` follows the class's name.
+fn policy(src: &mut Source, block: &Block, name: &str, suffix: &str) -> HashMap<Class, u32> {
+    const CLASSES: [Class; 6] = [
+        Class::BadRequest,
+        Class::Authentication,
+        Class::Timeout,
+        Class::RateLimit,
+        Class::ContentPolicyViolation,
+        Class::InternalServer,
+    ];
+    let block = block.member(src, name);
+    let mut policy = HashMap::new();
+    for class in CLASSES {
+        // LiteLLM writes `TimeoutErrorRetries` although the class is `Timeout`.
+        let stem = class.name().trim_end_matches("Error");
+        if let Some(count) = block.small_count(src, &format!("{stem}Error{suffix}")) {
+            policy.insert(class, count);
+        }
+    }
+    policy
+}
+
+fn group_policies(src: &mut Source, own: &Block) -> HashMap<String, HashMap<Class, u32>> {
+    let block = own.member(src, "model_group_retry_policy");
+    let mut policies = HashMap::new();
+    for group in block.map.keys() {
+        policies.insert(group.clone(), policy(src, &block, group, "Retries"));
+    }
+    policies
+}

@@ -1,0 +1,115 @@
+//! One verdict per setting of a configuration text: what happens to it, and where it stands.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::{
+    settings::{self, Verdict},
+    yaml::{Lines, item, member},
+};
+
+/// Verdicts in file order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// One for each setting that the text contains.
+    pub rows: Vec<Row>,
+}
+
+/// What happens to one setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// `model_list[3].litellm_params.timeout`.
+    pub path: String,
+    /// Line of the text, from 1.
+    pub line: Option<usize>,
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// How, what, why or the suggestion: the verdict's text. Empty when there is nothing to say.
+    pub note: String,
+}
+
+/// A verdict that loading gave.
+pub(super) struct Note {
+    pub(super) path: String,
+    pub(super) verdict: Verdict,
+}
+
+impl Report {
+    /// The report of a document. `notes` go before the table.
+    pub(super) fn of(document: &Value, lines: &Lines, notes: &[Note]) -> Report {
+        let mut walk = Walk { lines, notes, rows: Vec::new() };
+        if let Value::Object(map) = document {
+            for (name, value) in map {
+                walk.setting(name, "", name, value);
+            }
+        }
+        let mut rows = walk.rows;
+        rows.sort_by_key(|row| row.line.unwrap_or(usize::MAX));
+        Report { rows }
+    }
+
+    /// How many rows have a verdict of the kind that `is` accepts.
+    pub fn count(&self, is: impl Fn(&Verdict) -> bool) -> usize {
+        self.rows.iter().filter(|row| is(&row.verdict)).count()
+    }
+
+    /// An aligned table with a summary line below it.
+    pub fn table(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let widest = self.rows.iter().map(|row| row.path.chars().count()).max().unwrap_or(0).clamp(7, 72);
+        writeln!(f, "{:>4}  {:<widest$}  {:<12}  note", "line", "setting", "verdict")?;
+        for Row { path, line, verdict, note } in &self.rows {
+            let line = line.map(|line| line.to_string()).unwrap_or_default();
+            let text = format!("{line:>4}  {path:<widest$}  {:<12}  {note}", verdict.name());
+            writeln!(f, "{}", text.trim_end())?;
+        }
+        let counted = |name: &str| self.count(|verdict| verdict.name() == name);
+        let mut summary = format!("{} settings", self.rows.len());
+        for name in ["used", "approximated", "not yet", "ignored", "unknown"] {
+            summary.push_str(&format!(", {} {name}", counted(name)));
+        }
+        write!(f, "{}", summary.replacen(',', ":", 1))
+    }
+}
+
+struct Walk<'a> {
+    lines: &'a Lines,
+    notes: &'a [Note],
+    rows: Vec<Row>,
+}
+
+impl Walk<'_> {
+    /// A setting, or the settings in it. `section` is where it stands in the table's terms (`model_list[]`).
+    fn setting(&mut self, path: &str, section: &str, name: &str, value: &Value) {
+        let pattern = member(section, name);
+        match value {
+            Value::Object(map) if settings::is_section(&pattern) => {
+                for (name, value) in map {
+                    self.setting(&member(path, name), &pattern, name, value);
+                }
+            }
+            Value::Array(list) if settings::is_section(&format!("{pattern}[]")) => {
+                let pattern = format!("{pattern}[]");
+                for (at, entry) in list.iter().enumerate() {
+                    for (name, value) in entry.as_object().into_iter().flatten() {
+                        self.setting(&member(&item(path, at), name), &pattern, name, value);
+                    }
+                }
+            }
+            _ => self.row(path, settings::verdict(section, name, value)),
+        }
+    }
+
+    fn row(&mut self, path: &str, verdict: Verdict) {
+        let noted = self.notes.iter().find(|note| note.path == path).map(|note| note.verdict.clone());
+        let verdict = noted.unwrap_or(verdict);
+        let note = verdict.text();
+        self.rows.push(Row { path: path.to_owned(), line: self.lines.of_path(path), verdict, note });
+    }
+}

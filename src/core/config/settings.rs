@@ -1,0 +1,422 @@
+//! Every setting LiteLLM knows, and what becomes of it here: the one table that the report, the "did you mean" and the
+//! split of `litellm_params` into settings and default parameters come from.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// What happens to a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does what it does in LiteLLM.
+    Used,
+    /// It has an effect that is not quite LiteLLM's: how.
+    Approximated(Cow<'static, str>),
+    /// It is known and has no effect so far: what is missing.
+    NotYet(Cow<'static, str>),
+    /// It has no effect and needs none, or cannot have one: why.
+    Ignored(Cow<'static, str>),
+    /// Nobody knows it.
+    Unknown {
+        /// The known name that looks most like it.
+        did_you_mean: Option<&'static str>,
+    },
+}
+
+impl Verdict {
+    /// The verdict in a word or two.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verdict::Used => "used",
+            Verdict::Approximated(_) => "approximated",
+            Verdict::NotYet(_) => "not yet",
+            Verdict::Ignored(_) => "ignored",
+            Verdict::Unknown { .. } => "unknown",
+        }
+    }
+
+    /// How, what, why or the suggestion; empty when the name says it all.
+    pub fn text(&self) -> String {
+        match self {
+            Verdict::Used | Verdict::Unknown { did_you_mean: None } => String::new(),
+            Verdict::Approximated(text) | Verdict::NotYet(text) | Verdict::Ignored(text) => text.to_string(),
+            Verdict::Unknown { did_you_mean: Some(name) } => format!("did you mean {name}?"),
+        }
+    }
+}
+
+/// Settings of one section that share a verdict.
+pub struct Group {
+    /// Where they stand: `router_settings`, `model_list[].litellm_params`, empty for the top level.
+    pub section: &'static str,
+    /// What happens to them.
+    pub verdict: Verdict,
+    /// Their names.
+    pub names: &'static [&'static str],
+}
+
+/// The table.
+#[rustfmt::skip]
+pub static SETTINGS: &[Group] = &[
+    // Top level. Sections are walked into; these are verdicts for what is no section (or an empty one).
+    used("", &["model_list", "litellm_settings", "router_settings", "general_settings", "environment_variables", "tollgate_settings", "include", "credential_list"]),
+    not_yet("", "guardrails", &["guardrails"]),
+    not_yet("", "the files, batches and fine-tuning APIs", &["files_settings", "finetune_settings", "batch_settings"]),
+    not_yet("", "callbacks by team", &["default_team_settings"]),
+    not_yet("", "pass-through endpoints", &["pass_through_endpoints"]),
+    not_yet("", "MCP", &["mcp_servers", "mcp_aliases"]),
+    not_yet("", "vector stores", &["vector_store_registry", "search_tools"]),
+    not_yet("", "managed prompts", &["prompts"]),
+    not_yet("", "callbacks", &["callback_settings", "litellm_callback_settings"]),
+
+    // model_list
+    used("model_list[]", &["model_name", "litellm_params", "model_info"]),
+    not_yet("model_list[]", "read by usage-based and latency-based routing only", &["rpm", "tpm"]),
+    used(PARAMS, &[
+        "model", "api_key", "api_base", "base_url", "api_version", "organization", "custom_llm_provider", "timeout", "request_timeout", "stream_timeout",
+        "num_retries", "rpm", "tpm", "weight", "cooldown_time", "drop_params", "additional_drop_params", "allowed_openai_params", "headers", "extra_headers",
+        "extra_body", "mock_response", "mock_timeout", "initial_prompt_value", "roles", "final_prompt_value", "bos_token", "eos_token", "azure_ad_token",
+        "merge_reasoning_content_in_choices", "litellm_credential_name", "base_model", "ssl_verify", "custom_prompt_dict",
+    ]),
+    ignored(PARAMS, "retries happen in the router, in LiteLLM too: use num_retries", &["max_retries"]),
+    ignored(PARAMS, "changes logging inside LiteLLM only", &["litellm_trace_id", "litellm_session_id", "logger_fn", "verbose", "no-log", "litellm_logging_obj"]),
+    ignored(PARAMS, "a parameter of LiteLLM's own HTTP client", &["client", "stream_chunk_size", "shared_session", "use_litellm_proxy"]),
+    not_yet(PARAMS, "enable_pre_call_checks", &["order", "region_name"]),
+    not_yet(PARAMS, "limits by deployment", &["max_parallel_requests", "default_api_key_tpm_limit", "default_api_key_rpm_limit"]),
+    not_yet(PARAMS, "tag routing", &["tags", "tag_regex"]),
+    not_yet(PARAMS, "budgets", &["max_budget", "budget_duration", "max_file_size_mb"]),
+    not_yet(PARAMS, "credentials from the client, deployment by deployment", &["configurable_clientside_auth_params"]),
+    not_yet(PARAMS, "pass-through endpoints", &["use_in_pass_through", "use_chat_completions_api"]),
+    not_yet(PARAMS, "cache control injection", &["cache_control_injection_points"]),
+    not_yet(PARAMS, "AWS providers", &[
+        "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region_name", "aws_role_name", "aws_session_name", "aws_profile_name",
+        "aws_web_identity_token", "aws_sts_endpoint", "aws_external_id", "aws_bedrock_runtime_endpoint", "aws_bedrock_client", "aws_batch_role_arn", "aws_sagemaker_allow_zero_temp",
+        "model_id", "guardrailConfig", "performanceConfig", "hf_model_name", "s3_bucket_name", "s3_region_name", "s3_encryption_key_id",
+    ]),
+    not_yet(PARAMS, "tokens fetched from Microsoft Entra; azure_ad_token and api_key work", &[
+        "tenant_id", "client_id", "client_secret", "azure_username", "azure_password", "azure_scope", "azure_ad_token_provider", "azure_credential",
+    ]),
+    not_yet(PARAMS, "Vertex AI", &["vertex_project", "vertex_location", "vertex_credentials", "vertex_ai_project", "vertex_ai_location", "vertex_ai_credentials", "gcs_bucket_name"]),
+    not_yet(PARAMS, "watsonx", &["watsonx_region_name", "project_id", "space_id", "wx_project_id"]),
+    not_yet(PARAMS, "fallbacks of one deployment: put them into router_settings", &["fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "context_window_fallback_dict", "default_fallbacks", "retry_policy", "retry_strategy"]),
+    not_yet(PARAMS, "caching", &["cache", "caching", "ttl", "cache_params"]),
+    not_yet(PARAMS, "guardrails", &["guardrails"]),
+    not_yet(PARAMS, "managed prompts", &["prompt_id", "prompt_variables", "prompt_label", "prompt_version"]),
+    not_yet(PARAMS, "mocked tool calls", &["mock_tool_calls"]),
+    not_yet(PARAMS, "callbacks", &["callbacks", "success_callback", "failure_callback", "langfuse_public_key", "langfuse_secret", "langfuse_secret_key", "langfuse_host", "langsmith_api_key", "langsmith_project", "turn_off_message_logging"]),
+    not_yet(PARAMS, "prices that are not plain numbers", &["tiered_pricing"]),
+    not_yet(PARAMS, "schema checks of answers", &["enable_json_schema_validation"]),
+    ignored(PARAMS, "only sent by a client", &["mock_testing_fallbacks", "mock_testing_context_fallbacks", "mock_testing_content_policy_fallbacks", "mock_testing_rate_limit_error", "fastest_response", "user_config", "disable_fallbacks", "litellm_metadata", "model_info", "proxy_server_request", "priority"]),
+    ignored(PARAMS, "Azure AI Foundry's and Anthropic's own features pass as request members", &["litellm_request_debug"]),
+    used(INFO, &["id", "base_model"]),
+    ignored(INFO, "shown by /model/info; the API of a call is chosen by its path", &[
+        "mode", "db_model", "version", "created_at", "created_by", "updated_at", "updated_by", "description", "litellm_provider", "key", "tier_note", "display_name", "direct_access", "metadata",
+    ]),
+    not_yet(INFO, "team models and access groups", &["team_id", "team_public_model_name", "access_groups", "access_via_team_ids", "tier"]),
+    not_yet(INFO, "environments by deployment", &["supported_environments"]),
+    not_yet(INFO, "health checks of deployments", &["health_check_timeout", "health_check_model", "disable_background_health_check", "health_check_voice", "health_check_max_tokens"]),
+    not_yet(INFO, "enable_pre_call_checks", &["max_input_tokens", "max_tokens", "max_output_tokens", "rpm", "tpm"]),
+    not_yet(INFO, "prices that are not plain numbers", &["tiered_pricing"]),
+
+    // litellm_settings
+    used(LITELLM, &[
+        "drop_params", "modify_params", "num_retries", "request_timeout", "allowed_fails", "max_fallbacks", "fallbacks", "context_window_fallbacks",
+        "content_policy_fallbacks", "default_fallbacks", "model_alias_map", "ssl_verify", "add_function_to_prompt", "require_auth_for_metrics_endpoint", "cooldown_time",
+    ]),
+    approximated(LITELLM, "the access log is JSON in any case", &["json_logs"]),
+    ignored(LITELLM, "logging inside LiteLLM; use --debug", &["set_verbose", "suppress_debug_info", "log_raw_request_response"]),
+    ignored(LITELLM, "nothing is ever reported home", &["telemetry"]),
+    ignored(LITELLM, "Envoy resolves both address families and uses what works", &["force_ipv4"]),
+    ignored(LITELLM, "a switch of LiteLLM's own internals", &[
+        "num_retries_per_request", "aiohttp_trust_env", "disable_aiohttp_transport", "disable_aiohttp_trust_env", "use_aiohttp_transport", "enable_preview_features", "disable_hf_tokenizer_download",
+        "disable_token_counter", "enable_azure_ad_token_refresh", "client_session", "aclient_session", "in_memory_llm_clients_cache", "ssl_security_level", "ssl_certificate",
+    ]),
+    not_yet(LITELLM, "budgets", &[
+        "max_budget", "budget_duration", "max_internal_user_budget", "internal_user_budget_duration", "default_max_internal_user_budget", "max_end_user_budget", "max_ui_session_budget",
+        "max_end_user_budget_id", "disable_end_user_cost_tracking", "disable_end_user_cost_tracking_prometheus_only", "priority_reservation", "priority_reservation_settings", "enable_end_user_cost_tracking_prometheus_only",
+    ]),
+    not_yet(LITELLM, "virtual keys, users and teams", &[
+        "default_internal_user_params", "default_team_params", "default_key_generate_params", "upperbound_key_generate_params", "key_generation_settings", "public_model_groups",
+        "public_model_groups_links", "default_team_settings", "add_user_information_to_llm_headers",
+    ]),
+    not_yet(LITELLM, "caching", &["cache", "cache_params", "enable_caching_on_provider_specific_optional_params", "enable_redis_auth_cache"]),
+    not_yet(LITELLM, "callbacks", &[
+        "callbacks", "success_callback", "failure_callback", "service_callback", "input_callback", "audit_log_callbacks", "callback_settings", "turn_off_message_logging", "redact_user_api_key_info", "redact_messages_in_exceptions",
+        "langfuse_default_tags", "s3_callback_params", "s3_callback_params_v2", "prometheus_metrics_config", "custom_prometheus_metadata_labels", "custom_prometheus_tags", "prometheus_initialize_budget_metrics",
+        "prometheus_metrics_include_labels", "datadog_params", "gcs_pub_sub_use_v1", "argilla_transformation_object", "generic_logger_headers", "store_audit_logs", "global_disable_no_log_param",
+        "standard_logging_payload_excluded_fields", "langsmith_default_run_name", "arize_config", "datadog_llm_observability_params",
+    ]),
+    not_yet(LITELLM, "guardrails", &["guardrails", "post_call_rules", "pre_call_rules", "openai_moderations_model_name", "google_moderation_confidence_threshold", "llamaguard_model_name", "llamaguard_unsafe_content_categories", "blocked_user_list", "banned_keywords_list", "presidio_ad_hoc_recognizers", "output_parse_pii", "secret_detection_params"]),
+    not_yet(LITELLM, "schema checks of answers", &["enable_json_schema_validation"]),
+    not_yet(LITELLM, "client headers by model group; general_settings.forward_client_headers_to_llm_api works for all", &["model_group_settings"]),
+    not_yet(LITELLM, "trace headers", &["forward_traceparent_to_llm_provider"]),
+    not_yet(LITELLM, "cost in the stream's usage, margins and discounts", &["include_cost_in_streaming_usage", "cost_margin_config", "cost_discount_config"]),
+    not_yet(LITELLM, "MCP", &["mcp_aliases", "mcp_semantic_tool_filter"]),
+    not_yet(LITELLM, "tag routing and tag budgets", &["tag_budget_config", "extra_spend_tag_headers"]),
+    not_yet(LITELLM, "custom providers", &["custom_provider_map"]),
+    not_yet(LITELLM, "credentials that are not in litellm_params", &["api_base", "api_key", "openai_key", "azure_key", "anthropic_key", "organization", "headers", "aws_sqs_callback_params", "vertex_project", "vertex_location", "credential_list"]),
+
+    // router_settings
+    used(ROUTER, &[
+        "num_retries", "max_fallbacks", "timeout", "stream_timeout", "retry_after", "retry_policy", "model_group_retry_policy", "allowed_fails", "allowed_fails_policy", "cooldown_time",
+        "disable_cooldowns", "fallbacks", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_group_alias", "default_litellm_params",
+    ]),
+    not_yet(ROUTER, "this strategy: simple-shuffle is used instead", &["routing_strategy"]),
+    not_yet(ROUTER, "the strategies that take arguments", &["routing_strategy_args"]),
+    not_yet(ROUTER, "a Redis shared by several gateways; counters are kept in this one", &["redis_host", "redis_port", "redis_password", "redis_url", "redis_db", "redis_ssl", "cache_kwargs"]),
+    not_yet(ROUTER, "caching", &["cache_responses", "caching_groups"]),
+    not_yet(ROUTER, "pre-call checks", &["enable_pre_call_checks", "enable_pre_call_check", "optional_pre_call_checks", "deployment_affinity_ttl_seconds"]),
+    not_yet(ROUTER, "tag routing", &["enable_tag_filtering", "tag_filtering_match_any"]),
+    not_yet(ROUTER, "limits by deployment and priorities", &["default_max_parallel_requests", "default_priority", "polling_interval", "priority_reservation"]),
+    not_yet(ROUTER, "budgets", &["provider_budget_config"]),
+    not_yet(ROUTER, "alerting", &["alerting_config"]),
+    ignored(ROUTER, "connections are Envoy's, and are reused", &["client_ttl"]),
+    ignored(ROUTER, "logging inside LiteLLM; use --debug", &["set_verbose", "debug_level"]),
+    ignored(ROUTER, "always so, as in LiteLLM's proxy", &["ignore_invalid_deployments"]),
+    ignored(ROUTER, "a switch of LiteLLM's own internals", &["router_general_settings", "assistants_config", "guardrail_list", "search_tools", "enable_health_check_routing"]),
+
+    // general_settings
+    used(GENERAL, &["master_key", "completion_model", "max_request_size_mb", "litellm_key_header_name", "forward_client_headers_to_llm_api", "allow_client_side_credentials"]),
+    not_yet(GENERAL, "the ledger: keys, users, teams, spend", &[
+        "database_url", "database_type", "database_args", "store_model_in_db", "store_prompts_in_spend_logs", "disable_spend_logs", "disable_spend_updates", "disable_error_logs",
+        "maximum_spend_logs_retention_period", "maximum_spend_logs_retention_interval", "user_api_key_cache_ttl", "allow_requests_on_db_unavailable", "disable_reset_budget", "disable_adding_master_key_hash_to_db",
+        "disable_master_key_return", "custom_key_generate", "custom_ui_sso_sign_in_handler", "custom_sso", "ui_access_mode", "default_team_disabled", "enable_public_model_hub", "supported_db_objects", "auto_redirect_ui_login_to_sso", "role_permissions",
+    ]),
+    not_yet(GENERAL, "budgets", &["proxy_budget_rescheduler_min_time", "proxy_budget_rescheduler_max_time"]),
+    ignored(GENERAL, "the ledger opens what connections it needs", &["database_connection_pool_limit", "database_connection_timeout", "database_socket_timeout"]),
+    not_yet(GENERAL, "spend records are written by the ledger", &["proxy_batch_write_at", "proxy_batch_polling_interval", "use_redis_transaction_buffer"]),
+    not_yet(GENERAL, "limits", &["max_parallel_requests", "global_max_parallel_requests", "token_rate_limit_type", "max_response_size_mb"]),
+    not_yet(GENERAL, "pass-through endpoints", &["pass_through_endpoints", "forward_openai_org_id"]),
+    not_yet(GENERAL, "alerting", &["alerting", "alert_types", "alert_to_webhook_url", "alerting_threshold", "alerting_args", "spend_report_frequency"]),
+    not_yet(GENERAL, "health checks of deployments", &["background_health_checks", "health_check_interval", "health_check_details", "use_shared_health_check", "health_check_concurrency"]),
+    not_yet(GENERAL, "access rules", &["enforce_user_param", "enforced_params", "allowed_routes", "admin_only_routes", "public_routes", "allowed_ips", "use_x_forwarded_for", "user_header_name", "user_header_mappings", "block_robots", "reject_clientside_metadata_tags", "allowed_model_region"]),
+    not_yet(GENERAL, "JWT, OAuth2 and custom authentication", &["enable_jwt_auth", "litellm_jwtauth", "enable_oauth2_auth", "enable_oauth2_proxy_auth", "oauth2_config_mappings", "custom_auth", "custom_auth_run_common_checks", "custom_auth_settings"]),
+    not_yet(GENERAL, "key managers; use environment variables", &["key_management_system", "key_management_settings", "use_google_kms", "use_azure_key_vault"]),
+    not_yet(GENERAL, "the provider's usage is always asked for, and hidden from clients that did not ask", &["always_include_stream_usage"]),
+    not_yet(GENERAL, "models found by asking the providers", &["infer_model_from_keys"]),
+    not_yet(GENERAL, "batches and files", &["enable_loadbalancing_on_batch_endpoints", "managed_files_settings"]),
+    not_yet(GENERAL, "MCP", &["mcp_internal_ip_ranges", "mcp_client_side_auth_header_name", "mcp_trusted_proxy_ranges"]),
+    ignored(GENERAL, "for a hosted LiteLLM", &["control_plane_url", "dynamo_db_table", "proxy_base_url", "litellm_license", "experimental_ui_login"]),
+
+    // Smaller sections
+    used("tollgate_settings", &["max_held_answer_bytes", "request_body_buffer_limit_bytes", "access_log", "admin_address"]),
+    used("credential_list[]", &["credential_name", "credential_values"]),
+    ignored("credential_list[]", "a remark", &["credential_info"]),
+    not_yet("guardrails[]", "guardrails", &["guardrail_name", "litellm_params", "guardrail_info", "guardrail_id"]),
+    not_yet("files_settings[]", "the files API", CREDENTIALS),
+    not_yet("finetune_settings[]", "the fine-tuning API", CREDENTIALS),
+    not_yet("default_team_settings[]", "callbacks by team", TEAM),
+    not_yet("litellm_settings.default_team_settings[]", "callbacks by team", TEAM),
+    not_yet("general_settings.pass_through_endpoints[]", "pass-through endpoints", PASS_THROUGH),
+    not_yet("pass_through_endpoints[]", "pass-through endpoints", PASS_THROUGH),
+    not_yet("litellm_settings.cache_params", "caching", &[
+        "type", "host", "port", "password", "username", "url", "namespace", "ttl", "mode", "supported_call_types", "redis_startup_nodes", "service_name", "sentinel_nodes", "sentinel_password", "ssl",
+        "similarity_threshold", "redis_semantic_cache_embedding_model", "redis_semantic_cache_index_name", "qdrant_api_base", "qdrant_api_key", "qdrant_collection_name", "qdrant_quantization_config",
+        "qdrant_semantic_cache_embedding_model", "s3_bucket_name", "s3_region_name", "s3_api_version", "s3_use_ssl", "s3_verify", "s3_endpoint_url", "s3_aws_access_key_id", "s3_aws_secret_access_key",
+        "s3_aws_session_token", "s3_config", "s3_path", "disk_cache_dir", "default_in_memory_ttl", "default_in_redis_ttl", "default_in_memory_max_size", "redis_flush_size", "max_connections", "gcp_service_account", "gcs_bucket_name", "gcs_path", "db",
+    ]),
+    not_yet("litellm_settings.cache", "caching", &["type", "host", "port", "password", "namespace", "ttl", "supported_call_types", "s3_bucket_name", "s3_region_name", "similarity_threshold", "params"]),
+];
+
+/// Parameters of the APIs themselves: as defaults in `litellm_params` they go into requests.
+#[rustfmt::skip]
+static API_PARAMETERS: &[&str] = &[
+    "audio", "best_of", "dimensions", "echo", "encoding_format", "frequency_penalty", "function_call", "functions", "include", "input", "input_type", "instructions", "logit_bias", "logprobs",
+    "max_completion_tokens", "max_output_tokens", "max_tokens", "messages", "metadata", "min_p", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
+    "quality", "reasoning", "reasoning_effort", "repetition_penalty", "response_format", "safety_identifier", "safety_settings", "seed", "service_tier", "size", "speed", "stop", "store", "stream",
+    "stream_options", "style", "suffix", "system", "temperature", "thinking", "tool_choice", "tools", "top_k", "top_logprobs", "top_p", "truncation", "user", "verbosity", "voice", "web_search_options",
+    "num_ctx", "num_predict", "keep_alive", "mirostat", "repeat_penalty", "task", "provider", "transforms", "route", "models", "format", "language", "stop_sequences", "betas", "background",
+];
+
+const PARAMS: &str = "model_list[].litellm_params";
+const INFO: &str = "model_list[].model_info";
+const LITELLM: &str = "litellm_settings";
+const ROUTER: &str = "router_settings";
+const GENERAL: &str = "general_settings";
+const CREDENTIALS: &[&str] = &["custom_llm_provider", "api_key", "api_base", "api_version", "organization"];
+const TEAM: &[&str] = &[
+    "team_id",
+    "success_callback",
+    "failure_callback",
+    "langfuse_public_key",
+    "langfuse_secret",
+    "langfuse_secret_key",
+    "langfuse_host",
+    "langsmith_api_key",
+    "langsmith_project",
+    "gcs_bucket_name",
+    "gcs_path_service_account",
+];
+const PASS_THROUGH: &[&str] = &[
+    "path",
+    "target",
+    "headers",
+    "forward_headers",
+    "auth",
+    "include_subpath",
+    "cost_per_request",
+    "merge_query_params",
+    "custom_auth_parser",
+    "default_query_params",
+    "guardrails",
+    "methods",
+    "id",
+];
+
+/// Whether a place holds settings rather than being one.
+pub(super) fn is_section(pattern: &str) -> bool {
+    pattern == "environment_variables" || SETTINGS.iter().any(|group| group.section == pattern)
+}
+
+/// The verdict for a setting with a value.
+pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
+    if section == "environment_variables" {
+        return Verdict::Used;
+    }
+    let group = SETTINGS.iter().find(|group| group.section == section && group.names.contains(&name));
+    match group.map(|group| &group.verdict) {
+        Some(_) if name == "routing_strategy" && value.as_str() == Some("simple-shuffle") => Verdict::Used,
+        // Switching off what is not there is no gap.
+        Some(Verdict::NotYet(_)) if is_off(value) => Verdict::Used,
+        Some(verdict) => verdict.clone(),
+        None if is_priced(section) && is_price(name) => Verdict::Used,
+        None if section == PARAMS && API_PARAMETERS.contains(&name) => Verdict::Used,
+        None => match (section, closest(section, name)) {
+            (PARAMS, None) => Verdict::Used,
+            (INFO, None) => Verdict::Ignored("a remark: shown by /model/info".into()),
+            (_, did_you_mean) => Verdict::Unknown { did_you_mean },
+        },
+    }
+}
+
+/// Whether a member of `litellm_params` goes into requests: everything that is neither a setting nor a price.
+pub(super) fn is_default_parameter(name: &str) -> bool {
+    let setting = SETTINGS.iter().any(|group| group.section == PARAMS && group.names.contains(&name));
+    !setting && !is_price(name)
+}
+
+/// Whether a name is one of the many price fields (`input_cost_per_token`, `cache_read_input_token_cost`, …).
+pub(super) fn is_price(name: &str) -> bool {
+    name.contains("cost_per_")
+        || name.ends_with("_cost")
+        || name.contains("_cost_above_")
+        || name.contains("_cost_")
+}
+
+fn is_priced(section: &str) -> bool {
+    section == PARAMS || section == INFO
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.eq_ignore_ascii_case("false"),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+/// The known name of a section that is at most a third of its letters away. In open sections only two letters count:
+/// an unknown name is likely meant there.
+fn closest(section: &str, name: &str) -> Option<&'static str> {
+    let here = SETTINGS.iter().filter(|group| group.section == section).flat_map(|group| group.names);
+    let parameters = API_PARAMETERS.iter().filter(|_| section == PARAMS);
+    let most = if is_priced(section) { 2 } else { (name.len() / 3).clamp(1, 4) };
+    let near = here.chain(parameters).copied().filter_map(|known| {
+        let enough = known.len() > 3 && known.len().abs_diff(name.len()) <= most;
+        let distance = if enough { distance(known, name) } else { usize::MAX };
+        (distance <= most).then_some((distance, known))
+    });
+    near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// How many letters must be added, removed, changed or swapped with their neighbour to make one name of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = Vec::with_capacity(b.len() + 1);
+        row.push(i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let mut best =
+                (at(&last, j) + usize::from(x != y)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or(0)
+}
+
+const fn group(section: &'static str, verdict: Verdict, names: &'static [&'static str]) -> Group {
+    Group { section, verdict, names }
+}
+
+const fn used(section: &'static str, names: &'static [&'static str]) -> Group {
+    group(section, Verdict::Used, names)
+}
+
+const fn approximated(section: &'static str, how: &'static str, names: &'static [&'static str]) -> Group {
+    group(section, Verdict::Approximated(Cow::Borrowed(how)), names)
+}
+
+const fn not_yet(section: &'static str, what: &'static str, names: &'static [&'static str]) -> Group {
+    group(section, Verdict::NotYet(Cow::Borrowed(what)), names)
+}
+
+const fn ignored(section: &'static str, why: &'static str, names: &'static [&'static str]) -> Group {
+    group(section, Verdict::Ignored(Cow::Borrowed(why)), names)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_setting_stands_twice() {
+        let mut seen = std::collections::BTreeSet::new();
+        for group in SETTINGS {
+            for name in group.names {
+                assert!(seen.insert((group.section, *name)), "{}.{name}", group.section);
+            }
+        }
+        for name in API_PARAMETERS {
+            assert!(is_default_parameter(name), "{name} is both");
+        }
+    }
+
+    #[test]
+    fn verdicts_look_at_values() {
+        assert_eq!(verdict(ROUTER, "routing_strategy", &json!("simple-shuffle")), Verdict::Used);
+        assert_eq!(verdict(ROUTER, "routing_strategy", &json!("least-busy")).name(), "not yet");
+        assert_eq!(verdict(LITELLM, "cache", &json!(false)), Verdict::Used);
+        assert_eq!(verdict(LITELLM, "cache", &json!(true)).name(), "not yet");
+        assert_eq!(verdict(PARAMS, "temperature", &json!(1)), Verdict::Used);
+        assert_eq!(verdict(PARAMS, "some_provider_thing", &json!(1)), Verdict::Used);
+        assert_eq!(verdict(INFO, "input_cost_per_token", &json!(1)), Verdict::Used);
+    }
+
+    #[test]
+    fn typing_errors_get_a_suggestion() {
+        let rows = [
+            (ROUTER, "num_retires", Some("num_retries")),
+            (GENERAL, "masterkey", Some("master_key")),
+            (PARAMS, "api_bsae", Some("api_base")),
+            (PARAMS, "temprature", Some("temperature")),
+            ("", "modellist", Some("model_list")),
+            (LITELLM, "zzz", None),
+        ];
+        for (section, name, wanted) in rows {
+            let found = verdict(section, name, &json!(1));
+            assert_eq!(found, Verdict::Unknown { did_you_mean: wanted }, "{name}");
+        }
+    }
+}
