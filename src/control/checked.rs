@@ -2,8 +2,8 @@
 
 use std::env;
 
-use super::{Failure, sample};
-use crate::core::config::{Config, seal};
+use super::Failure;
+use crate::core::config::{self, Config, seal};
 
 /// A document that can serve.
 #[derive(Debug)]
@@ -29,33 +29,13 @@ pub fn check_with(
     load(document, variable, &unseal)
 }
 
-/// Until `core::config::load` is merged: groups and base URLs only.
 fn load(
     document: &str,
     variable: &dyn Fn(&str) -> Option<String>,
     unseal: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Checked, Failure> {
-    let value: serde_yaml::Value =
-        serde_yaml::from_str(document).map_err(|error| Failure::configuration(error.to_string()))?;
-    let models = value.get("model_list").and_then(|list| list.as_sequence()).cloned().unwrap_or_default();
-    let models: Vec<(String, String)> = models
-        .iter()
-        .map(|model| {
-            let base = model.get("litellm_params").and_then(|params| params.get("api_base")?.as_str());
-            let base = base.and_then(|base| match base.strip_prefix("os.environ/") {
-                Some(name) => variable(name),
-                None => unseal(base).or_else(|| Some(base.to_owned())),
-            });
-            let verify = model.get("litellm_params").and_then(|params| params.get("ssl_verify")?.as_bool());
-            let base = base.map(|base| if verify == Some(false) { format!("!{base}") } else { base });
-            let name = model.get("model_name").and_then(|name| name.as_str()).unwrap_or_default();
-            (name.to_owned(), base.unwrap_or_else(|| "https://api.openai.com".to_owned()))
-        })
-        .collect();
-    if models.is_empty() {
-        return Err(Failure::configuration("`model_list` is empty: expected at least one model"));
+    match config::load(document, variable, unseal) {
+        Ok(loaded) => Ok(Checked { config: loaded.config, report: loaded.report.table() }),
+        Err(problems) => Err(Failure::Configuration(problems.iter().map(ToString::to_string).collect())),
     }
-    let models: Vec<(&str, &str)> =
-        models.iter().map(|(name, base)| (name.as_str(), base.as_str())).collect();
-    Ok(Checked { config: sample::config(&models), report: String::new() })
 }

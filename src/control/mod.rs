@@ -25,7 +25,6 @@ pub mod client;
 pub mod document;
 pub mod envoy;
 pub mod render;
-mod sample;
 pub mod secrets;
 pub mod state;
 pub mod supervise;

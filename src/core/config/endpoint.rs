@@ -1,5 +1,7 @@
 //! Base URLs: text to [`Endpoint`].
 
+use std::fmt;
+
 use super::Endpoint;
 
 impl Endpoint {
@@ -41,6 +43,13 @@ impl Endpoint {
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+/// The base URL without its query, which may hold a key.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", if self.tls { "https" } else { "http" }, self.authority(), self.path)
     }
 }
 

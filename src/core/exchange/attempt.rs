@@ -11,7 +11,7 @@ use crate::core::{
     exchange::failure::Failure,
     provider::{
         Wire,
-        target::{target, wire},
+        target::{Target, body_model, target_at, wire},
     },
     route::plan::{Candidate, Plan},
     translate::{
@@ -170,8 +170,8 @@ impl Exchange {
         for (name, value) in &segment.overrides {
             object.set(name.clone(), value.to_string());
         }
-        let made = self.body_for(deployment, &model, wire, object)?;
-        let mut where_to = target(deployment, wire, &model, self.api_version.as_deref())?;
+        let made = self.body_for(deployment, &body_model(deployment, &model), wire, object)?;
+        let mut where_to = target_at(deployment, wire, &model, self.api_version.as_deref());
         where_to.headers.extend(made.headers);
         let headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
         Ok(Outgoing { headers, body: made.body, wire, model, memo: made.memo })
@@ -252,7 +252,7 @@ impl Exchange {
     fn header_list(
         &self,
         deployment: &Deployment,
-        where_to: crate::core::provider::target::Target,
+        where_to: Target,
         betas: &[String],
         length: usize,
     ) -> Vec<(String, Vec<u8>)> {

@@ -31,7 +31,7 @@ pub fn answer(operation: &Operation<'_>, config: &Config, headers: &Headers) -> 
             "data": config.model_names().iter().map(|name| model(name)).collect::<Vec<_>>(),
             "object": "list",
         }))),
-        Operation::Model(name) => match config.model_names().iter().find(|known| known == name) {
+        Operation::Model(name) => match config.model_names().iter().find(|known| *known == name.as_ref()) {
             Some(known) => Ok(body(&model(known))),
             None => Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
                 .with_kind("invalid_request_error")

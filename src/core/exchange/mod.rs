@@ -289,9 +289,8 @@ impl Exchange {
 
     /// The name to route by: forced by the configuration, in the path, in the body, or the default.
     fn model(&self) -> Result<String, Error> {
-        let config = &self.config;
-        let named = config.forced_model.as_ref().or(self.path_model.as_ref()).or(self.asked.model.as_ref());
-        named.or(config.default_model.as_ref()).cloned().ok_or_else(|| {
+        let asked = self.path_model.as_deref().or(self.asked.model.as_deref());
+        self.config.requested_model(asked).map(str::to_owned).ok_or_else(|| {
             Error::bad_request("no `model` in the request, and the gateway has no default model.").with_param("model")
         })
     }
@@ -446,7 +445,7 @@ impl Exchange {
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         if let Some(deployment) = deployment {
             headers.push(("x-litellm-model-id", deployment.id.clone()));
-            headers.push(("x-litellm-model-api-base", deployment.endpoint.display()));
+            headers.push(("x-litellm-model-api-base", deployment.endpoint.to_string()));
         }
         if let Some(segment) = segment {
             headers.push(("x-litellm-model-group", segment.group.clone()));

@@ -362,7 +362,7 @@ fn special<'a>(controls: &'a Controls, config: &'a Config, kind: Kind) -> Option
 fn resolve(config: &Config, model: &str) -> Result<Resolved, Error> {
     match config.resolve(model) {
         Some(resolved) if !resolved.deployments.is_empty() => Ok(resolved),
-        _ => match config.unavailable.get(model) {
+        _ => match config.why_unavailable(model) {
             Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),
             None => Err(Error::new(400, unknown_model(model))),
         },
