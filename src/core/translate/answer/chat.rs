@@ -83,7 +83,7 @@ pub(super) fn stamp_of(body: &Value, stamp: &Stamp) -> Stamp {
     let text = |name: &str| body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     Stamp {
         id: text("id").unwrap_or(&stamp.id).to_owned(),
-        created: body.get("created").and_then(Value::as_u64).unwrap_or(stamp.created),
+        created: body.get("created").and_then(Value::as_u64).filter(|at| *at > 0).unwrap_or(stamp.created),
         model: text("model").unwrap_or(&stamp.model).to_owned(),
     }
 }

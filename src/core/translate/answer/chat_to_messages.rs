@@ -44,7 +44,7 @@ pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error>
 /// Makes the events of a message stream from chat chunks.
 ///
 /// Blocks come one after the other, as Anthropic's clients expect: a block is closed before the next one opens, even when
-/// the provider writes to several tool calls in turn (see [`blocks`]).
+/// the provider writes to several tool calls in turn.
 #[derive(Debug)]
 pub struct Stream {
     stamp: Stamp,
@@ -116,7 +116,11 @@ impl Stream {
             self.begin(&self.stamp.clone(), out);
         }
         self.blocks.finish(out);
-        let reason = stop_reason(self.reason.as_deref(), self.blocks.had_tool(), self.refused);
+        let reason = match &self.reason {
+            // Nobody should run a call of which half is missing.
+            None if self.blocks.has_torn_call() => "max_tokens",
+            reason => stop_reason(reason.as_deref(), self.blocks.had_tool(), self.refused),
+        };
         let usage = self.usage.take().unwrap_or_else(|| json!({"input_tokens": 0, "output_tokens": 0}));
         let delta = json!({"stop_reason": reason, "stop_sequence": null});
         out.push(("message_delta", json!({"type": "message_delta", "delta": delta, "usage": usage})));

@@ -5,6 +5,8 @@
 #[derive(Debug)]
 pub(super) struct Marks {
     marks: Vec<String>,
+    /// How far back from the end marks are looked for, in bytes. Bounds what is held, and the work per piece.
+    window: usize,
     /// The end of the text so far, as far as it may belong to marks.
     held: String,
     begun: bool,
@@ -12,14 +14,16 @@ pub(super) struct Marks {
 
 impl Marks {
     pub fn new(marks: &[String]) -> Marks {
-        let marks = marks.iter().filter(|mark| !mark.is_empty()).cloned().collect();
-        Marks { marks, held: String::new(), begun: false }
+        let marks: Vec<String> = marks.iter().filter(|mark| !mark.is_empty()).cloned().collect();
+        let longest = marks.iter().map(String::len).max().unwrap_or(0);
+        Marks { marks, window: longest + 256, held: String::new(), begun: false }
     }
 
     /// Adds a piece and returns what of the text is sure by now.
     pub fn push(&mut self, piece: &str) -> String {
         self.held.push_str(piece);
-        let starts = self.held.char_indices().map(|(at, _)| at);
+        let far = self.held.len().saturating_sub(self.window);
+        let starts = self.held.char_indices().map(|(at, _)| at).filter(|at| *at >= far);
         let at = starts.into_iter().find(|at| self.may_be_marks(*at)).unwrap_or(self.held.len());
         let rest = self.held.split_off(at);
         let sure = std::mem::replace(&mut self.held, rest);
@@ -97,6 +101,15 @@ mod tests {
             let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
             assert_eq!(all(&marks, &letters, cut_off), wanted, "{text} by letters");
         }
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let mut marks = Marks::new(&["a".to_owned()]);
+        for _ in 0..1000 {
+            marks.push("a");
+        }
+        assert!(marks.held.len() <= marks.window);
     }
 
     #[test]

@@ -8,19 +8,16 @@ use crate::core::{
     translate::{Memo, Options, golden},
 };
 
+/// A request translation.
+pub(super) type Translate = fn(Map<String, Value>, &Options) -> Result<(Map<String, Value>, Memo), Error>;
+
 /// Compares every case of a folder with what `translate` makes of it.
-pub(super) fn walk(
-    folder: &str,
-    translate: fn(Map<String, Value>, &Options) -> Result<(Map<String, Value>, Memo), Error>,
-) {
+pub(super) fn walk(folder: &str, translate: Translate) {
     golden::walk(folder, |case| run(case, translate));
 }
 
 /// Runs `translate` on every case with any one value inside replaced by an odd one: it may refuse, never fail.
-pub(super) fn mutate(
-    folder: &str,
-    translate: fn(Map<String, Value>, &Options) -> Result<(Map<String, Value>, Memo), Error>,
-) {
+pub(super) fn mutate(folder: &str, translate: Translate) {
     let odd = [json!(null), json!(-1), json!(""), json!([]), json!({}), json!([[]]), json!(true)];
     golden::each(folder, |case| {
         golden::mutants(&case["request"], &odd, &mut |mutant| {
@@ -32,10 +29,7 @@ pub(super) fn mutate(
     });
 }
 
-fn run(
-    case: &Value,
-    translate: fn(Map<String, Value>, &Options) -> Result<(Map<String, Value>, Memo), Error>,
-) -> Value {
+fn run(case: &Value, translate: Translate) -> Value {
     let template = case["options"].get("template").map(template);
     let allowed: Vec<String> =
         serde_json::from_value(case["options"]["allowed_params"].clone()).unwrap_or_default();

@@ -57,8 +57,12 @@ pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<S
         prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN) as u64,
         ..Memo::default()
     };
-    let generate = json!({"inputs": prompt, "parameters": parameters, "stream": stream});
-    Ok((generate.as_object().cloned().unwrap_or_default(), memo))
+    let generate = Map::from_iter([
+        ("inputs".to_owned(), Value::from(prompt)),
+        ("parameters".to_owned(), Value::from(parameters)),
+        ("stream".to_owned(), Value::from(stream)),
+    ]);
+    Ok((generate, memo))
 }
 
 fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {

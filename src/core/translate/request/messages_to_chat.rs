@@ -425,7 +425,7 @@ fn output(body: &mut Map<String, Value>, chat: &mut Map<String, Value>) -> Resul
 }
 
 /// Thresholds are LiteLLM's.
-fn effort_of<'e>(thinking: Value, effort: Option<&'e str>) -> Result<Option<&'e str>, Error> {
+fn effort_of(thinking: Value, effort: Option<&str>) -> Result<Option<&str>, Error> {
     let path = Path::top("thinking");
     let thinking = path.object(thinking)?;
     match thinking.get("type").and_then(Value::as_str) {

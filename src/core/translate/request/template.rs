@@ -33,7 +33,9 @@ pub fn render(messages: &[Value], template: &PromptTemplate) -> Result<String, E
 /// The prompt without a template: the messages' texts, a space between two.
 pub fn join(messages: &[Value]) -> Result<String, Error> {
     let texts = messages.iter().enumerate().map(|(at, message)| text_of(message, at));
-    Ok(texts.collect::<Result<Vec<_>, _>>()?.join(" "))
+    let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
+    texts.retain(|text| !text.is_empty());
+    Ok(texts.join(" "))
 }
 
 /// The template that models of this name were trained with, when the family is a known one.
@@ -208,5 +210,94 @@ fn text_of(message: &Value, at: usize) -> Result<String, Error> {
             Ok(text)
         }
         Some(_) => Err(path.wrong("a string or a list of text parts")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn history() -> Vec<Value> {
+        vec![
+            json!({"role": "system", "content": "S"}),
+            json!({"role": "user", "content": "U"}),
+            json!({"role": "assistant", "content": "A"}),
+            json!({"role": "user", "content": [{"type": "text", "text": "V"}, {"type": "text", "text": "W"}]}),
+        ]
+    }
+
+    #[test]
+    fn known_families() {
+        let rows = [
+            (
+                "meta-llama/Meta-Llama-3-8B-Instruct",
+                "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>\
+                 <|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>\
+                 <|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>\
+                 <|start_header_id|>user<|end_header_id|>\n\nVW<|eot_id|>\
+                 <|start_header_id|>assistant<|end_header_id|>\n\n",
+            ),
+            (
+                "meta-llama/Llama-2-7b-chat-hf",
+                "<s>[INST] <<SYS>>\nS\n<</SYS>>\n [/INST]\n[INST] U [/INST]\nA\n</s><s>[INST] VW [/INST]\n",
+            ),
+            (
+                "mistralai/Mistral-7B-Instruct-v0.1",
+                "<s>[INST] S [/INST]\n[INST] U [/INST] A</s>[INST] VW [/INST]",
+            ),
+            (
+                "HuggingFaceH4/zephyr-7b-beta",
+                "<|system|>\nS</s>\n<|user|>\nU</s>\n<|assistant|>\nA</s>\n<|user|>\nVW</s>\n<|assistant|>\n",
+            ),
+            (
+                "tatsu-lab/alpaca-7b",
+                "S\n\n### Instruction:\nU\n\n### Response:\nA\n\n### Instruction:\nVW\n\n### Response:\n",
+            ),
+            ("tiiuae/falcon-180B-chat", "System: S\nUser: U\nFalcon: A\nUser: VW\nFalcon:"),
+            ("tiiuae/falcon-7b-instruct", "S\n\nUser: U\n\nAssistant: A\n\nUser: VW\n\nAssistant:"),
+            (
+                "Qwen/Qwen2-7B-Instruct",
+                "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n\
+                 <|im_start|>user\nVW<|im_end|>\n<|im_start|>assistant\n",
+            ),
+        ];
+        for (model, prompt) in rows {
+            assert_eq!(render(&history(), &for_model(model).unwrap()).unwrap(), prompt, "{model}");
+        }
+    }
+
+    #[test]
+    fn models_without_a_chat_template_have_none() {
+        for model in ["bigcode/starcoder", "tiiuae/falcon-7b", "meta-llama/Llama-2-7b-hf", ""] {
+            assert_eq!(for_model(model), None, "{model}");
+        }
+    }
+
+    #[test]
+    fn the_opening_token_comes_again_after_an_assistant_turn() {
+        let template = PromptTemplate { bos: "<".into(), eos: ">".into(), ..PromptTemplate::default() };
+        let turns = |roles: &[&str]| -> Vec<Value> {
+            roles.iter().map(|role| json!({"role": role, "content": role.get(..1)})).collect()
+        };
+        for (roles, prompt) in [
+            (&["user", "user"][..], "<uu"),
+            (&["user", "assistant", "user"], "<ua><u"),
+            (&["assistant", "assistant", "system"], "<a>a><s"),
+            (&["assistant", "tool", "user", "user"], "<a>t<uu"),
+            (&["user", "assistant"], "<ua>"),
+        ] {
+            assert_eq!(render(&turns(roles), &template).unwrap(), prompt, "{roles:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_template_texts_are_joined() {
+        let messages =
+            [json!({"content": "a"}), json!({"content": null}), json!({"content": ["b", {"text": "c"}]})];
+        assert_eq!(join(&messages).unwrap(), "a bc");
+        let error = join(&[json!({"content": [{"type": "image_url"}]})]).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("messages[0].content[0]"));
     }
 }

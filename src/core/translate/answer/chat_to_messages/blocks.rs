@@ -14,6 +14,9 @@ use super::{Event, made_up_id};
 /// Bytes that may wait for an earlier block to be completed. Beyond it the earlier block is closed as it is.
 const HELD_MAX: usize = 1 << 20;
 
+/// What a waiting block counts for besides its text.
+const BLOCK_BYTES: usize = 128;
+
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     /// Blocks not closed yet; only the first may be open.
@@ -21,6 +24,7 @@ pub(super) struct Blocks {
     /// Anthropic's index of the first block in the queue.
     index: u64,
     calls: usize,
+    torn_call: bool,
 }
 
 #[derive(Debug)]
@@ -50,6 +54,11 @@ impl Blocks {
     /// Whether a tool was called.
     pub fn had_tool(&self) -> bool {
         self.calls > 0
+    }
+
+    /// Whether a tool call was closed before its arguments were whole.
+    pub fn has_torn_call(&self) -> bool {
+        self.torn_call
     }
 
     /// Adds text.
@@ -139,7 +148,8 @@ impl Blocks {
 
     fn advance(&mut self, out: &mut Vec<Event>) {
         loop {
-            let waiting = self.queue.iter().skip(1).map(|block| block.held.len()).sum::<usize>();
+            let waiting =
+                self.queue.iter().skip(1).map(|block| BLOCK_BYTES + block.held.len()).sum::<usize>();
             let more = self.queue.len() > 1;
             let Some(first) = self.queue.front_mut() else { return };
             let complete = first.send(self.index, out);
@@ -151,7 +161,8 @@ impl Blocks {
     }
 
     fn close(&mut self, out: &mut Vec<Event>) {
-        if self.queue.pop_front().is_some() {
+        if let Some(block) = self.queue.pop_front() {
+            self.torn_call |= matches!(&block.kind, Kind::Call { json, .. } if json.is_torn());
             out.push(("content_block_stop", json!({"type": "content_block_stop", "index": self.index})));
             self.index += 1;
         }
@@ -258,6 +269,11 @@ impl Json {
 
     fn is_whole(&self) -> bool {
         self.closed
+    }
+
+    /// Begun and not whole. Nothing at all is no object, but what a call without arguments comes with.
+    fn is_torn(&self) -> bool {
+        !self.closed && self.depth > 0
     }
 }
 
