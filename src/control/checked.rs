@@ -2,7 +2,7 @@
 
 use std::env;
 
-use super::{Failure, sample};
+use super::{Failure, document::Document, sample};
 use crate::core::config::{Config, seal};
 
 /// A document that can serve.
@@ -12,6 +12,16 @@ pub struct Checked {
     pub config: Config,
     /// A verdict for every setting, as a table.
     pub report: String,
+}
+
+/// Checks a document as its author wrote it. Problems name the file, and the line when the text is the file's own.
+pub fn check_document(document: &Document) -> Result<Checked, Failure> {
+    check(&document.readable()?, None).map_err(|failure| match (failure, document.origin()) {
+        (Failure::Configuration(problems), (Some(file), _)) => Failure::Configuration(
+            problems.iter().map(|problem| format!("{}: {problem}", file.display())).collect(),
+        ),
+        (failure, _) => failure,
+    })
 }
 
 /// Checks `document` against the environment of this process. `key` opens sealed values.

@@ -75,7 +75,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         ));
     }
     let document = document::read(serve)?;
-    checked::check(&document.readable()?, None)?;
+    checked::check_document(&document)?;
     let binary = binary::find(serve.envoy.as_deref())?;
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
@@ -206,7 +206,7 @@ impl Instance<'_> {
     /// wrong with it, what was served before is served on.
     fn reload(&mut self) -> Result<Document, Failure> {
         let document = document::read(self.serve)?;
-        checked::check(&document.readable()?, None)?;
+        checked::check_document(&document)?;
         let new = self.files(&document)?;
         if new == self.served {
             return Ok(document);
