@@ -14,6 +14,13 @@ pub struct Checked {
     pub report: String,
 }
 
+impl Checked {
+    /// What a person who starts the gateway should know about the settings, one line each.
+    pub fn remarks(&self) -> Vec<String> {
+        self.report.lines().map(str::to_owned).collect()
+    }
+}
+
 /// Checks a document as its author wrote it. Problems name the file, and the line when the text is the file's own.
 pub fn check_document(document: &Document) -> Result<Checked, Failure> {
     check(&document.readable()?, None).map_err(|failure| match (failure, document.origin()) {
