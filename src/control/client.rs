@@ -82,7 +82,7 @@ fn key(serve: &Serve) -> Option<String> {
     }
     serve.config.as_ref()?;
     let document = document::read(serve).ok()?;
-    let checked = checked::check(&document.readable().ok()?, None).ok()?;
+    let checked = checked::check_document(&document).ok()?;
     Some(checked.config.general.master_key?.reveal().to_owned())
 }
 

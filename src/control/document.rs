@@ -1,6 +1,9 @@
 //! The configuration document: `config.yaml` with its includes and the command line merged in, as the filter will read it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_yaml::{Mapping, Value};
 
@@ -52,6 +55,10 @@ pub fn read_file(main: PathBuf) -> Result<Document, Failure> {
         files.push(file);
     }
     let text = (files.len() == 1).then_some(text);
+    // The filter has no files: what was included stands in place now.
+    if let Value::Mapping(settings) = &mut value {
+        settings.remove("include");
+    }
     Ok(Document { value, files, text })
 }
 
@@ -62,6 +69,12 @@ impl Document {
             Some(text) => Ok(text.clone()),
             None => emit(&self.value),
         }
+    }
+
+    /// The file to name in messages about [`Document::readable`], and whether that is its own text, so that line numbers in
+    /// it mean something.
+    pub fn origin(&self) -> (Option<&Path>, bool) {
+        (self.files.first().map(PathBuf::as_path), self.text.is_some())
     }
 
     /// The document as the filter gets it: every literal secret sealed with `key`. The same document and key always give
@@ -93,7 +106,7 @@ pub fn emit(value: &Value) -> Result<String, Failure> {
         .map_err(|error| Failure::configuration(format!("the configuration cannot be written: {error}")))
 }
 
-fn parse(text: &str, file: &std::path::Path) -> Result<Value, Failure> {
+fn parse(text: &str, file: &Path) -> Result<Value, Failure> {
     let problem = |error: serde_yaml::Error| {
         Failure::configuration(format!("`{}` is not valid YAML: {error}", file.display()))
     };
@@ -110,7 +123,7 @@ fn parse(text: &str, file: &std::path::Path) -> Result<Value, Failure> {
 }
 
 /// Files named by `include`, relative to the main file.
-fn included_files(value: &Value, main: &std::path::Path) -> Result<Vec<PathBuf>, Failure> {
+fn included_files(value: &Value, main: &Path) -> Result<Vec<PathBuf>, Failure> {
     let folder = main.parent().map(PathBuf::from).unwrap_or_default();
     let names = match value.get("include") {
         None | Some(Value::Null) => return Ok(Vec::new()),
@@ -288,8 +301,7 @@ general_settings: {completion_model: b}",
         );
         let document = document(&format!("tollgate --config {}/c.yaml", folder.display())).unwrap();
         let expected: Value = serde_yaml::from_str(
-            "include: [m.yaml, n.yaml]
-model_list: [{model_name: a}, {model_name: b}, {model_name: c}]
+            "model_list: [{model_name: a}, {model_name: b}, {model_name: c}]
 litellm_settings: {num_retries: 2}
 router_settings: {}",
         )

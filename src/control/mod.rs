@@ -92,7 +92,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Action::Render { config, module }) => print(&render::render(config, &module)?),
         Some(Action::Check { config }) => {
             let document = document::read_file(config)?;
-            print(&checked::check(&document.readable()?, None)?.report)
+            print(&checked::check_document(&document)?.report.table())
         }
         Some(Action::Healthcheck { port }) => client::healthcheck(port),
         None => serve(&cli.serve),

@@ -36,7 +36,7 @@ pub fn render(config: PathBuf, module: &str) -> Result<String, Failure> {
     let shown = config.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let document = document::read_file(config)?;
     // Problems are told with the lines of the file as it was written.
-    checked::check(&document.readable()?, None)?;
+    checked::check_document(&document)?;
     let (value, wanted) = refer(&document);
     let text = document::emit(&value)?;
     let checked = checked::check_with(&text, None, &|name| {

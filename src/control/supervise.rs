@@ -75,7 +75,9 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         ));
     }
     let document = document::read(serve)?;
-    checked::check(&document.readable()?, None)?;
+    for remark in checked::check_document(&document)?.remarks() {
+        complain(&remark);
+    }
     let binary = binary::find(serve.envoy.as_deref())?;
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
@@ -100,7 +102,8 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         stop,
         version: 0,
         served: Files::default(),
-        retired: None,
+        present: Vec::new(),
+        retire_at: None,
     };
     instance.run(document)
 }
@@ -124,8 +127,10 @@ struct Instance<'a> {
     version: u64,
     /// What Envoy is meant to serve now.
     served: Files,
-    /// Clusters to take away, and when.
-    retired: Option<(Vec<Value>, Instant)>,
+    /// Clusters that Envoy has: those served, and those that wait to be taken away.
+    present: Vec<Value>,
+    /// When to leave only the clusters that are served.
+    retire_at: Option<Instant>,
 }
 
 impl Instance<'_> {
@@ -188,6 +193,7 @@ impl Instance<'_> {
     }
 
     fn write_clusters(&mut self, clusters: &[Value]) -> Result<String, Failure> {
+        self.present = clusters.to_vec();
         self.write(bootstrap::CLUSTERS, bootstrap::CLUSTER_TYPE, clusters.to_vec())
     }
 
@@ -206,7 +212,7 @@ impl Instance<'_> {
     /// wrong with it, what was served before is served on.
     fn reload(&mut self) -> Result<Document, Failure> {
         let document = document::read(self.serve)?;
-        checked::check(&document.readable()?, None)?;
+        let checked = checked::check_document(&document)?;
         let new = self.files(&document)?;
         if new == self.served {
             return Ok(document);
@@ -214,6 +220,7 @@ impl Instance<'_> {
         match self.apply(&new) {
             Ok(()) => {
                 self.served = new;
+                checked.remarks().iter().for_each(|remark| complain(remark));
                 say("tollgate: configuration reloaded");
                 Ok(document)
             }
@@ -241,26 +248,24 @@ impl Instance<'_> {
             let version = self.write_listener(&new.listener)?;
             self.await_taken("listener_manager.lds", &version, refused)?;
         }
-        self.retired = (!gone.is_empty()).then(|| (new.clusters.clone(), Instant::now() + RETIRE_AFTER));
+        self.retire_at = (!gone.is_empty()).then(|| Instant::now() + RETIRE_AFTER);
         Ok(())
     }
 
     /// Clusters that Envoy has and `new` has not.
     fn gone(&self, new: &[Value]) -> Vec<Value> {
         let named = |list: &[Value], name: &Value| list.iter().any(|other| other.get("name") == Some(name));
-        let there = self.served.clusters.iter();
+        let there = self.present.iter();
         there.filter(|cluster| cluster.get("name").is_some_and(|name| !named(new, name))).cloned().collect()
     }
 
     /// Takes away clusters whose time has come.
     fn retire(&mut self) -> Result<(), Failure> {
-        match self.retired.take() {
-            Some((clusters, when)) if when <= Instant::now() => self.write_clusters(&clusters).map(drop),
-            waiting => {
-                self.retired = waiting;
-                Ok(())
-            }
+        if self.retire_at.is_none_or(|when| when > Instant::now()) {
+            return Ok(());
         }
+        self.retire_at = None;
+        self.write_clusters(&self.served.clusters.clone()).map(drop)
     }
 
     /// How many files of a kind Envoy has refused so far.
@@ -562,6 +567,25 @@ mod tests {
         assert!(matches!(failure, Failure::Configuration(_)));
         assert!(claim("127.0.0.1", 0).is_ok_and(|address| address.port() != 0));
         assert!(claim("not an address", 1).unwrap_err().to_string().contains("--host"));
+    }
+
+    #[test]
+    fn own_settings_are_read() {
+        let file = env::temp_dir().join(format!("tollgate-settings-{}.yaml", std::process::id()));
+        for (settings, log, seconds) in [
+            ("{}", Some(AccessLog::Stdout), 600),
+            ("{tollgate_settings: {access_log: stdout, drain_timeout: 5}}", Some(AccessLog::Stdout), 5),
+            ("{tollgate_settings: {access_log: off}}", Some(AccessLog::Off), 600),
+            ("{tollgate_settings: {access_log: false}}", Some(AccessLog::Off), 600),
+            ("{tollgate_settings: {access_log: /x/y}}", Some(AccessLog::File("/x/y".to_owned())), 600),
+            ("{tollgate_settings: {access_log: [1]}}", None, 600),
+        ] {
+            std::fs::write(&file, settings).unwrap();
+            let document = document::read_file(file.clone()).unwrap();
+            assert_eq!(access_log(&document).ok(), log, "{settings}");
+            assert_eq!(drain_limit(&document), Duration::from_secs(seconds), "{settings}");
+        }
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Metrics {
             self.count(format!("tollgate_usage_missing;model={model}"), 1);
         }
         if let Some(cost) = record.cost {
-            self.count(format!("tollgate_cost_nanodollars;model={model}"), cost.to_nanodollars());
+            self.count(format!("tollgate_cost_nanodollars;model={model}"), u64::try_from(cost.pico() / 1_000).unwrap_or(0));
         }
     }
 

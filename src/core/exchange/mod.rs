@@ -280,8 +280,15 @@ impl Exchange {
             self.plan = Some(Plan::new(&model, controls, &mut world)?);
             self.asked.model = Some(model);
             if let Some(class) = self.asked.mock_testing.take() {
-                let failure = Failure::without_answer(class, "This is a mock exception for testing fallbacks.");
-                self.fail_without_call(failure, env)?;
+                self.note_error(
+                    Failure::without_answer(class, "This is a mock exception for testing fallbacks.").to_error(self.title()),
+                );
+                let mut world =
+                    World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
+                let before = self.plan.as_ref().map(Plan::current);
+                let after = self.plan.as_mut().and_then(|plan| plan.abandon_group(class, &mut world));
+                let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
+                self.moved(before, after);
             }
         }
         self.first_attempt(body, env)

@@ -180,6 +180,17 @@ impl Plan {
         Some(next)
     }
 
+    /// Goes on as if the whole group had failed with `class` (`mock_testing_*`).
+    pub fn abandon_group(&mut self, class: Class, world: &mut World) -> Option<Candidate> {
+        match class {
+            Class::ContextWindowExceeded | Class::ContentPolicyViolation => self.advance(class, world),
+            _ => {
+                self.current = self.next_segment()?;
+                Some(self.current)
+            }
+        }
+    }
+
     /// The next attempt in the segment; the order starts over when there are more attempts than deployments.
     fn next_attempt(&self) -> Option<Candidate> {
         let segment = self.segments.get(self.current.segment)?;

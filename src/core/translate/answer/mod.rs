@@ -78,17 +78,19 @@ impl Pipeline {
     /// Starts the answer of one attempt.
     pub fn new(api: Api, wire: Wire, memo: Memo, stamp: Stamp) -> Pipeline {
         let same = is_same(api, wire);
+        // Usage is always wanted in here; hiding it from a client that did not ask is the last step's business.
+        let inner = Memo { include_usage: true, ..memo.clone() };
         let to_hub = match wire {
             _ if same => ToHub::Same,
-            Wire::Messages => ToHub::Messages(messages_to_chat::Stream::new(&memo, &stamp)),
-            Wire::Completions => ToHub::Completions(completions_to_chat::Stream::new(&memo, &stamp)),
-            Wire::Generate => ToHub::Generate(generate_to_chat::Stream::new(&memo, &stamp)),
+            Wire::Messages => ToHub::Messages(messages_to_chat::Stream::new(&inner, &stamp)),
+            Wire::Completions => ToHub::Completions(completions_to_chat::Stream::new(&inner, &stamp)),
+            Wire::Generate => ToHub::Generate(generate_to_chat::Stream::new(&inner, &stamp)),
             Wire::Chat | Wire::Embeddings => ToHub::Same,
         };
         let to_client = match api {
             _ if same => ToClient::Chat,
-            Api::Completions => ToClient::Completions(chat_to_completions::Stream::new(&memo, &stamp)),
-            Api::Messages => ToClient::Messages(chat_to_messages::Stream::new(&memo, &stamp)),
+            Api::Completions => ToClient::Completions(chat_to_completions::Stream::new(&inner, &stamp)),
+            Api::Messages => ToClient::Messages(chat_to_messages::Stream::new(&inner, &stamp)),
             Api::Chat | Api::Embeddings => ToClient::Chat,
         };
         Pipeline {

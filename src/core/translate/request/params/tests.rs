@@ -19,6 +19,7 @@ const OPENAI: Brand = Brand {
     hosts: &[],
     text_completions: true,
     unsupported: &[],
+    append_v1: false,
     quirks: PLAIN,
 };
 const PLAIN: Quirks = Quirks {
@@ -46,6 +47,7 @@ static AT_ANTHROPIC: Brand =
 
 fn deployment(brand: &'static Brand) -> Deployment {
     Deployment {
+        shown_params: Map::new(),
         id: "id".into(),
         group: "group".into(),
         cluster: "cluster".into(),
