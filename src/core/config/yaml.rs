@@ -141,7 +141,7 @@ impl Scan {
 
     fn key(&mut self, key: &str, column: usize, number: usize) {
         self.frames.retain(|f| f.column < column || (f.column == column && f.items.is_none()));
-        if !self.frames.last().is_some_and(|top| top.column == column) {
+        if self.frames.last().is_none_or(|top| top.column != column) {
             let base = self.frames.last().map(|top| top.last.clone()).unwrap_or_default();
             self.frames.push(Frame { column, items: None, base, last: String::new() });
         }
