@@ -420,7 +420,8 @@ pub(super) fn shown(map: &Map<String, Value>) -> Map<String, Value> {
 
 fn shown_value(name: &str, value: &Value) -> Option<Value> {
     match value {
-        Value::String(text) if reference(text).is_some() => None,
+        // A misspelt `api_key` is still a key.
+        Value::String(text) if reference(text).is_some() || text.starts_with("sk-") => None,
         Value::String(text) if matches!(name, "api_base" | "base_url") => {
             // User info and query of a URL may be credentials.
             let text = text.split(['?', '#']).next().unwrap_or_default();
