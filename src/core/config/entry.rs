@@ -1,12 +1,14 @@
 //! One `model_list` entry: the deployments it makes, or why it makes none.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
     Deployment, PromptTemplate, Secret,
-    read::{Block, Reference, Source, decimal, header_value, reference, scalar_text},
+    read::{Block, Source, decimal, header_value, reference, scalar_text},
     settings::{self, Verdict},
     yaml::member,
 };
@@ -92,8 +94,7 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     let model_path = member(&raw.path, "model");
     let Some(model) = params.text(src, "model") else {
         let reason = "its litellm_params.model names an environment variable that is not set".to_owned();
-        src.note(&model_path, Verdict::Ignored(reason.clone().into()));
-        return Err(reason);
+        return Err(left_out(src, raw, &model_path, Verdict::Ignored, reason));
     };
     let forced = params.text(src, "custom_llm_provider");
     let base = params.text(src, "api_base").or_else(|| params.text(src, "base_url"));
@@ -112,14 +113,12 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     let (brand, rest) = match infer(&model, forced.as_deref(), base.as_deref()) {
         Ok(found) => found,
         Err(reason) => {
-            src.note(&model_path, Verdict::Ignored(format!("left out: {reason}").into()));
-            return Err(reason);
+            return Err(left_out(src, raw, &model_path, Verdict::Ignored, reason));
         }
     };
     if brand.family == Family::NotYet {
         let reason = format!("provider `{}` cannot be called yet", brand.name);
-        src.note(&model_path, Verdict::NotYet(format!("{reason}; the entry is left out").into()));
-        return Err(reason);
+        return Err(left_out(src, raw, &model_path, Verdict::NotYet, reason));
     }
     let url = base.or_else(|| src.first_variable(brand.base_env)).or(brand.base.map(str::to_owned));
     let found = match url {
@@ -134,10 +133,23 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
         Err(reason) => {
             let name = if raw.get("base_url").is_some() { "base_url" } else { "api_base" };
             let at = if raw.get(name).is_some() { member(&raw.path, name) } else { model_path };
-            src.note(&at, Verdict::Ignored(format!("{reason}; the entry is left out").into()));
-            Err(reason)
+            Err(left_out(src, raw, &at, Verdict::Ignored, reason))
         }
     }
+}
+
+/// Notes why an entry is left out at the setting that is the reason, and that its other settings go with it.
+fn left_out(
+    src: &mut Source,
+    raw: &Block,
+    at: &str,
+    verdict: fn(Cow<'static, str>) -> Verdict,
+    reason: String,
+) -> String {
+    src.note(at, verdict(format!("{reason}; the entry is left out").into()));
+    let entry = raw.path.trim_end_matches(".litellm_params");
+    src.note(entry, verdict("its entry is left out".into()));
+    reason
 }
 
 /// `litellm_params` with references resolved, over the named credential, over `default_litellm_params`.
@@ -173,12 +185,14 @@ fn deployment(
     let id = info.text(src, "id").unwrap_or_else(|| hashed_id(src, group, &raw.map));
     let mut model_info = shown(&raw_info.map);
     model_info.insert("id".to_owned(), Value::String(id.clone()));
-    let key = params
-        .secret(src, "api_key")
-        .or_else(|| src.first_variable(brand.key_env).map(|v| Secret::new(v.trim())));
-    let token = params.secret(src, "azure_ad_token");
     let azure = brand.family == Family::Azure;
     let openai = matches!(brand.name, "openai" | "text-completion-openai");
+    let mut secret = |name: &str, variables: &[&str]| {
+        params.secret(src, name).or_else(|| src.secret_variable(variables, &member(&params.path, name)))
+    };
+    let api_key = secret("api_key", brand.key_env).or(brand.default_key.map(Secret::new));
+    let azure_ad_token = secret("azure_ad_token", if azure { &["AZURE_AD_TOKEN"] } else { &[] });
+    let organization = secret("organization", if openai { &["OPENAI_ORGANIZATION"] } else { &[] });
     Deployment {
         id,
         group: group.to_owned(),
@@ -188,17 +202,12 @@ fn deployment(
         model: String::new(),
         litellm_model: params.text(src, "model").unwrap_or_default(),
         endpoint,
-        api_key: key.or(brand.default_key.map(Secret::new)),
-        azure_ad_token: token.or_else(|| {
-            if azure { src.variable("AZURE_AD_TOKEN").map(|v| Secret::new(v.trim())) } else { None }
-        }),
+        api_key,
+        azure_ad_token,
         api_version: params
             .text(src, "api_version")
             .or_else(|| if azure { src.variable("AZURE_API_VERSION") } else { None }),
-        organization: params
-            .secret(src, "organization")
-            .map(|name| name.reveal().to_owned())
-            .or_else(|| if openai { src.variable("OPENAI_ORGANIZATION") } else { None }),
+        organization: organization.map(|name| name.reveal().to_owned()),
         headers: headers(src, params),
         defaults: defaults(&params.map),
         extra_body: params.member(src, "extra_body").map,
@@ -241,13 +250,12 @@ fn one_per_organization(params: &Map<String, Value>) -> Vec<Map<String, Value>> 
 /// LiteLLM's stable id: a hash of the name and every parameter in file order. References to the environment count as
 /// written, so that the command and the filter agree whatever each of them can see; a sealed value counts as what it is,
 /// because sealing it again changes its text.
-fn hashed_id(src: &mut Source, group: &str, params: &Map<String, Value>) -> String {
+fn hashed_id(src: &Source, group: &str, params: &Map<String, Value>) -> String {
     let mut hash = Sha256::new();
     hash.update(group);
     for (name, value) in params {
         hash.update(name);
-        let sealed = value.as_str().is_some_and(|text| matches!(reference(text), Some(Reference::Sealed(_))));
-        let opened = if sealed { src.resolve(value, name) } else { None };
+        let opened = value.as_str().and_then(|text| src.opened(text)).map(Value::String);
         let value = opened.as_ref().unwrap_or(value);
         match scalar_text(value) {
             Some(text) => hash.update(text),
@@ -412,7 +420,8 @@ pub(super) fn shown(map: &Map<String, Value>) -> Map<String, Value> {
 
 fn shown_value(name: &str, value: &Value) -> Option<Value> {
     match value {
-        Value::String(text) if reference(text).is_some() || text.starts_with("oidc/") => None,
+        // A misspelt `api_key` is still a key.
+        Value::String(text) if reference(text).is_some() || text.starts_with("sk-") => None,
         Value::String(text) if matches!(name, "api_base" | "base_url") => {
             // User info and query of a URL may be credentials.
             let text = text.split(['?', '#']).next().unwrap_or_default();

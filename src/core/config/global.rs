@@ -145,7 +145,9 @@ fn small<const N: usize>(src: &mut Source, blocks: [&Block; N], name: &str) -> O
 
 /// A fallback table: a list of maps from group to list, or one such map. The first entry for a group counts.
 fn fallbacks(src: &mut Source, blocks: [&Block; 2], name: &str) -> Option<Fallbacks> {
-    let block = blocks.into_iter().find(|block| block.get(name).is_some())?;
+    // LiteLLM takes an empty list for none.
+    let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+    let block = blocks.into_iter().find(|block| block.get(name).is_some_and(|value| !empty(value)))?;
     let path = member(&block.path, name);
     let entries: Vec<(String, &Value)> = match block.get(name)? {
         Value::Array(list) => list.iter().enumerate().map(|(at, entry)| (item(&path, at), entry)).collect(),

@@ -87,7 +87,7 @@ pub fn load(
     let config = assemble(&mut src, &top);
     let mut problems = std::mem::take(&mut src.problems);
     if problems.is_empty() {
-        let report = Report::of(&document, &src.lines, &src.notes);
+        let report = Report::of(&document, &src);
         return Ok(Loaded { config, report });
     }
     problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
@@ -178,7 +178,7 @@ fn models(src: &mut Source, top: &Block, shared: &Shared) -> Models {
 impl Models {
     fn add(&mut self, src: &mut Source, entry: Entry, position: usize, path: &str) {
         let Entry { group, deployments, unavailable, explicit_id } = entry;
-        if !self.order.contains(&group) {
+        if !self.groups.contains_key(&group) {
             self.order.push(group.clone());
         }
         let members = self.groups.entry(group.clone()).or_default();

@@ -1,7 +1,7 @@
 //! From the name a client asks for to the deployments that may serve it.
 
 use hashbrown::HashMap;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Config, wildcard};
 use crate::core::provider::infer;
@@ -111,11 +111,9 @@ impl Config {
 
     /// The body of `/model/info`: every deployment, without secrets.
     pub fn model_info(&self) -> Value {
-        let data = self.deployments.iter().map(|d| {
-            let mut params: Map<String, Value> = d.shown_params.clone();
-            params.entry("model".to_owned()).or_insert_with(|| Value::String(d.litellm_model.clone()));
-            json!({"model_name": d.group, "litellm_params": params, "model_info": d.model_info})
-        });
+        let data = self.deployments.iter().map(
+            |d| json!({"model_name": d.group, "litellm_params": d.shown_params, "model_info": d.model_info}),
+        );
         json!({"data": data.collect::<Vec<Value>>()})
     }
 

@@ -1,6 +1,6 @@
 //! What a LiteLLM `config.yaml` means: the checked configuration that everything else works with.
 //!
-//! [`load`](load()) makes it from YAML text and an environment look-up, together with a [`report`](crate::core::config::report):
+//! [`load`](load()) makes it from YAML text and an environment look-up, together with a [`mod@report`]:
 //! one verdict per setting that the text contains. Nothing in here reads a file, the environment or a clock.
 
 mod endpoint;

@@ -29,12 +29,17 @@ pub(super) enum Reference<'t> {
     Environment(&'t str),
     /// `sealed/BASE64`.
     Sealed(&'t str),
+    /// `oidc/PROVIDER/AUDIENCE`: a token to be fetched.
+    Oidc,
 }
 
 /// The reference that a text is, if it is one.
 pub(super) fn reference(text: &str) -> Option<Reference<'_>> {
     if let Some(name) = text.strip_prefix("os.environ/") {
         return Some(Reference::Environment(name.trim()));
+    }
+    if text.starts_with("oidc/") {
+        return Some(Reference::Oidc);
     }
     text.strip_prefix("sealed/").map(Reference::Sealed)
 }
@@ -59,6 +64,20 @@ impl<'a> Source<'a> {
         names.iter().find_map(|name| self.variable(name))
     }
 
+    /// The first variable of `names` that is set, fit for a header. `path` is the setting it stands in for.
+    pub(super) fn secret_variable(&mut self, names: &[&str], path: &str) -> Option<Secret> {
+        let text = self.first_variable(names)?;
+        header_value(self, path, &text)
+    }
+
+    /// What a sealed text is, without a word when it cannot be opened.
+    pub(super) fn opened(&self, text: &str) -> Option<String> {
+        match reference(text) {
+            Some(Reference::Sealed(sealed)) => (self.unseal)(sealed),
+            _ => None,
+        }
+    }
+
     /// Takes `environment_variables` in: references resolved, numbers and flags as text, null skipped.
     pub(super) fn set_variables(&mut self, block: &Block) {
         for (name, value) in &block.map {
@@ -78,6 +97,10 @@ impl<'a> Source<'a> {
                 None => Some(value.clone()),
                 Some(Reference::Environment(name)) => {
                     self.variable(name).map(|text| flag_of(&text).map_or(Value::String(text), Value::Bool))
+                }
+                Some(Reference::Oidc) => {
+                    self.note(path, Verdict::NotYet("tokens fetched from an OIDC provider".into()));
+                    None
                 }
                 Some(Reference::Sealed(sealed)) => match (self.unseal)(sealed) {
                     Some(text) => Some(Value::String(text)),

@@ -5,8 +5,9 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
+    read::{Reference, Source, reference},
     settings::{self, Verdict},
-    yaml::{Lines, item, member},
+    yaml::{item, member},
 };
 
 /// Verdicts in file order.
@@ -29,16 +30,16 @@ pub struct Row {
     pub note: String,
 }
 
-/// A verdict that loading gave.
+/// A verdict that loading gave to a setting, or to a whole `model_list` entry.
 pub(super) struct Note {
     pub(super) path: String,
     pub(super) verdict: Verdict,
 }
 
 impl Report {
-    /// The report of a document. `notes` go before the table.
-    pub(super) fn of(document: &Value, lines: &Lines, notes: &[Note]) -> Report {
-        let mut walk = Walk { lines, notes, rows: Vec::new() };
+    /// The report of a document. What loading noted goes before the table.
+    pub(super) fn of(document: &Value, src: &Source) -> Report {
+        let mut walk = Walk { src, rows: Vec::new() };
         if let Value::Object(map) = document {
             for (name, value) in map {
                 walk.setting(name, "", name, value);
@@ -79,8 +80,7 @@ impl fmt::Display for Report {
 }
 
 struct Walk<'a> {
-    lines: &'a Lines,
-    notes: &'a [Note],
+    src: &'a Source<'a>,
     rows: Vec<Row>,
 }
 
@@ -102,14 +102,33 @@ impl Walk<'_> {
                     }
                 }
             }
-            _ => self.row(path, settings::verdict(section, name, value)),
+            _ => self.row(path, value, settings::verdict(section, name, value)),
         }
     }
 
-    fn row(&mut self, path: &str, verdict: Verdict) {
-        let noted = self.notes.iter().find(|note| note.path == path).map(|note| note.verdict.clone());
-        let verdict = noted.unwrap_or(verdict);
+    fn row(&mut self, path: &str, value: &Value, verdict: Verdict) {
+        let note_on = |path: &str| {
+            let note = self.src.notes.iter().find(|note| note.path == path);
+            note.map(|note| note.verdict.clone())
+        };
+        // A note on a whole entry speaks for those of its settings that would have had an effect.
+        let entry = || note_on(path.split_once('.').map_or(path, |(entry, _)| entry));
+        let verdict = match (note_on(path), verdict) {
+            (Some(noted), _) => noted,
+            (None, Verdict::Used) => entry().unwrap_or_else(|| self.used(value)),
+            (None, verdict) => verdict,
+        };
         let note = verdict.text();
-        self.rows.push(Row { path: path.to_owned(), line: self.lines.of_path(path), verdict, note });
+        self.rows.push(Row { path: path.to_owned(), line: self.src.lines.of_path(path), verdict, note });
+    }
+
+    /// A setting that would be used, was its variable there.
+    fn used(&self, value: &Value) -> Verdict {
+        match value.as_str().and_then(reference) {
+            Some(Reference::Environment(name)) if self.src.variable(name).is_none() => {
+                Verdict::Ignored(format!("environment variable {name} is not set").into())
+            }
+            _ => Verdict::Used,
+        }
     }
 }

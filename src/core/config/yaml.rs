@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value};
 
 /// A YAML document: YAML 1.1's booleans, merge keys applied, the last of two equal keys counts, keys as text.
 pub(super) fn parse(text: &str) -> Result<(Value, Lines), (Option<usize>, String)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let node: Node = serde_yaml::from_str(text)
         .map_err(|e| (e.location().map(|at| at.line()), without_position(&e.to_string())))?;
     let lines = Lines::of(text);
@@ -141,7 +142,7 @@ impl Scan {
 
     fn key(&mut self, key: &str, column: usize, number: usize) {
         self.frames.retain(|f| f.column < column || (f.column == column && f.items.is_none()));
-        if !self.frames.last().is_some_and(|top| top.column == column) {
+        if self.frames.last().is_none_or(|top| top.column != column) {
             let base = self.frames.last().map(|top| top.last.clone()).unwrap_or_default();
             self.frames.push(Frame { column, items: None, base, last: String::new() });
         }
@@ -365,6 +366,13 @@ mod tests {
         assert_eq!(value("a: 1\nb: 2\na: 3\n"), json!({"a": 3, "b": 2}));
         assert_eq!(value("{1: a, true: b}"), json!({"1": "a", "true": "b"}));
         assert_eq!(value(""), Value::Null);
+    }
+
+    #[test]
+    fn byte_order_mark_and_windows_line_ends() {
+        let (value, lines) = parse("\u{feff}a: on\r\nb:\r\n- c: x\r\n").unwrap();
+        assert_eq!(value, json!({"a": true, "b": [{"c": "x"}]}));
+        assert_eq!((lines.of_path("a"), lines.of_path("b[0].c")), (Some(1), Some(3)));
     }
 
     #[test]

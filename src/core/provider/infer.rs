@@ -135,7 +135,9 @@ mod tests {
 
     #[test]
     fn the_rules_in_order() {
-        let rows: &[(&str, Option<&str>, Option<&str>, &str, &str)] = &[
+        // Model, custom_llm_provider, api_base; brand, what is left of the model.
+        type Row = (&'static str, Option<&'static str>, Option<&'static str>, &'static str, &'static str);
+        let rows: &[Row] = &[
             ("groq/llama-3", None, None, "groq", "llama-3"),
             ("huggingface/bigcode/starcoder", None, None, "huggingface", "bigcode/starcoder"),
             ("openai/openai/gpt-oss", None, None, "openai", "openai/gpt-oss"),

@@ -1,7 +1,7 @@
 //! Providers: a table of brands over a small closed set of wire formats.
 //!
-//! Adding an OpenAI-compatible brand is one row in [`brands`]. Only a different [`Wire`] gets code. [`infer`] finds the
-//! brand of a model name, [`target`] makes the URL, credentials and wire format of a call.
+//! Adding an OpenAI-compatible brand is one row in [`brands`]. Only a different [`Wire`] gets code. [`mod@infer`] finds the
+//! brand of a model name, [`mod@target`] makes the URL, credentials and wire format of a call.
 
 pub mod brands;
 pub mod infer;

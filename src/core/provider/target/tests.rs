@@ -1,1 +1,207 @@
-//! Tests.
+//! Tests of URLs and credentials, through configurations as people write them.
+
+use super::*;
+use crate::core::config::load;
+
+fn deployment(params: &str) -> Deployment {
+    let text = format!("model_list:\n- model_name: m\n  litellm_params: {{{params}}}\n");
+    let mut config = load(&text, &|_| None, &|_| None).unwrap_or_else(|p| panic!("{p:?}")).config;
+    config.deployments.pop().unwrap_or_else(|| panic!("{params}: {:?}", config.unavailable))
+}
+
+fn url(params: &str, wire: Wire) -> String {
+    let d = deployment(params);
+    let target = target(&d, wire, &d.model);
+    format!("{}{}", target.authority, target.path)
+}
+
+fn header(target: &Target, name: &str) -> Option<String> {
+    let mut values = target.headers.iter().filter(|(n, _)| n == name);
+    let value = values.next().map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+    assert!(values.next().is_none(), "{name} twice");
+    value
+}
+
+#[test]
+fn urls_of_every_family() {
+    use Wire::{Chat, Completions, Embeddings, Generate, Messages};
+    let azure = "model: azure/d, api_base: 'https://a.openai.azure.com/', api_version";
+    let rows: &[(&str, Wire, &str)] = &[
+        ("model: gpt-4o", Chat, "api.openai.com/v1/chat/completions"),
+        ("model: openai/x, api_base: 'http://h:81/'", Embeddings, "h:81/embeddings"),
+        ("model: openai/x, api_base: 'http://h/v1/chat/completions'", Chat, "h/v1/chat/completions"),
+        ("model: groq/x", Chat, "api.groq.com/openai/v1/chat/completions"),
+        ("model: mistral/x, api_base: 'https://m.example'", Chat, "m.example/v1/chat/completions"),
+        ("model: ollama/x", Chat, "localhost:11434/v1/chat/completions"),
+        ("model: ollama_chat/x, api_base: 'http://o:1'", Embeddings, "o:1/v1/embeddings"),
+        ("model: gemini/g", Chat, "generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
+        ("model: gpt-3.5-turbo-instruct", Completions, "api.openai.com/v1/completions"),
+        ("model: claude-3", Messages, "api.anthropic.com/v1/messages"),
+        ("model: anthropic/c, api_base: 'https://p/v1/messages'", Messages, "p/v1/messages"),
+        ("model: anthropic/c, api_base: 'https://p/v1'", Messages, "p/v1/messages"),
+        (
+            "model: azure/d, api_base: 'https://a.openai.azure.com/'",
+            Chat,
+            "a.openai.azure.com/openai/deployments/d/chat/completions?api-version=2025-02-01-preview",
+        ),
+        (
+            &format!("{azure}: '2023-05-15'"),
+            Embeddings,
+            "a.openai.azure.com/openai/deployments/d/embeddings?api-version=2023-05-15",
+        ),
+        (&format!("{azure}: v1"), Chat, "a.openai.azure.com/openai/v1/chat/completions"),
+        (
+            &format!("{azure}: preview"),
+            Chat,
+            "a.openai.azure.com/openai/v1/chat/completions?api-version=preview",
+        ),
+        (
+            &format!("{azure}: latest"),
+            Chat,
+            "a.openai.azure.com/openai/v1/chat/completions?api-version=preview",
+        ),
+        (
+            "model: azure/d, api_version: x, api_base: 'https://a/openai/deployments/other'",
+            Chat,
+            "a/openai/deployments/other/chat/completions?api-version=x",
+        ),
+        (
+            "model: azure/d, api_base: 'https://a/openai/deployments/o/chat/completions?api-version=own&z=1'",
+            Chat,
+            "a/openai/deployments/o/chat/completions?api-version=own&z=1",
+        ),
+        (
+            "model: azure/d, api_version: x, api_base: 'https://gateway.ai.cloudflare.com/v1/acc/gw/azure-openai/res'",
+            Chat,
+            "gateway.ai.cloudflare.com/v1/acc/gw/azure-openai/res/d/chat/completions?api-version=x",
+        ),
+        (
+            "model: azure_ai/m, api_base: 'https://r.services.ai.azure.com'",
+            Chat,
+            "r.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview",
+        ),
+        (
+            "model: azure_ai/m, api_base: 'https://m.eastus.models.ai.azure.com/v1'",
+            Chat,
+            "m.eastus.models.ai.azure.com/v1/chat/completions",
+        ),
+        ("model: huggingface/o/m, api_base: 'http://tgi:80'", Chat, "tgi/v1/chat/completions"),
+        ("model: huggingface/o/m, api_base: 'http://tgi/v1'", Chat, "tgi/v1/chat/completions"),
+        ("model: huggingface/o/m", Chat, "router.huggingface.co/v1/chat/completions"),
+        ("model: huggingface/o/m, api_base: 'http://tgi:80/', bos_token: x", Generate, "tgi/"),
+        ("model: huggingface/o/m, api_base: 'http://tgi/generate', bos_token: x", Generate, "tgi/generate"),
+    ];
+    for (params, wire, wanted) in rows {
+        assert_eq!(url(params, *wire), *wanted, "{params}");
+    }
+}
+
+#[test]
+fn the_clients_api_version_wins() {
+    let d = deployment("model: azure/d, api_version: x, api_base: 'https://a?api-version=old'");
+    let path = target_at(&d, Wire::Chat, "d", Some("2024-10-21")).path;
+    assert_eq!(path, "/openai/deployments/d/chat/completions?api-version=2024-10-21");
+    let path = target_at(&d, Wire::Chat, "d", Some("a b&c=d\r\n")).path;
+    assert_eq!(path, "/openai/deployments/d/chat/completions?api-version=a%20b%26c%3Dd%0D%0A");
+}
+
+#[test]
+fn a_model_stays_inside_its_segment() {
+    let rows = [
+        ("my-gpt_4.1~x:1", "my-gpt_4.1~x:1"),
+        ("..", "%252E%252E"),
+        (".", "%252E"),
+        ("../../admin", "..%2F..%2Fadmin"),
+        ("a%2Fb", "a%252Fb"),
+        ("a?b#c", "a%3Fb%23c"),
+        ("a b\r\nx: y", "a%20b%0D%0Ax:%20y"),
+        ("é\0", "%C3%A9%00"),
+        ("a;b\\c", "a%3Bb%5Cc"),
+    ];
+    let d = deployment("model: 'azure/*', api_base: 'https://a', api_version: x");
+    for (model, wanted) in rows {
+        assert_eq!(path_segment(model), wanted);
+        let path = target(&d, Wire::Chat, model).path;
+        assert_eq!(path, format!("/openai/deployments/{wanted}/chat/completions?api-version=x"));
+    }
+}
+
+#[test]
+fn credentials_by_family() {
+    let of = |params: &str| {
+        let d = deployment(params);
+        target(&d, wire(&d, Api::Chat).unwrap(), &d.model)
+    };
+    let openai = of("model: gpt-4o, api_key: k, organization: org");
+    assert_eq!(header(&openai, "authorization").as_deref(), Some("Bearer k"));
+    assert_eq!(header(&openai, "openai-organization").as_deref(), Some("org"));
+    assert!(of("model: gpt-4o").headers.is_empty());
+
+    let azure = of("model: azure/d, api_base: 'https://a', api_key: k, azure_ad_token: t");
+    assert_eq!(header(&azure, "api-key").as_deref(), Some("k"));
+    assert_eq!(header(&azure, "authorization"), None);
+    let azure = of("model: azure/d, api_base: 'https://a', azure_ad_token: t");
+    assert_eq!(header(&azure, "authorization").as_deref(), Some("Bearer t"));
+
+    let anthropic = of("model: claude-3, api_key: k");
+    assert_eq!(header(&anthropic, "x-api-key").as_deref(), Some("k"));
+    assert_eq!(header(&anthropic, "anthropic-version").as_deref(), Some("2023-06-01"));
+    assert_eq!(header(&anthropic, "authorization"), None);
+
+    let vllm = of("model: hosted_vllm/m, api_base: 'http://v'");
+    assert_eq!(header(&vllm, "authorization").as_deref(), Some("Bearer fake-api-key"));
+    let foundry = of("model: azure_ai/m, api_key: k, api_base: 'https://r.services.ai.azure.com'");
+    assert_eq!(header(&foundry, "api-key").as_deref(), Some("k"));
+
+    let own =
+        of("model: gpt-4o, api_key: k, headers: {Authorization: Basic x, X-A: 1}, extra_headers: {x-a: 2}");
+    assert_eq!(header(&own, "authorization").as_deref(), Some("Basic x"));
+    assert_eq!(header(&own, "x-a").as_deref(), Some("2"));
+}
+
+#[test]
+fn wire_formats() {
+    use Api::{Chat, Completions, Embeddings, Messages};
+    let rows: &[(&str, [Option<Wire>; 4])] = &[
+        ("model: gpt-4o", [Some(Wire::Chat), Some(Wire::Chat), Some(Wire::Embeddings), Some(Wire::Chat)]),
+        (
+            "model: gpt-3.5-turbo-instruct",
+            [
+                Some(Wire::Completions),
+                Some(Wire::Completions),
+                Some(Wire::Embeddings),
+                Some(Wire::Completions),
+            ],
+        ),
+        ("model: claude-3", [Some(Wire::Messages), Some(Wire::Messages), None, Some(Wire::Messages)]),
+        (
+            "model: hosted_vllm/m, api_base: 'http://v'",
+            [Some(Wire::Chat), Some(Wire::Completions), Some(Wire::Embeddings), Some(Wire::Chat)],
+        ),
+        (
+            "model: azure/gpt-35-instruct, api_base: 'https://a'",
+            [Some(Wire::Chat), Some(Wire::Completions), Some(Wire::Embeddings), Some(Wire::Chat)],
+        ),
+        (
+            "model: huggingface/o/m, api_base: 'http://t', eos_token: x",
+            [Some(Wire::Generate), Some(Wire::Generate), Some(Wire::Embeddings), Some(Wire::Generate)],
+        ),
+    ];
+    for (params, wanted) in rows {
+        let d = deployment(params);
+        for (api, wanted) in [Chat, Completions, Embeddings, Messages].into_iter().zip(wanted) {
+            assert_eq!(wire(&d, api).ok(), *wanted, "{params} {api:?}");
+        }
+    }
+    let refused = wire(&deployment("model: claude-3"), Embeddings).unwrap_err();
+    assert_eq!(refused.status, 400);
+}
+
+#[test]
+fn hugging_faces_router_takes_the_provider_behind_the_model() {
+    let router = deployment("model: huggingface/together/org/m");
+    assert_eq!(body_model(&router, &router.model), "org/m:together");
+    assert_eq!(body_model(&router, "org/m"), "org/m");
+    let own = deployment("model: huggingface/a/b/c, api_base: 'http://tgi'");
+    assert_eq!(body_model(&own, "a/b/c"), "a/b/c");
+}
