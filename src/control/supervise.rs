@@ -58,6 +58,11 @@ const WELL: Duration = Duration::from_secs(30);
 /// Deaths in a row before the command gives up.
 const DEATHS: u32 = 5;
 
+/// Where Envoy counts what became of the files with clusters, and with the listener.
+const CLUSTERS: &str = "cluster_manager.cds";
+const LISTENERS: &str = "listener_manager.lds";
+const SUBSCRIPTIONS: [&str; 2] = [CLUSTERS, LISTENERS];
+
 /// Where a machine keeps its certificate authorities (Debian, Fedora, SUSE, Alpine and macOS).
 const AUTHORITIES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -239,14 +244,14 @@ impl Instance<'_> {
         let gone = self.gone(&new.clusters);
         let mut clusters = new.clusters.clone();
         clusters.extend(gone.iter().cloned());
-        let refused = self.refused("cluster_manager.cds");
+        let refused = self.refused(CLUSTERS);
         let version = self.write_clusters(&clusters)?;
-        self.await_taken("cluster_manager.cds", &version, refused)?;
+        self.await_taken(CLUSTERS, &version, refused)?;
         self.await_warm();
         if new.listener != self.served.listener {
-            let refused = self.refused("listener_manager.lds");
+            let refused = self.refused(LISTENERS);
             let version = self.write_listener(&new.listener)?;
-            self.await_taken("listener_manager.lds", &version, refused)?;
+            self.await_taken(LISTENERS, &version, refused)?;
         }
         self.retire_at = (!gone.is_empty()).then(|| Instant::now() + RETIRE_AFTER);
         Ok(())
@@ -273,11 +278,16 @@ impl Instance<'_> {
         self.admin.count(&format!("{subscription}.update_rejected")).unwrap_or_default()
     }
 
+    /// The version of a file that Envoy uses now.
+    fn taken(&self, subscription: &str) -> Option<String> {
+        self.admin.statistic(&format!("{subscription}.version_text")).filter(|version| !version.is_empty())
+    }
+
     /// Waits until Envoy says that it uses `version`. `refused` is how many it had refused before the file was written.
     fn await_taken(&self, subscription: &str, version: &str, refused: u64) -> Result<(), Failure> {
         let deadline = Instant::now() + APPLY_LIMIT;
         loop {
-            if self.admin.statistic(&format!("{subscription}.version_text")).as_deref() == Some(version) {
+            if self.taken(subscription).as_deref() == Some(version) {
                 return Ok(());
             }
             if self.refused(subscription) > refused {
@@ -337,13 +347,13 @@ impl Instance<'_> {
                 break "stopped while Envoy was starting";
             }
             if self.admin.is_ready() {
-                if self.admin.statistic("listener_manager.lds.version_text").is_some_and(|v| !v.is_empty())
+                if SUBSCRIPTIONS.iter().any(|subscription| self.refused(subscription) > 0) {
+                    break "Envoy refused the configuration made from yours (reason above)";
+                }
+                if SUBSCRIPTIONS.iter().all(|subscription| self.taken(subscription).is_some())
                     && self.connects()
                 {
                     return Ok(());
-                }
-                if self.admin.count("listener_manager.lds.update_rejected").is_ok_and(|count| count > 0) {
-                    break "Envoy refused the configuration made from yours (reason above)";
                 }
             }
             if Instant::now() > deadline {
@@ -351,6 +361,7 @@ impl Instance<'_> {
             }
             thread::sleep(TICK / 4);
         };
+        let _ = self.admin.quit();
         end(envoy);
         Err(Failure::running(problem))
     }
