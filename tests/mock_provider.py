@@ -433,7 +433,11 @@ class Mock:
         try:
             return self.answer(request)
         except Refused as refused:
-            return Answer(refused.code, json.dumps(self.refusal(refused.code, refused.message)).encode())
+            code, message = refused.code, refused.message
+        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
+            # The checks read the request as if it had the right shape; one that has not is the client's fault.
+            code, message = 400, f"Invalid request: {wrong!r}"
+        return Answer(code, json.dumps(self.refusal(code, message)).encode())
 
     async def _write(self, connection: _Connection, answer: Answer, behaviour: Behaviour) -> bool:
         streamed = isinstance(answer.body, list)

@@ -251,6 +251,7 @@ REFUSED_BY_OPENAI = {
     "tool without call": {"messages": [*HELLO, {"role": "tool", "tool_call_id": "x", "content": "a"}]},
     "null content": {"messages": [{"role": "user", "content": None}]},
     "anthropic part": {"messages": [user([{"type": "image", "source": {}}])]},
+    "messages of numbers": {"messages": [1]},
     "usage without stream": {"stream_options": {"include_usage": True}},
 }
 

@@ -125,7 +125,7 @@ def request_of(api: str, model: str) -> tuple[str, dict]:
 @pytest.mark.parametrize("wire", WIRES)
 def test_the_provider_notices_that_the_client_left(gateway, providers, wire, api):
     gate = Gate()
-    providers[wire].script(gated(gate, after=3))
+    providers[wire].script(gated(gate, after=5))
     path, body = request_of(api, wire)
     with gateway.client.stream("POST", path, json=body) as answer:
         assert answer.status_code == 200

@@ -22,7 +22,7 @@ TOOLS = [
 @pytest.mark.parametrize("wire", WIRES)
 def test_message(anthropic_sdk, providers, wire):
     message = anthropic_sdk.messages.create(
-        model=wire, max_tokens=50, system="Be brief.", messages=HELLO, temperature=0.5, stop_sequences=["END"]
+        model=wire, max_tokens=50, system="Be brief.", messages=HELLO, stop_sequences=["END"], extra_body={"temperature": 0.5}
     )
     assert (message.type, message.role, message.stop_reason) == ("message", "assistant", "end_turn")
     assert [block.type for block in message.content] == ["text"]
