@@ -15,7 +15,7 @@ use proxy_wasm::{
 };
 
 // The SDK's macro defines the exported entry point.
-#[expect(unsafe_code, reason = "the entry point that the host calls is an exported symbol")]
+#[allow(unsafe_code, reason = "the entry point that the host calls is an exported symbol")]
 mod entry {
     use super::Root;
 

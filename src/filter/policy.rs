@@ -186,6 +186,7 @@ impl HttpContext for Request {
                 self.metrics.local(answer.status);
                 self.reply(&answer)
             }
+            Opening::Pass => Action::Continue,
             Opening::Call(exchange) => {
                 let exchange = Rc::new(RefCell::new(*exchange));
                 exchanges::file(&exchange);

@@ -32,6 +32,8 @@ pub enum Operation<'p> {
     Readiness,
     /// List the paths.
     Routes,
+    /// Envoy's statistics, which Envoy serves itself.
+    Metrics,
     /// `/`: says what this is.
     Home,
     /// A CORS preflight.
@@ -46,6 +48,7 @@ const TABLE: &[(&str, &str, bool, fn() -> Operation<'static>)] = &[
     ("/health/liveness", "GET", false, || Operation::Liveliness),
     ("/health/readiness", "GET", false, || Operation::Readiness),
     ("/routes", "GET", false, || Operation::Routes),
+    ("/metrics", "GET", false, || Operation::Metrics),
     ("/", "GET", false, || Operation::Home),
 ];
 
@@ -128,7 +131,6 @@ pub fn routes() -> Vec<(String, &'static str)> {
     }
     routes.push(("/models/{model}".to_owned(), "GET"));
     routes.push(("/v1/models/{model}".to_owned(), "GET"));
-    routes.push(("/metrics".to_owned(), "GET"));
     routes
 }
 
@@ -202,6 +204,7 @@ mod tests {
             ("GET", "/health/liveness", Operation::Liveliness),
             ("GET", "/health/readiness", Operation::Readiness),
             ("GET", "/routes", Operation::Routes),
+            ("GET", "/metrics/", Operation::Metrics),
             ("GET", "/", Operation::Home),
             ("OPTIONS", "/chat/completions", Operation::Preflight),
         ];

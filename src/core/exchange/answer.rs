@@ -42,11 +42,26 @@ pub enum Answer {
     /// None has come.
     None,
     /// A failure whose body is being read.
-    Failing { status: u16, headers: Headers },
+    Failing {
+        /// The provider's status.
+        status: u16,
+        /// Its headers.
+        headers: Headers,
+    },
     /// A buffered answer whose headers wait for its end.
-    Held { pipeline: Box<Pipeline>, headers: Headers },
+    Held {
+        /// What reads it.
+        pipeline: Box<Pipeline>,
+        /// Its headers.
+        headers: Headers,
+    },
     /// A buffered answer too large to hold: it passes while its usage is caught.
-    Passing { pipeline: Box<Pipeline>, tap: Box<Tap> },
+    Passing {
+        /// What keeps its usage.
+        pipeline: Box<Pipeline>,
+        /// What catches it.
+        tap: Box<Tap>,
+    },
     /// A stream.
     Streaming(Box<Streaming>),
     /// Nothing more is to be read.

@@ -77,6 +77,8 @@ pub struct Reply {
 pub enum Opening {
     /// Answer at once.
     Reply(Reply),
+    /// None of our business: let Envoy go on.
+    Pass,
     /// A model call: wait for the whole body.
     Call(Box<Exchange>),
 }
@@ -162,6 +164,10 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Err(error) => return refuse(error, ErrorFormat::OpenAi),
     };
     let path::Operation::Call { api, model, api_version } = operation else {
+        if operation == path::Operation::Metrics {
+            let admitted = if config.general.auth_metrics { access::admit(headers, &config.general) } else { Ok(()) };
+            return admitted.map_or_else(|error| refuse(error, ErrorFormat::OpenAi), |()| Opening::Pass);
+        }
         return match local::answer(&operation, config, headers) {
             Ok(mut reply) => {
                 local::add_cors(&mut reply, cors);

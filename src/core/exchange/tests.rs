@@ -71,6 +71,7 @@ impl Rig {
         let mut exchange = match open(&config, &headers, env!()) {
             Opening::Call(exchange) => *exchange,
             Opening::Reply(reply) => return finish(story, &reply),
+            Opening::Pass => panic!("a model call is ours"),
         };
         let (mut next, max_retries) = match exchange.on_body(&body, env!()) {
             Begin::Forward { cluster, max_retries, .. } => (cluster, max_retries),
