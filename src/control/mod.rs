@@ -8,6 +8,7 @@
 //! | [`checked`] | a document's meaning, or what is wrong with it |
 //! | [`envoy`] | Envoy's configuration |
 //! | [`render`] | one static file for an Envoy that runs without the command |
+//! | [`machine`] | what this machine gives: an address, certificate authorities, environment variables |
 //! | [`state`] | the folder of an instance: module, generated files, admin socket |
 //! | [`binary`] | finding an Envoy that is new enough |
 //! | [`admin`] | talking to Envoy's admin socket |
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod client;
 pub mod document;
 pub mod envoy;
+pub mod machine;
 pub mod render;
 pub mod secrets;
 pub mod state;
