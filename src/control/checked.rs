@@ -3,7 +3,7 @@
 use std::env;
 
 use super::{Failure, document::Document};
-use crate::core::config::{self, Config, Report, seal, settings::Verdict};
+use crate::core::config::{self, Config, Problem, Report, seal, settings::Verdict};
 
 /// A document that can serve.
 #[derive(Debug)]
@@ -15,41 +15,43 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// What a person who starts the gateway should know about the settings, one line each: what is unknown, and how many
-    /// settings do nothing yet. The whole list is `tollgate check`'s.
+    /// What a person who starts the gateway should know about the settings, one line each.
     pub fn remarks(&self) -> Vec<String> {
         let unknown = self.report.rows.iter().filter(|row| matches!(row.verdict, Verdict::Unknown { .. }));
         let mut remarks: Vec<String> = unknown
-            .map(|row| match row.line {
-                Some(line) => format!("line {line}: unknown setting `{}`{}", row.path, told(&row.note)),
-                None => format!("unknown setting `{}`{}", row.path, told(&row.note)),
+            .map(|row| {
+                let line = row.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+                format!("unknown setting `{}`{line} {}", row.path, row.note).trim_end().to_owned()
             })
             .collect();
-        match self.report.count(|verdict| matches!(verdict, Verdict::NotYet(_))) {
-            0 => {}
-            count => remarks.push(format!("{count} settings have no effect yet: `tollgate check --config FILE` lists them")),
+        let waiting = self.report.count(|verdict| matches!(verdict, Verdict::NotYet(_)));
+        if waiting > 0 {
+            remarks.push(format!("{waiting} settings have no effect yet: `tollgate check` lists them"));
         }
         remarks
     }
 }
 
-fn told(note: &str) -> String {
-    if note.is_empty() { String::new() } else { format!(": {note}") }
-}
-
 /// Checks a document as its author wrote it. Problems name the file, and the line when the text is the file's own.
 pub fn check_document(document: &Document) -> Result<Checked, Failure> {
-    check(&document.readable()?, None).map_err(|failure| match (failure, document.origin()) {
-        (Failure::Configuration(problems), (Some(file), _)) => Failure::Configuration(
-            problems.iter().map(|problem| format!("{}: {problem}", file.display())).collect(),
-        ),
-        (failure, _) => failure,
+    let (file, own_text) = document.origin();
+    load(&document.readable()?, None, &from_process).map_err(|problems| {
+        let told = problems.into_iter().map(|mut problem| {
+            if !own_text {
+                problem.line = None;
+            }
+            match file {
+                Some(file) => format!("{}: {problem}", file.display()),
+                None => problem.to_string(),
+            }
+        });
+        Failure::Configuration(told.collect())
     })
 }
 
 /// Checks `document` against the environment of this process. `key` opens sealed values.
 pub fn check(document: &str, key: Option<&seal::Key>) -> Result<Checked, Failure> {
-    check_with(document, key, &|name| env::var(name).ok())
+    load(document, key, &from_process).map_err(|problems| told(&problems))
 }
 
 /// Checks `document` against the environment `variable`.
@@ -58,17 +60,22 @@ pub fn check_with(
     key: Option<&seal::Key>,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Checked, Failure> {
-    let unseal = |text: &str| seal::unseal(text, key?);
-    load(document, variable, &unseal)
+    load(document, key, variable).map_err(|problems| told(&problems))
 }
 
 fn load(
     document: &str,
+    key: Option<&seal::Key>,
     variable: &dyn Fn(&str) -> Option<String>,
-    unseal: &dyn Fn(&str) -> Option<String>,
-) -> Result<Checked, Failure> {
-    match config::load(document, variable, unseal) {
-        Ok(loaded) => Ok(Checked { config: loaded.config, report: loaded.report }),
-        Err(problems) => Err(Failure::Configuration(problems.iter().map(ToString::to_string).collect())),
-    }
+) -> Result<Checked, Vec<Problem>> {
+    let loaded = config::load(document, variable, &|text| seal::unseal(text, key?))?;
+    Ok(Checked { config: loaded.config, report: loaded.report })
+}
+
+fn from_process(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+fn told(problems: &[Problem]) -> Failure {
+    Failure::Configuration(problems.iter().map(Problem::to_string).collect())
 }

@@ -8,9 +8,6 @@ use super::{AccessLog, Gateway, callable, cluster, filter, longest_timeout};
 /// a filter holds beyond this becomes a 500, so it is far above any completion (10 MB of JSON is about 2 million tokens).
 pub const ANSWER_BUFFER_BYTES: u32 = 32 << 20;
 
-/// Bytes of a request that may be held, when `max_request_size_mb` does not allow more.
-const REQUEST_BUFFER_BYTES: u64 = 100 << 20;
-
 /// KiB of request headers that are accepted.
 const HEADER_KIB: u32 = 96;
 
@@ -129,7 +126,8 @@ fn routes(gateway: &Gateway) -> Value {
 /// Bytes of a request that may be held, for the filter that reads it and for replaying it on a retry. Never below what the
 /// filter accepts: its refusal says more than Envoy's.
 fn request_buffer_bytes(gateway: &Gateway) -> u64 {
-    gateway.config.general.max_request_bytes.unwrap_or_default().max(REQUEST_BUFFER_BYTES)
+    let config = gateway.config;
+    config.tollgate.request_body_buffer_limit_bytes.max(config.general.max_request_bytes.unwrap_or_default())
 }
 
 /// The cluster is the one that filter state names, read again before every attempt. Only clusters listed here can be named.
