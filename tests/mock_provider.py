@@ -855,7 +855,7 @@ class AnthropicMock(Mock):
     def base(self) -> str:
         return self.origin
 
-    def params(self, model: str = "claude-3-5-haiku-20241022") -> dict:
+    def params(self, model: str = "claude-haiku-4-5-20251001") -> dict:
         return {"model": f"anthropic/{model}", "api_base": self.base, "api_key": self.key}
 
     def answer(self, request: Recorded) -> Answer:
