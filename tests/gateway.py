@@ -78,8 +78,9 @@ def envoy_binary() -> str | None:
     if given:
         return given
     installed = sorted((ROOT / ".envoy").rglob("envoy"))
-    files = [str(path) for path in installed if path.is_file() and os.access(path, os.X_OK)]
-    return files[0] if files else shutil.which("envoy")
+    # The package also brings a script of this name, which wants its own Python.
+    programs = [str(path) for path in installed if path.is_file() and path.open("rb").read(4) == b"\x7fELF"]
+    return programs[0] if programs else shutil.which("envoy")
 
 
 def deployment(group: str, params: dict, **info: Any) -> dict:
