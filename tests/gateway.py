@@ -29,7 +29,7 @@ BINARY = pathlib.Path(os.environ.get("TOLLGATE_BIN", ROOT / "target/release/toll
 LISTENING = "tollgate: listening on "
 MASTER_KEY = "sk-master-0f4e2d"
 
-RELOADS = re.compile(r"vm_reload|wasm\S*(?:fail|crash|error)", re.IGNORECASE)
+RELOADS = re.compile(r"(?:^|\.)wasm\.\S*(?:vm_reload|fail)")
 """Names of Envoy's counters that say a Wasm VM was lost or could not be made."""
 
 
@@ -56,11 +56,19 @@ def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not foreign.search(name)} | (extra or {})
 
 
-def command(*arguments: str, env: dict[str, str] | None = None, timeout: float = WAIT) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `tollgate` with these arguments to its end."""
-    return subprocess.run(
-        [str(BINARY), *arguments], env=environment(env), capture_output=True, text=True, timeout=timeout, check=False
-    )
+    words = [str(BINARY), *arguments]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, env=environment(env), stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=WAIT)
+    except BaseException:
+        # What it started goes too: an Envoy without its supervisor would stay for ever.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 @functools.cache
@@ -70,8 +78,9 @@ def envoy_binary() -> str | None:
     if given:
         return given
     installed = sorted((ROOT / ".envoy").rglob("envoy"))
-    files = [str(path) for path in installed if path.is_file() and os.access(path, os.X_OK)]
-    return files[0] if files else shutil.which("envoy")
+    # The package also brings a script of this name, which wants its own Python.
+    programs = [str(path) for path in installed if path.is_file() and path.open("rb").read(4) == b"\x7fELF"]
+    return programs[0] if programs else shutil.which("envoy")
 
 
 def deployment(group: str, params: dict, **info: Any) -> dict:
@@ -113,6 +122,7 @@ class Gateway:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            start_new_session=True,
         )
         self._readers = [
             threading.Thread(target=self._follow, args=(self.process.stdout, self._lines), daemon=True),
@@ -123,7 +133,7 @@ class Gateway:
         try:
             self._wait_listening()
         except BaseException:
-            self.process.kill()
+            self.kill()
             raise
 
     # -- life
@@ -149,11 +159,17 @@ class Gateway:
         try:
             code = self.process.wait(WAIT)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             raise AssertionError(f"tollgate did not end after SIGTERM:\n{self.log()}") from None
         shutil.rmtree(self.state, ignore_errors=True)
         assert code == 0, f"tollgate ended with {code}:\n{self.log()}"
         assert not trouble, f"Envoy lost Wasm VMs: {trouble}\n{self.log()}"
+
+    def kill(self) -> None:
+        """Ends the command and everything it started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def write_config(self, config: dict | str) -> None:
         """Replaces config.yaml in one step, as an editor does."""
@@ -236,7 +252,7 @@ class Gateway:
         except AssertionError:
             return {}
         rows = (line.rpartition(": ") for line in text.splitlines())
-        found = {name: value for name, _, value in rows if RELOADS.search(name) and not name.startswith("cluster.")}
+        found = {name: value for name, _, value in rows if RELOADS.search(name)}
         return {name: int(value) for name, value in found.items() if value.isdigit() and value != "0"}
 
     # -- asking

@@ -18,7 +18,7 @@ import time
 import urllib.parse
 import zlib
 from collections import deque
-from typing import Any, Iterable
+from typing import Any, Coroutine, Iterable
 
 WAIT = 30.0
 """Seconds after which waiting for a condition is a failure. Nothing sleeps this long when things work."""
@@ -32,19 +32,20 @@ class Gate:
     def __init__(self) -> None:
         self._open = threading.Event()
         self._reached = threading.Event()
+        self._opened = asyncio.Event()
+        """Set on the loop of the mocks, after `_open`."""
 
     def open(self) -> None:
         self._open.set()
+        _Loop.get().call_soon_threadsafe(self._opened.set)
 
     def wait_reached(self) -> None:
         assert self._reached.wait(WAIT), "the mock never came to the gate"
 
     async def _pass(self, connection: "_Connection") -> None:
         self._reached.set()
-        while not self._open.is_set():
-            # Bounded polling: the test's thread opens the gate, and a client that leaves must be noticed meanwhile.
-            if await connection.closed_within(0.01):
-                raise _ClientGone
+        if await connection.closed_before(self._opened.wait()):
+            raise _ClientGone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,20 +232,26 @@ class _Connection:
             raise _ClientGone
         return head + rest
 
-    async def closed_within(self, seconds: float | None) -> bool:
-        """Whether the client closes within this time (None waits for it). Pipelined bytes are kept for the next request."""
-        if self._peek is None:
-            self._peek = asyncio.ensure_future(self.reader.read(65536))
-        finished, _ = await asyncio.wait({self._peek}, timeout=seconds)
-        if not finished:
-            return False
-        task, self._peek = self._peek, None
+    async def closed_before(self, event: Coroutine[Any, Any, Any]) -> bool:
+        """Whether the client closes before this happens. Pipelined bytes are kept for the next request."""
+        waiting = asyncio.ensure_future(event)
         try:
-            data = task.result()
-        except OSError:
-            return True
-        self._ahead += data
-        return not data
+            while True:
+                if self._peek is None:
+                    self._peek = asyncio.ensure_future(self.reader.read(65536))
+                finished, _ = await asyncio.wait({self._peek, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if self._peek not in finished:
+                    return False
+                task, self._peek = self._peek, None
+                try:
+                    data = task.result()
+                except OSError:
+                    return True
+                if not data:
+                    return True
+                self._ahead += data
+        finally:
+            waiting.cancel()
 
     async def settle(self) -> None:
         """Ends a pending look for a close, so that the next request can be read."""
@@ -414,8 +421,7 @@ class Mock:
 
     async def _answer(self, connection: _Connection, request: Recorded, behaviour: Behaviour) -> bool:
         if behaviour.hang:
-            while not await connection.closed_within(None):
-                pass
+            await connection.closed_before(asyncio.Event().wait())
             raise _ClientGone
         if behaviour.reset == "request":
             connection.abort()
@@ -434,7 +440,7 @@ class Mock:
             return self.answer(request)
         except Refused as refused:
             code, message = refused.code, refused.message
-        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as wrong:
             # The checks read the request as if it had the right shape; one that has not is the client's fault.
             code, message = 400, f"Invalid request: {wrong!r}"
         return Answer(code, json.dumps(self.refusal(code, message)).encode())
@@ -849,7 +855,7 @@ class AnthropicMock(Mock):
     def base(self) -> str:
         return self.origin
 
-    def params(self, model: str = "claude-3-5-haiku-20241022") -> dict:
+    def params(self, model: str = "claude-haiku-4-5-20251001") -> dict:
         return {"model": f"anthropic/{model}", "api_base": self.base, "api_key": self.key}
 
     def answer(self, request: Recorded) -> Answer:

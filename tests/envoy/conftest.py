@@ -13,11 +13,28 @@ from gateway import Gateway
 from mock_provider import WAIT
 
 
+class _Kept:
+    """What `http.client` may read from without losing what follows the answer it reads."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def makefile(self, *_: Any) -> "_Kept":
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 class Raw:
     """One connection to a gateway, byte by byte."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.socket = socket.create_connection(("127.0.0.1", gateway.port), timeout=WAIT)
+        self._kept = _Kept(self.socket.makefile("rb"))
 
     def send(self, data: bytes) -> "Raw":
         self.socket.sendall(data)
@@ -33,11 +50,12 @@ class Raw:
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the next answer."""
-        response = http.client.HTTPResponse(self.socket, method="POST")
+        response = http.client.HTTPResponse(self._kept, method="POST")
         response.begin()
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
 
     def close(self) -> None:
+        self._kept.file.close()
         self.socket.close()
 
 

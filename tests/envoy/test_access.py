@@ -35,7 +35,7 @@ REFUSED = {
     "nothing": ({}, "Authentication Error, No api key passed in."),
     "other scheme": ({"authorization": "Token abc"}, MALFORMED),
     "bare key": ({"authorization": MASTER_KEY}, MALFORMED),
-    "empty bearer": ({"authorization": "Bearer "}, MALFORMED),
+    "empty bearer": ({"authorization": "Bearer"}, MALFORMED),
     "bad authorization does not fall through": ({"authorization": "Token a", "x-api-key": MASTER_KEY}, MALFORMED),
     "not sk-": ({"authorization": "Bearer abcdef123456"}, "Authentication Error, LiteLLM Virtual Key expected."),
 }

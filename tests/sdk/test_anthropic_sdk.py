@@ -143,7 +143,7 @@ def test_same_format_is_passed_untouched(anthropic_sdk, providers):
     )
     request = providers.anthropic.last
     assert request.json == {
-        "model": "claude-3-5-haiku-20241022",
+        "model": "claude-haiku-4-5-20251001",
         "max_tokens": 3000,
         "messages": HELLO,
         "system": system,
