@@ -16,7 +16,11 @@ pub trait Shared {
 
 /// Reads, changes and writes a value until nobody else wrote in between. Gives up after a bounded number of tries: a lost
 /// update of a health record is better than a worker that spins.
-pub fn update<T>(shared: &dyn Shared, key: &str, mut change: impl FnMut(Option<&[u8]>) -> (Vec<u8>, T)) -> Option<T> {
+pub fn update<T>(
+    shared: &dyn Shared,
+    key: &str,
+    mut change: impl FnMut(Option<&[u8]>) -> (Vec<u8>, T),
+) -> Option<T> {
     for _ in 0..32 {
         let current = shared.get(key);
         let (value, result) = change(current.as_ref().map(|(value, _)| value.as_slice()));

@@ -83,11 +83,6 @@ pub fn remove_request_header(name: &str) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, None);
 }
 
-/// Removes an answer header.
-pub fn remove_answer_header(name: &str) {
-    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, None);
-}
-
 /// What is buffered of the request body.
 pub fn request_body() -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpRequestBody, 0, usize::MAX).ok().flatten().unwrap_or_default()

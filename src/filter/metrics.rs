@@ -24,7 +24,9 @@ impl Metrics {
     /// A finished model call.
     pub fn record(&self, record: &Record, config: &Config) {
         let group = record.group.as_deref();
-        let known = |name: &&str| config.groups.contains_key(*name) || config.wildcards.iter().any(|w| w.pattern == *name);
+        let known = |name: &&str| {
+            config.groups.contains_key(*name) || config.wildcards.iter().any(|w| w.pattern == *name)
+        };
         let model = group.filter(known).unwrap_or("other").replace([';', '='], "_");
         self.count(format!("tollgate_requests;model={model};status={}", record.status), 1);
         self.count(format!("tollgate_attempts;model={model}"), record.attempts.into());
@@ -38,7 +40,10 @@ impl Metrics {
             self.count(format!("tollgate_usage_missing;model={model}"), 1);
         }
         if let Some(cost) = record.cost {
-            self.count(format!("tollgate_cost_nanodollars;model={model}"), u64::try_from(cost.pico() / 1_000).unwrap_or(0));
+            self.count(
+                format!("tollgate_cost_nanodollars;model={model}"),
+                u64::try_from(cost.pico() / 1_000).unwrap_or(0),
+            );
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::core::{
     config::{self, Config},
-    exchange::{self, Begin, Opening, RETRY_HEADER, Reply},
+    exchange::{self, Begin, Opening, Reply},
 };
 
 /// Filter state that names the cluster of the next attempt; the route's matcher reads it as `wasm.tollgate.next`.
@@ -47,7 +47,9 @@ impl Policy {
     pub fn configure() -> Option<Policy> {
         let bytes = host::plugin_configuration();
         let Ok(yaml) = std::str::from_utf8(&bytes) else {
-            host::error("tollgate: the plugin configuration is not UTF-8; expected the text of a config.yaml");
+            host::error(
+                "tollgate: the plugin configuration is not UTF-8; expected the text of a config.yaml",
+            );
             return None;
         };
         let env = |name: &str| std::env::var(name).ok();
@@ -92,7 +94,8 @@ impl Policy {
         for (_, context_id, exchange) in due {
             if host::enter(context_id) {
                 let body = host::request_body();
-                if let Some(begin) = exchanges::with(&exchange, |exchange, env| exchange.on_body(&body, env)) {
+                if let Some(begin) = exchanges::with(&exchange, |exchange, env| exchange.on_body(&body, env))
+                {
                     resume(begin);
                 }
             }
@@ -175,7 +178,9 @@ impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         let headers = host::request_headers();
         // What steers Envoy and us is ours alone to say.
-        for (name, _) in headers.iter().filter(|(name, _)| name.starts_with("x-envoy-") || name.starts_with("x-tollgate-")) {
+        for (name, _) in
+            headers.iter().filter(|(name, _)| name.starts_with("x-envoy-") || name.starts_with("x-tollgate-"))
+        {
             host::remove_request_header(name);
         }
         let Some(opening) = exchanges::with_env(|env| exchange::open(&self.config, &headers, env)) else {
@@ -224,19 +229,17 @@ impl HttpContext for Request {
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         let details = String::from_utf8_lossy(&details);
         let decided = exchanges::with(exchange, |exchange, env| exchange.on_release(status, &details, env));
-        match decided {
-            Some((Some(answer), _)) => self.reply(&answer),
-            Some((None, true)) => {
-                host::remove_answer_header(RETRY_HEADER);
-                Action::Continue
-            }
-            _ => Action::Continue,
+        match decided.flatten() {
+            Some(answer) => self.reply(&answer),
+            None => Action::Continue,
         }
     }
 
     fn on_log(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        let Some((id, record)) = exchanges::with(&exchange, |exchange, env| (exchange.id, exchange.on_done(env))) else {
+        let Some((id, record)) =
+            exchanges::with(&exchange, |exchange, env| (exchange.id, exchange.on_done(env)))
+        else {
             return;
         };
         exchanges::forget(id);

@@ -24,6 +24,9 @@ pub struct Attempt {
     /// The body to send, until its first part comes by.
     body: Option<Vec<u8>>,
     state: Sending,
+    /// The host keeps the answer's body back for us. A body can be changed only while it comes by or is kept back; trying it
+    /// at another time is an error that the SDK answers with a panic.
+    keeps_answer: bool,
 }
 
 /// What happens to the request body's parts.
@@ -71,8 +74,9 @@ impl Attempt {
         host::replace_request_body(&self.body.take().unwrap_or_default());
     }
 
-    /// Does what the core decided about a part of the answer.
-    fn apply(step: Step) -> Action {
+    /// Does what the core decided about a part of the answer. `has_body`: there is a body to change.
+    fn apply(&mut self, step: Step, has_body: bool) -> Action {
+        self.keeps_answer = step.hold && has_body;
         if step.hold {
             return Action::Pause;
         }
@@ -82,23 +86,26 @@ impl Attempt {
         if let Some(headers) = step.headers {
             host::replace_answer_headers(&headers);
         }
-        if let Some(body) = step.body {
+        if let Some(body) = step.body.filter(|_| has_body) {
             host::replace_answer_body(&body);
         }
         Action::Continue
     }
 
-    fn on_answer_part(&mut self, size: usize, end: bool) -> Action {
-        let Some(exchange) = &self.exchange else { return Action::Continue };
+    fn on_answer_part(&mut self, size: usize, end: bool, has_body: bool) -> Action {
+        let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         let Ok((wants, holds)) = exchange.try_borrow().map(|e| (e.wants_body(size, end), e.holds())) else {
             return Action::Continue;
         };
         if !wants {
+            self.keeps_answer = holds && has_body;
             return if holds { Action::Pause } else { Action::Continue };
         }
-        let bytes = host::answer_body();
-        exchanges::with(exchange, |exchange, env| exchange.on_answer_body(&bytes, end, env))
-            .map_or(Action::Continue, Attempt::apply)
+        let bytes = if has_body { host::answer_body() } else { Vec::new() };
+        match exchanges::with(&exchange, |exchange, env| exchange.on_answer_body(&bytes, end, env)) {
+            Some(step) => self.apply(step, has_body),
+            None => Action::Continue,
+        }
     }
 }
 
@@ -122,7 +129,8 @@ impl HttpContext for Attempt {
                 self.send(outgoing);
                 Action::Continue
             }
-            StartAction::ReadBody if end_of_stream => self.on_whole_body(),
+            // A request without a body was refused before it came here.
+            StartAction::ReadBody if end_of_stream => self.reply(&super::lost()),
             StartAction::ReadBody => Action::Pause,
             StartAction::Reply(answer) => self.reply(&answer),
         }
@@ -149,17 +157,21 @@ impl HttpContext for Attempt {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let Some(exchange) = &self.exchange else { return Action::Continue };
+        let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         let headers = host::answer_headers();
-        exchanges::with(exchange, |exchange, env| exchange.on_answer_headers(headers, end_of_stream, env))
-            .map_or(Action::Continue, Attempt::apply)
+        match exchanges::with(&exchange, |exchange, env| {
+            exchange.on_answer_headers(headers, end_of_stream, env)
+        }) {
+            Some(step) => self.apply(step, false),
+            None => Action::Continue,
+        }
     }
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.on_answer_part(size, end_of_stream)
+        self.on_answer_part(size, end_of_stream, true)
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        self.on_answer_part(0, true)
+        self.on_answer_part(0, true, self.keeps_answer)
     }
 }

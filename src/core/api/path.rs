@@ -40,8 +40,11 @@ pub enum Operation<'p> {
     Preflight,
 }
 
-/// Fixed paths: pattern without `/v1`, its method, and whether `/v1` may stand before it.
-const TABLE: &[(&str, &str, bool, fn() -> Operation<'static>)] = &[
+/// Pattern without `/v1`, its method, whether `/v1` may stand before it, and what it asks for.
+type Fixed = (&'static str, &'static str, bool, fn() -> Operation<'static>);
+
+/// Paths without a part that varies.
+const TABLE: &[Fixed] = &[
     ("/models", "GET", true, || Operation::Models),
     ("/model/info", "GET", true, || Operation::ModelInfo),
     ("/health/liveliness", "GET", false, || Operation::Liveliness),

@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn many_members_cost_linear_time() {
         let body: String = (0..100_000).map(|at| format!(r#","m{}":{at}"#, at % 60_000)).collect();
-        let object = Object::parse(format!("{{{}}}", &body[1..]).as_bytes()).map(|o| (o.iter().count(), o.raw("m5").map(str::to_owned)));
+        let object = Object::parse(format!("{{{}}}", &body[1..]).as_bytes())
+            .map(|o| (o.iter().count(), o.raw("m5").map(str::to_owned)));
         assert_eq!(object, Ok((60_000, Some("60005".to_owned()))));
     }
 

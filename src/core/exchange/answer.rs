@@ -121,10 +121,16 @@ impl Exchange {
         let mut memo = attempt.memo.clone();
         memo.include_usage |= self.asked.include_usage;
         let pipeline = Box::new(Pipeline::new(self.api, attempt.wire, memo, stamp));
-        let is_stream = headers.text("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let is_stream =
+            headers.text("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
         self.answer = if is_stream {
             let gunzip = is_gzip(&headers).then(|| Gunzip::new(Vec::new()));
-            Answer::Streaming(Box::new(Streaming { pipeline: *pipeline, headers: Some(headers), seen: 0, gunzip }))
+            Answer::Streaming(Box::new(Streaming {
+                pipeline: *pipeline,
+                headers: Some(headers),
+                seen: 0,
+                gunzip,
+            }))
         } else {
             Answer::Held { pipeline, headers }
         };
@@ -173,7 +179,13 @@ impl Exchange {
     }
 
     /// A large answer starts to pass.
-    fn start_passing(&mut self, pipeline: Box<Pipeline>, headers: &Headers, bytes: &[u8], env: &mut Env) -> Step {
+    fn start_passing(
+        &mut self,
+        pipeline: Box<Pipeline>,
+        headers: &Headers,
+        bytes: &[u8],
+        env: &mut Env,
+    ) -> Step {
         let tap = Box::new(Tap::new(&["usage", "model"], MAX_TAPPED_BYTES));
         let list = self.release(200, headers, None, false, env);
         let mut step = self.pass_on(pipeline, tap, bytes, false);
@@ -193,7 +205,13 @@ impl Exchange {
     }
 
     /// A buffered answer is complete.
-    fn finish_held(&mut self, mut pipeline: Box<Pipeline>, headers: &Headers, bytes: &[u8], env: &mut Env) -> Step {
+    fn finish_held(
+        &mut self,
+        mut pipeline: Box<Pipeline>,
+        headers: &Headers,
+        bytes: &[u8],
+        env: &mut Env,
+    ) -> Step {
         let unpacked = if is_gzip(headers) { gunzip_all(bytes) } else { Ok(None) };
         let result = unpacked.and_then(|unpacked| {
             let body = unpacked.as_deref().unwrap_or(bytes);
@@ -271,27 +289,26 @@ impl Exchange {
         self.conclude(Failure::without_answer(class, ""), &Headers::default(), env)
     }
 
-    /// Notes a failure, and lets Envoy retry or the client see the first error.
+    /// Notes a failure and asks Envoy for a retry when there is somewhere to go. What is released is bare: if it gets to the
+    /// policy role after all, that words it for the client (see [`Exchange::on_release`]).
     fn conclude(&mut self, failure: Failure, headers: &Headers, env: &mut Env) -> Step {
         self.answer = Answer::Over;
         if !failure.message.is_empty() || self.first_error.is_none() {
             self.note_error(failure.to_error(self.title()));
         }
         self.cool_down(failure.clone(), env);
+        self.failure_headers = copied(headers);
+        self.released = Released::Failure;
+        let mut list = vec![
+            (":status".to_owned(), failure.class.status().to_string().into_bytes()),
+            ("content-length".to_owned(), b"0".to_vec()),
+        ];
         let next = self.advance(failure.class, env);
-        let error = self.final_error();
-        let body = error.body(self.api.error_format());
-        let mut list = self.base_headers(error.status, "application/json", Some(body.len()));
-        list.extend(error.headers.iter().map(|(name, value)| (name.to_string(), value.clone().into_bytes())));
-        list.extend(copied(headers));
-        self.status = error.status;
         if next.is_some() {
             list.push((RETRY_HEADER.to_owned(), b"1".to_vec()));
-            self.released = Released::Retry;
-        } else {
-            self.released = Released::Answer;
         }
-        Step { headers: Some(list), body: Some(body), next: next.map(|next| self.cluster_of(Some(next))), hold: false }
+        let next = next.map(|next| self.cluster_of(Some(next)));
+        Step { headers: Some(list), body: Some(Vec::new()), next, hold: false }
     }
 
     /// The answer has been read to its end.
@@ -311,14 +328,17 @@ impl Exchange {
     ) -> Vec<(String, Vec<u8>)> {
         self.released = Released::Answer;
         self.status = status;
-        if let Some(deployment) = self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment))
-        {
-            if !deployment.group.contains('*') {
-                cooldown::succeeded(env.shared, deployment, env.now_ms);
-            }
+        let deployment =
+            self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
+        if let Some(deployment) = deployment.filter(|deployment| !deployment.group.contains('*')) {
+            cooldown::succeeded(env.shared, deployment, env.now_ms);
         }
         let kind = match provider.text("content-type") {
-            Some(kind) if self.api == Api::Embeddings || (!streaming && kind.starts_with("application/json")) => kind,
+            Some(kind)
+                if self.api == Api::Embeddings || (!streaming && kind.starts_with("application/json")) =>
+            {
+                kind
+            }
             _ => content_type(streaming),
         };
         let mut list = self.base_headers(status, kind, length);
@@ -326,7 +346,11 @@ impl Exchange {
             list.extend(self.cost_header().map(|(name, value)| (name.to_owned(), value.into_bytes())));
         }
         if self.retries > 0 {
-            let most = self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| segment.attempts.saturating_sub(1));
+            let most = self
+                .plan
+                .as_ref()
+                .and_then(Plan::segment)
+                .map_or(0, |segment| segment.attempts.saturating_sub(1));
             list.push(("x-litellm-max-retries".to_owned(), most.to_string().into_bytes()));
         }
         list.extend(copied(provider));
@@ -341,7 +365,9 @@ impl Exchange {
         if let Some(length) = length {
             list.push(("content-length".to_owned(), length.to_string().into_bytes()));
         }
-        list.extend(self.gateway_headers().into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())));
+        list.extend(
+            self.gateway_headers().into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())),
+        );
         if self.cors {
             list.extend(local::CORS.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
         }

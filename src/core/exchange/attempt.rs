@@ -18,7 +18,8 @@ use crate::core::{
         Memo, Options,
         answer::is_same,
         request::{
-            chat_to_completions, chat_to_generate, chat_to_messages, completions_to_chat, messages_to_chat, params,
+            chat_to_completions, chat_to_generate, chat_to_messages, completions_to_chat, messages_to_chat,
+            params,
         },
     },
 };
@@ -128,14 +129,16 @@ impl Exchange {
 
     /// An attempt that ended without an answer (refused, reset, timed out) is only seen when the next one begins.
     fn previous_is_over(&mut self, env: &mut Env) {
-        if self.released == Released::Retry {
+        if self.released == Released::Failure {
             return;
         }
         let waited = self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
-        let limit = self.attempt.as_ref().map_or(u64::MAX, |attempt| self.timeout_ms(attempt.candidate.deployment));
+        let limit =
+            self.attempt.as_ref().map_or(u64::MAX, |attempt| self.timeout_ms(attempt.candidate.deployment));
         // Envoy does not say why; an attempt that took as long as it may take has timed out.
         let class = if waited >= limit { Class::Timeout } else { Class::ApiConnection };
-        let message = if class == Class::Timeout { "no answer within the time-out" } else { "Connection error." };
+        let message =
+            if class == Class::Timeout { "no answer within the time-out" } else { "Connection error." };
         let failure = Failure::without_answer(class, message);
         let title = self.title();
         self.note_error(failure.to_error(title));
@@ -178,7 +181,13 @@ impl Exchange {
     }
 
     /// The body in the wire format.
-    fn body_for(&self, deployment: &Deployment, model: &str, wire: Wire, mut object: Object<'_>) -> Result<Made, Error> {
+    fn body_for(
+        &self,
+        deployment: &Deployment,
+        model: &str,
+        wire: Wire,
+        mut object: Object<'_>,
+    ) -> Result<Made, Error> {
         let drop_params = deployment.drop_params.unwrap_or(self.config.general.drop_params);
         let prepare = |api: Api, wire: Wire| params::Prepare {
             deployment,
@@ -209,7 +218,10 @@ impl Exchange {
             Wire::Chat => {
                 let bytes = to_bytes(&chat);
                 let mut chat = parse(&bytes)?;
-                params::prepare(&mut chat, &params::Prepare { drop_params: facts.drop_params, ..prepare(Api::Chat, Wire::Chat) })?;
+                params::prepare(
+                    &mut chat,
+                    &params::Prepare { drop_params: facts.drop_params, ..prepare(Api::Chat, Wire::Chat) },
+                )?;
                 for (name, value) in &facts.extra_body {
                     chat.set(name.clone(), value.to_string());
                 }
@@ -237,7 +249,11 @@ impl Exchange {
     }
 
     /// The client's request as a chat request.
-    fn hub_request(&self, object: &Object<'_>, options: &Options<'_>) -> Result<(Map<String, Value>, Memo), Error> {
+    fn hub_request(
+        &self,
+        object: &Object<'_>,
+        options: &Options<'_>,
+    ) -> Result<(Map<String, Value>, Memo), Error> {
         let map: Map<String, Value> = serde_json::from_slice(&object.to_bytes())
             .map_err(|e| Error::bad_request(format!("the request body cannot be translated: {e}")))?;
         match self.api {

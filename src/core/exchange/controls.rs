@@ -93,7 +93,8 @@ pub fn read(body: &Object<'_>, headers: &Headers) -> Result<Asked, Error> {
 fn controls(body: &Object<'_>) -> Result<Controls, Error> {
     let mut controls = Controls { disable_fallbacks: flag(body, "disable_fallbacks"), ..Controls::default() };
     if body.has("num_retries") {
-        controls.num_retries = Some(body.read("num_retries").ok_or_else(|| wrong("num_retries", "a whole number"))?);
+        controls.num_retries =
+            Some(body.read("num_retries").ok_or_else(|| wrong("num_retries", "a whole number"))?);
     }
     if body.has("fallbacks") {
         let list: Vec<Value> = body.read("fallbacks").ok_or_else(|| wrong("fallbacks", "a list"))?;
@@ -141,9 +142,12 @@ fn entry(value: &Value) -> Option<Fallback> {
 fn by_group(name: &'static str, list: &[Value]) -> Result<Fallbacks, Error> {
     let mut fallbacks = Fallbacks::default();
     for map in list {
-        let map = map.as_object().ok_or_else(|| wrong(name, "a list of names or of maps from a group to a list"))?;
+        let map = map
+            .as_object()
+            .ok_or_else(|| wrong(name, "a list of names or of maps from a group to a list"))?;
         for (group, models) in map {
-            let models = models.as_array().ok_or_else(|| wrong(name, "maps from a group to a list of models"))?;
+            let models =
+                models.as_array().ok_or_else(|| wrong(name, "maps from a group to a list of models"))?;
             fallbacks.insert(group.clone(), models.iter().filter_map(entry).collect());
         }
     }
@@ -189,7 +193,11 @@ mod tests {
 
     #[test]
     fn names_and_maps_of_fallbacks() {
-        let direct = asked(r#"{"fallbacks":["a",{"model":"b","temperature":1}]}"#).unwrap().controls.fallbacks.unwrap();
+        let direct = asked(r#"{"fallbacks":["a",{"model":"b","temperature":1}]}"#)
+            .unwrap()
+            .controls
+            .fallbacks
+            .unwrap();
         assert_eq!(direct.iter().map(|f| f.model.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(direct[1].overrides["temperature"], 1);
 
@@ -200,7 +208,11 @@ mod tests {
 
     #[test]
     fn times_come_in_seconds() {
-        for (body, ms) in [(r#"{"timeout":0.01}"#, 10), (r#"{"request_timeout":"10"}"#, 10_000), (r#"{"timeout":1}"#, 1_000)] {
+        for (body, ms) in [
+            (r#"{"timeout":0.01}"#, 10),
+            (r#"{"request_timeout":"10"}"#, 10_000),
+            (r#"{"timeout":1}"#, 1_000),
+        ] {
             assert_eq!(asked(body).unwrap().timeout_ms, Some(ms), "{body}");
         }
     }

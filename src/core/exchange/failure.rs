@@ -70,7 +70,9 @@ pub fn class(status: u16, text: &str) -> Class {
         404 => Class::NotFound,
         408 | 504 => Class::Timeout,
         429 => Class::RateLimit,
-        500 if text.contains("rate limit") || text.contains("service tier capacity exceeded") => Class::RateLimit,
+        500 if text.contains("rate limit") || text.contains("service tier capacity exceeded") => {
+            Class::RateLimit
+        }
         500 => Class::InternalServer,
         502 | 503 => Class::ServiceUnavailable,
         _ => Class::Api,
@@ -98,7 +100,7 @@ fn retry_after(headers: &Headers) -> Option<u64> {
         return (ms > 0.0 && ms < 86_400_000.0).then_some(ms as u64);
     }
     let seconds: f64 = headers.text("retry-after")?.trim().parse().ok()?;
-    (seconds > 0.0 && seconds < 86_400.0).then(|| (seconds * 1_000.0) as u64)
+    (seconds > 0.0 && seconds < 86_400.0).then_some((seconds * 1_000.0) as u64)
 }
 
 impl Failure {
@@ -111,13 +113,17 @@ impl Failure {
     pub fn to_error(&self, title: &str) -> Error {
         let name = self.class.name();
         let doubled = match self.class {
-            Class::RateLimit | Class::Authentication | Class::InternalServer | Class::NotFound => format!("{name}: "),
+            Class::RateLimit | Class::Authentication | Class::InternalServer | Class::NotFound => {
+                format!("{name}: ")
+            }
             Class::ContextWindowExceeded => format!("litellm.BadRequestError: {name}: "),
             Class::Timeout => "APITimeoutError - Request timed out. ".to_owned(),
             _ => String::new(),
         };
-        let mut error =
-            Error::provider(self.class, format!("litellm.{name}: {doubled}{title}Exception - {}", self.message));
+        let mut error = Error::provider(
+            self.class,
+            format!("litellm.{name}: {doubled}{title}Exception - {}", self.message),
+        );
         if self.class == Class::Api && self.status >= 400 {
             error.status = self.status;
         }
@@ -135,9 +141,21 @@ mod tests {
     #[test]
     fn classes_by_status_and_words() {
         let rows = [
-            (400, r#"{"error":{"code":"context_length_exceeded","message":"This model's maximum context length is 4097 tokens"}}"#, Class::ContextWindowExceeded),
-            (400, r#"{"error":{"code":"content_filter","message":"filtered"}}"#, Class::ContentPolicyViolation),
-            (400, r#"{"error":{"type":"invalid_request_error","code":"content_policy_violation"}}"#, Class::ContentPolicyViolation),
+            (
+                400,
+                r#"{"error":{"code":"context_length_exceeded","message":"This model's maximum context length is 4097 tokens"}}"#,
+                Class::ContextWindowExceeded,
+            ),
+            (
+                400,
+                r#"{"error":{"code":"content_filter","message":"filtered"}}"#,
+                Class::ContentPolicyViolation,
+            ),
+            (
+                400,
+                r#"{"error":{"type":"invalid_request_error","code":"content_policy_violation"}}"#,
+                Class::ContentPolicyViolation,
+            ),
             (400, r#"{"error":{"message":"bad"}}"#, Class::BadRequest),
             (422, "{}", Class::BadRequest),
             (401, "", Class::Authentication),

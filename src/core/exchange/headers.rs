@@ -12,9 +12,7 @@ impl Headers {
 
     /// The same from text.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Headers {
-        Headers(
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
-        )
+        Headers(pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect())
     }
 
     /// The first value of a name.

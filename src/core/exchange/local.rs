@@ -22,7 +22,9 @@ pub fn answer(operation: &Operation<'_>, config: &Config, headers: &Headers) -> 
         Operation::Preflight => return Ok(preflight(headers)),
         Operation::Liveliness => return Ok(body(&json!("I'm alive!"))),
         Operation::Readiness => return Ok(body(&readiness())),
-        Operation::Home => return Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
+        Operation::Home => {
+            return Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")})));
+        }
         Operation::Routes => return Ok(body(&routes())),
         _ => access::admit(headers, &config.general)?,
     }
@@ -33,9 +35,11 @@ pub fn answer(operation: &Operation<'_>, config: &Config, headers: &Headers) -> 
         }))),
         Operation::Model(name) => match config.model_names().iter().find(|known| *known == name.as_ref()) {
             Some(known) => Ok(body(&model(known))),
-            None => Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
-                .with_kind("invalid_request_error")
-                .with_param("model")),
+            None => {
+                Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
+                    .with_kind("invalid_request_error")
+                    .with_param("model"))
+            }
         },
         Operation::ModelInfo => Ok(body(&config.model_info())),
         _ => Err(Error::internal("a model call was taken for a list")),

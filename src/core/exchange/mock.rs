@@ -17,7 +17,8 @@ use crate::core::{
 /// The failure that a mock response stands for, when its text names one of LiteLLM's errors.
 pub fn failure(mock: &Value) -> Option<Failure> {
     let text = mock.as_str()?;
-    let class = Class::named_in(text).filter(|_| text.starts_with("litellm.") || text.starts_with("Exception:"))?;
+    let class =
+        Class::named_in(text).filter(|_| text.starts_with("litellm.") || text.starts_with("Exception:"))?;
     Some(Failure::without_answer(class, "this is a mock error"))
 }
 
@@ -27,11 +28,8 @@ impl Exchange {
         let candidate = self.plan.as_ref().map(|plan| plan.current());
         let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
         let model = deployment.map_or_else(String::new, |deployment| deployment.model.clone());
-        let stamp = Stamp {
-            id: format!("chatcmpl-{}", env.random.uuid()),
-            created: env.now_ms / 1_000,
-            model,
-        };
+        let stamp =
+            Stamp { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
         let memo = Memo { include_usage: self.asked.include_usage, ..Memo::default() };
         let mut pipeline = Pipeline::new(self.api, Wire::Chat, memo, stamp.clone());
         let streaming = self.asked.streaming && self.api != Api::Embeddings;
@@ -89,17 +87,20 @@ fn stream(mock: &Value, stamp: &Stamp) -> Vec<u8> {
     };
     let mut out = Vec::new();
     let words = text(mock);
-    let mut role = Some("assistant");
-    for piece in words.split_inclusive(' ') {
-        let mut delta = json!({"content": piece});
-        if let Some(role) = role.take() {
-            delta["role"] = json!(role);
-        }
+    for (at, piece) in words.split_inclusive(' ').enumerate() {
+        let delta = match at {
+            0 => json!({"role": "assistant", "content": piece}),
+            _ => json!({"content": piece}),
+        };
         sse::write(&mut out, None, chunk(json!({"index": 0, "delta": delta})).to_string().as_bytes());
     }
-    sse::write(&mut out, None, chunk(json!({"index": 0, "delta": {}, "finish_reason": "stop"})).to_string().as_bytes());
-    let mut last = chunk(json!({"index": 0, "delta": {}}));
-    last["usage"] = usage();
+    sse::write(
+        &mut out,
+        None,
+        chunk(json!({"index": 0, "delta": {}, "finish_reason": "stop"})).to_string().as_bytes(),
+    );
+    let last = json!({"id": stamp.id, "created": stamp.created, "model": stamp.model, "object": "chat.completion.chunk",
+                      "choices": [{"index": 0, "delta": {}}], "usage": usage()});
     sse::write(&mut out, None, last.to_string().as_bytes());
     sse::write(&mut out, None, b"[DONE]");
     out

@@ -108,8 +108,8 @@ enum Released {
     Nothing,
     /// An answer, ours or a provider's.
     Answer,
-    /// A failure that Envoy was asked to retry; it goes to the client only if Envoy cannot.
-    Retry,
+    /// A failure without words. Envoy may retry it; if it does not, the client gets the first error.
+    Failure,
 }
 
 /// One request.
@@ -142,6 +142,8 @@ pub struct Exchange {
     answer: Answer,
     released: Released,
     first_error: Option<Error>,
+    /// The last failed answer's headers, named for the client.
+    failure_headers: Vec<(String, Vec<u8>)>,
     status: u16,
     waited: bool,
     completed: Option<record::Completed>,
@@ -165,7 +167,8 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     };
     let path::Operation::Call { api, model, api_version } = operation else {
         if operation == path::Operation::Metrics {
-            let admitted = if config.general.auth_metrics { access::admit(headers, &config.general) } else { Ok(()) };
+            let admitted =
+                if config.general.auth_metrics { access::admit(headers, &config.general) } else { Ok(()) };
             return admitted.map_or_else(|error| refuse(error, ErrorFormat::OpenAi), |()| Opening::Pass);
         }
         return match local::answer(&operation, config, headers) {
@@ -208,6 +211,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         answer: Answer::None,
         released: Released::Nothing,
         first_error: None,
+        failure_headers: Vec::new(),
         status: 0,
         waited: false,
         completed: None,
@@ -217,7 +221,9 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
 /// The client's `x-litellm-call-id`, else Envoy's request id (so logs can be matched), else a new one.
 fn call_id(headers: &Headers, random: &mut Random) -> String {
     let plain = |text: &&str| {
-        !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        !text.is_empty()
+            && text.len() <= 128
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
     };
     ["x-litellm-call-id", "x-request-id"]
         .into_iter()
@@ -237,9 +243,12 @@ fn size_allowed(headers: &Headers, config: &Config) -> Result<(), Error> {
         return Ok(());
     }
     let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
-    Err(Error::new(400, format!("Request size is too large. Request size is {} MB. Max size is {} MB", mb(length), mb(max)))
-        .with_kind("bad_request_error")
-        .with_param("content-length"))
+    Err(Error::new(
+        400,
+        format!("Request size is too large. Request size is {} MB. Max size is {} MB", mb(length), mb(max)),
+    )
+    .with_kind("bad_request_error")
+    .with_param("content-length"))
 }
 
 /// Client headers that `forward_client_headers_to_llm_api` hands on.
@@ -248,11 +257,23 @@ fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
         name == "anthropic-beta"
             || (config.general.forward_client_headers
                 && name.starts_with("x-")
-                && !["x-stainless", "x-envoy-", "x-tollgate-", "x-litellm-", "x-forwarded-", "x-request-id", "x-api-key"]
-                    .iter()
-                    .any(|ours| name.starts_with(ours)))
+                && ![
+                    "x-stainless",
+                    "x-envoy-",
+                    "x-tollgate-",
+                    "x-litellm-",
+                    "x-forwarded-",
+                    "x-request-id",
+                    "x-api-key",
+                ]
+                .iter()
+                .any(|ours| name.starts_with(ours)))
     };
-    headers.iter().filter(|(name, _)| wanted(name)).map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
+    headers
+        .iter()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, value)| (name.to_owned(), value.to_vec()))
+        .collect()
 }
 
 impl Exchange {
@@ -287,10 +308,15 @@ impl Exchange {
             self.asked.model = Some(model);
             if let Some(class) = self.asked.mock_testing.take() {
                 self.note_error(
-                    Failure::without_answer(class, "This is a mock exception for testing fallbacks.").to_error(self.title()),
+                    Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
+                        .to_error(self.title()),
                 );
-                let mut world =
-                    World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
+                let mut world = World {
+                    config: &config,
+                    shared: env.shared,
+                    now_ms: env.now_ms,
+                    random: &mut *env.random,
+                };
                 let before = self.plan.as_ref().map(Plan::current);
                 let after = self.plan.as_mut().and_then(|plan| plan.abandon_group(class, &mut world));
                 let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
@@ -304,7 +330,8 @@ impl Exchange {
     fn model(&self) -> Result<String, Error> {
         let asked = self.path_model.as_deref().or(self.asked.model.as_deref());
         self.config.requested_model(asked).map(str::to_owned).ok_or_else(|| {
-            Error::bad_request("no `model` in the request, and the gateway has no default model.").with_param("model")
+            Error::bad_request("no `model` in the request, and the gateway has no default model.")
+                .with_param("model")
         })
     }
 
@@ -350,7 +377,8 @@ impl Exchange {
 
     fn forward(&self, cluster: &str) -> Begin {
         let deployments = self.plan.iter().flat_map(Plan::deployments);
-        let per_try = deployments.map(|at| self.timeout_ms(at)).max().unwrap_or(self.config.router.timeout_ms);
+        let per_try =
+            deployments.map(|at| self.timeout_ms(at)).max().unwrap_or(self.config.router.timeout_ms);
         Begin::Forward {
             cluster: cluster.to_owned(),
             max_retries: self.plan.as_ref().map_or(0, Plan::max_retries),
@@ -362,7 +390,8 @@ impl Exchange {
     fn timeout_ms(&self, deployment: usize) -> u64 {
         let deployment = self.config.deployments.get(deployment);
         let router = &self.config.router;
-        let whole = self.asked.timeout_ms.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
+        let whole =
+            self.asked.timeout_ms.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
         if !self.asked.streaming {
             return whole;
         }
@@ -379,7 +408,9 @@ impl Exchange {
     /// The current candidate's brand as messages name it.
     fn title(&self) -> &'static str {
         let deployment = self.plan.as_ref().map(|plan| plan.current().deployment);
-        deployment.and_then(|at| self.config.deployments.get(at)).map_or("", |deployment| deployment.brand.title)
+        deployment
+            .and_then(|at| self.config.deployments.get(at))
+            .map_or("", |deployment| deployment.brand.title)
     }
 
     /// Goes on to the next candidate, or fails with the first error when there is none.
@@ -394,7 +425,8 @@ impl Exchange {
     /// Advances the plan and counts retries and fallbacks.
     fn advance(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
         let config = Rc::clone(&self.config);
-        let mut world = World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
+        let mut world =
+            World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
         let plan = self.plan.as_mut()?;
         let before = plan.current();
         let next = plan.advance(class, &mut world)?;
@@ -419,12 +451,16 @@ impl Exchange {
 
     /// The error the client gets when nothing is left, with LiteLLM's notes on the group and its fallbacks.
     fn final_error(&self) -> Error {
-        let mut error = self.first_error.clone().unwrap_or_else(|| Error::internal("the request failed without an error"));
+        let mut error = self
+            .first_error
+            .clone()
+            .unwrap_or_else(|| Error::internal("the request failed without an error"));
         if let (Some(_), Some(plan)) = (error.class, self.plan.as_ref()) {
             let groups = plan.groups();
             let first = groups.first().copied().unwrap_or_default();
             let others: Vec<String> = groups.iter().skip(1).map(|group| format!("'{group}'")).collect();
-            let others = if others.is_empty() { "None".to_owned() } else { format!("[{}]", others.join(", ")) };
+            let others =
+                if others.is_empty() { "None".to_owned() } else { format!("[{}]", others.join(", ")) };
             error.message = format!(
                 "{}. Received Model Group={first}\nAvailable Model Group Fallbacks={others}",
                 error.message.trim_end_matches('.')
@@ -473,27 +509,26 @@ impl Exchange {
         self.released == Released::Answer
     }
 
-    /// Headers are on their way to the client. `None`: they are an answer, let them go. Otherwise they are Envoy's own reply,
-    /// to be replaced by this one.
-    ///
-    /// The second value tells to take [`RETRY_HEADER`] off: Envoy was asked to retry and could not.
-    pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> (Option<Reply>, bool) {
+    /// Headers are on their way to the client. `None`: they are an answer, let them go. Otherwise they are a failure that was
+    /// not retried, or Envoy's own reply, and this is to go in their place.
+    pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> Option<Reply> {
         match self.released {
-            Released::Answer => (None, false),
-            Released::Retry => {
-                self.released = Released::Answer;
-                (None, true)
-            }
+            Released::Answer => return None,
+            Released::Failure => {}
             Released::Nothing => {
                 let error = self.envoy_error(status, details);
                 if let (Some(class), Some(_)) = (error.class, &self.attempt) {
                     self.cool_down(Failure::without_answer(class, &error.message), env);
                 }
                 self.note_error(error);
-                let error = self.final_error();
-                (Some(self.refuse(error)), false)
             }
         }
+        let error = self.final_error();
+        let mut reply = self.refuse(error);
+        let text = |value: Vec<u8>| String::from_utf8(value).ok();
+        let provider = std::mem::take(&mut self.failure_headers);
+        reply.headers.extend(provider.into_iter().filter_map(|(name, value)| Some((name, text(value)?))));
+        Some(reply)
     }
 
     /// What an answer of Envoy itself means.
@@ -501,14 +536,18 @@ impl Exchange {
         let title = self.title();
         let failed = |class: Class, message: &str| Failure::without_answer(class, message).to_error(title);
         match status {
-            413 => Error::new(413, "the request body is larger than the gateway's `request_body_buffer_limit`.")
-                .with_kind("invalid_request_error"),
+            413 => {
+                Error::new(413, "the request body is larger than the gateway's `request_body_buffer_limit`.")
+                    .with_kind("invalid_request_error")
+            }
             408 | 504 if !details.contains("request_overall_timeout") || self.plan.is_some() => {
                 failed(Class::Timeout, "no answer within the time-out")
             }
             408 => Error::new(408, "the request did not arrive in time.").with_kind("invalid_request_error"),
             404 => Error::new(404, format!("Not Found: `{}`.", self.path)).with_kind("invalid_request_error"),
-            400..=499 => Error::new(status, "the request could not be read.").with_kind("invalid_request_error"),
+            400..=499 => {
+                Error::new(status, "the request could not be read.").with_kind("invalid_request_error")
+            }
             503 | 502 => failed(Class::ApiConnection, "Connection error."),
             _ => failed(Class::InternalServer, "the gateway could not complete the request."),
         }

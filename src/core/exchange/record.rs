@@ -79,7 +79,9 @@ impl Exchange {
         }
         if self.status == 0 && self.attempt.is_some() && self.completed.is_none() {
             // The client left before an answer came. That says nothing about the provider.
-            self.note_error(Failure::without_answer(Class::ApiConnection, "the client went away").to_error(""));
+            self.note_error(
+                Failure::without_answer(Class::ApiConnection, "the client went away").to_error(""),
+            );
         }
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
@@ -99,7 +101,11 @@ impl Exchange {
             usage: self.completed.as_ref().and_then(|completed| completed.usage.clone()),
             estimated,
             cost: self.cost(),
-            error: if (200..300).contains(&self.status) { None } else { self.first_error.as_ref().and_then(|e| e.class) },
+            error: if (200..300).contains(&self.status) {
+                None
+            } else {
+                self.first_error.as_ref().and_then(|e| e.class)
+            },
             duration_ms: env.now_ms.saturating_sub(self.started_ms),
         }
     }

@@ -51,7 +51,12 @@ struct Rig {
 impl Rig {
     fn new(yaml: &str) -> Rig {
         let loaded = config::load(yaml, &|_| None, &|_| None).unwrap();
-        Rig { config: Rc::new(loaded.config), shared: Memory::default(), random: Random::new(1), now_ms: 1_000_000_000 }
+        Rig {
+            config: Rc::new(loaded.config),
+            shared: Memory::default(),
+            random: Random::new(1),
+            now_ms: 1_000_000_000,
+        }
     }
 
     fn chat(&mut self, body: Value, play: impl FnMut(usize, &str) -> Behaviour) -> Story {
@@ -83,13 +88,16 @@ impl Rig {
             Begin::Wait(_) => panic!("nothing here waits"),
         };
         for attempt in 0..=max_retries {
-            let own = |status: u16, exchange: &mut Exchange, env: &mut Env| exchange.on_release(status, "via_upstream", env).0;
+            let own = |status: u16, exchange: &mut Exchange, env: &mut Env| {
+                exchange.on_release(status, "via_upstream", env)
+            };
             if next == NO_CLUSTER {
                 let reply = own(503, &mut exchange, env!()).unwrap();
                 story = finish(story, &reply);
                 break;
             }
-            let called = config.deployments.iter().find(|d| d.cluster == next).expect("a cluster that exists");
+            let called =
+                config.deployments.iter().find(|d| d.cluster == next).expect("a cluster that exists");
             let start = exchange.on_attempt(env!());
             if let Some(following) = start.next {
                 next = following;
@@ -171,10 +179,18 @@ impl Rig {
                 if !last {
                     continue;
                 }
-                assert_eq!(exchange.on_release(status, "via_upstream", env!()), (None, true));
             }
-            story.status = list.iter().find(|(name, _)| name == ":status").map(|(_, v)| String::from_utf8(v.clone()).unwrap().parse().unwrap()).unwrap();
-            story.headers = list.into_iter().map(|(name, value)| (name, String::from_utf8(value).unwrap())).collect();
+            if let Some(reply) = exchange.on_release(status, "via_upstream", env!()) {
+                story = finish(story, &reply);
+                break;
+            }
+            story.status = list
+                .iter()
+                .find(|(name, _)| name == ":status")
+                .map(|(_, v)| String::from_utf8(v.clone()).unwrap().parse().unwrap())
+                .unwrap();
+            story.headers =
+                list.into_iter().map(|(name, value)| (name, String::from_utf8(value).unwrap())).collect();
             story.body = String::from_utf8(out).unwrap();
             break;
         }
@@ -261,7 +277,10 @@ fn when_all_fail_the_first_error_is_told() {
     assert_eq!(story.status, 500);
     let message = story.message();
     assert!(message.contains("InternalServerError") && message.contains("failure 0"), "{message}");
-    assert!(message.contains("Received Model Group=small\nAvailable Model Group Fallbacks=['large']"), "{message}");
+    assert!(
+        message.contains("Received Model Group=small\nAvailable Model Group Fallbacks=['large']"),
+        "{message}"
+    );
     assert_eq!(story.models.len(), 4, "two attempts in each group");
 }
 
@@ -284,7 +303,8 @@ fn every_class_goes_where_it_is_configured_to_go() {
             _ => Answer(200, message()),
         });
         assert_eq!(story.status, 200, "{name}");
-        let models: Vec<&str> = story.models.iter().map(|m| if m.starts_with("small") { "small" } else { m }).collect();
+        let models: Vec<&str> =
+            story.models.iter().map(|m| if m.starts_with("small") { "small" } else { m }).collect();
         assert_eq!(models, expected, "{name}");
     }
 }
@@ -314,8 +334,9 @@ fn a_rate_limited_deployment_rests_for_other_requests() {
         assert_eq!(story.models, ["small-2"]);
     }
     rig.now_ms += 6_000;
-    let after: Vec<String> =
-        (0..30).map(|_| rig.chat(hello("small"), |_, m| Answer(200, completion(m))).models.remove(0)).collect();
+    let after: Vec<String> = (0..30)
+        .map(|_| rig.chat(hello("small"), |_, m| Answer(200, completion(m))).models.remove(0))
+        .collect();
     assert!(after.iter().any(|model| model == limited), "it is back after the cooldown");
 }
 
@@ -331,7 +352,11 @@ fn all_resting_is_a_rate_limit() {
 
 #[test]
 fn streams_hide_the_usage_nobody_asked_for() {
-    let chunk = |delta: &str| format!("data: {{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{delta}\"}}}}]}}\n\n");
+    let chunk = |delta: &str| {
+        format!(
+            "data: {{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{delta}\"}}}}]}}\n\n"
+        )
+    };
     let usage = "data: {\"id\":\"1\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"total_tokens\":7}}\n\n";
     let whole = format!("{}{}{usage}data: [DONE]\n\n", chunk("a"), chunk("b"));
     let without = format!("{}{}data: [DONE]\n\n", chunk("a"), chunk("b"));
@@ -361,7 +386,9 @@ fn a_stream_that_begins_with_an_error_is_retried() {
     body["stream"] = json!(true);
     let story = rig.chat(body, |attempt, _| match attempt {
         0 => Stream(vec!["data: {\"error\":{\"message\":\"overloaded\",\"code\":500}}\n\n".to_owned()]),
-        _ => Stream(vec!["data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n".to_owned()]),
+        _ => Stream(vec![
+            "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n".to_owned(),
+        ]),
     });
     assert_eq!((story.status, story.models.len()), (200, 2));
     assert!(story.body.contains("\"x\""));
@@ -394,7 +421,9 @@ fn a_clients_fallbacks_serve_every_kind_of_error() {
     });
     assert_eq!(story.status, 200);
     assert_eq!(story.paths, ["/v1/chat/completions", "/v1/messages"]);
-    assert!(story.bodies.iter().all(|body| body.get("fallbacks").is_none() && body.get("num_retries").is_none()));
+    assert!(
+        story.bodies.iter().all(|body| body.get("fallbacks").is_none() && body.get("num_retries").is_none())
+    );
 }
 
 #[test]

@@ -102,15 +102,23 @@ impl Plan {
     /// Plans a call of `model`.
     pub fn new(model: &str, controls: Controls, world: &mut World) -> Result<Plan, Error> {
         let controls = Rc::new(controls);
-        let mut chain = Chain { controls: &controls, segments: Vec::new(), seen: HashSet::new(), resting: None };
+        let mut chain =
+            Chain { controls: &controls, segments: Vec::new(), seen: HashSet::new(), resting: None };
         chain.group(&Fallback { model: model.to_owned(), ..Fallback::default() }, 0, Kind::General, world)?;
         let resting = chain.resting;
         let segments = chain.segments;
         let Some(first) = segments.first() else { return Err(none_available(model, resting, world.now_ms)) };
-        let Some(&deployment) = first.order.first() else { return Err(none_available(model, resting, world.now_ms)) };
+        let Some(&deployment) = first.order.first() else {
+            return Err(none_available(model, resting, world.now_ms));
+        };
         let jump_attempts = [Kind::ContextWindow, Kind::ContentPolicy]
             .into_iter()
-            .map(|kind| jump(&controls, &first.group, first.depth, kind, world).iter().map(|s| s.attempts).sum::<u32>())
+            .map(|kind| {
+                jump(&controls, &first.group, first.depth, kind, world)
+                    .iter()
+                    .map(|s| s.attempts)
+                    .sum::<u32>()
+            })
             .max()
             .unwrap_or(0);
         let current = Candidate { deployment, segment: 0, attempt: 0 };
@@ -165,11 +173,12 @@ impl Plan {
             Class::ContextWindowExceeded => self.jump_or_fall_back(Kind::ContextWindow, world),
             Class::ContentPolicyViolation => self.jump_or_fall_back(Kind::ContentPolicy, world),
             // The same request fails the same way on every deployment of the group.
-            Class::BadRequest
-            | Class::UnsupportedParams
-            | Class::UnprocessableEntity
-            | Class::NotFound => self.next_segment(),
-            Class::Authentication | Class::PermissionDenied => self.next_attempt_elsewhere().or_else(|| self.next_segment()),
+            Class::BadRequest | Class::UnsupportedParams | Class::UnprocessableEntity | Class::NotFound => {
+                self.next_segment()
+            }
+            Class::Authentication | Class::PermissionDenied => {
+                self.next_attempt_elsewhere().or_else(|| self.next_segment())
+            }
             Class::RateLimit if self.has_more_segments() => {
                 self.next_attempt_elsewhere().or_else(|| self.next_segment())
             }
@@ -295,7 +304,11 @@ impl Chain<'_> {
                 Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
             }
         }
-        let order = if healthy.len() < 2 { healthy } else { pick::shuffle(&config.deployments, &healthy, world.random) };
+        let order = if healthy.len() < 2 {
+            healthy
+        } else {
+            pick::shuffle(&config.deployments, &healthy, world.random)
+        };
         let Some(first) = order.first().and_then(|&at| config.deployments.get(at)) else { return };
         let retries = self.controls.num_retries.or(first.num_retries).unwrap_or(config.router.num_retries);
         self.segments.push(Segment {
@@ -328,9 +341,10 @@ impl Chain<'_> {
                     .cloned()
                     .unwrap_or_default()
             }
-            Kind::ContextWindow | Kind::ContentPolicy => {
-                special(self.controls, config, kind).and_then(|map| map.get(group)).cloned().unwrap_or_default()
-            }
+            Kind::ContextWindow | Kind::ContentPolicy => special(self.controls, config, kind)
+                .and_then(|map| map.get(group))
+                .cloned()
+                .unwrap_or_default(),
         }
     }
 }

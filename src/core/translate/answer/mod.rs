@@ -229,7 +229,9 @@ impl Pipeline {
             return self.pass(frame, data, out);
         }
         let value: Value = serde_json::from_slice(data).map_err(|e| not_json(&e.to_string()))?;
-        if let Some(error) = value.get("error").filter(|error| !error.is_null() && self.wire != Wire::Messages) {
+        if let Some(error) =
+            value.get("error").filter(|error| !error.is_null() && self.wire != Wire::Messages)
+        {
             return Err(stream_error(error));
         }
         let mut chunks = Vec::new();

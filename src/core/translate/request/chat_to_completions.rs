@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{shared, path::Path, template};
+use super::{path::Path, shared, template};
 use crate::core::{
     error::Error,
     translate::{Memo, Options},

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{shared, path::Path};
+use super::{path::Path, shared};
 use crate::core::{
     error::Error,
     translate::{Memo, Options},
