@@ -596,7 +596,9 @@ class OpenAiMock(Mock):
         if route == "/models" and request.method == "GET":
             return _json({"object": "list", "data": [{"id": "gpt-4o-mini", "object": "model", "owned_by": "mock"}]})
         _need(request.method == "POST", f"Not allowed to {request.method} on {request.path}.", 405)
-        _need((request.header("content-type") or "").startswith("application/json"), "Content-Type must be application/json.", 415)
+        _need(
+            (request.header("content-type") or "").startswith("application/json"), "Content-Type must be application/json.", 415
+        )
         body = _parse_object(request)
         extra = GATEWAY_ONLY & body.keys()
         _need(not extra, f"Unrecognized request argument supplied: {', '.join(sorted(extra))}")
@@ -802,7 +804,9 @@ def check_chat(body: dict) -> None:
         role = message.get("role")
         _need(role in ("system", "developer", "user", "assistant", "tool", "function"), f"Invalid value for {where}.role: {role}")
         if role == "tool":
-            _need(message.get("tool_call_id") in open_calls, f"{where}: 'tool' must answer a preceding message with 'tool_calls'.")
+            _need(
+                message.get("tool_call_id") in open_calls, f"{where}: 'tool' must answer a preceding message with 'tool_calls'."
+            )
             open_calls.discard(message["tool_call_id"])
         else:
             _need(not open_calls, f"{where}: tool_call_ids without an answer: {sorted(open_calls)}")
@@ -814,9 +818,13 @@ def check_chat(body: dict) -> None:
         content = message.get("content")
         _need(content is not None or role == "assistant", f"Invalid value for {where}.content: expected a string, got null.")
         for part in content if isinstance(content, list) else []:
-            _need(part.get("type") in ("text", "image_url", "input_audio", "file", "refusal"), f"{where}: part {part.get('type')}")
+            _need(
+                part.get("type") in ("text", "image_url", "input_audio", "file", "refusal"), f"{where}: part {part.get('type')}"
+            )
             if part["type"] == "image_url":
-                _need(isinstance(part["image_url"], dict) and part["image_url"].get("url"), f"{where}: image_url must be an object")
+                _need(
+                    isinstance(part["image_url"], dict) and part["image_url"].get("url"), f"{where}: image_url must be an object"
+                )
     for tool in body.get("tools") or []:
         _need(tool.get("type") == "function" and tool.get("function", {}).get("name"), "Invalid tool.")
         _need("input_schema" not in tool, "Unknown parameter: tools[0].input_schema")
@@ -886,7 +894,9 @@ class AnthropicMock(Mock):
         }
         headers = (("request-id", "req_mock_1"), ("anthropic-ratelimit-requests-remaining", "49"))
         if body.get("stream"):
-            frames = [f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in self.events(message)]
+            frames = [
+                f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in self.events(message)
+            ]
             return Answer(200, [frame.encode() for frame in frames], "text/event-stream; charset=utf-8", headers)
         return Answer(200, json.dumps(message, ensure_ascii=False).encode(), headers=headers)
 
@@ -975,7 +985,9 @@ def check_messages(body: dict, known: set[str]) -> None:
         _need(body["max_tokens"] > thinking["budget_tokens"], "`max_tokens` must be greater than `thinking.budget_tokens`.")
         forced = (body.get("tool_choice") or {}).get("type") in ("any", "tool")
         _need(not forced, "Thinking may not be enabled when tool_choice forces tool use.")
-    _need(isinstance(body.get("temperature", 1), (int, float)) and 0 <= body.get("temperature", 1) <= 1, "temperature: range: 0..1")
+    _need(
+        isinstance(body.get("temperature", 1), (int, float)) and 0 <= body.get("temperature", 1) <= 1, "temperature: range: 0..1"
+    )
     system = body.get("system", "")
     _need(isinstance(system, (str, list)), "system: Input should be a valid string or list")
     for block in system if isinstance(system, list) else []:
@@ -986,7 +998,7 @@ def check_messages(body: dict, known: set[str]) -> None:
 
 def _check_turns(messages: Any) -> None:
     _need(isinstance(messages, list) and messages, "messages: at least one message is required")
-    _need(messages[0].get("role") == "user", "messages: first message must use the \"user\" role")
+    _need(messages[0].get("role") == "user", 'messages: first message must use the "user" role')
     pending: set[str] = set()
     previous = None
     for index, message in enumerate(messages):
@@ -1040,7 +1052,10 @@ def _check_blocks(where: str, role: str, blocks: list[dict], pending: set[str]) 
 def _check_tools(body: dict) -> None:
     tools = body.get("tools") or []
     for tool in tools:
-        _need(tool.get("type") != "function", "tools: Input tag 'function' found using 'type' does not match any of the expected tags")
+        _need(
+            tool.get("type") != "function",
+            "tools: Input tag 'function' found using 'type' does not match any of the expected tags",
+        )
         if tool.get("type", "custom") == "custom":
             _need(tool.get("name") and "function" not in tool, "tools: name: Field required")
             _need(tool.get("input_schema", {}).get("type") == "object", "tools: input_schema.type: Field required")

@@ -7,7 +7,8 @@ import json
 import httpx
 import pytest
 
-from gateway import chunks_of, deployment, text_of
+from gateway import Gateway, chunks_of, deployment, text_of
+from mock_provider import OpenAiMock
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -151,8 +152,6 @@ def _after_interim(connection, body: bytes):
 
 
 def test_expect_continue_still_retries(start, mocks, raw, chat_bytes):
-    from mock_provider import OpenAiMock
-
     mock = mocks(OpenAiMock)
     mock.script(mock.error("server"))
     models = [deployment("openai", mock.params(), id="1"), deployment("openai", mock.params(), id="2")]
@@ -202,8 +201,6 @@ def test_a_20_mb_body(gateway, providers, wire):
 @pytest.fixture(scope="module")
 def narrow(session_providers, tmp_path_factory):
     """A gateway that takes bodies of 1 MB at most."""
-    from gateway import Gateway
-
     config = {
         "model_list": [deployment("openai", session_providers.openai.params())],
         "general_settings": {"max_request_size_mb": 1},
