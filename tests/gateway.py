@@ -1,5 +1,5 @@
-"""A running gateway for the tests: writes its configuration, starts the `tollgate` command, reads its lines, stops it and looks at
-what it leaves behind."""
+"""A running gateway for the tests: writes its configuration, starts the `tollgate` command, reads its lines, stops it and looks
+at what it leaves behind."""
 
 from __future__ import annotations
 

@@ -172,12 +172,14 @@ def test_a_stream_that_breaks_ends_with_an_error_event_for_anthropic_clients(gat
 
 
 def test_an_error_inside_a_stream_is_translated(gateway, providers):
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "stop_reason": None}
     events = [
-        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {"type": "message_start", "message": message | {"stop_sequence": None, "usage": usage}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}},
         {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
-    ]  # fmt: skip
+    ]
     body = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
     providers.anthropic.script(ok(body, headers=[("content-type", "text/event-stream")]))
     answer = gateway.chat("anthropic", stream=True)
