@@ -16,16 +16,19 @@ def arguments_for(schema: dict | None) -> dict:
 
 
 def cut(text: str, count: int) -> list[str]:
+    """The text in at most `count` pieces."""
     size = max(1, -(-len(text) // count))
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def need(condition: Any, message: str, code: int = 400) -> None:
+    """Refuses the request unless the condition holds."""
     if not condition:
         raise Refused(code, message)
 
 
 def parse_object(request: Recorded) -> dict:
+    """The body as a JSON object."""
     try:
         body = json.loads(request.body)
     except ValueError:

@@ -8,7 +8,6 @@ import json
 import socket
 import struct
 import threading
-import time
 import urllib.parse
 import zlib
 from collections import deque
@@ -146,7 +145,6 @@ class Recorded:
         self.query = dict(urllib.parse.parse_qsl(query))
         self.headers = headers
         self.body = body
-        self.at = time.monotonic()
         self.done = threading.Event()
         """Set when the answer is out completely."""
         self.gone = threading.Event()
@@ -286,7 +284,6 @@ class Mock:
         self._requests: list[Recorded] = []
         self._changed = threading.Condition()
         self._writers: set[asyncio.StreamWriter] = set()
-        self.connections = 0
         self._server = _Loop.run(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
@@ -366,7 +363,6 @@ class Mock:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(reader, writer)
         self._writers.add(writer)
-        self.connections += 1
         try:
             while await self._one(connection):
                 await connection.settle()
