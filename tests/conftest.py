@@ -80,7 +80,11 @@ def shared_config(providers: Providers) -> dict:
     models += [
         deployment("openai-embed", providers.openai.params("text-embedding-3-small"), id="openai-embed-1"),
         deployment("azure-embed", providers.azure.params("embed"), id="azure-embed-1", base_model="text-embedding-3-small"),
-        deployment("openai-text", providers.openai.params("gpt-3.5-turbo-instruct") | {"model": "text-completion-openai/gpt-3.5-turbo-instruct"}, id="openai-text-1"),
+        deployment(
+            "openai-text",
+            providers.openai.params("gpt-3.5-turbo-instruct") | {"model": "text-completion-openai/gpt-3.5-turbo-instruct"},
+            id="openai-text-1",
+        ),
         deployment(
             "priced",
             providers.openai.params("no-such-price") | {"input_cost_per_token": 0.001, "output_cost_per_token": 0.01},

@@ -1,5 +1,5 @@
-"""A running gateway for the tests: writes its configuration, starts the `tollgate` command, reads its lines, stops it and looks at
-what it leaves behind."""
+"""A running gateway for the tests: writes its configuration, starts the `tollgate` command, reads its lines, stops it and looks
+at what it leaves behind."""
 
 from __future__ import annotations
 
@@ -170,6 +170,7 @@ class Gateway:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        shutil.rmtree(self.state, ignore_errors=True)
 
     def write_config(self, config: dict | str) -> None:
         """Replaces config.yaml in one step, as an editor does."""
@@ -257,7 +258,9 @@ class Gateway:
 
     # -- asking
 
-    def chat(self, model: str, content: str = "hi", headers: dict | None = None, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
+    def chat(
+        self, model: str, content: str = "hi", headers: dict | None = None, path: str = "/v1/chat/completions", **body: Any
+    ) -> httpx.Response:
         """A chat completion with plain HTTP, read to its end."""
         body = {"model": model, "messages": [{"role": "user", "content": content}]} | body
         return self.client.post(path, json=body, headers=headers or {})

@@ -141,7 +141,9 @@ def test_transports_carry_the_same_answer(openai_mock, how, stream):
     assert text == openai_mock.text
 
 
-@pytest.mark.parametrize("how", [reset("request"), reset("headers"), reset("stream", after=2)], ids=["request", "headers", "stream"])
+@pytest.mark.parametrize(
+    "how", [reset("request"), reset("headers"), reset("stream", after=2)], ids=["request", "headers", "stream"]
+)
 def test_resets_break_the_connection(openai_mock, how):
     openai_mock.script(how)
     with pytest.raises(httpx.TransportError):

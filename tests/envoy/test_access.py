@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway import MASTER_KEY
+from gateway import MASTER_KEY, deployment
 
 GOOD = {
     "bearer": {"authorization": f"Bearer {MASTER_KEY}"},
@@ -95,8 +95,6 @@ def test_routes_that_want_a_key(locked_gateway, path):
 
 
 def test_master_key_from_the_environment(start, providers):
-    from gateway import deployment
-
     config = {
         "model_list": [deployment("a", providers.openai.params())],
         "general_settings": {"master_key": "os.environ/THE_KEY"},

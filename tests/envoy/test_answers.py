@@ -41,6 +41,11 @@ def test_call_ids_differ_and_the_clients_own_is_kept(gateway):
     assert gateway.chat("openai", headers={"x-litellm-call-id": "mine-1"}).headers["x-litellm-call-id"] == "mine-1"
 
 
+def test_a_key_from_the_environment_reaches_the_provider(gateway, providers):
+    assert gateway.chat("from-env").status_code == 200
+    assert providers.openai.last.header("authorization") == f"Bearer {providers.openai.key}"
+
+
 def test_custom_price(gateway):
     cost = gateway.chat("priced").headers["x-litellm-response-cost"]
     assert decimal.Decimal(cost) == decimal.Decimal("0.001") * 11 + decimal.Decimal("0.01") * 7

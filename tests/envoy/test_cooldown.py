@@ -19,7 +19,10 @@ def world(tmp_path_factory):
     models = []
     for failure, mock in failing.items():
         mock.default = mock.error(failure)
-        models += [deployment(failure, mock.params(), id=f"{failure}-bad"), deployment(failure, good.params(), id=f"{failure}-good")]
+        models += [
+            deployment(failure, mock.params(), id=f"{failure}-bad"),
+            deployment(failure, good.params(), id=f"{failure}-good"),
+        ]
         models += [deployment(f"{failure}-alone", mock.params(), id=f"{failure}-alone")]
     gateway = Gateway(
         tmp_path_factory.mktemp("cooldown"),

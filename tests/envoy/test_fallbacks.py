@@ -19,7 +19,9 @@ class World:
         self.places = {name: OpenAiMock(name=name) for name in NAMES}
         groups = [deployment(name, mock.params(), id=name) for name, mock in self.places.items()]
         for wire, mock in self.failing.items():
-            groups += [deployment(f"{wire}-{kind}", mock.params(), id=f"{wire}-{kind}") for kind in ("special", "general", "none")]
+            groups += [
+                deployment(f"{wire}-{kind}", mock.params(), id=f"{wire}-{kind}") for kind in ("special", "general", "none")
+            ]
         pair = self.failing["openai"].params()
         groups += [deployment("pair", pair, id="pair-1"), deployment("pair", pair, id="pair-2")]
         groups += [deployment("slow", pair | {"timeout": 20}, id="slow-1")]

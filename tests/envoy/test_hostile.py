@@ -1,4 +1,4 @@
-"""Requests that no honest client sends, and some that honest clients send oddly: a clear answer, and the next request is served."""
+"""Requests that no honest client sends, and some that honest ones send oddly: a clear answer, and the next request is served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import httpx
 import pytest
 
-from gateway import chunks_of, deployment, text_of
+from gateway import Gateway, chunks_of, deployment, text_of
+from mock_provider import OpenAiMock
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -113,7 +114,18 @@ def test_broken_http_is_refused(gateway, raw, headers):
     assert 400 <= status < 500
 
 
-@pytest.mark.parametrize("path", [b"/%ff%fe", b"/v1/%00", b"//v1//chat/completions", b"/v1/../admin", b"/" + b"a" * 20_000, b"/engines//chat/completions", b"/engines/%2e%2e/chat/completions"])  # fmt: skip
+ODD_PATHS = [
+    b"/%ff%fe",
+    b"/v1/%00",
+    b"//v1//chat/completions",
+    b"/v1/../admin",
+    b"/" + b"a" * 20_000,
+    b"/engines//chat/completions",
+    b"/engines/%2e%2e/chat/completions",
+]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
 def test_odd_paths_are_4xx(gateway, raw, path):
     status, _, _ = raw(gateway).post(b"{}", path=path).answer()
     assert 400 <= status < 500
@@ -151,8 +163,6 @@ def _after_interim(connection, body: bytes):
 
 
 def test_expect_continue_still_retries(start, mocks, raw, chat_bytes):
-    from mock_provider import OpenAiMock
-
     mock = mocks(OpenAiMock)
     mock.script(mock.error("server"))
     models = [deployment("openai", mock.params(), id="1"), deployment("openai", mock.params(), id="2")]
@@ -202,8 +212,6 @@ def test_a_20_mb_body(gateway, providers, wire):
 @pytest.fixture(scope="module")
 def narrow(session_providers, tmp_path_factory):
     """A gateway that takes bodies of 1 MB at most."""
-    from gateway import Gateway
-
     config = {
         "model_list": [deployment("openai", session_providers.openai.params())],
         "general_settings": {"max_request_size_mb": 1},

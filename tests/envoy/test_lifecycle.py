@@ -23,8 +23,8 @@ from gateway import (
     ROOT,
     command,
     deployment,
-    envoy_binary,
     environment,
+    envoy_binary,
     events_of,
     free_port,
     text_of,
@@ -340,5 +340,6 @@ def test_many_requests_at_once_are_all_answered(gateway, providers):
     for mock in providers.all():
         mock.default = ok()
     assert set(asyncio.run(all_of_them())) == {200}
-    sent = sorted(int(content if isinstance(content, str) else content[0]["text"]) for mock in providers.all() for content in (request.json["messages"][0]["content"] for request in mock.requests))  # fmt: skip
+    contents = [request.json["messages"][0]["content"] for mock in providers.all() for request in mock.requests]
+    sent = sorted(int(content if isinstance(content, str) else content[0]["text"]) for content in contents)
     assert sent == list(range(400)), "every request reached its provider once"

@@ -130,7 +130,8 @@ def test_metrics_are_prometheus(gateway):
 
 
 def test_json_digits_and_unknown_members_survive(gateway, providers):
-    body = b'{"model":"openai","messages":[{"role":"user","content":"hi"}],"seed":12345678901234567890123,"temperature":0.70,"new":{"a":1e2}}'
+    body = b'{"model":"openai","messages":[{"role":"user","content":"hi"}],'
+    body += b'"seed":12345678901234567890123,"temperature":0.70,"new":{"a":1e2}}'
     answer = gateway.client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
     sent = providers.openai.last.body

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from gateway import MASTER_KEY, deployment
+from mock_provider import AnthropicMock, AzureMock, OpenAiMock
 
 FROM_ENVIRONMENT = "sk-openai-from-environment-2a"
 LITERAL = "sk-literal-in-file-3b"
 
 
 def test_secrets_stand_nowhere(start, providers, mocks):
-    from mock_provider import AnthropicMock, AzureMock, OpenAiMock
-
     referenced = mocks(OpenAiMock, name="referenced", key=FROM_ENVIRONMENT)
     literal = mocks(AzureMock, name="literal", key=LITERAL)
     other = mocks(AnthropicMock, name="other")

@@ -19,7 +19,11 @@ def chain(mocks):
 
     def make(last: type = OpenAiMock):
         refused = mocks(RefusedPort)
-        broken, limited, silent = mocks(OpenAiMock, name="broken"), mocks(AzureMock, name="limited"), mocks(OpenAiMock, name="silent")
+        broken, limited, silent = (
+            mocks(OpenAiMock, name="broken"),
+            mocks(AzureMock, name="limited"),
+            mocks(OpenAiMock, name="silent"),
+        )
         broken.default = status(500)
         limited.default = limited.error("rate_limit")
         silent.default = hang()
@@ -74,7 +78,9 @@ def test_a_request_survives_to_the_fifth_deployment(start, chain, last, stream):
     assert answer.headers["x-litellm-model-group"] == "fifth"
     assert answer.headers["x-litellm-model-id"] == "fifth"
     assert int(answer.headers["x-litellm-attempted-fallbacks"]) >= 1
-    record = wait_until(lambda: next((r for r in gateway.access_log() if str(r.get("attempts")) == "5"), None), "5 attempts logged")
+    record = wait_until(
+        lambda: next((r for r in gateway.access_log() if str(r.get("attempts")) == "5"), None), "5 attempts logged"
+    )
     assert str(record["status"]) == "200"
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway import chunks_of, events_of, text_of
-from mock_provider import Gate, chunked, closing, gated, gzip, hang, reset, split, trailers
+from mock_provider import Gate, chunked, closing, gated, gzip, hang, ok, reset, split, status, trailers
 
 WIRES = ("openai", "azure", "anthropic")
 TRANSPORTS = {
@@ -54,14 +54,22 @@ def message_of(answer: httpx.Response, stream: bool) -> tuple[str, int | None]:
 @pytest.mark.parametrize("wire", WIRES)
 def test_tool_calls_cut_at_every_byte(gateway, providers, wire, stream):
     tools = [
-        {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+        {
+            "type": "function",
+            "function": {"name": name, "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+        }
         for name in ("weather", "time")
     ]
     providers[wire].script(split(1))
     answer = gateway.chat(wire, stream=stream, tools=tools)
     found: dict[int, str] = {}
     if stream:
-        parts = [part for chunk in chunks_of(answer.content) for choice in chunk["choices"] for part in choice["delta"].get("tool_calls") or []]
+        parts = [
+            part
+            for chunk in chunks_of(answer.content)
+            for choice in chunk["choices"]
+            for part in choice["delta"].get("tool_calls") or []
+        ]
         for part in parts:
             found[part["index"]] = found.get(part["index"], "") + (part["function"].get("arguments") or "")
     else:
@@ -164,15 +172,15 @@ def test_a_stream_that_breaks_ends_with_an_error_event_for_anthropic_clients(gat
 
 
 def test_an_error_inside_a_stream_is_translated(gateway, providers):
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "stop_reason": None}
     events = [
-        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {"type": "message_start", "message": message | {"stop_sequence": None, "usage": usage}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}},
         {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
-    ]  # fmt: skip
+    ]
     body = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
-    from mock_provider import ok
-
     providers.anthropic.script(ok(body, headers=[("content-type", "text/event-stream")]))
     answer = gateway.chat("anthropic", stream=True)
     data = [data for _, data in events_of(answer.content)]
@@ -210,8 +218,6 @@ GARBAGE = {
 @pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE)
 @pytest.mark.parametrize("wire", WIRES)
 def test_garbage_from_a_provider_breaks_nothing(gateway, providers, wire, body, stream):
-    from mock_provider import ok, status
-
     kind = "text/event-stream" if stream else "application/json"
     frame = b"data: " + body + b"\n\n" if stream else body
     providers[wire].script(ok(frame, headers=[("content-type", kind)]), status(500, body), status(400, body))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anthropic
 import pytest
 
+from gateway import MASTER_KEY
 from mock_provider import hang
 
 WIRES = ("openai", "azure", "anthropic")
@@ -174,3 +175,15 @@ def test_images_become_image_urls(anthropic_sdk, providers, wire):
     parts = providers[wire].last.json["messages"][0]["content"]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     assert urls == ["data:image/png;base64,aGk=", "https://images.example/cat.jpg"]
+
+
+def test_a_wrong_key_is_an_authentication_error(locked_gateway, providers):
+    with anthropic.Anthropic(api_key="nonsense", base_url=locked_gateway.url, max_retries=0) as sdk:
+        with pytest.raises(anthropic.AuthenticationError) as caught:
+            sdk.messages.create(model="anthropic", max_tokens=5, messages=HELLO)
+        assert caught.value.body["error"]["type"] == "authentication_error"
+    assert not providers.anthropic.requests
+    with anthropic.Anthropic(api_key=MASTER_KEY, base_url=locked_gateway.url, max_retries=0) as sdk:
+        assert sdk.messages.create(model="anthropic", max_tokens=5, messages=HELLO).content[0].text == providers.anthropic.text
+    sent = providers.anthropic.last
+    assert sent.header("x-api-key") == providers.anthropic.key and MASTER_KEY not in str(sent.headers)

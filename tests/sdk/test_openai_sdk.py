@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import openai
 import pydantic
 import pytest
+
+from gateway import MASTER_KEY
+from mock_provider import hang
 
 WIRES = ("openai", "azure", "anthropic")
 HELLO = [{"role": "user", "content": "hi"}]
@@ -168,8 +172,6 @@ def test_overloaded_provider(openai_sdk, providers, wire, code):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_timeout_is_408(openai_sdk, providers, wire):
-    from mock_provider import hang
-
     providers[wire].script(hang())
     with pytest.raises(openai.APIStatusError) as caught:
         openai_sdk.chat.completions.create(model=f"{wire}-slow", messages=HELLO)
@@ -268,8 +270,6 @@ def test_azure_sdk_paths(gateway, providers):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_async_client_with_many_streams(gateway, providers, wire):
-    import asyncio
-
     async def one(sdk: openai.AsyncOpenAI) -> str:
         stream = await sdk.chat.completions.create(model=wire, messages=HELLO, stream=True)
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
@@ -279,3 +279,24 @@ def test_async_client_with_many_streams(gateway, providers, wire):
             return await asyncio.gather(*(one(sdk) for _ in range(40)))
 
     assert set(asyncio.run(all_of_them())) == {providers[wire].text}
+
+
+def test_a_wrong_key_is_an_authentication_error(locked_gateway, providers):
+    with openai.OpenAI(api_key="nonsense", base_url=f"{locked_gateway.url}/v1", max_retries=0) as sdk:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            sdk.chat.completions.create(model="openai", messages=HELLO)
+        assert caught.value.type == "auth_error" and caught.value.code == "401"
+        with pytest.raises(openai.AuthenticationError):
+            list(sdk.chat.completions.create(model="openai", messages=HELLO, stream=True))
+        with pytest.raises(openai.AuthenticationError):
+            sdk.models.list()
+    assert not providers.openai.requests
+    with openai.OpenAI(api_key=MASTER_KEY, base_url=f"{locked_gateway.url}/v1", max_retries=0) as sdk:
+        assert sdk.chat.completions.create(model="openai", messages=HELLO).choices[0].message.content == providers.openai.text
+
+
+def test_a_silent_gateway_is_the_sdks_own_timeout(openai_sdk, providers):
+    providers.openai.script(hang())
+    with pytest.raises(openai.APITimeoutError):
+        openai_sdk.chat.completions.create(model="openai", messages=HELLO, timeout=0.3)
+    providers.openai.wait_requests(1)[0].wait_gone()
