@@ -69,6 +69,15 @@ fn load(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Checked, Vec<Problem>> {
     let loaded = config::load(document, variable, &|text| seal::unseal(text, key?))?;
+    if loaded.config.deployments.is_empty() && loaded.config.unavailable.is_empty() {
+        return Err(vec![Problem {
+            line: None,
+            setting: "model_list".to_owned(),
+            expected: "expected at least one model".to_owned(),
+            fix: "add an entry with `model_name` and `litellm_params.model`, or start with `--model`"
+                .to_owned(),
+        }]);
+    }
     Ok(Checked { config: loaded.config, report: loaded.report })
 }
 

@@ -209,28 +209,33 @@ def test_a_20_mb_body(gateway, providers, wire):
     assert (got if isinstance(got, str) else got[0]["text"]) == content
 
 
-@pytest.fixture(scope="module")
-def narrow(session_providers, tmp_path_factory):
-    """A gateway that takes bodies of 1 MB at most."""
-    config = {
-        "model_list": [deployment("openai", session_providers.openai.params())],
-        "general_settings": {"max_request_size_mb": 1},
-    }
+LIMITS = {
+    # LiteLLM's own setting and its status; and what Envoy may buffer, which is Envoy's to refuse.
+    400: {"general_settings": {"max_request_size_mb": 1}},
+    413: {"tollgate_settings": {"request_body_buffer_limit_bytes": 1 << 20}},
+}
+
+
+@pytest.fixture(scope="module", params=LIMITS, ids=["max_request_size_mb", "buffer limit"])
+def narrow(request, session_providers, tmp_path_factory):
+    """A gateway that takes bodies of 1 MB at most, and the status it refuses larger ones with."""
+    config = {"model_list": [deployment("openai", session_providers.openai.params())]} | LIMITS[request.param]
     gateway = Gateway(tmp_path_factory.mktemp("narrow"), config)
-    yield gateway
+    yield gateway, request.param
     gateway.stop()
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 def test_bodies_over_the_limit(narrow, providers, path, chunked):
+    narrow, status = narrow
     body = json.dumps({"model": "openai", "max_tokens": 5, "messages": [{"role": "user", "content": "x" * (2 << 20)}]}).encode()
     content = (body[start : start + 65536] for start in range(0, len(body), 65536)) if chunked else body
     answer = narrow.client.post(path, content=content, headers={"content-type": "application/json"})
-    assert answer.status_code == 413
+    assert answer.status_code == status
     shape = answer.json()
     assert shape["error"]["message"]
-    assert shape.get("type") == "error" if path == "/v1/messages" else shape["error"]["code"] == "413"
+    assert shape.get("type") == "error" if path == "/v1/messages" else shape["error"]["code"] == str(status)
     assert not providers.openai.requests
     assert narrow.chat("openai", "x" * 500_000).status_code == 200
 

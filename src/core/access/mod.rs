@@ -106,7 +106,8 @@ mod tests {
     #[test]
     fn the_refusals_of_the_reference() {
         let sk = "sk-1234567890ab";
-        let rows: &[(&[(&str, &str)], Result<(), (&str, &str)>)] = &[
+        type Row<'r> = (&'r [(&'r str, &'r str)], Result<(), (&'r str, &'r str)>);
+        let rows: &[Row] = &[
             (&[("authorization", "Bearer sk-1234567890ab")], Ok(())),
             (&[("authorization", "bearer sk-1234567890ab")], Ok(())),
             (&[("x-api-key", "sk-1234567890ab")], Ok(())),

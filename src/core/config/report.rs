@@ -72,8 +72,11 @@ impl fmt::Display for Report {
         }
         let counted = |name: &str| self.count(|verdict| verdict.name() == name);
         let mut summary = format!("{} settings", self.rows.len());
-        for name in ["used", "approximated", "not yet", "ignored", "unknown"] {
-            summary.push_str(&format!(", {} {name}", counted(name)));
+        let kinds = ["used", "approximated", "not yet", "ignored", "unknown"];
+        for (name, count) in
+            kinds.map(|name| (name, counted(name))).into_iter().filter(|(_, count)| *count > 0)
+        {
+            summary.push_str(&format!(", {count} {name}"));
         }
         write!(f, "{}", summary.replacen(',', ":", 1))
     }

@@ -179,11 +179,13 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
             Err(error) => refuse(error, ErrorFormat::OpenAi),
         };
     };
-    if let Err(error) = access::admit(headers, &config.general).and_then(|()| size_allowed(headers, config)) {
+    let announced = headers.text("content-length").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    if let Err(error) = access::admit(headers, &config.general).and_then(|()| size_allowed(announced, config))
+    {
         return refuse(error, api.error_format());
     }
     Opening::Call(Box::new(Exchange {
-        id: env.random.next(),
+        id: env.random.bits(),
         config: Rc::clone(config),
         call_id,
         started_ms: env.now_ms,
@@ -231,17 +233,9 @@ fn call_id(headers: &Headers, random: &mut Random) -> String {
         .map_or_else(|| random.uuid(), str::to_owned)
 }
 
-/// `max_request_size_mb` against the announced length.
-fn size_allowed(headers: &Headers, config: &Config) -> Result<(), Error> {
-    let (Some(max), Some(length)) = (
-        config.general.max_request_bytes,
-        headers.text("content-length").and_then(|text| text.parse::<u64>().ok()),
-    ) else {
-        return Ok(());
-    };
-    if length <= max {
-        return Ok(());
-    }
+/// `max_request_size_mb` against a length, announced or real.
+fn size_allowed(length: u64, config: &Config) -> Result<(), Error> {
+    let Some(max) = config.general.max_request_bytes.filter(|max| length > *max) else { return Ok(()) };
     let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
     Err(Error::new(
         400,
@@ -297,6 +291,8 @@ impl Exchange {
 
     fn begin(&mut self, body: &[u8], env: &mut Env) -> Result<Begin, Error> {
         if self.plan.is_none() {
+            // A chunked body announces nothing.
+            size_allowed(u64::try_from(body.len()).unwrap_or(u64::MAX), &self.config)?;
             let object = parse(body)?;
             self.asked = controls::read(&object, &self.controls)?;
             let controls = std::mem::take(&mut self.asked.controls);

@@ -71,11 +71,9 @@ impl Exchange {
     /// The request is over, complete or not.
     pub fn on_done(&mut self, env: &mut Env) -> Record {
         let mut estimated = false;
-        if let Some(completed) = &mut self.completed {
-            if completed.usage.is_none() && completed.events > 0 {
-                completed.usage = Some(Usage::estimate(0, completed.events.saturating_mul(4)));
-                estimated = true;
-            }
+        if let Some(completed) = self.completed.as_mut().filter(|c| c.usage.is_none() && c.events > 0) {
+            completed.usage = Some(Usage::estimate(0, completed.events.saturating_mul(4)));
+            estimated = true;
         }
         if self.status == 0 && self.attempt.is_some() && self.completed.is_none() {
             // The client left before an answer came. That says nothing about the provider.

@@ -127,7 +127,9 @@ impl Rig {
             story.bodies.push(sent);
             let last = attempt == max_retries;
             let (status, kind, pieces) = match play(attempt as usize, &called.model) {
-                Refuse | Hang if !last => {
+                Refuse if !last => continue,
+                Hang if !last => {
+                    self.now_ms += 7_000_000;
                     continue;
                 }
                 Refuse => {
@@ -377,6 +379,15 @@ fn streams_hide_the_usage_nobody_asked_for() {
             assert_eq!((usage.prompt_tokens, usage.completion_tokens), (5, 2));
         }
     }
+}
+
+#[test]
+fn a_silent_provider_is_a_time_out() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let story = rig.chat(hello("large"), |_, _| Hang);
+    assert_eq!((story.status, story.models.len()), (408, 2));
+    assert!(story.message().starts_with("litellm.Timeout: APITimeoutError - Request timed out."));
+    assert_eq!(story.header("x-litellm-timeout"), Some("6000"));
 }
 
 #[test]

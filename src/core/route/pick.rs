@@ -16,7 +16,7 @@ pub fn shuffle(deployments: &[Deployment], healthy: &[usize], random: &mut Rando
     };
     let mut left: Vec<(usize, f64)> = healthy
         .iter()
-        .filter_map(|&at| Some((at, deployments.get(at).and_then(measure).unwrap_or(0.0).max(0.0))))
+        .map(|&at| (at, deployments.get(at).and_then(measure).unwrap_or(0.0).max(0.0)))
         .collect();
     let mut order = Vec::with_capacity(left.len());
     while !left.is_empty() {

@@ -163,6 +163,9 @@ impl Pipeline {
     /// An error is returned only while nothing has gone out, so that the attempt can still be retried; later ones become an
     /// event of the stream.
     pub fn chunk(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        if self.finished {
+            return Ok(());
+        }
         let mut decoder = std::mem::replace(&mut self.decoder, sse::Decoder::new(MAX_EVENT_BYTES));
         decoder.push(chunk);
         let mut result = Ok(());
@@ -253,10 +256,12 @@ impl Pipeline {
     /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
     fn pass(&mut self, frame: &sse::Frame<'_>, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let holds = |word: &[u8]| memchr::memmem::find(data, word).is_some();
-        if !self.emitted && out.is_empty() && holds(b"\"error\"") {
-            if let Some(error) = leading_error(data) {
-                return Err(error);
-            }
+        if !self.emitted
+            && out.is_empty()
+            && holds(b"\"error\"")
+            && let Some(error) = leading_error(data)
+        {
+            return Err(error);
         }
         if self.wire == Wire::Messages {
             if holds(b"\"usage\"") {
