@@ -1,10 +1,10 @@
 //! From the name a client asks for to the deployments that may serve it.
 
 use hashbrown::HashMap;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Config, wildcard};
-use crate::core::provider::infer;
+use super::{Config, Deployment, wildcard};
+use crate::core::{cost::table, provider::infer};
 
 /// What a requested name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,10 +109,11 @@ impl Config {
         self.group_order.iter().chain(aliases).cloned().collect()
     }
 
-    /// The body of `/model/info`: every deployment, without secrets.
+    /// The body of `/model/info`: every deployment, without secrets, its `model_info` completed with what the price data
+    /// knows of the model.
     pub fn model_info(&self) -> Value {
         let data = self.deployments.iter().map(
-            |d| json!({"model_name": d.group, "litellm_params": d.shown_params, "model_info": d.model_info}),
+            |d| json!({"model_name": d.group, "litellm_params": d.shown_params, "model_info": known_info(d)}),
         );
         json!({"data": data.collect::<Vec<Value>>()})
     }
@@ -189,6 +190,37 @@ impl Config {
         };
         Some((&wildcard.pattern, &wildcard.deployments, name))
     }
+}
+
+/// A deployment's `model_info`: as written, else as its own prices say, else as the price data says.
+fn known_info(deployment: &Deployment) -> Map<String, Value> {
+    let mut info = deployment.model_info.clone();
+    let mut add = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            info.entry(name).or_insert(value);
+        }
+    };
+    // Prices are shown as numbers; what is charged is computed from the text.
+    let number = |text: &str| serde_json::from_str::<Value>(text).ok();
+    for (name, text) in &deployment.prices {
+        add(name, number(text));
+    }
+    let known = table::entry_for(
+        &deployment.litellm_model,
+        deployment.brand.name,
+        deployment.base_model.as_deref(),
+        None,
+    );
+    if let Some(known) = known {
+        add("mode", known.mode.map(Value::from));
+        add("litellm_provider", known.litellm_provider.map(Value::from));
+        add("max_input_tokens", known.max_input_tokens.map(Value::from));
+        add("max_output_tokens", known.max_output_tokens.map(Value::from));
+        for (name, text) in known.price.fields() {
+            add(&name, number(&text));
+        }
+    }
+    info
 }
 
 #[cfg(test)]

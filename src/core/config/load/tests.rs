@@ -377,16 +377,24 @@ general_settings: {master_key: SECRET}
 }
 
 #[test]
+fn model_info_is_completed_from_the_price_data() {
+    let text = "model_list:\n- model_name: m\n  litellm_params: {model: gpt-4o, input_cost_per_token: 0.5}\n  \
+                model_info: {mode: mine}\n";
+    let info = &loaded(text).config.model_info()["data"][0]["model_info"];
+    assert_eq!(info["mode"], json!("mine"));
+    assert_eq!(info["input_cost_per_token"], json!(0.5));
+    assert_eq!(info["output_cost_per_token"], json!(1e-5));
+    assert_eq!((&info["max_input_tokens"], &info["litellm_provider"]), (&json!(128_000), &json!("openai")));
+}
+
+#[test]
 fn the_report_suggests_and_counts() {
     let report =
         loaded("litellm_setings: {}\nrouter_settings:\n  num_retires: 1\n  timeout: 3\nzzzzzz: 1\n").report;
     assert_eq!(report.rows[0].note, "did you mean litellm_settings?");
     assert_eq!(report.rows[1].note, "did you mean num_retries?");
     let table = report.table();
-    assert!(
-        table.ends_with("4 settings: 1 used, 3 unknown"),
-        "{table}"
-    );
+    assert!(table.ends_with("4 settings: 1 used, 3 unknown"), "{table}");
     assert!(
         table.contains("   3  router_settings.num_retires  unknown       did you mean num_retries?"),
         "{table}"
