@@ -303,7 +303,7 @@ impl Exchange {
             (":status".to_owned(), failure.class.status().to_string().into_bytes()),
             ("content-length".to_owned(), b"0".to_vec()),
         ];
-        let next = self.advance(failure.class, env);
+        let next = self.advance(failure.class, failure.status, env);
         if next.is_some() {
             list.push((RETRY_HEADER.to_owned(), b"1".to_vec()));
         }

@@ -86,7 +86,7 @@ impl Exchange {
             return Start { next: None, action: StartAction::Reply(reply) };
         };
         let candidate = plan.current();
-        self.following = plan.following();
+        self.following = plan.following(&self.config);
         // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
         let next = (plan.max_retries() > 0).then(|| self.cluster_of(self.following));
         let action = match self.prepared.take() {
@@ -171,7 +171,10 @@ impl Exchange {
 
         let mut object = parse(body)?;
         for (name, value) in &segment.overrides {
-            object.set(name.clone(), value.to_string());
+            // How the answer comes has been settled with the client.
+            if !["stream", "stream_options"].contains(&name.as_str()) {
+                object.set(name.clone(), value.to_string());
+            }
         }
         let made = self.body_for(deployment, &body_model(deployment, &model), wire, object)?;
         let mut where_to = target_at(deployment, wire, &model, self.api_version.as_deref());

@@ -302,6 +302,9 @@ impl Exchange {
                 World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
             self.plan = Some(Plan::new(&model, controls, &mut world)?);
             self.asked.model = Some(model);
+            // A group whose deployments all rest has been passed over.
+            self.fallbacks =
+                self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| u32::from(segment.depth > 0));
             if let Some(class) = self.asked.mock_testing.take() {
                 self.note_error(
                     Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
@@ -412,20 +415,20 @@ impl Exchange {
     /// Goes on to the next candidate, or fails with the first error when there is none.
     fn go_on(&mut self, class: Class, error: Error, env: &mut Env) -> Result<(), Error> {
         self.note_error(error);
-        match self.advance(class, env) {
+        match self.advance(class, 0, env) {
             Some(_) => Ok(()),
             None => Err(self.final_error()),
         }
     }
 
     /// Advances the plan and counts retries and fallbacks.
-    fn advance(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
+    fn advance(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
         let config = Rc::clone(&self.config);
         let mut world =
             World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
         let plan = self.plan.as_mut()?;
         let before = plan.current();
-        let next = plan.advance(class, &mut world)?;
+        let next = plan.advance(class, status, &mut world)?;
         self.moved(before, next);
         Some(next)
     }
