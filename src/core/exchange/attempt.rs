@@ -214,11 +214,14 @@ impl Exchange {
             allowed_params: &facts.allowed_params,
             template: deployment.template.as_ref(),
         };
-        let (chat, mut memo) = self.hub_request(&object, &options)?;
+        let (mut chat, mut memo) = self.hub_request(&object, &options)?;
         memo.include_usage |= facts.include_usage;
         let mut betas = Vec::new();
         let body = match wire {
             Wire::Chat => {
+                if self.api == Api::Messages {
+                    leave_out_anthropics_own(&mut chat, deployment.brand.name);
+                }
                 let bytes = to_bytes(&chat);
                 let mut chat = parse(&bytes)?;
                 params::prepare(
@@ -312,6 +315,18 @@ struct Made {
     memo: Memo,
     headers: Vec<(String, Vec<u8>)>,
     betas: Vec<String>,
+}
+
+/// Takes out of a request that came as Anthropic's what OpenAI's API has no member for and refuses.
+fn leave_out_anthropics_own(chat: &mut Map<String, Value>, brand: &str) {
+    if matches!(brand, "openai" | "azure") {
+        chat.shift_remove("top_k");
+    }
+    let messages = chat.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten();
+    for message in messages.filter_map(Value::as_object_mut) {
+        message.shift_remove("thinking_blocks");
+        message.shift_remove("reasoning_content");
+    }
 }
 
 fn to_bytes(map: &Map<String, Value>) -> Vec<u8> {

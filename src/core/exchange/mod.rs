@@ -295,6 +295,7 @@ impl Exchange {
             size_allowed(u64::try_from(body.len()).unwrap_or(u64::MAX), &self.config)?;
             let object = parse(body)?;
             self.asked = controls::read(&object, &self.controls)?;
+            controls::refuse_endpoints(&object, &self.asked, &self.config.general)?;
             let controls = std::mem::take(&mut self.asked.controls);
             let model = self.model()?;
             let config = Rc::clone(&self.config);
