@@ -132,14 +132,7 @@ impl Exchange {
         if self.released == Released::Failure {
             return;
         }
-        let waited = self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
-        let limit =
-            self.attempt.as_ref().map_or(u64::MAX, |attempt| self.timeout_ms(attempt.candidate.deployment));
-        // Envoy does not say why; an attempt that took as long as it may take has timed out.
-        let class = if waited >= limit { Class::Timeout } else { Class::ApiConnection };
-        let message =
-            if class == Class::Timeout { "no answer within the time-out" } else { "Connection error." };
-        let failure = Failure::without_answer(class, message);
+        let failure = self.silence(env);
         let title = self.title();
         self.note_error(failure.to_error(title));
         self.cool_down(failure, env);
@@ -147,6 +140,19 @@ impl Exchange {
             let before = plan.current();
             plan.take(next);
             self.moved(before, next);
+        }
+    }
+
+    /// What it means that an attempt brought no answer. Envoy does not say why; one that took as long as it may take has timed
+    /// out.
+    pub(super) fn silence(&self, env: &Env) -> Failure {
+        let timed_out = self.attempt.as_ref().is_some_and(|attempt| {
+            env.now_ms.saturating_sub(attempt.started_ms) >= self.timeout_ms(attempt.candidate.deployment)
+        });
+        if timed_out {
+            Failure::without_answer(Class::Timeout, "no answer within the time-out")
+        } else {
+            Failure::without_answer(Class::ApiConnection, "Connection error.")
         }
     }
 

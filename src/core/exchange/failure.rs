@@ -154,7 +154,7 @@ impl Failure {
             self.class,
             format!("litellm.{name}: {doubled}{title}Exception - {}", self.message),
         );
-        if self.class == Class::Api && self.status >= 400 {
+        if self.class == Class::Api && (400..600).contains(&self.status) {
             error.status = self.status;
         }
         if let Some(ms) = self.retry_after_ms {

@@ -516,7 +516,7 @@ impl Exchange {
             Released::Answer => return None,
             Released::Failure => {}
             Released::Nothing => {
-                let error = self.envoy_error(status, details);
+                let error = self.envoy_error(status, details, env);
                 if let (Some(class), Some(_)) = (error.class, &self.attempt) {
                     self.cool_down(Failure::without_answer(class, &error.message), env);
                 }
@@ -532,7 +532,7 @@ impl Exchange {
     }
 
     /// What an answer of Envoy itself means.
-    fn envoy_error(&self, status: u16, details: &str) -> Error {
+    fn envoy_error(&self, status: u16, details: &str, env: &Env) -> Error {
         let title = self.title();
         let failed = |class: Class, message: &str| Failure::without_answer(class, message).to_error(title);
         match status {
@@ -548,7 +548,8 @@ impl Exchange {
             400..=499 => {
                 Error::new(status, "the request could not be read.").with_kind("invalid_request_error")
             }
-            503 | 502 => failed(Class::ApiConnection, "Connection error."),
+            // Also when a silent attempt was the last and the cluster named after it does not exist.
+            503 | 502 => self.silence(env).to_error(title),
             _ => failed(Class::InternalServer, "the gateway could not complete the request."),
         }
     }
