@@ -63,7 +63,7 @@ pub struct Start {
 /// How an attempt goes on.
 #[derive(Debug)]
 pub enum StartAction {
-    /// The request is ready; its body is taken with [`Exchange::take_body`] or sent as given.
+    /// The request is ready.
     Send(Outgoing),
     /// Read the client's body again and call [`Exchange::on_retry_body`].
     ReadBody,

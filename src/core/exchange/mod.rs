@@ -271,16 +271,6 @@ fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
 }
 
 impl Exchange {
-    /// The format this client reads errors in.
-    pub fn error_format(&self) -> ErrorFormat {
-        self.api.error_format()
-    }
-
-    /// A fresh context for provider-side work is told whether the request is still known.
-    pub fn config(&self) -> &Rc<Config> {
-        &self.config
-    }
-
     /// Reads the body, plans, and makes the first attempt ready.
     pub fn on_body(&mut self, body: &[u8], env: &mut Env) -> Begin {
         match self.begin(body, env) {
@@ -456,9 +446,8 @@ impl Exchange {
             .clone()
             .unwrap_or_else(|| Error::internal("the request failed without an error"));
         if let (Some(_), Some(plan)) = (error.class, self.plan.as_ref()) {
-            let groups = plan.groups();
-            let first = groups.first().copied().unwrap_or_default();
-            let others: Vec<String> = groups.iter().skip(1).map(|group| format!("'{group}'")).collect();
+            let first = plan.asked();
+            let others: Vec<String> = plan.fallbacks().map(|name| format!("'{name}'")).collect();
             let others =
                 if others.is_empty() { "None".to_owned() } else { format!("[{}]", others.join(", ")) };
             error.message = format!(

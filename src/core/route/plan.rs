@@ -100,6 +100,7 @@ impl Candidate {
 /// The plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    asked: String,
     segments: Vec<Segment>,
     controls: Rc<Controls>,
     current: Candidate,
@@ -125,7 +126,7 @@ impl Plan {
             segments.iter().map(|segment| segment.attempts).sum()
         };
         let current = Candidate { deployment, segment: 0, attempt: 0 };
-        Ok(Plan { segments, controls, current, max_retries: most.saturating_sub(1) })
+        Ok(Plan { asked: model.to_owned(), segments, controls, current, max_retries: most.saturating_sub(1) })
     }
 
     /// What is being tried.
@@ -143,9 +144,14 @@ impl Plan {
         self.segments.iter().flat_map(|segment| segment.order.iter().copied())
     }
 
-    /// The groups in order, the one asked for first.
-    pub fn groups(&self) -> Vec<&str> {
-        self.segments.iter().map(|segment| segment.group.as_str()).collect()
+    /// The name that was asked for.
+    pub fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// The names of the fallbacks in order, tried or not.
+    pub fn fallbacks(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter(|segment| segment.depth > 0).map(|segment| segment.name.as_str())
     }
 
     /// The segment being tried.

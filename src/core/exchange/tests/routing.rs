@@ -147,6 +147,9 @@ fn a_group_that_rests_counts_as_left_behind() {
         assert_eq!((story.status, story.header("x-litellm-attempted-fallbacks")), (200, Some("1")));
     }
     assert_eq!(rig.chat(hello("a"), |_, model| good(model)).models, ["b1"]);
+    let story = rig.chat(hello("a"), |_, _| Answer(500, error("boom", "x")));
+    let message = story.message();
+    assert!(message.ends_with("Received Model Group=a\nAvailable Model Group Fallbacks=['b']"), "{message}");
 }
 
 #[test]
