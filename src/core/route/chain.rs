@@ -16,6 +16,9 @@ use crate::core::{
 /// However fallbacks are nested, a plan has no more groups than this.
 pub(super) const MAX_SEGMENTS: usize = 32;
 
+/// Of one list of fallbacks no more entries are looked at: a client may send any number of names that stand for nothing.
+const MAX_ENTRIES: usize = 4 * MAX_SEGMENTS;
+
 /// Which list of fallbacks a failure asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -124,6 +127,16 @@ impl<'c> Chain<'c> {
 
 /// The fallbacks of a group, for one kind of failure.
 fn fallbacks<'a>(
+    controls: &'a Controls,
+    config: &'a Config,
+    names: [&str; 2],
+    depth: u32,
+    kind: Kind,
+) -> impl Iterator<Item = &'a Fallback> + use<'a> {
+    all_fallbacks(controls, config, names, depth, kind).iter().take(MAX_ENTRIES)
+}
+
+fn all_fallbacks<'a>(
     controls: &'a Controls,
     config: &'a Config,
     names: [&str; 2],

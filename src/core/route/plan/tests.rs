@@ -248,6 +248,18 @@ fn what_the_client_says_about_fallbacks() {
 }
 
 #[test]
+fn any_number_of_names_costs_little() {
+    let nobody: Vec<String> = (0..200_000).map(|at| format!("nobody/{at}")).collect();
+    let mut list = names(&["b"]);
+    list.extend(nobody.iter().map(|name| Fallback { model: name.clone(), ..Fallback::default() }));
+    let controls = Controls { fallbacks: Some(list), num_retries: Some(0), ..Controls::default() };
+    let settings = "router_settings: {context_window_fallbacks: [{a: [c]}]}";
+    let begun = std::time::Instant::now();
+    assert_eq!(Place::new(settings).walk("a", controls, Class::InternalServer), "ab");
+    assert!(begun.elapsed().as_secs() < 5);
+}
+
+#[test]
 fn groups_that_rest_are_passed_over() {
     let settings = "router_settings: {num_retries: 0, fallbacks: [{a: [b, c]}]}";
     let mut place = Place::new(settings);
