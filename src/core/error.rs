@@ -124,7 +124,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// A request the client must change (400 unless said otherwise by [`Error::with_status`]).
+    /// A request the client must change (400).
     pub fn bad_request(message: impl Into<String>) -> Error {
         Error::new(400, message).with_kind("invalid_request_error")
     }
@@ -153,12 +153,6 @@ impl Error {
     /// Any status with LiteLLM's `type` and `param` left at `None`.
     pub fn new(status: u16, message: impl Into<String>) -> Error {
         Error { status, message: message.into(), kind: None, param: None, class: None, headers: Vec::new() }
-    }
-
-    /// The same with another status.
-    pub fn with_status(mut self, status: u16) -> Error {
-        self.status = status;
-        self
     }
 
     /// The same with a `type`.

@@ -76,8 +76,9 @@ pub static SETTINGS: &[Group] = &[
         "model", "api_key", "api_base", "base_url", "api_version", "organization", "custom_llm_provider", "timeout", "request_timeout", "stream_timeout",
         "num_retries", "rpm", "tpm", "weight", "cooldown_time", "drop_params", "additional_drop_params", "allowed_openai_params", "headers", "extra_headers",
         "extra_body", "mock_response", "mock_timeout", "initial_prompt_value", "roles", "final_prompt_value", "bos_token", "eos_token", "azure_ad_token",
-        "merge_reasoning_content_in_choices", "litellm_credential_name", "base_model", "ssl_verify",
+        "litellm_credential_name", "base_model", "ssl_verify",
     ]),
+    not_yet(PARAMS, "the reasoning stays in reasoning_content, beside the content", &["merge_reasoning_content_in_choices"]),
     ignored(PARAMS, "retries happen in the router, in LiteLLM too: use num_retries", &["max_retries"]),
     ignored(PARAMS, "changes logging inside LiteLLM only", &["litellm_trace_id", "litellm_session_id", "logger_fn", "verbose", "no-log", "litellm_request_debug"]),
     ignored(PARAMS, "a parameter of LiteLLM's own HTTP client", &["client", "stream_chunk_size", "shared_session", "use_litellm_proxy"]),
@@ -120,8 +121,9 @@ pub static SETTINGS: &[Group] = &[
     // litellm_settings
     used(LITELLM, &[
         "drop_params", "modify_params", "num_retries", "request_timeout", "allowed_fails", "max_fallbacks", "fallbacks", "context_window_fallbacks",
-        "content_policy_fallbacks", "default_fallbacks", "model_alias_map", "ssl_verify", "add_function_to_prompt", "require_auth_for_metrics_endpoint", "cooldown_time",
+        "content_policy_fallbacks", "default_fallbacks", "model_alias_map", "ssl_verify", "require_auth_for_metrics_endpoint", "cooldown_time",
     ]),
+    not_yet(LITELLM, "functions written into the prompt for models that take none", &["add_function_to_prompt"]),
     approximated(LITELLM, "the access log is JSON in any case", &["json_logs"]),
     ignored(LITELLM, "logging inside LiteLLM; use --debug", &["set_verbose", "suppress_debug_info", "log_raw_request_response"]),
     ignored(LITELLM, "nothing is ever reported home", &["telemetry"]),
@@ -157,9 +159,11 @@ pub static SETTINGS: &[Group] = &[
 
     // router_settings
     used(ROUTER, &[
-        "num_retries", "max_fallbacks", "timeout", "stream_timeout", "retry_after", "retry_policy", "model_group_retry_policy", "allowed_fails", "allowed_fails_policy", "cooldown_time",
+        "num_retries", "max_fallbacks", "timeout", "stream_timeout", "allowed_fails", "allowed_fails_policy", "cooldown_time",
         "disable_cooldowns", "fallbacks", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_group_alias", "default_litellm_params",
     ]),
+    approximated(ROUTER, "a refused connection has the retries of a time-out: Envoy retries both without asking", &["retry_policy", "model_group_retry_policy"]),
+    not_yet(ROUTER, "a least wait before a retry: Envoy waits up to a quarter of a second", &["retry_after"]),
     not_yet(ROUTER, "this strategy: simple-shuffle is used instead", &["routing_strategy"]),
     not_yet(ROUTER, "the strategies that take arguments", &["routing_strategy_args"]),
     not_yet(ROUTER, "a Redis shared by several gateways; counters are kept in this one", &["redis_host", "redis_port", "redis_password", "redis_url", "redis_db", "redis_ssl", "cache_kwargs"]),
@@ -175,7 +179,8 @@ pub static SETTINGS: &[Group] = &[
     ignored(ROUTER, "a switch of LiteLLM's own internals", &["router_general_settings", "assistants_config", "guardrail_list", "search_tools", "enable_health_check_routing"]),
 
     // general_settings
-    used(GENERAL, &["master_key", "completion_model", "max_request_size_mb", "litellm_key_header_name", "forward_client_headers_to_llm_api", "allow_client_side_credentials"]),
+    used(GENERAL, &["master_key", "completion_model", "max_request_size_mb", "litellm_key_header_name", "forward_client_headers_to_llm_api"]),
+    not_yet(GENERAL, "endpoints and keys from the client: such requests are refused", &["allow_client_side_credentials"]),
     not_yet(GENERAL, "the ledger: keys, users, teams, spend", &[
         "database_url", "database_type", "database_args", "store_model_in_db", "store_prompts_in_spend_logs", "disable_spend_logs", "disable_spend_updates", "disable_error_logs",
         "maximum_spend_logs_retention_period", "maximum_spend_logs_retention_interval", "user_api_key_cache_ttl", "allow_requests_on_db_unavailable", "disable_reset_budget", "disable_adding_master_key_hash_to_db",

@@ -44,13 +44,9 @@ impl Money {
     pub fn saturating_sub(self, other: Money) -> Money {
         Money(self.0.saturating_sub(other.0))
     }
-
-    /// Plain decimal dollars for headers and records, the same text as `Display`: `0.0000325`, never an exponent.
-    pub fn to_decimal(self) -> String {
-        self.to_string()
-    }
 }
 
+/// Plain decimal dollars for headers and records: `0.0000325`, never an exponent.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pico = self.0.unsigned_abs();
@@ -159,7 +155,7 @@ mod tests {
         ];
         for (pico, text) in rows {
             let money = Money::from_pico(pico);
-            assert_eq!((money.to_string().as_str(), money.to_decimal().as_str()), (text, text));
+            assert_eq!(money.to_string(), text);
             assert_eq!(Money::parse(text), Some(money));
         }
         assert_eq!(Money::from_pico(i128::MIN).to_string(), "-170141183460469231731687303.715884105728");

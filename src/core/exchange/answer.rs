@@ -4,12 +4,15 @@
 //! until its first event is (some providers answer 200 and then send an error), a buffered answer until its cost is known,
 //! unless it is too large to hold and needs no translation.
 
+use serde_json::Value;
+
 use super::{Env, Exchange, RETRY_HEADER, Released, headers::Headers, local, record};
 use crate::core::{
     api::Api,
     codec::tap::Tap,
     error::{Class, Error},
     exchange::failure::{self, Failure},
+    provider::Wire,
     route::{cooldown, plan::Plan},
     translate::{
         Stamp,
@@ -215,6 +218,9 @@ impl Exchange {
         let unpacked = if is_gzip(headers) { gunzip_all(bytes) } else { Ok(None) };
         let result = unpacked.and_then(|unpacked| {
             let body = unpacked.as_deref().unwrap_or(bytes);
+            if self.is_cut_by_filter(body) {
+                return Err(Error::provider(Class::ContentPolicyViolation, "the answer was blocked"));
+            }
             Ok(pipeline.whole(body)?.or(unpacked))
         });
         match result {
@@ -226,6 +232,22 @@ impl Exchange {
             }
             Err(error) => self.fail_with(error, env),
         }
+    }
+
+    /// Whether a chat answer was stopped by a content filter and there is a fallback for that.
+    fn is_cut_by_filter(&self, body: &[u8]) -> bool {
+        let (Some(attempt), Some(plan), Api::Chat) = (&self.attempt, &self.plan, self.api) else {
+            return false;
+        };
+        let (word, path) = match attempt.wire {
+            Wire::Messages => ("refusal", "/stop_reason"),
+            _ => ("content_filter", "/choices/0/finish_reason"),
+        };
+        // Few answers hold the word at all, so few are parsed twice.
+        memchr::memmem::find(body, word.as_bytes()).is_some()
+            && plan.minds_content_filter(&self.config)
+            && serde_json::from_slice::<Value>(body)
+                .is_ok_and(|answer| answer.pointer(path).and_then(Value::as_str) == Some(word))
     }
 
     fn stream_on(&mut self, mut stream: Box<Streaming>, bytes: &[u8], end: bool, env: &mut Env) -> Step {
@@ -272,7 +294,8 @@ impl Exchange {
         };
         let Some(attempt) = &self.attempt else { return Step::pass() };
         let unpacked = if is_gzip(&headers) { gunzip_all(body).ok().flatten() } else { None };
-        let failure = failure::read(attempt.wire, status, &headers, unpacked.as_deref().unwrap_or(body));
+        let failure =
+            failure::read(attempt.wire, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
         self.conclude(failure, &headers, env)
     }
 
@@ -303,7 +326,7 @@ impl Exchange {
             (":status".to_owned(), failure.class.status().to_string().into_bytes()),
             ("content-length".to_owned(), b"0".to_vec()),
         ];
-        let next = self.advance(failure.class, env);
+        let next = self.advance(failure.class, failure.status, env);
         if next.is_some() {
             list.push((RETRY_HEADER.to_owned(), b"1".to_vec()));
         }

@@ -63,7 +63,7 @@ pub struct Start {
 /// How an attempt goes on.
 #[derive(Debug)]
 pub enum StartAction {
-    /// The request is ready; its body is taken with [`Exchange::take_body`] or sent as given.
+    /// The request is ready.
     Send(Outgoing),
     /// Read the client's body again and call [`Exchange::on_retry_body`].
     ReadBody,
@@ -86,7 +86,7 @@ impl Exchange {
             return Start { next: None, action: StartAction::Reply(reply) };
         };
         let candidate = plan.current();
-        self.following = plan.following();
+        self.following = plan.following(&self.config);
         // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
         let next = (plan.max_retries() > 0).then(|| self.cluster_of(self.following));
         let action = match self.prepared.take() {
@@ -132,14 +132,7 @@ impl Exchange {
         if self.released == Released::Failure {
             return;
         }
-        let waited = self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
-        let limit =
-            self.attempt.as_ref().map_or(u64::MAX, |attempt| self.timeout_ms(attempt.candidate.deployment));
-        // Envoy does not say why; an attempt that took as long as it may take has timed out.
-        let class = if waited >= limit { Class::Timeout } else { Class::ApiConnection };
-        let message =
-            if class == Class::Timeout { "no answer within the time-out" } else { "Connection error." };
-        let failure = Failure::without_answer(class, message);
+        let failure = self.silence(env);
         let title = self.title();
         self.note_error(failure.to_error(title));
         self.cool_down(failure, env);
@@ -147,6 +140,19 @@ impl Exchange {
             let before = plan.current();
             plan.take(next);
             self.moved(before, next);
+        }
+    }
+
+    /// What it means that an attempt brought no answer. Envoy does not say why; one that took as long as it may take has timed
+    /// out.
+    pub(super) fn silence(&self, env: &Env) -> Failure {
+        let timed_out = self.attempt.as_ref().is_some_and(|attempt| {
+            env.now_ms.saturating_sub(attempt.started_ms) >= self.timeout_ms(attempt.candidate.deployment)
+        });
+        if timed_out {
+            Failure::without_answer(Class::Timeout, "no answer within the time-out")
+        } else {
+            Failure::without_answer(Class::ApiConnection, "Connection error.")
         }
     }
 
@@ -171,7 +177,10 @@ impl Exchange {
 
         let mut object = parse(body)?;
         for (name, value) in &segment.overrides {
-            object.set(name.clone(), value.to_string());
+            // How the answer comes has been settled with the client.
+            if !["stream", "stream_options"].contains(&name.as_str()) {
+                object.set(name.clone(), value.to_string());
+            }
         }
         let made = self.body_for(deployment, &body_model(deployment, &model), wire, object)?;
         let mut where_to = target_at(deployment, wire, &model, self.api_version.as_deref());
@@ -211,11 +220,14 @@ impl Exchange {
             allowed_params: &facts.allowed_params,
             template: deployment.template.as_ref(),
         };
-        let (chat, mut memo) = self.hub_request(&object, &options)?;
+        let (mut chat, mut memo) = self.hub_request(&object, &options)?;
         memo.include_usage |= facts.include_usage;
         let mut betas = Vec::new();
         let body = match wire {
             Wire::Chat => {
+                if self.api == Api::Messages {
+                    leave_out_anthropics_own(&mut chat, deployment.brand.name);
+                }
                 let bytes = to_bytes(&chat);
                 let mut chat = parse(&bytes)?;
                 params::prepare(
@@ -309,6 +321,18 @@ struct Made {
     memo: Memo,
     headers: Vec<(String, Vec<u8>)>,
     betas: Vec<String>,
+}
+
+/// Takes out of a request that came as Anthropic's what OpenAI's API has no member for and refuses.
+fn leave_out_anthropics_own(chat: &mut Map<String, Value>, brand: &str) {
+    if matches!(brand, "openai" | "azure") {
+        chat.shift_remove("top_k");
+    }
+    let messages = chat.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten();
+    for message in messages.filter_map(Value::as_object_mut) {
+        message.shift_remove("thinking_blocks");
+        message.shift_remove("reasoning_content");
+    }
 }
 
 fn to_bytes(map: &Map<String, Value>) -> Vec<u8> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::core::{
     codec::json::Object,
-    config::{Fallback, Fallbacks},
+    config::{Fallback, Fallbacks, General},
     error::Error,
     exchange::headers::Headers,
     route::plan::Controls,
@@ -87,6 +87,46 @@ pub fn read(body: &Object<'_>, headers: &Headers) -> Result<Asked, Error> {
         asked.controls.num_retries = asked.controls.num_retries.or(Some(retries));
     }
     Ok(asked)
+}
+
+/// Refuses a request that brings an endpoint or credentials of its own, in its fallbacks too: nobody may have the gateway call
+/// any address. An `api_key` alone, where no key is allowed, is left out like all that is meant for the gateway.
+pub fn refuse_endpoints(body: &Object<'_>, asked: &Asked, general: &General) -> Result<(), Error> {
+    let text = |name: &str| body.read::<Value>(name).filter(|value| !value.is_null());
+    refuse_endpoint(&text, general)?;
+    let controls = &asked.controls;
+    let tables =
+        [&controls.group_fallbacks, &controls.context_window_fallbacks, &controls.content_policy_fallbacks];
+    let listed = controls.fallbacks.iter().flatten();
+    let in_tables = tables.into_iter().flatten().flat_map(|table| table.values().flatten());
+    for entry in listed.chain(in_tables) {
+        refuse_endpoint(
+            &|name| entry.overrides.get(name).filter(|value| !value.is_null()).cloned(),
+            general,
+        )?;
+    }
+    Ok(())
+}
+
+fn refuse_endpoint(member: &dyn Fn(&str) -> Option<Value>, general: &General) -> Result<(), Error> {
+    let endpoint = ["api_base", "base_url"].into_iter().find(|name| member(name).is_some());
+    let own_key = member("api_key").is_some_and(|key| key.as_str().is_some_and(|key| !key.is_empty()));
+    let allowed = general.allow_client_credentials;
+    let name = match endpoint {
+        Some(name) if !own_key && !allowed => {
+            return Err(Error::auth(format!(
+                "Authentication Error, Rejected Request: {name} is not allowed in request body. Enable with \
+                 `general_settings::allow_client_side_credentials` on proxy config.yaml."
+            )));
+        }
+        Some(name) => name,
+        None if own_key && allowed => "api_key",
+        None => return Ok(()),
+    };
+    let message = format!(
+        "`{name}` in a request cannot be used yet: leave it out, and name a model that the gateway is configured for."
+    );
+    Err(Error::bad_request(message).with_param(name))
 }
 
 /// The routing members.

@@ -46,8 +46,8 @@ const REFUSED: [&str; 7] = [
     "the response was blocked.",
 ];
 
-/// Reads a failed answer.
-pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8]) -> Failure {
+/// Reads a failed answer that came at `now_ms` (Unix milliseconds).
+pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
     let (class, message) = match wire {
         Wire::Messages => messages_to_chat::error_class(status, body),
         _ => {
@@ -55,7 +55,7 @@ pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8]) -> Failure 
             (class(status, &String::from_utf8_lossy(body).to_lowercase()), message)
         }
     };
-    Failure { class, status, message, retry_after_ms: retry_after(headers) }
+    Failure { class, status, message, retry_after_ms: retry_after(headers, now_ms) }
 }
 
 /// The class of an OpenAI-like failure by its status and (lower-case) body.
@@ -93,14 +93,44 @@ pub fn message(body: &[u8]) -> String {
     text
 }
 
-/// `retry-after` as milliseconds: seconds, or `retry-after-ms`. A date needs a clock that providers and we agree on; LiteLLM
-/// takes it, we leave it to the configured cooldown.
-fn retry_after(headers: &Headers) -> Option<u64> {
+/// The longest wait that is believed: a day.
+const LONGEST_WAIT_MS: u64 = 86_400_000;
+
+/// The wait that an answer asks for, in milliseconds: `retry-after-ms`, or `retry-after` in seconds or as a date.
+fn retry_after(headers: &Headers, now_ms: u64) -> Option<u64> {
     if let Some(ms) = headers.text("retry-after-ms").and_then(|text| text.trim().parse::<f64>().ok()) {
-        return (ms > 0.0 && ms < 86_400_000.0).then_some(ms as u64);
+        return (ms > 0.0 && ms < LONGEST_WAIT_MS as f64).then_some(ms as u64);
     }
-    let seconds: f64 = headers.text("retry-after")?.trim().parse().ok()?;
-    (seconds > 0.0 && seconds < 86_400.0).then_some((seconds * 1_000.0) as u64)
+    let text = headers.text("retry-after")?.trim();
+    let Ok(seconds) = text.parse::<f64>() else {
+        let wait = unix_seconds(text)?.checked_mul(1_000)?.checked_sub(now_ms)?;
+        return (wait > 0 && wait < LONGEST_WAIT_MS).then_some(wait);
+    };
+    (seconds > 0.0 && seconds < LONGEST_WAIT_MS as f64 / 1_000.0).then_some((seconds * 1_000.0) as u64)
+}
+
+/// The time that an HTTP date means (`Wed, 21 Oct 2026 07:28:00 GMT`, RFC 9110's preferred form), in Unix seconds.
+fn unix_seconds(date: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = date.split_once(", ")?;
+    let mut parts = date.strip_suffix(" GMT")?.splitn(4, ' ');
+    let mut part = || parts.next();
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
+    let day = number(part()?).filter(|day| (1..=31).contains(day))?;
+    let name = part()?;
+    let month = u64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()?;
+    let year = number(part()?).filter(|year| (1970..10_000).contains(year))?;
+    let mut clock = part()?.splitn(3, ':').map(number);
+    let mut unit = |limit: u64| clock.next()?.filter(|value| *value < limit);
+    let (hour, minute, second) = (unit(24)?, unit(60)?, unit(61)?);
+
+    // Years are counted from March, so that a leap day is a year's last.
+    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    // From the first of March of year 0 to the epoch.
+    let days = days.checked_sub(719_468)?;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
 impl Failure {
@@ -124,7 +154,7 @@ impl Failure {
             self.class,
             format!("litellm.{name}: {doubled}{title}Exception - {}", self.message),
         );
-        if self.class == Class::Api && self.status >= 400 {
+        if self.class == Class::Api && (400..600).contains(&self.status) {
             error.status = self.status;
         }
         if let Some(ms) = self.retry_after_ms {
@@ -195,10 +225,37 @@ mod tests {
             ("retry-after", "2", Some(2_000)),
             ("retry-after-ms", "150", Some(150)),
             ("retry-after", "-1", None),
-            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", Some(8_500)),
+            ("retry-after", "Wed, 21 Oct 2026 07:27:51 GMT", None),
+            ("retry-after", "Fri, 23 Oct 2026 07:28:00 GMT", None),
+            ("retry-after", "tomorrow", None),
             ("retry-after", "1e300", None),
+            ("retry-after", "NaN", None),
         ] {
-            assert_eq!(retry_after(&Headers::from_pairs(&[(name, value)])), ms, "{name}: {value}");
+            let headers = Headers::from_pairs(&[(name, value)]);
+            assert_eq!(retry_after(&headers, 1_792_567_671_500), ms, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn http_dates() {
+        for (date, seconds) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Tue, 29 Feb 2000 23:59:59 GMT", Some(951_868_799)),
+            ("Wed, 01 Mar 2000 00:00:00 GMT", Some(951_868_800)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(253_402_300_799)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+            ("Sun Nov  6 08:49:37 1994", None),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("Sun, 06 Nov 1994 24:00:00 GMT", None),
+            ("Sun, +6 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 00 Nov 1994 08:49 GMT", None),
+            ("Sun, 06 Nov 99999999999999999999 08:49:37 GMT", None),
+            (", GMT", None),
+            ("", None),
+        ] {
+            assert_eq!(unix_seconds(date), seconds, "{date}");
         }
     }
 }

@@ -271,16 +271,6 @@ fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
 }
 
 impl Exchange {
-    /// The format this client reads errors in.
-    pub fn error_format(&self) -> ErrorFormat {
-        self.api.error_format()
-    }
-
-    /// A fresh context for provider-side work is told whether the request is still known.
-    pub fn config(&self) -> &Rc<Config> {
-        &self.config
-    }
-
     /// Reads the body, plans, and makes the first attempt ready.
     pub fn on_body(&mut self, body: &[u8], env: &mut Env) -> Begin {
         match self.begin(body, env) {
@@ -295,6 +285,7 @@ impl Exchange {
             size_allowed(u64::try_from(body.len()).unwrap_or(u64::MAX), &self.config)?;
             let object = parse(body)?;
             self.asked = controls::read(&object, &self.controls)?;
+            controls::refuse_endpoints(&object, &self.asked, &self.config.general)?;
             let controls = std::mem::take(&mut self.asked.controls);
             let model = self.model()?;
             let config = Rc::clone(&self.config);
@@ -302,6 +293,9 @@ impl Exchange {
                 World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
             self.plan = Some(Plan::new(&model, controls, &mut world)?);
             self.asked.model = Some(model);
+            // A group whose deployments all rest has been passed over.
+            self.fallbacks =
+                self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| u32::from(segment.depth > 0));
             if let Some(class) = self.asked.mock_testing.take() {
                 self.note_error(
                     Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
@@ -412,20 +406,20 @@ impl Exchange {
     /// Goes on to the next candidate, or fails with the first error when there is none.
     fn go_on(&mut self, class: Class, error: Error, env: &mut Env) -> Result<(), Error> {
         self.note_error(error);
-        match self.advance(class, env) {
+        match self.advance(class, 0, env) {
             Some(_) => Ok(()),
             None => Err(self.final_error()),
         }
     }
 
     /// Advances the plan and counts retries and fallbacks.
-    fn advance(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
+    fn advance(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
         let config = Rc::clone(&self.config);
         let mut world =
             World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
         let plan = self.plan.as_mut()?;
         let before = plan.current();
-        let next = plan.advance(class, &mut world)?;
+        let next = plan.advance(class, status, &mut world)?;
         self.moved(before, next);
         Some(next)
     }
@@ -452,9 +446,8 @@ impl Exchange {
             .clone()
             .unwrap_or_else(|| Error::internal("the request failed without an error"));
         if let (Some(_), Some(plan)) = (error.class, self.plan.as_ref()) {
-            let groups = plan.groups();
-            let first = groups.first().copied().unwrap_or_default();
-            let others: Vec<String> = groups.iter().skip(1).map(|group| format!("'{group}'")).collect();
+            let first = plan.asked();
+            let others: Vec<String> = plan.fallbacks().map(|name| format!("'{name}'")).collect();
             let others =
                 if others.is_empty() { "None".to_owned() } else { format!("[{}]", others.join(", ")) };
             error.message = format!(
@@ -512,7 +505,7 @@ impl Exchange {
             Released::Answer => return None,
             Released::Failure => {}
             Released::Nothing => {
-                let error = self.envoy_error(status, details);
+                let error = self.envoy_error(status, details, env);
                 if let (Some(class), Some(_)) = (error.class, &self.attempt) {
                     self.cool_down(Failure::without_answer(class, &error.message), env);
                 }
@@ -528,7 +521,7 @@ impl Exchange {
     }
 
     /// What an answer of Envoy itself means.
-    fn envoy_error(&self, status: u16, details: &str) -> Error {
+    fn envoy_error(&self, status: u16, details: &str, env: &Env) -> Error {
         let title = self.title();
         let failed = |class: Class, message: &str| Failure::without_answer(class, message).to_error(title);
         match status {
@@ -544,7 +537,8 @@ impl Exchange {
             400..=499 => {
                 Error::new(status, "the request could not be read.").with_kind("invalid_request_error")
             }
-            503 | 502 => failed(Class::ApiConnection, "Connection error."),
+            // Also when a silent attempt was the last and the cluster named after it does not exist.
+            503 | 502 => self.silence(env).to_error(title),
             _ => failed(Class::InternalServer, "the gateway could not complete the request."),
         }
     }

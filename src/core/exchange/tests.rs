@@ -1,6 +1,9 @@
 //! Whole requests against scripted providers, with the part of Envoy played by a loop: it opens the cluster that was named
 //! last, retries what is marked for it, and never more often than it was told.
 
+mod chance;
+mod routing;
+
 use serde_json::{Value, json};
 
 use super::{attempt::StartAction, headers::Headers, *};
@@ -12,8 +15,18 @@ enum Behaviour {
     Hang,
     Answer(u16, Value),
     Stream(Vec<String>),
+    Raw(Raw),
 }
 use Behaviour::*;
+
+/// Any answer at all.
+struct Raw {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    pieces: Vec<Vec<u8>>,
+    /// The connection breaks after the last piece.
+    cut: bool,
+}
 
 /// What happened.
 #[derive(Debug, Default)]
@@ -28,6 +41,8 @@ struct Story {
     headers: Vec<(String, String)>,
     body: String,
     record: Option<record::Record>,
+    /// How many answers the client got.
+    answers: u32,
 }
 
 impl Story {
@@ -63,7 +78,13 @@ impl Rig {
         self.call("/v1/chat/completions", body, play)
     }
 
-    fn call(&mut self, path: &str, body: Value, mut play: impl FnMut(usize, &str) -> Behaviour) -> Story {
+    fn call(&mut self, path: &str, body: Value, play: impl FnMut(usize, &str) -> Behaviour) -> Story {
+        let story = self.run(path, body, play);
+        assert_eq!(story.answers, 1, "one request, one answer: {story:?}");
+        story
+    }
+
+    fn run(&mut self, path: &str, body: Value, mut play: impl FnMut(usize, &str) -> Behaviour) -> Story {
         let mut story = Story::default();
         let headers = Headers::from_pairs(&[(":method", "POST"), (":path", path)]);
         let body = body.to_string().into_bytes();
@@ -78,14 +99,19 @@ impl Rig {
             Opening::Reply(reply) => return finish(story, &reply),
             Opening::Pass => panic!("a model call is ours"),
         };
-        let (mut next, max_retries) = match exchange.on_body(&body, env!()) {
+        let mut begin = exchange.on_body(&body, env!());
+        if let Begin::Wait(ms) = begin {
+            self.now_ms += ms;
+            begin = exchange.on_body(&body, env!());
+        }
+        let (mut next, max_retries) = match begin {
             Begin::Forward { cluster, max_retries, .. } => (cluster, max_retries),
             Begin::Reply(reply) => {
                 let mut story = finish(story, &reply);
                 story.record = Some(exchange.on_done(env!()));
                 return story;
             }
-            Begin::Wait(_) => panic!("nothing here waits"),
+            Begin::Wait(_) => panic!("one wait is enough"),
         };
         for attempt in 0..=max_retries {
             let own = |status: u16, exchange: &mut Exchange, env: &mut Env| {
@@ -121,12 +147,14 @@ impl Rig {
                 String::from_utf8(found.map(|(_, value)| value.clone()).unwrap_or_default()).unwrap()
             };
             assert_eq!(header("content-length"), outgoing.body.len().to_string());
+            assert!(header(":authority").starts_with(&called.endpoint.host), "the host of the cluster");
             story.paths.push(header(":path"));
             let sent: Value = serde_json::from_slice(&outgoing.body).unwrap();
             story.models.push(sent["model"].as_str().unwrap_or_default().to_owned());
             story.bodies.push(sent);
             let last = attempt == max_retries;
-            let (status, kind, pieces) = match play(attempt as usize, &called.model) {
+            let json = |kind: &str| vec![("content-type", kind.to_owned())];
+            let raw = match play(attempt as usize, &called.model) {
                 Refuse if !last => continue,
                 Hang if !last => {
                     self.now_ms += 7_000_000;
@@ -142,24 +170,37 @@ impl Rig {
                     story = finish(story, &reply);
                     break;
                 }
-                Answer(status, value) => (status, "application/json", vec![value.to_string()]),
-                Stream(pieces) => (200, "text/event-stream", pieces),
+                Answer(status, value) => Raw {
+                    status,
+                    headers: json("application/json"),
+                    pieces: vec![value.to_string().into_bytes()],
+                    cut: false,
+                },
+                Stream(pieces) => Raw {
+                    status: 200,
+                    headers: json("text/event-stream"),
+                    pieces: pieces.into_iter().map(String::into_bytes).collect(),
+                    cut: false,
+                },
+                Raw(raw) => raw,
             };
-            let headers = Headers::from_pairs(&[
-                (":status", &status.to_string()),
-                ("content-type", kind),
+            let status = raw.status;
+            let line = status.to_string();
+            let mut pairs = vec![
+                (":status", line.as_str()),
                 ("x-request-id", "r1"),
                 ("x-ratelimit-remaining-requests", "9"),
-            ]);
-            let mut list = None;
+            ];
+            pairs.extend(raw.headers.iter().map(|(name, value)| (*name, value.as_str())));
+            let headers = Headers::from_pairs(&pairs);
             let mut out = Vec::new();
             let mut kept = Vec::new();
-            let mut named = None;
-            let first = exchange.on_answer_headers(headers, false, env!());
-            assert!(first.hold);
-            for (at, piece) in pieces.iter().enumerate() {
-                let end = at + 1 == pieces.len();
-                kept.extend_from_slice(piece.as_bytes());
+            let first = exchange.on_answer_headers(headers, raw.pieces.is_empty() && !raw.cut, env!());
+            assert_eq!(first.hold, !raw.pieces.is_empty() || raw.cut);
+            let (mut list, mut named) = (first.headers, first.next);
+            for (at, piece) in raw.pieces.iter().enumerate() {
+                let end = at + 1 == raw.pieces.len() && !raw.cut;
+                kept.extend_from_slice(piece);
                 if !exchange.wants_body(kept.len(), end) {
                     if !exchange.holds() {
                         out.append(&mut kept);
@@ -175,6 +216,14 @@ impl Rig {
                 out.extend(step.body.unwrap_or_else(|| kept.clone()));
                 kept.clear();
             }
+            if list.is_none() && raw.cut {
+                if !last {
+                    continue;
+                }
+                let reply = own(503, &mut exchange, env!()).unwrap();
+                story = finish(story, &reply);
+                break;
+            }
             let list = list.expect("headers are released at the latest with the last part");
             if list.iter().any(|(name, _)| name == RETRY_HEADER) {
                 next = named.unwrap_or(next);
@@ -186,6 +235,7 @@ impl Rig {
                 story = finish(story, &reply);
                 break;
             }
+            story.answers += 1;
             story.status = list
                 .iter()
                 .find(|(name, _)| name == ":status")
@@ -193,7 +243,7 @@ impl Rig {
                 .unwrap();
             story.headers =
                 list.into_iter().map(|(name, value)| (name, String::from_utf8(value).unwrap())).collect();
-            story.body = String::from_utf8(out).unwrap();
+            story.body = String::from_utf8_lossy(&out).into_owned();
             break;
         }
         story.record = Some(exchange.on_done(env!()));
@@ -202,6 +252,7 @@ impl Rig {
 }
 
 fn finish(mut story: Story, reply: &Reply) -> Story {
+    story.answers += 1;
     story.status = reply.status;
     story.headers = reply.headers.clone();
     story.body = String::from_utf8(reply.body.clone()).unwrap();

@@ -2,11 +2,12 @@
 //!
 //! One small record per deployment in shared data. Rules follow LiteLLM: without a configured `allowed_fails` a rate limit
 //! (when there is another deployment), a refused key, a missing model, or more than half of a minute's calls failing sends
-//! a deployment to rest; with one, more failures than it allows within the cooldown time do.
+//! a deployment to rest; with one (or an `allowed_fails_policy`), more failures than it allows within the cooldown time do.
 
 use crate::core::{
     config::{Deployment, Router},
     error::Class,
+    route::retries,
     shared::{self, Shared},
 };
 
@@ -119,8 +120,7 @@ pub fn failed(
         let mut record = Record::decode(bytes);
         record.turn(now_ms);
         record.failed = record.failed.saturating_add(1);
-        let allowed = router.allowed_fails.filter(|&fails| fails != DEFAULT_ALLOWED_FAILS);
-        let rests = match allowed {
+        let rests = match allowed_fails(router, failure.class) {
             Some(allowed) => strike(&mut record, rest_ms, now_ms) > allowed,
             None => by_rate(&record, failure),
         };
@@ -152,6 +152,17 @@ fn strike(record: &mut Record, window_ms: u64, now_ms: u64) -> u32 {
     record.strikes
 }
 
+/// How many failures of a class a deployment may have within its cooldown time; `None` when nothing is configured about it
+/// and [`by_rate`] decides.
+fn allowed_fails(router: &Router, class: Class) -> Option<u32> {
+    let set = router.allowed_fails.filter(|&fails| fails != DEFAULT_ALLOWED_FAILS);
+    if router.allowed_fails_policy.is_empty() {
+        return set;
+    }
+    let by_policy = retries::by_class(&router.allowed_fails_policy, class);
+    Some(by_policy.or(set).unwrap_or(DEFAULT_ALLOWED_FAILS))
+}
+
 /// LiteLLM's rules when `allowed_fails` is not set.
 fn by_rate(record: &Record, failure: Failure) -> bool {
     let calls = record.failed.saturating_add(record.succeeded);
@@ -161,3 +172,6 @@ fn by_rate(record: &Record, failure: Failure) -> bool {
     let only_failing = record.succeeded == 0 && calls >= ALL_FAILED_NEEDS_CALLS;
     permanent || (others && failure.class == Class::RateLimit) || mostly_failing || only_failing
 }
+
+#[cfg(test)]
+mod tests;

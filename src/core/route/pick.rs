@@ -42,3 +42,61 @@ fn draw(left: &[(usize, f64)], random: &mut Random) -> usize {
     }
     last
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::config;
+
+    /// How often, of 100,000 draws, each deployment comes first, in percent.
+    fn shares(params: &[&str], healthy: &[usize]) -> Vec<f64> {
+        let mut yaml = "model_list:\n".to_owned();
+        for (at, params) in params.iter().enumerate() {
+            yaml += &format!(
+                "  - {{model_name: g, litellm_params: {{model: openai/m{at}, api_key: k{params}}}}}\n"
+            );
+        }
+        let config = config::load(&yaml, &|_| None, &|_| None).unwrap().config;
+        let mut random = Random::new(42);
+        let mut firsts = vec![0_u32; params.len()];
+        for _ in 0..100_000 {
+            let order = shuffle(&config.deployments, healthy, &mut random);
+            firsts[order[0]] += 1;
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, healthy, "everybody has a turn");
+        }
+        firsts.iter().map(|&count| f64::from(count) / 1_000.0).collect()
+    }
+
+    #[test]
+    fn the_first_is_drawn_as_litellm_draws() {
+        let all = &[0, 1, 2][..];
+        let rows = [
+            ("uniform", ["", "", ""], all, [33.3, 33.3, 33.3]),
+            ("weight", [", weight: 5", ", weight: 3", ", weight: 2"], all, [50.0, 30.0, 20.0]),
+            ("weight, missing is 0", [", weight: 0.9", "", ", weight: 0.1"], all, [90.0, 0.0, 10.0]),
+            ("rpm", [", rpm: 900", ", rpm: 90", ", rpm: 10"], all, [90.0, 9.0, 1.0]),
+            ("tpm", [", tpm: 100000", ", tpm: 300000", ""], all, [25.0, 75.0, 0.0]),
+            (
+                "weight before rpm",
+                [", weight: 1, rpm: 1", ", weight: 1, rpm: 99", ""],
+                all,
+                [50.0, 50.0, 0.0],
+            ),
+            ("the first one decides what counts", ["", ", weight: 9", ", rpm: 9"], all, [33.3, 33.3, 33.3]),
+            ("all zero is uniform", [", weight: 0", ", weight: 0", ", weight: 0"], all, [33.3, 33.3, 33.3]),
+            ("the first healthy one decides", ["", ", weight: 1", ", weight: 3"], &[1, 2], [0.0, 25.0, 75.0]),
+        ];
+        for (name, params, healthy, expected) in rows {
+            for (share, expected) in shares(&params, healthy).into_iter().zip(expected) {
+                assert!((share - expected).abs() < 2.0, "{name}: {share} is not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_to_draw_from() {
+        assert!(shuffle(&[], &[], &mut Random::new(1)).is_empty());
+    }
+}

@@ -1,26 +1,26 @@
 //! The plan of one request: what it may try, in which order, and where to go after a failure.
 //!
-//! A plan is a chain of [`Segment`]s, one per model group: the group asked for, then its fallbacks. Within a segment the
-//! deployments come in the order the strategy drew, each retry taking the next one. [`Plan::following`] tells, before an
-//! attempt is made, what comes after it if it just fails (Envoy reads that without asking again, because a refused
-//! connection never comes back to us). [`Plan::advance`] decides after a failure whose class is known; a context-window or
-//! content-policy error replaces the rest of the chain by the fallbacks configured for it.
+//! A plan is a chain of [`Segment`]s, one per model group: the group asked for, then its fallbacks, each followed by its own.
+//! Within a segment the deployments come in the order the strategy drew, each retry taking the next one. [`Plan::following`]
+//! tells, before an attempt is made, what comes after it if it just fails (Envoy reads that without asking again, because a
+//! refused connection never comes back to us). [`Plan::advance`] decides after a failure whose class is known; a
+//! context-window or content-policy error puts the fallbacks configured for it in place of the group's general ones.
 
 use std::rc::Rc;
 
-use hashbrown::HashSet;
 use serde_json::Value;
 
+use super::{
+    chain::{self, Chain, Kind, MAX_SEGMENTS},
+    cooldown,
+    retries::Rules,
+};
 use crate::core::{
-    config::{Config, Fallback, Fallbacks, Resolved},
+    config::{Config, Fallback, Fallbacks},
     error::{Class, Error},
     random::Random,
-    route::{cooldown, pick},
     shared::Shared,
 };
-
-/// However fallbacks are nested, a plan has no more groups than this.
-const MAX_SEGMENTS: usize = 32;
 
 /// What planning needs to know of the world.
 pub struct World<'w> {
@@ -54,15 +54,17 @@ pub struct Controls {
 /// One model group of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Segment {
+    /// The name as it was asked for, or as a list of fallbacks has it.
+    pub name: String,
     /// The group's name (`x-litellm-model-group`).
     pub group: String,
-    /// The name that was asked for, which fills wildcards.
+    /// The name that was matched, which fills wildcards.
     pub requested: String,
     /// What the `*`s of a wildcard group stand for.
     pub captures: Vec<String>,
-    /// Deployments that may be called, in the order they are to be tried.
+    /// Deployments that may be called, in the order they are to be tried; never empty.
     pub order: Vec<usize>,
-    /// How many attempts may be made, the first included.
+    /// The most attempts that there can be, the first included.
     pub attempts: u32,
     /// How many deployments the group has, resting ones included.
     pub group_size: usize,
@@ -72,23 +74,20 @@ pub struct Segment {
     pub depth: u32,
 }
 
+impl Segment {
+    pub(super) fn key(&self) -> String {
+        chain::key(&self.name, &self.overrides)
+    }
+}
+
 /// A deployment and its place in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Index into [`Config::deployments`].
     pub deployment: usize,
     segment: usize,
+    /// Retries used in the segment before this attempt.
     attempt: u32,
-}
-
-/// The plan.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    segments: Vec<Segment>,
-    controls: Rc<Controls>,
-    current: Candidate,
-    /// Attempts that a jump to another chain may add, for [`Plan::max_retries`].
-    jump_attempts: u32,
 }
 
 impl Candidate {
@@ -98,31 +97,36 @@ impl Candidate {
     }
 }
 
+/// The plan.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    asked: String,
+    segments: Vec<Segment>,
+    controls: Rc<Controls>,
+    current: Candidate,
+    max_retries: u32,
+}
+
 impl Plan {
     /// Plans a call of `model`.
     pub fn new(model: &str, controls: Controls, world: &mut World) -> Result<Plan, Error> {
         let controls = Rc::new(controls);
-        let mut chain =
-            Chain { controls: &controls, segments: Vec::new(), seen: HashSet::new(), resting: None };
-        chain.group(&Fallback { model: model.to_owned(), ..Fallback::default() }, 0, Kind::General, world)?;
-        let resting = chain.resting;
-        let segments = chain.segments;
-        let Some(first) = segments.first() else { return Err(none_available(model, resting, world.now_ms)) };
-        let Some(&deployment) = first.order.first() else {
+        let mut chain = Chain::new(&controls, &[]);
+        chain.group(&Fallback { model: model.to_owned(), ..Fallback::default() }, 0, world)?;
+        let (segments, resting) = (chain.segments, chain.resting);
+        let Some(&deployment) = segments.first().and_then(|first| first.order.first()) else {
             return Err(none_available(model, resting, world.now_ms));
         };
-        let jump_attempts = [Kind::ContextWindow, Kind::ContentPolicy]
-            .into_iter()
-            .map(|kind| {
-                jump(&controls, &first.group, first.depth, kind, world)
-                    .iter()
-                    .map(|s| s.attempts)
-                    .sum::<u32>()
-            })
-            .max()
-            .unwrap_or(0);
+        let special = |kind| chain::special(&controls, world.config, kind).is_some();
+        let most = if !controls.disable_fallbacks
+            && (special(Kind::ContextWindow) || special(Kind::ContentPolicy))
+        {
+            chain::most_attempts(&controls, world.config, model)
+        } else {
+            segments.iter().map(|segment| segment.attempts).sum()
+        };
         let current = Candidate { deployment, segment: 0, attempt: 0 };
-        Ok(Plan { segments, controls, current, jump_attempts })
+        Ok(Plan { asked: model.to_owned(), segments, controls, current, max_retries: most.saturating_sub(1) })
     }
 
     /// What is being tried.
@@ -140,9 +144,14 @@ impl Plan {
         self.segments.iter().flat_map(|segment| segment.order.iter().copied())
     }
 
-    /// The groups in order, the one asked for first.
-    pub fn groups(&self) -> Vec<&str> {
-        self.segments.iter().map(|segment| segment.group.as_str()).collect()
+    /// The name that was asked for.
+    pub fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// The names of the fallbacks in order, tried or not.
+    pub fn fallbacks(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter(|segment| segment.depth > 0).map(|segment| segment.name.as_str())
     }
 
     /// The segment being tried.
@@ -150,16 +159,17 @@ impl Plan {
         self.segments.get(self.current.segment)
     }
 
-    /// How many attempts there can be after the first: what Envoy must be told.
+    /// The most attempts that there can be after the first: what Envoy must be told.
     pub fn max_retries(&self) -> u32 {
-        let planned: u32 = self.segments.iter().map(|segment| segment.attempts).sum();
-        planned.saturating_sub(1).saturating_add(self.jump_attempts)
+        self.max_retries
     }
 
-    /// What comes after the current candidate when it fails in a way that says nothing more: the next attempt of its
-    /// segment, else the next segment.
-    pub fn following(&self) -> Option<Candidate> {
-        self.next_attempt().or_else(|| self.next_segment())
+    /// What comes after the current candidate when no answer comes: the next attempt of its segment, else the next segment.
+    ///
+    /// Nobody can tell beforehand whether a connection will be refused or time out, so both have the retries of a time-out.
+    pub fn following(&self, config: &Config) -> Option<Candidate> {
+        let next = self.next_attempt(Class::Timeout, config, |_| true);
+        next.or_else(|| self.next_segment(|_| true))
     }
 
     /// Goes on to a candidate that [`Plan::following`] named.
@@ -167,238 +177,119 @@ impl Plan {
         self.current = candidate;
     }
 
-    /// Goes on after a failure of `class`. `None`: there is nothing left to try, the failure is the client's to see.
-    pub fn advance(&mut self, class: Class, world: &mut World) -> Option<Candidate> {
-        let next = match class {
-            Class::ContextWindowExceeded => self.jump_or_fall_back(Kind::ContextWindow, world),
-            Class::ContentPolicyViolation => self.jump_or_fall_back(Kind::ContentPolicy, world),
-            // The same request fails the same way on every deployment of the group.
-            Class::BadRequest | Class::UnsupportedParams | Class::UnprocessableEntity | Class::NotFound => {
-                self.next_segment()
-            }
-            Class::Authentication | Class::PermissionDenied => {
-                self.next_attempt_elsewhere().or_else(|| self.next_segment())
-            }
-            Class::RateLimit if self.has_more_segments() => {
-                self.next_attempt_elsewhere().or_else(|| self.next_segment())
-            }
-            _ => self.following(),
+    /// Goes on after a failure of `class` (`status` is the provider's own, 0 when there was none). `None`: there is nothing
+    /// left to try, the failure is the client's to see.
+    pub fn advance(&mut self, class: Class, status: u16, world: &mut World) -> Option<Candidate> {
+        let retry = match self.special(class, world.config) {
+            Some(_) => None,
+            None => self.retry(class, status, world),
         };
-        let next = next.map(|candidate| self.awake(candidate, world))?;
+        match retry {
+            Some(next) => {
+                self.current = next;
+                Some(next)
+            }
+            None => self.abandon_group(class, world),
+        }
+    }
+
+    /// Goes on as if the whole group had failed with `class`: to its fallbacks, or past them.
+    pub fn abandon_group(&mut self, class: Class, world: &mut World) -> Option<Candidate> {
+        if let Some(kind) = self.special(class, world.config) {
+            self.jump(kind, world);
+        }
+        let next = self.next_segment(|at| is_awake(at, world))?;
         self.current = next;
         Some(next)
     }
 
-    /// Goes on as if the whole group had failed with `class` (`mock_testing_*`).
-    pub fn abandon_group(&mut self, class: Class, world: &mut World) -> Option<Candidate> {
-        match class {
-            Class::ContextWindowExceeded | Class::ContentPolicyViolation => self.advance(class, world),
-            _ => {
-                self.current = self.next_segment()?;
-                Some(self.current)
-            }
+    /// Whether an answer that a content filter has cut is a failure: when the group has a fallback for it, or, without any
+    /// such list, everything has one.
+    pub fn minds_content_filter(&self, config: &Config) -> bool {
+        let Some(segment) = self.segment().filter(|_| !self.controls.disable_fallbacks) else { return false };
+        match chain::special(&self.controls, config, Kind::ContentPolicy) {
+            Some(map) => map.contains_key(&segment.name) || map.contains_key(&segment.group),
+            None => config.router.fallbacks.contains_key("*"),
         }
     }
 
-    /// The next attempt in the segment; the order starts over when there are more attempts than deployments.
-    fn next_attempt(&self) -> Option<Candidate> {
-        let segment = self.segments.get(self.current.segment)?;
-        let attempt = self.current.attempt.saturating_add(1);
-        if attempt >= segment.attempts || segment.order.is_empty() {
+    /// The next attempt on the group, on a deployment that no request has sent to rest meanwhile.
+    fn retry(&self, class: Class, status: u16, world: &World) -> Option<Candidate> {
+        let segment = self.segment()?;
+        if !self.rules(segment, world.config).is_retried(class, status, segment.group_size) {
             return None;
         }
-        let deployment = *segment.order.get(attempt as usize % segment.order.len())?;
-        Some(Candidate { deployment, segment: self.current.segment, attempt })
+        // A key that was refused is refused again.
+        let elsewhere = matches!(class, Class::Authentication | Class::PermissionDenied);
+        self.next_attempt(class, world.config, |at| {
+            (!elsewhere || at != self.current.deployment) && is_awake(at, world)
+        })
     }
 
-    /// The next attempt, if it is one on another deployment.
-    fn next_attempt_elsewhere(&self) -> Option<Candidate> {
-        self.next_attempt().filter(|next| next.deployment != self.current.deployment)
-    }
-
-    fn next_segment(&self) -> Option<Candidate> {
-        let segment = self.current.segment.checked_add(1)?;
-        let deployment = *self.segments.get(segment)?.order.first()?;
-        Some(Candidate { deployment, segment, attempt: 0 })
-    }
-
-    fn has_more_segments(&self) -> bool {
-        self.segments.len() > self.current.segment.saturating_add(1)
-    }
-
-    /// Prefers, within the candidate's segment, a deployment that no other request has sent to rest meanwhile.
-    fn awake(&self, candidate: Candidate, world: &World) -> Candidate {
-        let Some(segment) = self.segments.get(candidate.segment) else { return candidate };
-        let awake = |at: &usize| {
-            let deployment = world.config.deployments.get(*at);
-            deployment.is_some_and(|d| cooldown::resting_until(world.shared, d, world.now_ms).is_none())
-        };
-        let turn = candidate.attempt as usize;
-        let found = (0..segment.order.len())
-            .filter_map(|step| segment.order.get(turn.wrapping_add(step) % segment.order.len()))
-            .find(|at| awake(at));
-        Candidate { deployment: found.copied().unwrap_or(candidate.deployment), ..candidate }
-    }
-
-    /// Fallbacks for a context-window or content-policy error: its own list when one is configured at all (and nothing
-    /// else then, not even the general fallbacks), else the general ones.
-    fn jump_or_fall_back(&mut self, kind: Kind, world: &mut World) -> Option<Candidate> {
-        if !is_configured(&self.controls, world.config, kind) {
-            return self.next_segment();
+    /// The next attempt in the segment, on the next deployment that will do; the order starts over when there are more
+    /// attempts than deployments.
+    fn next_attempt(
+        &self,
+        class: Class,
+        config: &Config,
+        will_do: impl Fn(usize) -> bool,
+    ) -> Option<Candidate> {
+        let segment = self.segment()?;
+        if self.current.attempt >= self.rules(segment, config).allowed(class, self.current.deployment) {
+            return None;
         }
-        let here = self.segments.get(self.current.segment)?;
-        let chain = jump(&self.controls, &here.group, here.depth, kind, world);
-        let deployment = *chain.first()?.order.first()?;
-        self.segments.truncate(self.current.segment.saturating_add(1));
-        self.segments.extend(chain);
-        let segment = self.current.segment.saturating_add(1);
-        Some(Candidate { deployment, segment, attempt: 0 })
+        let order = &segment.order;
+        let here = order.iter().position(|&at| at == self.current.deployment).unwrap_or(0);
+        let mut turns = order.iter().cycle().skip(here.saturating_add(1)).take(order.len()).copied();
+        let deployment = turns.find(|&at| will_do(at))?;
+        Some(Candidate { deployment, attempt: self.current.attempt.saturating_add(1), ..self.current })
+    }
+
+    /// The first attempt on the next group that has a deployment that will do.
+    fn next_segment(&self, will_do: impl Fn(usize) -> bool) -> Option<Candidate> {
+        let later = self.segments.iter().enumerate().skip(self.current.segment.saturating_add(1));
+        later.into_iter().find_map(|(at, segment)| {
+            let deployment = segment.order.iter().copied().find(|&at| will_do(at))?;
+            Some(Candidate { deployment, segment: at, attempt: 0 })
+        })
+    }
+
+    fn rules<'r>(&self, segment: &'r Segment, config: &'r Config) -> Rules<'r> {
+        Rules { config, asked: self.controls.num_retries, names: [&segment.name, &segment.group] }
+    }
+
+    /// The list that a failure of `class` of the current group is to go by instead of the general fallbacks. A client's own
+    /// list serves every kind of failure.
+    fn special(&self, class: Class, config: &Config) -> Option<Kind> {
+        let kind = Kind::of(class)?;
+        let asked_group = self.segment().is_some_and(|segment| segment.depth == 0);
+        let own_list = asked_group && self.controls.fallbacks.is_some();
+        let applies = !self.controls.disable_fallbacks && !own_list;
+        (applies && chain::special(&self.controls, config, kind).is_some()).then_some(kind)
+    }
+
+    /// Puts the fallbacks for a kind of failure in place of the current group's general ones. What follows for other groups'
+    /// sake stays.
+    fn jump(&mut self, kind: Kind, world: &mut World) {
+        let tried = self.current.segment.saturating_add(1).min(self.segments.len());
+        let rest = self.segments.split_off(tried);
+        let Some(here) = self.segments.last() else { return };
+        let depth = here.depth;
+        let mut chain = Chain::new(&self.controls, &self.segments);
+        chain.fallbacks([&here.name, &here.group], depth, kind, world);
+        let segments = chain.segments;
+        let is_new = |segment: &Segment| !segments.iter().any(|other| other.key() == segment.key());
+        let rest: Vec<Segment> =
+            rest.into_iter().skip_while(|segment| segment.depth > depth).filter(is_new).collect();
+        self.segments.extend(segments);
+        self.segments.extend(rest);
+        self.segments.truncate(MAX_SEGMENTS);
     }
 }
 
-/// Which list of fallbacks a failure asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    General,
-    ContextWindow,
-    ContentPolicy,
-}
-
-/// A chain of segments while it is being made.
-struct Chain<'c> {
-    controls: &'c Controls,
-    segments: Vec<Segment>,
-    seen: HashSet<String>,
-    /// When the first resting deployment that was left out wakes.
-    resting: Option<u64>,
-}
-
-impl Chain<'_> {
-    /// Adds a group and, after it, its fallbacks.
-    fn group(&mut self, entry: &Fallback, depth: u32, kind: Kind, world: &mut World) -> Result<(), Error> {
-        if self.segments.len() >= MAX_SEGMENTS || !self.seen.insert(entry.model.clone()) {
-            return Ok(());
-        }
-        let resolved = resolve(world.config, &entry.model)?;
-        let group = resolved.group.clone();
-        self.seen.insert(group.clone());
-        self.segment(resolved, entry, depth, world);
-        if depth >= world.config.router.max_fallbacks {
-            return Ok(());
-        }
-        for next in self.fallbacks(&group, depth, kind, world.config) {
-            // A fallback that names nothing callable is skipped: it must not take the others down with it.
-            let _ = self.group(&next, depth + 1, kind, world);
-        }
-        Ok(())
-    }
-
-    /// Adds one group's segment unless all of its deployments rest.
-    fn segment(&mut self, resolved: Resolved, entry: &Fallback, depth: u32, world: &mut World) {
-        let config = world.config;
-        let mut healthy = Vec::with_capacity(resolved.deployments.len());
-        for &at in &resolved.deployments {
-            let Some(deployment) = config.deployments.get(at) else { continue };
-            match cooldown::resting_until(world.shared, deployment, world.now_ms) {
-                None => healthy.push(at),
-                Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
-            }
-        }
-        let order = if healthy.len() < 2 {
-            healthy
-        } else {
-            pick::shuffle(&config.deployments, &healthy, world.random)
-        };
-        let Some(first) = order.first().and_then(|&at| config.deployments.get(at)) else { return };
-        let retries = self.controls.num_retries.or(first.num_retries).unwrap_or(config.router.num_retries);
-        self.segments.push(Segment {
-            group: resolved.group,
-            requested: resolved.requested,
-            captures: resolved.captures,
-            order,
-            attempts: retries.saturating_add(1),
-            group_size: resolved.deployments.len(),
-            overrides: entry.overrides.clone(),
-            depth,
-        });
-    }
-
-    /// The fallbacks of a group, for one kind of failure.
-    fn fallbacks(&self, group: &str, depth: u32, kind: Kind, config: &Config) -> Vec<Fallback> {
-        if self.controls.disable_fallbacks {
-            return Vec::new();
-        }
-        if let (0, Kind::General, Some(list)) = (depth, kind, &self.controls.fallbacks) {
-            return list.clone();
-        }
-        match kind {
-            Kind::General => {
-                let map = self.controls.group_fallbacks.as_ref().unwrap_or(&config.router.fallbacks);
-                let bare = group.split_once('/').map(|(_, rest)| rest);
-                map.get(group)
-                    .or_else(|| bare.and_then(|bare| map.get(bare)))
-                    .or_else(|| map.get("*"))
-                    .cloned()
-                    .unwrap_or_default()
-            }
-            Kind::ContextWindow | Kind::ContentPolicy => special(self.controls, config, kind)
-                .and_then(|map| map.get(group))
-                .cloned()
-                .unwrap_or_default(),
-        }
-    }
-}
-
-/// The chain that a context-window or content-policy error in `group` leads to.
-fn jump(controls: &Controls, group: &str, depth: u32, kind: Kind, world: &mut World) -> Vec<Segment> {
-    if !is_configured(controls, world.config, kind) {
-        return Vec::new();
-    }
-    let mut chain =
-        Chain { controls, segments: Vec::new(), seen: HashSet::from_iter([group.to_owned()]), resting: None };
-    let list = match &controls.fallbacks {
-        Some(list) => list.clone(),
-        None => chain.fallbacks(group, depth, kind, world.config),
-    };
-    for entry in list {
-        let _ = chain.group(&entry, depth.saturating_add(1), kind, world);
-    }
-    chain.segments
-}
-
-/// Whether a list for this kind of failure exists at all. A client's own list of fallbacks serves every kind.
-fn is_configured(controls: &Controls, config: &Config, kind: Kind) -> bool {
-    !controls.disable_fallbacks && (controls.fallbacks.is_some() || special(controls, config, kind).is_some())
-}
-
-fn special<'a>(controls: &'a Controls, config: &'a Config, kind: Kind) -> Option<&'a Fallbacks> {
-    match kind {
-        Kind::General => None,
-        Kind::ContextWindow => {
-            controls.context_window_fallbacks.as_ref().or(config.router.context_window_fallbacks.as_ref())
-        }
-        Kind::ContentPolicy => {
-            controls.content_policy_fallbacks.as_ref().or(config.router.content_policy_fallbacks.as_ref())
-        }
-    }
-}
-
-/// The deployments a name stands for.
-fn resolve(config: &Config, model: &str) -> Result<Resolved, Error> {
-    match config.resolve(model) {
-        Some(resolved) if !resolved.deployments.is_empty() => Ok(resolved),
-        _ => match config.why_unavailable(model) {
-            Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),
-            None => Err(Error::new(400, unknown_model(model))),
-        },
-    }
-}
-
-/// LiteLLM's text for a name that is no model, the Python form of its detail map included.
-fn unknown_model(model: &str) -> String {
-    format!(
-        "{{'error': '/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view available models for your key.'}}"
-    )
+fn is_awake(at: usize, world: &World) -> bool {
+    let deployment = world.config.deployments.get(at);
+    deployment.is_some_and(|d| cooldown::resting_until(world.shared, d, world.now_ms).is_none())
 }
 
 fn none_available(model: &str, resting: Option<u64>, now_ms: u64) -> Error {
@@ -413,3 +304,6 @@ fn none_available(model: &str, resting: Option<u64>, now_ms: u64) -> Error {
     error.kind = None;
     error.with_header("retry-after", wait.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,11 +94,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether usage has come. If not, [`Stream::estimate`] may stand in for it.
-    pub fn has_usage(&self) -> bool {
-        self.usage.is_some()
-    }
-
     /// The usage to report if the provider sends none.
     pub fn estimate(&mut self, input_tokens: u64, output_tokens: u64) {
         if self.usage.is_none() {

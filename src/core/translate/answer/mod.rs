@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{Memo, Stamp};
 use crate::core::{
-    api::{Api, ErrorFormat},
+    api::Api,
     codec::{json::Object, sse},
     cost::usage::Usage,
     error::{Class, Error},
@@ -443,9 +443,4 @@ fn cut_short() -> Error {
 /// The content type of a stream or a body for the client.
 pub fn content_type(streaming: bool) -> &'static str {
     if streaming { "text/event-stream; charset=utf-8" } else { "application/json" }
-}
-
-/// The error format a pipeline's client reads.
-pub fn error_format(api: Api) -> ErrorFormat {
-    api.error_format()
 }

@@ -14,7 +14,7 @@ use crate::core::{
     api::Api,
     codec::json::{Object, string},
     config::Deployment,
-    error::{Class, Error},
+    error::Error,
     provider::Wire,
 };
 
@@ -90,17 +90,6 @@ pub fn strip_and_default(body: &mut Object<'_>, p: &Prepare<'_>) -> Result<Facts
     Ok(facts)
 }
 
-/// The refusal of parameters that the brand does not know, in LiteLLM's words.
-pub fn unsupported(names: &[&str], brand: &str, model: &str) -> Error {
-    let list = names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
-    let message = format!(
-        "litellm.UnsupportedParamsError: {brand} does not support parameters: [{list}], for model={model}. To drop these, \
-         set litellm.drop_params=True, in the configuration `litellm_settings: drop_params: true`, or `drop_params` in \
-         the request."
-    );
-    Error::provider(Class::UnsupportedParams, message).with_kind("invalid_request_error")
-}
-
 fn read_facts(body: &Object<'_>, p: &Prepare<'_>) -> Result<Facts, Error> {
     let mut facts = Facts {
         drop_params: p.drop_params || body.raw("drop_params") == Some("true"),
@@ -165,7 +154,8 @@ fn header(member: &'static str, name: &str, value: &Value) -> Result<(String, Ve
     Ok((lower, text.into_bytes()))
 }
 
-/// Whether a member is LiteLLM's and never a provider's.
+/// Whether a member is LiteLLM's and never a provider's. Prices are among them: a client does not set what it is charged, so
+/// they go no further.
 fn is_ours(name: &str, api: Api) -> bool {
     OURS.contains(&name)
         || name.starts_with("mock_testing_")

@@ -21,19 +21,22 @@ pub(super) fn drop_or_refuse(
             refused.push(*name);
         }
     }
-    if refused.is_empty() || options.drop_params { Ok(()) } else { Err(unsupported(&refused, options)) }
+    if refused.is_empty() || options.drop_params {
+        Ok(())
+    } else {
+        Err(unsupported(&refused, options.brand, options.model))
+    }
 }
 
-/// The refusal of parameters.
-pub(super) fn unsupported(names: &[&str], options: &Options) -> Error {
+/// The refusal of parameters that a brand does not know. Every request format refuses them with these words.
+pub(super) fn unsupported(names: &[&str], brand: &str, model: &str) -> Error {
     let list = names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
     let message = format!(
-        "litellm.UnsupportedParamsError: {} does not support parameters: [{list}], for model={}. To drop these, set \
+        "litellm.UnsupportedParamsError: {brand} does not support parameters: [{list}], for model={model}. To drop these, set \
          `litellm_settings.drop_params: true` in the configuration or send `\"drop_params\": true`; to pass them on, list \
-         them in `allowed_openai_params`.",
-        options.brand, options.model,
+         them in `allowed_openai_params`."
     );
-    Error::provider(Class::UnsupportedParams, message)
+    Error::provider(Class::UnsupportedParams, message).with_kind("invalid_request_error")
 }
 
 /// Takes the limit on the answer's length: `max_completion_tokens` wins over `max_tokens`.

@@ -16,7 +16,10 @@ use serde_json::{Map, Value, json};
 
 pub(in crate::core::translate) use self::tools::JSON_TOOL;
 use self::{fault::Fault, messages::Turns, tools::Tools};
-use super::super::{Memo, Options};
+use super::{
+    super::{Memo, Options},
+    shared::unsupported,
+};
 use crate::core::error::{Class, Error};
 
 /// `max_tokens` when the client names none (Anthropic requires one), not counting a thinking budget.
@@ -138,16 +141,7 @@ fn refuse_unsupported(chat: &mut Map<String, Value>, options: &Options) -> Resul
         return Ok(());
     }
     let brand = if options.brand.is_empty() { "anthropic" } else { options.brand };
-    Err(Error::provider(
-        Class::UnsupportedParams,
-        format!(
-            "litellm.UnsupportedParamsError: {brand} does not support parameters: ['{}'], for model={}. To drop these, \
-             set `litellm_settings.drop_params: true` in the configuration or send `\"drop_params\": true`; to pass \
-             them on, list them in `allowed_openai_params`.",
-            refused.join("', '"),
-            options.model
-        ),
-    ))
+    Err(unsupported(&refused, brand, options.model))
 }
 
 /// Whether `service_tier` has one of Anthropic's own values.

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use memchr::memmem;
 use serde_json::{Value, value::RawValue};
 
-use super::{Facts, Prepare, splice, unsupported};
+use super::{super::shared::unsupported, Facts, Prepare, splice};
 use crate::core::{
     codec::json::{Object, string},
     error::Error,
-    provider::Family,
+    provider::{Family, ModelQuirks, model_quirks},
 };
 
 /// Fits the body to the brand and model.
@@ -18,7 +18,7 @@ pub(super) fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> R
     let quirks = p.deployment.brand.quirks;
     if quirks.max_tokens {
         rename(body, "max_completion_tokens", "max_tokens", true);
-    } else if reasoning(p).is_some() {
+    } else if of_model(p).max_completion_tokens {
         rename(body, "max_tokens", "max_completion_tokens", false);
     }
     if quirks.random_seed {
@@ -36,7 +36,7 @@ pub(super) fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> R
 /// Takes out parameters that the brand or model does not take: silently where leaving one out changes nothing or
 /// `drop_params` is on, else with a refusal that names them all.
 fn refuse_or_drop(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(), Error> {
-    let reasoning = reasoning(p);
+    let of_model = of_model(p);
     let mut refused = Vec::new();
     let mut check = |body: &mut Object<'_>, name: &'static str| {
         let allowed = facts.allowed_params.iter().any(|allowed| allowed == name);
@@ -47,10 +47,10 @@ fn refuse_or_drop(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Resu
             refused.push(name);
         }
     };
-    for name in p.deployment.brand.unsupported.iter().chain(reasoning.unwrap_or_default()) {
+    for name in p.deployment.brand.unsupported.iter().chain(of_model.unsupported) {
         check(body, name);
     }
-    if reasoning.is_some() && body.read::<f64>("temperature").is_some_and(|t| t != 1.0) {
+    if of_model.fixed_temperature && body.read::<f64>("temperature").is_some_and(|t| t != 1.0) {
         check(body, "temperature");
     }
     if refused.is_empty() || facts.drop_params {
@@ -72,25 +72,11 @@ fn says_nothing(name: &str, raw: &str) -> bool {
     }
 }
 
-/// For one of OpenAI's reasoning models, at OpenAI or on Azure: the parameters it does not take besides a `temperature`.
-/// On Azure the name of a deployment says nothing, `base_model` does.
-fn reasoning(p: &Prepare<'_>) -> Option<&'static [&'static str]> {
+/// What the model does differently from its brand. On Azure the name of a deployment says nothing, `base_model` does.
+fn of_model(p: &Prepare<'_>) -> ModelQuirks {
     let brand = p.deployment.brand;
-    if brand.name != "openai" && brand.family != Family::Azure {
-        return None;
-    }
     let base = p.deployment.base_model.as_deref().filter(|_| brand.family == Family::Azure);
-    let model = base.unwrap_or(p.model);
-    let model = model.rsplit('/').next().unwrap_or(model);
-    let o_series =
-        matches!(model.as_bytes(), [b'o', b'1' | b'3' | b'4'] | [b'o', b'1' | b'3' | b'4', b'-', ..]);
-    if o_series {
-        Some(O_SERIES_REFUSES)
-    } else if model.starts_with("gpt-5") && !model.contains("chat") {
-        Some(&[])
-    } else {
-        None
-    }
+    model_quirks(brand, base.unwrap_or(p.model))
 }
 
 /// Calls a member by another name. When both are there, `wins` says whether the renamed one replaces the other.
@@ -144,6 +130,3 @@ fn flat(content: &str) -> Option<String> {
     }
     Some(string(&text))
 }
-
-const O_SERIES_REFUSES: &[&str] =
-    &["frequency_penalty", "logprobs", "presence_penalty", "top_logprobs", "top_p"];

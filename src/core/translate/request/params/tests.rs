@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::core::{
     config::{Endpoint, Secret},
+    error::Class,
     provider::{Brand, Family, Quirks},
 };
 
@@ -209,7 +210,7 @@ fn unsupported_parameters_are_refused_dropped_or_allowed() {
     let body = r#"{"model":"x","logit_bias":{"1":2},"logprobs":true,"user":"u","n":1}"#;
     let error = run(body, &chat(&groq, "m")).unwrap_err();
     assert_eq!((error.status, error.class), (400, Some(Class::UnsupportedParams)));
-    let start = "litellm.UnsupportedParamsError: groq does not support parameters: ['logit_bias', 'logprobs'], for model=m. To drop these, set litellm.drop_params=True";
+    let start = "litellm.UnsupportedParamsError: groq does not support parameters: ['logit_bias', 'logprobs'], for model=m. To drop these, set `litellm_settings.drop_params: true`";
     assert!(error.message.starts_with(start), "{}", error.message);
 
     let dropped = r#"{"model":"m"}"#;

@@ -1,0 +1,238 @@
+//! Groups in the order they are to be tried: one, its fallbacks, and theirs.
+
+use hashbrown::HashSet;
+use serde_json::{Map, Value};
+
+use super::{
+    cooldown, pick,
+    plan::{Controls, Segment, World},
+    retries::{MOST, Rules},
+};
+use crate::core::{
+    config::{Config, Fallback, Fallbacks, Resolved},
+    error::{Class, Error},
+};
+
+/// However fallbacks are nested, a plan has no more groups than this.
+pub(super) const MAX_SEGMENTS: usize = 32;
+
+/// Of one list of fallbacks no more entries are looked at: a client may send any number of names that stand for nothing.
+const MAX_ENTRIES: usize = 4 * MAX_SEGMENTS;
+
+/// Which list of fallbacks a failure asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    General,
+    ContextWindow,
+    ContentPolicy,
+}
+
+impl Kind {
+    /// The list that failures of a class have to themselves.
+    pub(super) fn of(class: Class) -> Option<Kind> {
+        match class {
+            Class::ContextWindowExceeded => Some(Kind::ContextWindow),
+            Class::ContentPolicyViolation => Some(Kind::ContentPolicy),
+            _ => None,
+        }
+    }
+}
+
+/// A chain of segments while it is being made.
+pub(super) struct Chain<'c> {
+    controls: &'c Controls,
+    pub(super) segments: Vec<Segment>,
+    /// [`key`]s of what is in the chain or was tried before it: nothing comes twice.
+    seen: HashSet<String>,
+    /// When the first resting deployment that was left out wakes.
+    pub(super) resting: Option<u64>,
+    /// How many segments may be added.
+    room: usize,
+}
+
+impl<'c> Chain<'c> {
+    /// An empty chain that skips what was tried already.
+    pub(super) fn new(controls: &'c Controls, tried: &[Segment]) -> Chain<'c> {
+        let mut seen = HashSet::new();
+        for segment in tried {
+            seen.insert(segment.key());
+            if segment.overrides.is_empty() {
+                seen.insert(segment.group.clone());
+            }
+        }
+        let room = MAX_SEGMENTS.saturating_sub(tried.len());
+        Chain { controls, segments: Vec::new(), seen, resting: None, room }
+    }
+
+    /// Adds a group and, after it, its fallbacks. An error means that the name stands for nothing that can be called.
+    pub(super) fn group(&mut self, entry: &Fallback, depth: u32, world: &mut World) -> Result<(), Error> {
+        if self.room == 0 || !self.seen.insert(key(&entry.model, &entry.overrides)) {
+            return Ok(());
+        }
+        let resolved = resolve(world.config, &entry.model)?;
+        let group = resolved.group.clone();
+        if entry.overrides.is_empty() {
+            self.seen.insert(group.clone());
+        }
+        self.segment(resolved, entry, depth, world);
+        self.fallbacks([&entry.model, &group], depth, Kind::General, world);
+        Ok(())
+    }
+
+    /// Adds the fallbacks of a group for one kind of failure, each with its own general fallbacks after it.
+    pub(super) fn fallbacks(&mut self, names: [&str; 2], depth: u32, kind: Kind, world: &mut World) {
+        let config = world.config;
+        for entry in fallbacks(self.controls, config, names, depth, kind) {
+            // A fallback that names nothing callable is skipped: it must not take the others down with it.
+            let _ = self.group(entry, depth.saturating_add(1), world);
+        }
+    }
+
+    /// Adds one group's segment unless all of its deployments rest.
+    fn segment(&mut self, resolved: Resolved, entry: &Fallback, depth: u32, world: &mut World) {
+        let config = world.config;
+        let mut healthy = Vec::with_capacity(resolved.deployments.len());
+        for &at in &resolved.deployments {
+            let Some(deployment) = config.deployments.get(at) else { continue };
+            match cooldown::resting_until(world.shared, deployment, world.now_ms) {
+                None => healthy.push(at),
+                Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
+            }
+        }
+        if healthy.is_empty() {
+            return;
+        }
+        let order = if healthy.len() < 2 {
+            healthy
+        } else {
+            pick::shuffle(&config.deployments, &healthy, world.random)
+        };
+        let rules =
+            Rules { config, asked: self.controls.num_retries, names: [&entry.model, &resolved.group] };
+        let attempts = rules.most(&order).saturating_add(1);
+        self.room = self.room.saturating_sub(1);
+        self.segments.push(Segment {
+            name: entry.model.clone(),
+            group: resolved.group,
+            requested: resolved.requested,
+            captures: resolved.captures,
+            order,
+            attempts,
+            group_size: resolved.deployments.len(),
+            overrides: entry.overrides.clone(),
+            depth,
+        });
+    }
+}
+
+/// The fallbacks of a group, for one kind of failure.
+fn fallbacks<'a>(
+    controls: &'a Controls,
+    config: &'a Config,
+    names: [&str; 2],
+    depth: u32,
+    kind: Kind,
+) -> impl Iterator<Item = &'a Fallback> + use<'a> {
+    all_fallbacks(controls, config, names, depth, kind).iter().take(MAX_ENTRIES)
+}
+
+fn all_fallbacks<'a>(
+    controls: &'a Controls,
+    config: &'a Config,
+    names: [&str; 2],
+    depth: u32,
+    kind: Kind,
+) -> &'a [Fallback] {
+    if controls.disable_fallbacks || depth >= config.router.max_fallbacks {
+        return &[];
+    }
+    if let (0, Kind::General, Some(list)) = (depth, kind, &controls.fallbacks) {
+        return list;
+    }
+    let found = match kind {
+        Kind::General => {
+            let map = controls.group_fallbacks.as_ref().unwrap_or(&config.router.fallbacks);
+            let bare = |name: &str| name.split_once('/').and_then(|(_, rest)| map.get(rest));
+            let exact = names.iter().find_map(|name| map.get(*name));
+            exact.or_else(|| names.iter().find_map(|name| bare(name))).or_else(|| map.get("*"))
+        }
+        Kind::ContextWindow | Kind::ContentPolicy => {
+            special(controls, config, kind).and_then(|map| names.iter().find_map(|name| map.get(*name)))
+        }
+    };
+    found.map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The table that failures of a kind have to themselves, if there is one. Where there is, the general fallbacks are not
+/// theirs.
+pub(super) fn special<'a>(controls: &'a Controls, config: &'a Config, kind: Kind) -> Option<&'a Fallbacks> {
+    match kind {
+        Kind::General => None,
+        Kind::ContextWindow => {
+            controls.context_window_fallbacks.as_ref().or(config.router.context_window_fallbacks.as_ref())
+        }
+        Kind::ContentPolicy => {
+            controls.content_policy_fallbacks.as_ref().or(config.router.content_policy_fallbacks.as_ref())
+        }
+    }
+}
+
+/// The most attempts that a call of `model` can take, whatever fails how: as no group comes twice, all that can be reached by
+/// any kind of fallback together.
+pub(super) fn most_attempts(controls: &Controls, config: &Config, model: &str) -> u32 {
+    let plain = Map::new();
+    let mut seen: HashSet<String> = HashSet::from_iter([key(model, &plain)]);
+    let mut level: Vec<(&str, &Map<String, Value>)> = vec![(model, &plain)];
+    let mut most = 0_u32;
+    let mut depth = 0_u32;
+    while !level.is_empty() {
+        let mut deeper = Vec::new();
+        for (name, _) in level {
+            let Ok(resolved) = resolve(config, name) else { continue };
+            let names = [name, resolved.group.as_str()];
+            let rules = Rules { config, asked: controls.num_retries, names };
+            most = most.saturating_add(rules.most(&resolved.deployments)).saturating_add(1);
+            for kind in [Kind::General, Kind::ContextWindow, Kind::ContentPolicy] {
+                for entry in fallbacks(controls, config, names, depth, kind) {
+                    if seen.insert(key(&entry.model, &entry.overrides)) {
+                        deeper.push((entry.model.as_str(), &entry.overrides));
+                    }
+                    if seen.len() > MAX_SEGMENTS {
+                        // A plan does not get longer than this.
+                        return u32::try_from(MAX_SEGMENTS).unwrap_or(u32::MAX).saturating_mul(MOST + 1);
+                    }
+                }
+            }
+        }
+        level = deeper;
+        depth = depth.saturating_add(1);
+    }
+    most
+}
+
+/// What makes two entries the same thing to try.
+pub(super) fn key(model: &str, overrides: &Map<String, Value>) -> String {
+    if overrides.is_empty() {
+        return model.to_owned();
+    }
+    let members: Vec<String> = overrides.iter().map(|(name, value)| format!("{name}\0{value}")).collect();
+    format!("{model}\0{}", members.join("\0"))
+}
+
+/// The deployments a name stands for.
+fn resolve(config: &Config, model: &str) -> Result<Resolved, Error> {
+    match config.resolve(model) {
+        Some(resolved) if !resolved.deployments.is_empty() => Ok(resolved),
+        _ => match config.why_unavailable(model) {
+            Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),
+            None => Err(Error::new(400, unknown_model(model))),
+        },
+    }
+}
+
+/// LiteLLM's text for a name that is no model, the Python form of its detail map included.
+fn unknown_model(model: &str) -> String {
+    format!(
+        "{{'error': '/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view available models for your key.'}}"
+    )
+}
