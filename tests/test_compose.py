@@ -261,21 +261,22 @@ def test_envoy_refuses_a_broken_example(example):
     assert validate(example).returncode != 0
 
 
-def test_the_filter_alone_as_compose_starts_it(example):
-    """Command, mounts and environment of the service `envoy`, without its container."""
+@contextlib.contextmanager
+def plain_envoy(example: pathlib.Path, env: dict[str, str]) -> Iterator[httpx.Client]:
+    """The service `envoy` without its container: its command with `example` in place of what is mounted, and a client."""
     service = COMPOSE["services"]["envoy"]
-    targets = {volume.split(":")[1]: volume.split(":")[0] for volume in service["volumes"]}
-    assert ROOT / targets["/etc/envoy/tollgate.wasm"] == MODULE
+    targets = {volume.split(":")[1]: ROOT / volume.split(":")[0] for volume in service["volumes"]}
     program, *words = service["command"]
-    assert program == "envoy" and ROOT / targets[words[words.index("-c") + 1]] == ROOT / "envoy/envoy.yaml"
-    words[words.index("-c") + 1] = str(example)
-    given = dict(entry.split("=", 1) for entry in service["environment"] if "=" in entry)
+    given = words.index("-c") + 1
+    assert targets["/etc/envoy/tollgate.wasm"] == MODULE
+    assert program == "envoy" and targets[words[given]] == ROOT / "envoy/envoy.yaml"
+    words[given] = str(example)
     listener = yaml.safe_load(example.read_text())["static_resources"]["listeners"][0]
     port = listener["address"]["socket_address"]["port_value"]
     log = example.with_name("envoy.log")
     with log.open("wb") as out:
         words = [envoy_binary(), *words, "--use-dynamic-base-id", "-l", "warning"]
-        process = subprocess.Popen(words, env=environment(given), stdout=out, stderr=out)
+        process = subprocess.Popen(words, env=environment(env), stdout=out, stderr=out)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
 
@@ -286,11 +287,26 @@ def test_the_filter_alone_as_compose_starts_it(example):
                 return False
 
             wait_until(alive, "the plain Envoy")
-            body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
-            assert client.post("/v1/chat/completions", json=body).status_code == 401
-            key = {"authorization": f"Bearer {given['TOLLGATE_MASTER_KEY']}"}
-            answer = client.post("/v1/chat/completions", json=body, headers=key)
-            assert answer.status_code == 200 and "Hello from Tollgate" in answer.text, answer.text
+            yield client
     finally:
         process.terminate()
         process.wait(30)
+
+
+def ask(client: httpx.Client, key: str | None) -> httpx.Response:
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+def test_the_filter_alone_as_compose_starts_it(example):
+    given = dict(entry.split("=", 1) for entry in COMPOSE["services"]["envoy"]["environment"] if "=" in entry)
+    with plain_envoy(example, given) as client:
+        assert ask(client, None).status_code == 401
+        answer = ask(client, given["TOLLGATE_MASTER_KEY"])
+        assert answer.status_code == 200 and "Hello from Tollgate" in answer.text, answer.text
+
+
+def test_without_its_master_key_the_filter_alone_lets_nobody_in(example):
+    with plain_envoy(example, {}) as client:
+        assert [ask(client, key).status_code for key in (None, "sk-1234", "")] == [401, 401, 401]
