@@ -16,6 +16,7 @@ import certifi
 import httpx
 import pytest
 import yaml
+
 from gateway import BINARY, ROOT, command, environment, envoy_binary, free_port, wait_until
 
 MODULE = ROOT / "target/wasm32-wasip1/wasm/tollgate.wasm"

@@ -7,7 +7,7 @@ Its fenced blocks:
 - `console`: a session, commands after `$ `. A command of ours that serves is started, must print the lines shown, and is
   stopped; one that ends must print them. Of `make`, `docker` and `envoy` it is checked that what they name exists (`make`
   would take minutes, an engine may not be there); tests/test_compose.py runs what those start.
-- `yaml`: one that begins with `model_list:` is a whole configuration and must pass `tollgate check` with every setting used.
+- `yaml`: one that begins with `model_list:` is a whole configuration; `tollgate check` must find a use for every setting in it.
   The first one is `config.yaml` for the commands.
 
 In an expected text `…` stands for anything, and port 4000 for the port of the test.
@@ -228,7 +228,7 @@ def test_configurations_are_understood(block, tmp_path):
     done = command("check", "--config", str(path))
     assert done.returncode == 0, done.stderr
     verdicts = verdicts_of(done.stdout)
-    assert verdicts and {verdict for verdict in verdicts.values()} <= {"used"}, done.stdout
+    assert verdicts and set(verdicts.values()) <= {"used", "approximated"}, done.stdout
 
 
 def verdicts_of(table: str) -> dict[str, str]:
