@@ -16,6 +16,7 @@ In an expected text `…` stands for anything, and port 4000 for the port of the
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -275,6 +276,17 @@ def test_the_providers_that_are_named_are_those_of_the_table():
 def test_counters_that_are_named_are_those_of_the_filter():
     source = (ROOT / "src/filter/metrics.rs").read_text()
     assert set(re.findall(r"^\| `(tollgate_\w+)` \|", README, re.MULTILINE)) == set(re.findall(r'"(tollgate_\w+);', source))
+
+
+def test_fields_of_the_access_log_are_those_that_are_written(demonstration):
+    paragraph = README[README.index("**Access log.**") : README.index("**Health.**")]
+    outer, _, inner = paragraph.partition("`usage`")
+    call_id = demonstration.chat("demo", headers={"authorization": "Bearer sk-1234"}).headers["x-litellm-call-id"]
+    record = demonstration.access_record(call_id)
+    assert set(record) - {"usage"} <= set(re.findall(r"`(\w+)`", outer))
+    assert set(json.loads(record["usage"])) <= set(re.findall(r"`(\w+)`", inner))
+    sources = (ROOT / "src/control/envoy/listener.rs").read_text() + (ROOT / "src/core/exchange/record.rs").read_text()
+    assert set(re.findall(r"`(\w+)`", paragraph)) <= set(re.findall(r'"(\w+)"', sources))
 
 
 def test_what_is_linked_is_there():
