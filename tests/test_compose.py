@@ -272,7 +272,8 @@ def plain_envoy(example: pathlib.Path, env: dict[str, str]) -> Iterator[httpx.Cl
     assert targets["/etc/envoy/tollgate.wasm"] == MODULE
     assert program == "envoy" and targets[words[given]] == ROOT / "envoy/envoy.yaml"
     words[given] = str(example)
-    listener = yaml.safe_load(example.read_text())["static_resources"]["listeners"][0]
+    listeners = yaml.safe_load(example.read_text())["static_resources"]["listeners"]
+    listener = next(listener for listener in listeners if listener["name"] == "tollgate")
     port = listener["address"]["socket_address"]["port_value"]
     log = example.with_name("envoy.log")
     with log.open("wb") as out:
