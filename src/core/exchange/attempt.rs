@@ -2,13 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::{Begin, Env, Exchange, NO_CLUSTER, Released, Reply, answer::Answer, parse};
+use super::{Begin, Env, Exchange, Released, Reply, answer::Answer, parse};
 use crate::core::{
     api::Api,
     codec::json::Object,
     config::Deployment,
-    error::{Class, Error},
-    exchange::failure::Failure,
+    error::Error,
     provider::{
         Wire,
         target::{Target, body_model, target_at, wire},
@@ -132,14 +131,7 @@ impl Exchange {
         if self.released == Released::Failure {
             return;
         }
-        let waited = self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
-        let limit =
-            self.attempt.as_ref().map_or(u64::MAX, |attempt| self.timeout_ms(attempt.candidate.deployment));
-        // Envoy does not say why; an attempt that took as long as it may take has timed out.
-        let class = if waited >= limit { Class::Timeout } else { Class::ApiConnection };
-        let message =
-            if class == Class::Timeout { "no answer within the time-out" } else { "Connection error." };
-        let failure = Failure::without_answer(class, message);
+        let failure = self.ended_without_answer(env.now_ms);
         let title = self.title();
         self.note_error(failure.to_error(title));
         self.cool_down(failure, env);
@@ -148,12 +140,6 @@ impl Exchange {
             plan.take(next);
             self.moved(before, next);
         }
-    }
-
-    /// The cluster of a candidate.
-    pub(super) fn cluster_of(&self, candidate: Option<Candidate>) -> String {
-        let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
-        deployment.map_or(NO_CLUSTER, |deployment| deployment.cluster.as_str()).to_owned()
     }
 
     /// Makes the request for a candidate.
@@ -176,7 +162,8 @@ impl Exchange {
         let made = self.body_for(deployment, &body_model(deployment, &model), wire, object)?;
         let mut where_to = target_at(deployment, wire, &model, self.api_version.as_deref());
         where_to.headers.extend(made.headers);
-        let headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
+        let mut headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
+        headers.extend(self.timed_headers(candidate.deployment, deployment));
         Ok(Outgoing { headers, body: made.body, wire, model, memo: made.memo })
     }
 

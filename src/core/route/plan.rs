@@ -89,6 +89,8 @@ pub struct Plan {
     current: Candidate,
     /// Attempts that a jump to another chain may add, for [`Plan::max_retries`].
     jump_attempts: u32,
+    /// Deployments that a jump from the first group may lead to.
+    jump_deployments: Vec<usize>,
 }
 
 impl Candidate {
@@ -111,18 +113,13 @@ impl Plan {
         let Some(&deployment) = first.order.first() else {
             return Err(none_available(model, resting, world.now_ms));
         };
-        let jump_attempts = [Kind::ContextWindow, Kind::ContentPolicy]
-            .into_iter()
-            .map(|kind| {
-                jump(&controls, &first.group, first.depth, kind, world)
-                    .iter()
-                    .map(|s| s.attempts)
-                    .sum::<u32>()
-            })
-            .max()
-            .unwrap_or(0);
+        let jumps = [Kind::ContextWindow, Kind::ContentPolicy]
+            .map(|kind| jump(&controls, &first.group, first.depth, kind, world));
+        let jump_attempts =
+            jumps.iter().map(|chain| chain.iter().map(|s| s.attempts).sum::<u32>()).max().unwrap_or(0);
+        let jump_deployments = jumps.iter().flatten().flat_map(|segment| segment.order.clone()).collect();
         let current = Candidate { deployment, segment: 0, attempt: 0 };
-        Ok(Plan { segments, controls, current, jump_attempts })
+        Ok(Plan { segments, controls, current, jump_attempts, jump_deployments })
     }
 
     /// What is being tried.
@@ -137,7 +134,8 @@ impl Plan {
 
     /// Every deployment that may be tried.
     pub fn deployments(&self) -> impl Iterator<Item = usize> {
-        self.segments.iter().flat_map(|segment| segment.order.iter().copied())
+        let planned = self.segments.iter().flat_map(|segment| &segment.order);
+        planned.chain(&self.jump_deployments).copied()
     }
 
     /// The groups in order, the one asked for first.

@@ -383,10 +383,7 @@ fn the_report_suggests_and_counts() {
     assert_eq!(report.rows[0].note, "did you mean litellm_settings?");
     assert_eq!(report.rows[1].note, "did you mean num_retries?");
     let table = report.table();
-    assert!(
-        table.ends_with("4 settings: 1 used, 3 unknown"),
-        "{table}"
-    );
+    assert!(table.ends_with("4 settings: 1 used, 3 unknown"), "{table}");
     assert!(
         table.contains("   3  router_settings.num_retires  unknown       did you mean num_retries?"),
         "{table}"
