@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Gateway, Setup, cluster, listener};
+use super::{Gateway, Setup, cluster, listener, timed};
 
 /// File name of the clusters in the state directory.
 pub const CLUSTERS: &str = "cds.json";
@@ -19,9 +19,11 @@ const LABELS: [&str; 10] =
 /// Everything in one file: a complete Envoy with the filter and nothing else.
 pub fn fixed(gateway: &Gateway) -> Value {
     let mut bootstrap = common(gateway.setup);
+    let mut clusters = cluster::all(gateway);
+    clusters.push(timed::cluster());
     bootstrap.insert(
         "static_resources".to_owned(),
-        json!({"listeners": [listener::listener(gateway)], "clusters": cluster::all(gateway)}),
+        json!({"listeners": [listener::listener(gateway), timed::listener()], "clusters": clusters}),
     );
     Value::Object(bootstrap)
 }
@@ -36,6 +38,10 @@ pub fn served(setup: &Setup, state: &Path) -> Value {
     };
     let mut bootstrap = common(setup);
     bootstrap.insert("node".to_owned(), json!({"id": "tollgate", "cluster": "tollgate"}));
+    bootstrap.insert(
+        "static_resources".to_owned(),
+        json!({"listeners": [timed::listener()], "clusters": [timed::cluster()]}),
+    );
     bootstrap.insert(
         "dynamic_resources".to_owned(),
         json!({"lds_config": source(LISTENERS), "cds_config": source(CLUSTERS)}),
@@ -67,6 +73,7 @@ fn common(setup: &Setup) -> Map<String, Value> {
     let tags = LABELS
         .map(|label| json!({"tag_name": label, "regex": format!(r"^wasmcustom\..*?(;{label}=([^;]*))")}));
     let bootstrap = json!({
+        "bootstrap_extensions": [timed::extension()],
         "admin": {"address": cluster::admin_address(&setup.admin)},
         "stats_config": {"stats_tags": tags},
         // Statistics of a cluster take memory from its first request on, not from its definition.

@@ -13,8 +13,23 @@ pub const ADMIN: &str = "envoy_admin";
 /// So many at once that no limit of Envoy's is ever what refuses a request.
 const UNLIMITED: u32 = 1_000_000;
 
+/// Circuit breakers that never break.
+pub(super) fn no_limits() -> Value {
+    json!({"thresholds": [{
+        "max_connections": UNLIMITED,
+        "max_pending_requests": UNLIMITED,
+        "max_requests": UNLIMITED,
+        "max_retries": UNLIMITED,
+    }]})
+}
+
 /// Bytes of an answer that may wait for a slow client; see [`listener`](super::listener).
 const ANSWER_BUFFER_BYTES: u32 = super::listener::ANSWER_BUFFER_BYTES;
+
+/// Where a cluster says how it speaks HTTP.
+pub(super) const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+pub(super) const PROTOCOL_OPTIONS_TYPE: &str =
+    "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Every cluster of a gateway.
 pub fn all(gateway: &Gateway) -> Vec<Value> {
@@ -32,12 +47,7 @@ fn provider(deployment: &Deployment, setup: &Setup) -> Value {
         "connect_timeout": "5s",
         "dns_lookup_family": "V4_PREFERRED",
         "per_connection_buffer_limit_bytes": ANSWER_BUFFER_BYTES,
-        "circuit_breakers": {"thresholds": [{
-            "max_connections": UNLIMITED,
-            "max_pending_requests": UNLIMITED,
-            "max_requests": UNLIMITED,
-            "max_retries": UNLIMITED,
-        }]},
+        "circuit_breakers": no_limits(),
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 6}
         },
@@ -45,7 +55,7 @@ fn provider(deployment: &Deployment, setup: &Setup) -> Value {
             "socket_address": {"address": endpoint.host, "port_value": endpoint.port}
         })),
         "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol(endpoint, setup)
+            PROTOCOL_OPTIONS: protocol(endpoint)
         },
     });
     if let (Some(cluster), true) = (cluster.as_object_mut(), endpoint.tls) {
@@ -64,19 +74,13 @@ fn discovery(endpoint: &Endpoint) -> &'static str {
     }
 }
 
-fn protocol(endpoint: &Endpoint, setup: &Setup) -> Value {
+fn protocol(endpoint: &Endpoint) -> Value {
     // Servers close idle connections on their own, and a request sent just then is lost; be first. Model servers in Python
     // wait 5 s, public APIs a minute and more.
     let idle = if endpoint.tls { "50s" } else { "4s" };
     let mut protocol = json!({
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "@type": PROTOCOL_OPTIONS_TYPE,
         "common_http_protocol_options": {"idle_timeout": idle},
-        "http_filters": [filter::provider(setup), {
-            "name": "envoy.filters.http.upstream_codec",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
-            }
-        }],
     });
     let (name, versions) = if endpoint.tls {
         // What the server picks by ALPN.
@@ -131,6 +135,14 @@ fn admin(setup: &Setup) -> Value {
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": assignment(ADMIN, admin_address(&setup.admin)),
+        // A chain of its own, so that the provider role, which is in everybody else's, stays out of it.
+        "typed_extension_protocol_options": {
+            PROTOCOL_OPTIONS: {
+                "@type": PROTOCOL_OPTIONS_TYPE,
+                "explicit_http_config": {"http_protocol_options": {}},
+                "http_filters": [filter::codec()],
+            }
+        },
     })
 }
 
@@ -142,7 +154,7 @@ pub fn admin_address(admin: &Admin) -> Value {
     }
 }
 
-fn assignment(cluster: &str, address: Value) -> Value {
+pub(super) fn assignment(cluster: &str, address: Value) -> Value {
     json!({
         "cluster_name": cluster,
         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]

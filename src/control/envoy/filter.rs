@@ -20,10 +20,20 @@ pub fn policy(setup: &Setup, document: &str) -> Value {
     filter
 }
 
-/// The role in every cluster's chain, run once for each attempt. It takes no configuration: all clusters share one instance,
-/// and it finds what it needs in the exchange that the policy role filed.
+/// The role in the router's upstream chain, run once for each attempt whatever its cluster. It takes no configuration: it
+/// finds what it needs in the exchange that the policy role filed.
 pub fn provider(setup: &Setup) -> Value {
     plugin(setup, "provider")
+}
+
+/// What must come last in every upstream chain.
+pub fn codec() -> Value {
+    json!({
+        "name": "envoy.filters.http.upstream_codec",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+        }
+    })
 }
 
 fn plugin(setup: &Setup, role: &str) -> Value {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{AccessLog, Gateway, callable, cluster, filter, longest_timeout};
+use crate::core::exchange::{NO_CLUSTER, timed::TIMED_CLUSTER};
 
 /// Bytes of an answer that may be held: by a filter that needs it whole, or because the client reads slowly. An answer that
 /// a filter holds beyond this becomes a 500, so it is far above any completion (10 MB of JSON is about 2 million tokens).
@@ -10,9 +11,6 @@ pub const ANSWER_BUFFER_BYTES: u32 = 32 << 20;
 
 /// KiB of request headers that are accepted.
 const HEADER_KIB: u32 = 96;
-
-/// The cluster that does not exist: what a request without a plan is sent to.
-const NO_CLUSTER: &str = "tollgate_none";
 
 /// Name in statistics (`http.tollgate.…`).
 pub const STAT_PREFIX: &str = "tollgate";
@@ -38,6 +36,8 @@ pub fn listener(gateway: &Gateway) -> Value {
     }
     json!({
         "name": "tollgate",
+        // Draining stops listeners of this direction; the one inside must go on.
+        "traffic_direction": "INBOUND",
         "address": {"socket_address": {
             "address": setup.host.trim_matches(['[', ']']),
             "port_value": setup.port,
@@ -81,6 +81,7 @@ fn connection_manager(gateway: &Gateway) -> Value {
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
                 "suppress_envoy_headers": true,
+                "upstream_http_filters": [filter::provider(gateway.setup), filter::codec()],
             }
         }],
         "route_config": routes(gateway),
@@ -138,12 +139,13 @@ fn next_deployment(gateway: &Gateway) -> Value {
             "cluster": cluster,
         }}})
     };
-    let known: Map<String, Value> =
-        callable(gateway.config).map(|d| (d.cluster.clone(), choose(&d.cluster))).collect();
-    let mut matcher = json!({"on_no_match": choose(NO_CLUSTER)});
-    // A map without entries is not valid; a gateway that only has mock deployments needs none.
-    if let (Some(matcher), false) = (matcher.as_object_mut(), known.is_empty()) {
-        matcher.insert("matcher_tree".to_owned(), json!({
+    let known: Map<String, Value> = callable(gateway.config)
+        .map(|d| d.cluster.as_str())
+        .chain([TIMED_CLUSTER])
+        .map(|cluster| (cluster.to_owned(), choose(cluster)))
+        .collect();
+    let matcher = json!({
+        "matcher_tree": {
             "input": {
                 "name": "envoy.matching.inputs.filter_state",
                 "typed_config": {
@@ -152,8 +154,9 @@ fn next_deployment(gateway: &Gateway) -> Value {
                 }
             },
             "exact_match_map": {"map": known},
-        }));
-    }
+        },
+        "on_no_match": choose(NO_CLUSTER),
+    });
     json!({
         "name": "envoy.router.cluster_specifier_plugin.matcher",
         "typed_config": {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bootstrap`] | the file Envoy starts from: static (the filter alone) or pointing at the files below (served) |
 //! | [`listener`] | the listener: connection manager, routes, retries, access log, replies of Envoy's own |
+//! | [`timed`] | the listener inside, which keeps the time-out of attempts that have their own |
 //! | [`cluster`] | one cluster for each deployment, and the one to Envoy's own admin interface |
 //! | [`filter`] | the Wasm filter in its two roles |
 //!
@@ -14,11 +15,12 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod filter;
 pub mod listener;
+pub mod timed;
 
 use std::path::PathBuf;
 
 use crate::core::{
-    config::{Config, Deployment},
+    config::{Config, Deployment, MAX_TIMEOUT_MS},
     provider::Family,
 };
 
@@ -89,6 +91,7 @@ fn longest_timeout(config: &Config) -> u64 {
         .chain(config.router.stream_timeout_ms)
         .max()
         .unwrap_or_default()
+        .min(MAX_TIMEOUT_MS)
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
 pub use report::{Report, Row};
 
+/// The longest time-out there is, in milliseconds: 24 days. Longer ones count as this.
+pub const MAX_TIMEOUT_MS: u64 = 24 * 86_400_000;
+
 /// A configuration that can serve.
 #[derive(Debug)]
 pub struct Config {

@@ -293,6 +293,9 @@ impl Exchange {
             return Step::pass();
         };
         let Some(attempt) = &self.attempt else { return Step::pass() };
+        if let Some(failure) = self.no_answer(status, &headers) {
+            return self.conclude(failure, &Headers::default(), env);
+        }
         let unpacked = if is_gzip(&headers) { gunzip_all(body).ok().flatten() } else { None };
         let failure =
             failure::read(attempt.wire, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);

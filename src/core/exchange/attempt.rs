@@ -2,13 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::{Begin, Env, Exchange, NO_CLUSTER, Released, Reply, answer::Answer, parse};
+use super::{Begin, Env, Exchange, Released, Reply, answer::Answer, parse};
 use crate::core::{
     api::Api,
     codec::json::Object,
     config::Deployment,
-    error::{Class, Error},
-    exchange::failure::Failure,
+    error::Error,
     provider::{
         Wire,
         target::{Target, body_model, target_at, wire},
@@ -132,7 +131,7 @@ impl Exchange {
         if self.released == Released::Failure {
             return;
         }
-        let failure = self.silence(env);
+        let failure = self.ended_without_answer(env.now_ms);
         let title = self.title();
         self.note_error(failure.to_error(title));
         self.cool_down(failure, env);
@@ -141,25 +140,6 @@ impl Exchange {
             plan.take(next);
             self.moved(before, next);
         }
-    }
-
-    /// What it means that an attempt brought no answer. Envoy does not say why; one that took as long as it may take has timed
-    /// out.
-    pub(super) fn silence(&self, env: &Env) -> Failure {
-        let timed_out = self.attempt.as_ref().is_some_and(|attempt| {
-            env.now_ms.saturating_sub(attempt.started_ms) >= self.timeout_ms(attempt.candidate.deployment)
-        });
-        if timed_out {
-            Failure::without_answer(Class::Timeout, "no answer within the time-out")
-        } else {
-            Failure::without_answer(Class::ApiConnection, "Connection error.")
-        }
-    }
-
-    /// The cluster of a candidate.
-    pub(super) fn cluster_of(&self, candidate: Option<Candidate>) -> String {
-        let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
-        deployment.map_or(NO_CLUSTER, |deployment| deployment.cluster.as_str()).to_owned()
     }
 
     /// Makes the request for a candidate.
@@ -185,7 +165,8 @@ impl Exchange {
         let made = self.body_for(deployment, &body_model(deployment, &model), wire, object)?;
         let mut where_to = target_at(deployment, wire, &model, self.api_version.as_deref());
         where_to.headers.extend(made.headers);
-        let headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
+        let mut headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
+        headers.extend(self.timed_headers(candidate.deployment, deployment));
         Ok(Outgoing { headers, body: made.body, wire, model, memo: made.memo })
     }
 

@@ -23,6 +23,7 @@ pub mod mock;
 pub mod record;
 #[cfg(test)]
 mod tests;
+pub mod timed;
 
 use std::rc::Rc;
 
@@ -131,6 +132,8 @@ pub struct Exchange {
     controls: Headers,
     asked: Asked,
     plan: Option<Plan>,
+    /// The longest time-out of all planned attempts, which is the one Envoy has for each of them.
+    per_try_timeout_ms: u64,
     attempts: u32,
     /// Groups left behind.
     fallbacks: u32,
@@ -204,6 +207,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         ),
         asked: Asked::default(),
         plan: None,
+        per_try_timeout_ms: 0,
         attempts: 0,
         fallbacks: 0,
         retries: 0,
@@ -292,6 +296,7 @@ impl Exchange {
             let mut world =
                 World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
             self.plan = Some(Plan::new(&model, controls, &mut world)?);
+            self.per_try_timeout_ms = self.longest_timeout_ms();
             self.asked.model = Some(model);
             // A group whose deployments all rest has been passed over.
             self.fallbacks =
@@ -361,32 +366,16 @@ impl Exchange {
                     continue;
                 }
             }
-            return Ok(self.forward(&deployment.cluster));
+            return Ok(self.forward(candidate));
         }
     }
 
-    fn forward(&self, cluster: &str) -> Begin {
-        let deployments = self.plan.iter().flat_map(Plan::deployments);
-        let per_try =
-            deployments.map(|at| self.timeout_ms(at)).max().unwrap_or(self.config.router.timeout_ms);
+    fn forward(&self, candidate: Candidate) -> Begin {
         Begin::Forward {
-            cluster: cluster.to_owned(),
+            cluster: self.cluster_of(Some(candidate)),
             max_retries: self.plan.as_ref().map_or(0, Plan::max_retries),
-            per_try_timeout_ms: per_try,
+            per_try_timeout_ms: self.per_try_timeout_ms,
         }
-    }
-
-    /// How long one attempt on a deployment may take: until the first byte of a stream, until the end of anything else.
-    fn timeout_ms(&self, deployment: usize) -> u64 {
-        let deployment = self.config.deployments.get(deployment);
-        let router = &self.config.router;
-        let whole =
-            self.asked.timeout_ms.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
-        if !self.asked.streaming {
-            return whole;
-        }
-        let streamed = self.asked.stream_timeout_ms.or(deployment.and_then(|d| d.stream_timeout_ms));
-        streamed.or(router.stream_timeout_ms).unwrap_or(whole)
     }
 
     /// A failure that needed no call (mocks): noted, and on to the next candidate.
@@ -505,7 +494,7 @@ impl Exchange {
             Released::Answer => return None,
             Released::Failure => {}
             Released::Nothing => {
-                let error = self.envoy_error(status, details, env);
+                let error = self.envoy_error(status, details, env.now_ms);
                 if let (Some(class), Some(_)) = (error.class, &self.attempt) {
                     self.cool_down(Failure::without_answer(class, &error.message), env);
                 }
@@ -521,7 +510,7 @@ impl Exchange {
     }
 
     /// What an answer of Envoy itself means.
-    fn envoy_error(&self, status: u16, details: &str, env: &Env) -> Error {
+    fn envoy_error(&self, status: u16, details: &str, now_ms: u64) -> Error {
         let title = self.title();
         let failed = |class: Class, message: &str| Failure::without_answer(class, message).to_error(title);
         match status {
@@ -537,8 +526,7 @@ impl Exchange {
             400..=499 => {
                 Error::new(status, "the request could not be read.").with_kind("invalid_request_error")
             }
-            // Also when a silent attempt was the last and the cluster named after it does not exist.
-            503 | 502 => self.silence(env).to_error(title),
+            503 | 502 => self.ended_without_answer(now_ms).to_error(title),
             _ => failed(Class::InternalServer, "the gateway could not complete the request."),
         }
     }

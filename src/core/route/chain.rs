@@ -177,13 +177,21 @@ pub(super) fn special<'a>(controls: &'a Controls, config: &'a Config, kind: Kind
     }
 }
 
-/// The most attempts that a call of `model` can take, whatever fails how: as no group comes twice, all that can be reached by
-/// any kind of fallback together.
-pub(super) fn most_attempts(controls: &Controls, config: &Config, model: &str) -> u32 {
+/// Everything that a call of one model can lead to, whatever fails how.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// The most attempts it can take: as no group comes twice, those of all groups together.
+    pub(super) attempts: u32,
+    /// The deployments it may call.
+    pub(super) deployments: Vec<usize>,
+}
+
+/// What a call of `model` can lead to, by any kind of fallback.
+pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach {
     let plain = Map::new();
     let mut seen: HashSet<String> = HashSet::from_iter([key(model, &plain)]);
     let mut level: Vec<(&str, &Map<String, Value>)> = vec![(model, &plain)];
-    let mut most = 0_u32;
+    let mut reach = Reach::default();
     let mut depth = 0_u32;
     while !level.is_empty() {
         let mut deeper = Vec::new();
@@ -191,7 +199,9 @@ pub(super) fn most_attempts(controls: &Controls, config: &Config, model: &str) -
             let Ok(resolved) = resolve(config, name) else { continue };
             let names = [name, resolved.group.as_str()];
             let rules = Rules { config, asked: controls.num_retries, names };
-            most = most.saturating_add(rules.most(&resolved.deployments)).saturating_add(1);
+            reach.attempts =
+                reach.attempts.saturating_add(rules.most(&resolved.deployments)).saturating_add(1);
+            reach.deployments.extend(&resolved.deployments);
             for kind in [Kind::General, Kind::ContextWindow, Kind::ContentPolicy] {
                 for entry in fallbacks(controls, config, names, depth, kind) {
                     if seen.insert(key(&entry.model, &entry.overrides)) {
@@ -199,7 +209,9 @@ pub(super) fn most_attempts(controls: &Controls, config: &Config, model: &str) -
                     }
                     if seen.len() > MAX_SEGMENTS {
                         // A plan does not get longer than this.
-                        return u32::try_from(MAX_SEGMENTS).unwrap_or(u32::MAX).saturating_mul(MOST + 1);
+                        reach.attempts =
+                            u32::try_from(MAX_SEGMENTS).unwrap_or(u32::MAX).saturating_mul(MOST + 1);
+                        return reach;
                     }
                 }
             }
@@ -207,7 +219,7 @@ pub(super) fn most_attempts(controls: &Controls, config: &Config, model: &str) -
         level = deeper;
         depth = depth.saturating_add(1);
     }
-    most
+    reach
 }
 
 /// What makes two entries the same thing to try.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::{
-    chain::{self, Chain, Kind, MAX_SEGMENTS},
+    chain::{self, Chain, Kind, MAX_SEGMENTS, Reach},
     cooldown,
     retries::Rules,
 };
@@ -104,7 +104,7 @@ pub struct Plan {
     segments: Vec<Segment>,
     controls: Rc<Controls>,
     current: Candidate,
-    max_retries: u32,
+    reach: Rc<Reach>,
 }
 
 impl Plan {
@@ -118,15 +118,17 @@ impl Plan {
             return Err(none_available(model, resting, world.now_ms));
         };
         let special = |kind| chain::special(&controls, world.config, kind).is_some();
-        let most = if !controls.disable_fallbacks
-            && (special(Kind::ContextWindow) || special(Kind::ContentPolicy))
-        {
-            chain::most_attempts(&controls, world.config, model)
+        let jumps = special(Kind::ContextWindow) || special(Kind::ContentPolicy);
+        let reach = if jumps && !controls.disable_fallbacks {
+            chain::reach(&controls, world.config, model)
         } else {
-            segments.iter().map(|segment| segment.attempts).sum()
+            Reach {
+                attempts: segments.iter().map(|segment| segment.attempts).sum(),
+                deployments: segments.iter().flat_map(|segment| segment.order.iter().copied()).collect(),
+            }
         };
         let current = Candidate { deployment, segment: 0, attempt: 0 };
-        Ok(Plan { asked: model.to_owned(), segments, controls, current, max_retries: most.saturating_sub(1) })
+        Ok(Plan { asked: model.to_owned(), segments, controls, current, reach: Rc::new(reach) })
     }
 
     /// What is being tried.
@@ -141,7 +143,7 @@ impl Plan {
 
     /// Every deployment that may be tried.
     pub fn deployments(&self) -> impl Iterator<Item = usize> {
-        self.segments.iter().flat_map(|segment| segment.order.iter().copied())
+        self.reach.deployments.iter().copied()
     }
 
     /// The name that was asked for.
@@ -161,7 +163,7 @@ impl Plan {
 
     /// The most attempts that there can be after the first: what Envoy must be told.
     pub fn max_retries(&self) -> u32 {
-        self.max_retries
+        self.reach.attempts.saturating_sub(1)
     }
 
     /// What comes after the current candidate when no answer comes: the next attempt of its segment, else the next segment.

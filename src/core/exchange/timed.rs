@@ -1,0 +1,107 @@
+//! Time-outs that differ between the attempts of one request.
+//!
+//! Envoy gives all attempts of a request one time-out, read when the request begins: the longest of all that may be tried.
+//! An attempt that may take less than that goes through an Envoy listener inside the process, whose connection manager does
+//! nothing but keep the attempt's own time-out and pass the request on to the deployment's cluster. All other attempts go
+//! straight to the cluster.
+
+use super::{Exchange, NO_CLUSTER};
+use crate::core::{
+    config::{Deployment, MAX_TIMEOUT_MS},
+    error::Class,
+    exchange::{failure::Failure, headers::Headers},
+    route::plan::{Candidate, Plan},
+};
+
+/// The cluster that leads to the listener inside.
+pub const TIMED_CLUSTER: &str = "tollgate_timed";
+/// Request header: the cluster to pass the request on to.
+pub const CLUSTER_HEADER: &str = "x-tollgate-cluster";
+/// Request header: milliseconds until the answer must be complete; 0 is for ever.
+pub const WHOLE_HEADER: &str = "x-tollgate-whole-ms";
+/// Request header: milliseconds until the answer must have begun; 0 is for ever.
+pub const BEGIN_HEADER: &str = "x-tollgate-begin-ms";
+/// Answer header: the listener inside made this answer because there was none.
+pub const NO_ANSWER_HEADER: &str = "x-tollgate-no-answer";
+
+/// What an attempt that took all its time may seem to have missed of it: two clocks are compared.
+const SLACK_MS: u64 = 20;
+
+impl Exchange {
+    /// How long one attempt on a deployment may take: until the first byte of a stream, until the end of anything else.
+    pub(super) fn timeout_ms(&self, deployment: usize) -> u64 {
+        self.configured_timeout_ms(deployment).clamp(1, MAX_TIMEOUT_MS)
+    }
+
+    fn configured_timeout_ms(&self, deployment: usize) -> u64 {
+        let deployment = self.config.deployments.get(deployment);
+        let router = &self.config.router;
+        let whole =
+            self.asked.timeout_ms.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
+        if !self.asked.streaming {
+            return whole;
+        }
+        let streamed = self.asked.stream_timeout_ms.or(deployment.and_then(|d| d.stream_timeout_ms));
+        streamed.or(router.stream_timeout_ms).unwrap_or(whole)
+    }
+
+    /// The longest time-out of all attempts that are planned.
+    pub(super) fn longest_timeout_ms(&self) -> u64 {
+        let deployments = self.plan.iter().flat_map(Plan::deployments);
+        deployments.map(|at| self.timeout_ms(at)).max().unwrap_or(MAX_TIMEOUT_MS)
+    }
+
+    /// Whether attempts on a deployment must end before Envoy would end them.
+    fn is_timed(&self, deployment: usize) -> bool {
+        self.timeout_ms(deployment) < self.per_try_timeout_ms
+    }
+
+    /// The cluster to name for a candidate.
+    pub(super) fn cluster_of(&self, candidate: Option<Candidate>) -> String {
+        let Some(at) = candidate.map(|candidate| candidate.deployment) else { return NO_CLUSTER.to_owned() };
+        if self.is_timed(at) {
+            return TIMED_CLUSTER.to_owned();
+        }
+        self.config
+            .deployments
+            .get(at)
+            .map_or(NO_CLUSTER, |deployment| deployment.cluster.as_str())
+            .to_owned()
+    }
+
+    /// Headers that tell the listener inside where an attempt goes and how long it may take.
+    pub(super) fn timed_headers(&self, at: usize, deployment: &Deployment) -> Vec<(String, Vec<u8>)> {
+        if !self.is_timed(at) {
+            return Vec::new();
+        }
+        let limit = self.timeout_ms(at);
+        let (whole, begin) = if self.asked.streaming { (0, limit) } else { (limit, 0) };
+        vec![
+            (CLUSTER_HEADER.to_owned(), deployment.cluster.as_bytes().to_vec()),
+            (WHOLE_HEADER.to_owned(), whole.to_string().into_bytes()),
+            (BEGIN_HEADER.to_owned(), begin.to_string().into_bytes()),
+        ]
+    }
+
+    /// The failure behind an answer that Envoy made because there was none.
+    pub(super) fn no_answer(&self, status: u16, headers: &Headers) -> Option<Failure> {
+        let timed = self.attempt.as_ref().is_some_and(|attempt| self.is_timed(attempt.candidate.deployment));
+        headers.get(NO_ANSWER_HEADER).filter(|_| timed)?;
+        Some(without_answer(if status == 504 { Class::Timeout } else { Class::ApiConnection }))
+    }
+
+    /// The failure of an attempt that ended without an answer. Envoy does not say why: one that took as long as it may take
+    /// has timed out.
+    pub(super) fn ended_without_answer(&self, now_ms: u64) -> Failure {
+        let timed_out = self.attempt.as_ref().is_some_and(|attempt| {
+            let limit = self.timeout_ms(attempt.candidate.deployment);
+            now_ms.saturating_sub(attempt.started_ms) >= limit - SLACK_MS.min(limit / 10)
+        });
+        without_answer(if timed_out { Class::Timeout } else { Class::ApiConnection })
+    }
+}
+
+fn without_answer(class: Class) -> Failure {
+    let message = if class == Class::Timeout { "no answer within the time-out" } else { "Connection error." };
+    Failure::without_answer(class, message)
+}
