@@ -201,11 +201,17 @@ impl HttpContext for Request {
         }
     }
 
-    fn on_http_request_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
-        if self.replied || self.exchange.is_none() {
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if self.replied {
             return Action::Pause;
         }
-        if end_of_stream { self.on_whole_body() } else { Action::Pause }
+        let Some(exchange) = &self.exchange else { return Action::Pause };
+        if end_of_stream {
+            return self.on_whole_body();
+        }
+        // A part is all that has come so far: parts are kept back.
+        let refusal = exchange.try_borrow_mut().ok().and_then(|mut exchange| exchange.on_body_part(size));
+        refusal.map_or(Action::Pause, |answer| self.reply(&answer))
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {

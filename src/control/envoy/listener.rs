@@ -110,7 +110,8 @@ fn routes(gateway: &Gateway) -> Value {
                 "x-envoy-external-address", "x-envoy-internal", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
                 "forwarded", "x-real-ip",
             ],
-            "request_body_buffer_limit": request_buffer_bytes(gateway),
+            // For the filter that reads it and for replaying it on a retry. The filter refuses more.
+            "request_body_buffer_limit": gateway.config.request_limit(),
             "routes": [statistics("/metrics"), statistics("/metrics/"), {
                 "match": {"prefix": "/"},
                 "route": {
@@ -122,13 +123,6 @@ fn routes(gateway: &Gateway) -> Value {
             }],
         }],
     })
-}
-
-/// Bytes of a request that may be held, for the filter that reads it and for replaying it on a retry. Never below what the
-/// filter accepts: its refusal says more than Envoy's.
-fn request_buffer_bytes(gateway: &Gateway) -> u64 {
-    let config = gateway.config;
-    config.tollgate.request_body_buffer_limit_bytes.max(config.general.max_request_bytes.unwrap_or_default())
 }
 
 /// The cluster is the one that filter state names, read again before every attempt. Only clusters listed here can be named.
@@ -239,6 +233,11 @@ fn local_replies() -> Value {
             "invalid_request_error",
         ),
         local_reply(
+            because("response.code_details == 'upgrade_failed'"),
+            "No route can be upgraded to another protocol (WebSocket). Send a plain HTTP request.",
+            "invalid_request_error",
+        ),
+        local_reply(
             because("response.code_details == 'route_not_found'"),
             "There is no such route.",
             "invalid_request_error",
@@ -250,7 +249,8 @@ fn local_replies() -> Value {
         ),
         local_reply(
             because(
-                "response.code_details.startsWith('http1.') || response.code_details.startsWith('http2.') || \
+                "response.code_details.startsWith('http.') || response.code_details.startsWith('http1.') || \
+                 response.code_details.startsWith('http2.') || \
                  response.code_details in ['missing_host_header', 'low_version', 'absolute_path_rejected', \
                  'path_normalization_failed', 'request_header_timeout', 'filter_chain_not_found']",
             ),

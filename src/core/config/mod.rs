@@ -292,6 +292,14 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Config {
+    /// The largest request body in bytes that is taken.
+    pub fn request_limit(&self) -> u64 {
+        let limit = self.tollgate.request_body_buffer_limit_bytes;
+        limit.max(self.general.max_request_bytes.unwrap_or_default())
+    }
+}
+
 impl Deployment {
     /// The model to ask the provider for: captures of the requested name's wildcard fill the `*`s left to right; more
     /// captures than `*`s means the whole requested name (without the brand's prefix); no `*` at all means the model as

@@ -162,7 +162,10 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Opening::Reply(reply)
     };
     let (Some(method), Some(target)) = (headers.text(":method"), headers.text(":path")) else {
-        return refuse(Error::bad_request("the request's path is not valid UTF-8."), ErrorFormat::OpenAi);
+        return refuse(
+            Error::bad_request("the request has no path, or one that is not valid UTF-8."),
+            ErrorFormat::OpenAi,
+        );
     };
     let operation = match path::find(method, target) {
         Ok(operation) => operation,
@@ -237,8 +240,11 @@ fn call_id(headers: &Headers, random: &mut Random) -> String {
         .map_or_else(|| random.uuid(), str::to_owned)
 }
 
-/// `max_request_size_mb` against a length, announced or real.
+/// A length, announced or real, against `max_request_size_mb` and what is buffered at all.
 fn size_allowed(length: u64, config: &Config) -> Result<(), Error> {
+    if length > config.request_limit() {
+        return Err(too_large(config));
+    }
     let Some(max) = config.general.max_request_bytes.filter(|max| length > *max) else { return Ok(()) };
     let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
     Err(Error::new(
@@ -247,6 +253,18 @@ fn size_allowed(length: u64, config: &Config) -> Result<(), Error> {
     )
     .with_kind("bad_request_error")
     .with_param("content-length"))
+}
+
+fn too_large(config: &Config) -> Error {
+    let limit = config.request_limit();
+    Error::new(
+        413,
+        format!(
+            "the request body is too large: expected at most {limit} bytes. \
+             `tollgate_settings.request_body_buffer_limit_bytes` raises the limit."
+        ),
+    )
+    .with_kind("invalid_request_error")
 }
 
 /// Client headers that `forward_client_headers_to_llm_api` hands on.
@@ -275,6 +293,12 @@ fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
 }
 
 impl Exchange {
+    /// More of the body has come, `length` bytes in all, and it has not ended. Too much of it is refused at once.
+    pub fn on_body_part(&mut self, length: usize) -> Option<Reply> {
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        size_allowed(length, &self.config).err().map(|error| self.refuse(error))
+    }
+
     /// Reads the body, plans, and makes the first attempt ready.
     pub fn on_body(&mut self, body: &[u8], env: &mut Env) -> Begin {
         match self.begin(body, env) {
@@ -514,10 +538,7 @@ impl Exchange {
         let title = self.title();
         let failed = |class: Class, message: &str| Failure::without_answer(class, message).to_error(title);
         match status {
-            413 => {
-                Error::new(413, "the request body is larger than the gateway's `request_body_buffer_limit`.")
-                    .with_kind("invalid_request_error")
-            }
+            413 => too_large(&self.config),
             408 | 504 if !details.contains("request_overall_timeout") || self.plan.is_some() => {
                 failed(Class::Timeout, "no answer within the time-out")
             }
