@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import pathlib
 import socket
 from typing import Any, Callable, Iterator
 
 import pytest
 
-from gateway import Gateway
+from gateway import ROOT, Gateway
 from mock_provider import WAIT
 
 
@@ -81,3 +82,19 @@ def chat_bytes(model: str = "openai", **more: Any) -> bytes:
 @pytest.fixture(name="chat_bytes")
 def _chat_bytes() -> Callable[..., bytes]:
     return chat_bytes
+
+
+@pytest.fixture(scope="session")
+def module() -> pathlib.Path:
+    """The filter module that `make build` makes."""
+    found = ROOT / "target/wasm32-wasip1/wasm/tollgate.wasm"
+    assert found.exists(), f"{found} is missing: run `make build`"
+    return found
+
+
+@pytest.fixture(scope="session")
+def fault_module() -> pathlib.Path:
+    """The filter module that panics when it is asked to."""
+    found = ROOT / "target/fault/wasm32-wasip1/wasm/tollgate.wasm"
+    assert found.exists(), f"{found} is missing: run `make fault-module`"
+    return found
