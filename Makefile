@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run envoy example fmt lint check test clean
+.PHONY: help build fault-module run envoy example fmt lint check test clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -17,6 +17,13 @@ build: ## Build the filter, then the command that carries it (target/release/tol
 	cargo build --lib --profile wasm --target $(WASM_TARGET)
 	cargo build --release
 	@ls -l $(MODULE) $(COMMAND) | awk '{print $$5, $$9}'
+
+# Lightly optimised: it is never measured, only made to panic.
+fault-module: export CARGO_PROFILE_WASM_LTO := off
+fault-module: export CARGO_PROFILE_WASM_CODEGEN_UNITS := 16
+fault-module: export CARGO_PROFILE_WASM_OPT_LEVEL := 1
+fault-module: ## Build the filter that panics where a request asks for it, for the tests (target/fault)
+	cargo build --lib --profile wasm --target $(WASM_TARGET) --features fault-injection --target-dir target/fault
 
 run: build envoy ## Serve the demonstration configuration on port 4000
 	@echo
@@ -51,7 +58,7 @@ lint: ## Check format and lints, of the command and of the filter
 
 check: lint test ## Everything that must pass before a change is merged
 
-test: build envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python)
+test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python)
 	TOLLGATE_ENVOY=$$(envoy/find) cargo test
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests -q
 

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import httpx
 import yaml
@@ -88,7 +88,43 @@ def deployment(group: str, params: dict, **info: Any) -> dict:
     return {"model_name": group, "litellm_params": params} | ({"model_info": info} if info else {})
 
 
-class Gateway:
+class Asking:
+    """Something that listens like a gateway, and what tests ask of it."""
+
+    port: int
+    client: httpx.Client
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> httpx.Client:
+        """A client with connections of its own."""
+        return httpx.Client(base_url=self.url, timeout=WAIT, trust_env=False)
+
+    def chat(
+        self, model: str, content: str = "hi", headers: dict | None = None, path: str = "/v1/chat/completions", **body: Any
+    ) -> httpx.Response:
+        """A chat completion with plain HTTP, read to its end."""
+        body = {"model": model, "messages": [{"role": "user", "content": content}]} | body
+        return self.client.post(path, json=body, headers=headers or {})
+
+    def messages(self, model: str, content: str = "hi", headers: dict | None = None, **body: Any) -> httpx.Response:
+        """An Anthropic message with plain HTTP, read to its end."""
+        body = {"model": model, "max_tokens": 64, "messages": [{"role": "user", "content": content}]} | body
+        return self.client.post("/v1/messages", json=body, headers={"anthropic-version": "2023-06-01"} | (headers or {}))
+
+    def serves(self, model: str = "", **body: Any) -> bool:
+        """Whether it answers right now, on a new connection: a model, or only the question whether it is alive."""
+        with contextlib.suppress(httpx.TransportError), self.connect() as client:
+            if not model:
+                return client.get("/health/liveliness").status_code == 200
+            body = {"model": model, "messages": [{"role": "user", "content": "hi"}]} | body
+            return client.post("/v1/chat/completions", json=body).status_code == 200
+        return False
+
+
+class Gateway(Asking):
     """The command, its Envoy, and what they print."""
 
     def __init__(
@@ -107,10 +143,9 @@ class Gateway:
         self.config = directory / "config.yaml"
         self.write_config(config.read_text() if isinstance(config, pathlib.Path) else config)
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.may_reload = False
         """Set by tests that break a VM on purpose."""
-        self.client = httpx.Client(base_url=self.url, timeout=WAIT, trust_env=False)
+        self.client = self.connect()
         self._lines: list[str] = []
         self._errors: collections.deque[str] = collections.deque(maxlen=200)
         self._read = threading.Condition()
@@ -211,7 +246,7 @@ class Gateway:
         """The access log record of one call, once it is written."""
 
         def find() -> dict | None:
-            return next((record for record in self.access_log() if call_id in map(str, _values(record))), None)
+            return next((record for record in self.access_log() if used(record).get("call_id") == call_id), None)
 
         return wait_until(find, f"an access log record of call {call_id}")
 
@@ -249,37 +284,69 @@ class Gateway:
     def wasm_trouble(self) -> dict[str, int]:
         """Envoy's counters of lost VMs that are not zero."""
         try:
-            text = self.admin("/stats").text
+            return lost_vms(self.admin("/stats").text)
         except AssertionError:
             return {}
-        rows = (line.rpartition(": ") for line in text.splitlines())
-        found = {name: value for name, _, value in rows if RELOADS.search(name)}
-        return {name: int(value) for name, value in found.items() if value.isdigit() and value != "0"}
-
-    # -- asking
-
-    def chat(
-        self, model: str, content: str = "hi", headers: dict | None = None, path: str = "/v1/chat/completions", **body: Any
-    ) -> httpx.Response:
-        """A chat completion with plain HTTP, read to its end."""
-        body = {"model": model, "messages": [{"role": "user", "content": content}]} | body
-        return self.client.post(path, json=body, headers=headers or {})
-
-    def messages(self, model: str, content: str = "hi", headers: dict | None = None, **body: Any) -> httpx.Response:
-        """An Anthropic message with plain HTTP, read to its end."""
-        body = {"model": model, "max_tokens": 64, "messages": [{"role": "user", "content": content}]} | body
-        return self.client.post("/v1/messages", json=body, headers={"anthropic-version": "2023-06-01"} | (headers or {}))
 
 
-def _values(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from _values(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _values(inner)
-    else:
-        yield value
+class PlainEnvoy(Asking):
+    """An Envoy started by hand with the rendered configuration: the filter alone, no command running."""
+
+    def __init__(self, directory: pathlib.Path, config: dict, module: pathlib.Path, env: dict[str, str] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "config.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        done = command("render", "--config", str(path), "--module", str(module))
+        assert done.returncode == 0, done.stderr
+        self.rendered = done.stdout
+        self.port, self.admin_port = free_port(), free_port()
+        document = yaml.safe_load(done.stdout)
+        document["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = self.port
+        admin = document["admin"]["address"]["socket_address"]
+        # The route to the statistics leads to the admin interface too.
+        text = re.sub(rf"\bport_value: {admin['port_value']}\b", f"port_value: {self.admin_port}", yaml.safe_dump(document))
+        (directory / "envoy.yaml").write_text(text)
+        self._log = directory / "envoy.log"
+        arguments = [envoy_binary(), "-c", str(directory / "envoy.yaml"), "--concurrency", "2", "--use-dynamic-base-id"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen([*arguments, "-l", "warning"], env=environment(env), stdout=log, stderr=log)
+        self.client = self.connect()
+        try:
+            wait_until(self._up, "the plain Envoy")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def _up(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        return self.serves()
+
+    def log(self) -> str:
+        """The end of what Envoy wrote."""
+        return self._log.read_text(errors="replace")[-4000:]
+
+    def lost(self) -> dict[str, int]:
+        """Envoy's counters of lost VMs that are not zero."""
+        return lost_vms(httpx.get(f"http://127.0.0.1:{self.admin_port}/stats", trust_env=False, timeout=WAIT).text)
+
+    def stop(self) -> None:
+        """Ends it in order."""
+        self.client.close()
+        self.process.terminate()
+        assert self.process.wait(WAIT) == 0, self.log()
+
+
+def lost_vms(statistics: str) -> dict[str, int]:
+    """Counters of lost Wasm VMs that are not zero, out of Envoy's plain statistics."""
+    rows = (line.rpartition(": ") for line in statistics.splitlines())
+    found = {name: value for name, _, value in rows if RELOADS.search(name)}
+    return {name: int(value) for name, value in found.items() if value.isdigit() and value != "0"}
+
+
+def used(record: dict) -> dict:
+    """The filter's part of an access log record: call id, model, tokens, cost."""
+    return json.loads(record.get("usage") or "{}")
 
 
 def children(pid: int) -> list[int]:

@@ -4,6 +4,8 @@
 //! every deployment's cluster, once per attempt. They meet in [`exchanges`].
 
 mod exchanges;
+#[cfg(feature = "fault-injection")]
+mod fault;
 mod host;
 mod metrics;
 mod policy;
@@ -23,6 +25,12 @@ mod entry {
         proxy_wasm::set_log_level(super::LogLevel::Info);
         proxy_wasm::set_root_context(|_| Box::new(Root::default()));
     }}
+}
+
+#[cfg(not(feature = "fault-injection"))]
+mod fault {
+    pub fn arm() {}
+    pub fn strike(_callback: &str) {}
 }
 
 /// A root context before it is known which role it has: the role is its configured root id.

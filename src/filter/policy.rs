@@ -13,7 +13,7 @@ use proxy_wasm::{
 
 use super::{
     exchanges::{self, Shared},
-    host,
+    fault, host,
     metrics::Metrics,
 };
 use crate::core::{
@@ -148,6 +148,7 @@ impl Request {
 
     /// The whole body is here, or the headers say that there is none.
     fn on_whole_body(&mut self) -> Action {
+        fault::strike("request_body");
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         let body = host::request_body();
         let Some(begin) = exchanges::with(&exchange, |exchange, env| exchange.on_body(&body, env)) else {
@@ -176,6 +177,8 @@ impl Context for Request {}
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        fault::arm();
+        fault::strike("request_headers");
         let headers = host::request_headers();
         // What steers Envoy and us is ours alone to say.
         for (name, _) in
@@ -242,6 +245,7 @@ impl HttpContext for Request {
     }
 
     fn on_log(&mut self) {
+        fault::strike("log");
         let Some(exchange) = self.exchange.take() else { return };
         let Some((id, record)) =
             exchanges::with(&exchange, |exchange, env| (exchange.id, exchange.on_done(env)))

@@ -8,7 +8,7 @@ use proxy_wasm::{
 
 use super::{
     exchanges::{self, Shared},
-    host,
+    fault, host,
     policy::NEXT,
 };
 use crate::core::exchange::{
@@ -93,6 +93,7 @@ impl Attempt {
     }
 
     fn on_answer_part(&mut self, size: usize, end: bool, has_body: bool) -> Action {
+        fault::strike("answer_body");
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         let Ok((wants, holds)) = exchange.try_borrow().map(|e| (e.wants_body(size, end), e.holds())) else {
             return Action::Continue;
@@ -113,6 +114,7 @@ impl Context for Attempt {}
 
 impl HttpContext for Attempt {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        fault::strike("attempt");
         self.exchange = exchanges::find();
         let Some(exchange) = self.exchange.clone() else {
             // The VM was replaced while the request was under way: whoever planned it is gone.
@@ -157,6 +159,7 @@ impl HttpContext for Attempt {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        fault::strike("answer_headers");
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         let headers = host::answer_headers();
         match exchanges::with(&exchange, |exchange, env| {

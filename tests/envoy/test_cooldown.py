@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 
-from gateway import Gateway, deployment
+from gateway import Gateway, deployment, wait_until
 from mock_provider import OpenAiMock
 
 FAILURES = ("auth", "not_found", "rate_limit", "bad_request")
@@ -79,6 +81,25 @@ def test_a_group_with_nobody_left_says_when_to_come_back(world):
         assert answer.status_code == 429
         assert "No deployments available for selected model" in answer.json()["error"]["message"]
     assert len(bad.requests) == 1
+
+
+@pytest.mark.parametrize("header", [("retry-after", "2"), ("retry-after-ms", "2000")], ids=["seconds", "milliseconds"])
+def test_the_provider_says_how_long(start, mocks, header):
+    """`retry-after` counts instead of `cooldown_time`: the deployment is called again after it, and not before."""
+    bad, good = mocks(OpenAiMock, name="bad"), mocks(OpenAiMock, name="good")
+    bad.script(bad.error("rate_limit", headers=[header]))
+    models = [deployment("pair", bad.params(), id="bad"), deployment("pair", good.params(), id="good")]
+    gateway = start({"model_list": models, "router_settings": {"num_retries": 1, "cooldown_time": 300}})
+
+    def called(times: int) -> bool:
+        assert on_new_connection(gateway, "pair").status_code == 200
+        return len(bad.requests) >= times
+
+    wait_until(lambda: called(1), "the limited deployment to be chosen")
+    since = time.monotonic()
+    wait_until(lambda: called(2), "the limited deployment to be chosen again")
+    # Both clocks are this machine's; the gateway's began before the answer came back.
+    assert 1.5 < time.monotonic() - since < 20
 
 
 def test_a_rate_limit_alone_is_not_cooled_down(world):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway import Gateway, chunks_of, deployment, text_of
-from mock_provider import OpenAiMock
+from mock_provider import Gate, OpenAiMock, cut, gated, reset
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -139,11 +139,57 @@ def test_chunked_upload(gateway, providers, raw, chat_bytes):
     assert providers.openai.last.json["messages"] == HELLO
 
 
-def test_chunked_upload_with_trailers(gateway, raw, chat_bytes):
-    body = chat_bytes("anthropic")
+@pytest.mark.parametrize("wire", ["openai", "azure", "anthropic"])
+def test_chunked_upload_with_trailers(gateway, providers, raw, chat_bytes, wire):
+    body = chat_bytes(wire)
     pieces = b"%x\r\n%s\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(body), body)
     connection = raw(gateway).post(b"", b"transfer-encoding: chunked", b"te: trailers", length=False).send(pieces)
     assert connection.answer()[0] == 200
+    assert providers[wire].last.json["messages"]
+
+
+@pytest.mark.parametrize("wire", ["openai", "azure", "anthropic"])
+def test_http2_upload_in_frames_with_trailers(gateway, providers, http2, chat_bytes, wire):
+    """No length, the end is told by trailers, the answer is streamed."""
+    call = http2(gateway)
+    body = chat_bytes(wire, stream=True)
+    for start in range(0, len(body), 16):
+        call.send(body[start : start + 16])
+    call.send_trailers(("x-trailer", "1")).read_until(lambda call: call.over)
+    assert call.headers[":status"] == "200"
+    assert text_of(chunks_of(call.body)) == providers[wire].text
+
+
+def test_trailers_and_a_retry(start, mocks, http2, chat_bytes):
+    """The next attempt has the whole body too."""
+    mock = mocks(OpenAiMock)
+    mock.script(mock.error("server"), mock.error("unavailable"))
+    models = [deployment("openai", mock.params(), id=str(number)) for number in range(3)]
+    gateway = start({"model_list": models, "router_settings": {"num_retries": 2, "disable_cooldowns": True}})
+    body = chat_bytes()
+    call = http2(gateway).send(body[:10]).send(body[10:]).send_trailers(("x-trailer", "1")).read_until(lambda call: call.over)
+    assert call.headers[":status"] == "200" and call.headers["x-litellm-attempted-retries"] == "2"
+    assert [request.json["messages"] for request in mock.requests] == [HELLO] * 3
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+def test_http2_streams_are_not_held_back_and_can_be_cancelled(gateway, providers, http2, chat_bytes, wire):
+    gate = Gate()
+    providers[wire].script(gated(gate, after=5))
+    call = http2(gateway).send(chat_bytes(wire, stream=True), end=True)
+    call.read_until(lambda call: b"Hell" in call.body)
+    gate.wait_reached()
+    call.reset()
+    providers[wire].last.wait_gone()
+
+
+@pytest.mark.parametrize("how", [reset("stream", after=5), cut(5)], ids=["reset", "cut short"])
+def test_a_broken_stream_is_a_reset_over_http2(gateway, providers, http2, chat_bytes, how):
+    providers.openai.script(how)
+    call = http2(gateway).send(chat_bytes(stream=True), end=True)
+    with pytest.raises(ConnectionResetError):
+        call.read_until(lambda call: call.over)
+    assert b"Hello" in call.body and b"[DONE]" not in call.body
 
 
 def test_expect_continue(gateway, providers, raw, chat_bytes):
@@ -207,6 +253,22 @@ def test_a_20_mb_body(gateway, providers, wire):
     assert answer.status_code == 200, answer.text[:300]
     got = providers[wire].last.json["messages"][0]["content"]
     assert (got if isinstance(got, str) else got[0]["text"]) == content
+
+
+@pytest.mark.timeout(120)
+def test_a_100_mb_body(gateway, providers):
+    """What just fits the default limit of 100 MiB passes; one byte more is refused."""
+    frame = b'{"model": "openai", "messages": [{"role": "user", "content": "%s"}]}'
+    room = (100 << 20) - len(frame) + 2
+    fits = frame % (b"x" * room)
+    headers = {"content-type": "application/json"}
+    answer = gateway.client.post("/v1/chat/completions", content=fits, headers=headers)
+    assert answer.status_code == 200, answer.text[:300]
+    assert len(providers.openai.last.json["messages"][0]["content"]) == room
+    providers.openai.clear()
+    answer = gateway.client.post("/v1/chat/completions", content=fits + b" ", headers=headers)
+    assert answer.status_code == 413 and answer.json()["error"]["code"] == "413"
+    assert not providers.openai.requests
 
 
 LIMITS = {

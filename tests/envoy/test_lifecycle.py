@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -21,10 +20,10 @@ from gateway import (
     LISTENING,
     MASTER_KEY,
     ROOT,
+    PlainEnvoy,
     command,
     deployment,
     environment,
-    envoy_binary,
     events_of,
     free_port,
     text_of,
@@ -112,12 +111,7 @@ def test_a_killed_envoy_comes_back(start, providers):
     old = gateway.envoy_pid()
     os.kill(old, signal.SIGKILL)
 
-    def answers() -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return gateway.chat("a").status_code == 200
-        return False
-
-    wait_until(lambda: gateway.process.poll() is None and answers() and gateway.envoy_pid() != old, "a new Envoy")
+    wait_until(lambda: gateway.process.poll() is None and gateway.serves("a") and gateway.envoy_pid() != old, "a new Envoy")
 
 
 def test_sigterm_lets_requests_end(start, providers):
@@ -270,58 +264,22 @@ def test_the_example_serves(start, providers):
 # -- the filter alone
 
 
-@pytest.fixture
-def module():
-    """The filter module that was built."""
-    found = sorted((ROOT / "target").glob("wasm32-wasip1/*/tollgate.wasm"))
-    release = [path for path in found if path.parent.name in ("wasm", "release")]
-    assert release, "no tollgate.wasm under target/wasm32-wasip1: run `make build`"
-    return max(release, key=lambda path: path.stat().st_mtime)
-
-
 def test_the_filter_alone_serves_and_wants_the_master_key(providers, tmp_path, module):
     """A plain Envoy with the rendered configuration; the command does not run."""
     params = providers.openai.params() | {"api_key": "os.environ/OPENAI_API_KEY"}
     config = {"model_list": [deployment("a", params)], "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"}}
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    done = command("render", "--config", str(path), "--module", str(module))
-    assert done.returncode == 0, done.stderr
-    assert MASTER_KEY not in done.stdout and providers.openai.key not in done.stdout
-    rendered = yaml.safe_load(done.stdout)
-    port, admin_port = free_port(), free_port()
-    text = done.stdout
-    listener = rendered["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"]
-    admin = rendered.get("admin", {}).get("address", {}).get("socket_address", {}).get("port_value")
-    text = re.sub(rf"\bport_value\W+{listener}\b", lambda found: found[0].replace(str(listener), str(port)), text)
-    if admin:
-        text = re.sub(rf"\bport_value\W+{admin}\b", lambda found: found[0].replace(str(admin), str(admin_port)), text)
-    envoy_yaml = tmp_path / "envoy.yaml"
-    envoy_yaml.write_text(text)
-
-    env = environment({"OPENAI_API_KEY": providers.openai.key, "LITELLM_MASTER_KEY": MASTER_KEY})
-    arguments = [envoy_binary(), "-c", str(envoy_yaml), "--concurrency", "2", "--use-dynamic-base-id", "-l", "warning"]
-    with open(tmp_path / "envoy.log", "wb") as log:
-        process = subprocess.Popen(arguments, env=env, stdout=log, stderr=log)
+    env = {"OPENAI_API_KEY": providers.openai.key, "LITELLM_MASTER_KEY": MASTER_KEY}
+    envoy = PlainEnvoy(tmp_path / "plain", config, module, env)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-
-            def alive() -> bool:
-                assert process.poll() is None, (tmp_path / "envoy.log").read_text()[-4000:]
-                with contextlib.suppress(httpx.TransportError):
-                    return client.get("/health/liveliness").status_code == 200
-                return False
-
-            wait_until(alive, "the plain Envoy")
-            body = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
-            assert client.post("/v1/chat/completions", json=body).status_code == 401
-            good = {"authorization": f"Bearer {MASTER_KEY}"}
-            for stream in (False, True):
-                answer = client.post("/v1/chat/completions", json=body | {"stream": stream}, headers=good)
-                assert answer.status_code == 200, answer.text
+        assert MASTER_KEY not in envoy.rendered and providers.openai.key not in envoy.rendered
+        assert envoy.chat("a").status_code == 401
+        assert not providers.openai.requests
+        for stream in (False, True):
+            answer = envoy.chat("a", headers={"authorization": f"Bearer {MASTER_KEY}"}, stream=stream)
+            assert answer.status_code == 200, answer.text
+        assert envoy.lost() == {}
     finally:
-        process.terminate()
-        process.wait(30)
+        envoy.stop()
 
 
 def test_many_requests_at_once_are_all_answered(gateway, providers):

@@ -6,6 +6,8 @@ the test that made it.
 """
 
 from .anthropic_wire import AnthropicMock
+from .certificates import Authority
+from .generate_wire import GenerateMock
 from .openai_wire import AzureMock, OpenAiMock
 from .server import (
     WAIT,
@@ -16,6 +18,7 @@ from .server import (
     RefusedPort,
     chunked,
     closing,
+    cut,
     gated,
     gzip,
     hang,
@@ -29,15 +32,18 @@ from .server import (
 __all__ = [
     "WAIT",
     "AnthropicMock",
+    "Authority",
     "AzureMock",
     "Behaviour",
     "Gate",
+    "GenerateMock",
     "Mock",
     "OpenAiMock",
     "Recorded",
     "RefusedPort",
     "chunked",
     "closing",
+    "cut",
     "gated",
     "gzip",
     "hang",

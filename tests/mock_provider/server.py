@@ -6,12 +6,15 @@ import asyncio
 import dataclasses
 import json
 import socket
+import ssl
 import struct
 import threading
 import urllib.parse
 import zlib
 from collections import deque
 from typing import Any, Coroutine, Iterable
+
+from .http2 import Http2
 
 WAIT = 30.0
 """Seconds after which waiting for a condition is a failure. Nothing sleeps this long when things work."""
@@ -50,6 +53,7 @@ class Behaviour:
     headers: tuple[tuple[str, str], ...] = ()
     hang: bool = False
     reset: str | None = None
+    cut: bool = False
     after: int = 0
     split: int | None = None
     gzip: bool = False
@@ -90,6 +94,11 @@ def reset(when: str, after: int = 0) -> Behaviour:
     """A TCP reset: `request` (nothing answered), `headers` (only headers), `stream` (after `after` frames of the body)."""
     assert when in ("request", "headers", "stream"), when
     return Behaviour(reset=when, after=after)
+
+
+def cut(after: int = 0) -> Behaviour:
+    """The connection ends in order, but too early: after `after` frames of a stream, in the middle of any other body."""
+    return Behaviour(cut=True, after=after)
 
 
 def split(size: int) -> Behaviour:
@@ -139,6 +148,8 @@ class Recorded:
     """One request as it came."""
 
     def __init__(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.version = "HTTP/1.1"
+        self.trailers: list[tuple[str, str]] = []
         self.method = method
         self.target = target
         self.path, _, query = target.partition("?")
@@ -274,7 +285,8 @@ class Mock:
     wire = ""
     default_key = ""
 
-    def __init__(self, name: str | None = None, key: str | None = None) -> None:
+    def __init__(self, name: str | None = None, key: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.name = name or self.wire
         self.key = key or self.default_key
         self.text = self.own_text
@@ -284,7 +296,7 @@ class Mock:
         self._requests: list[Recorded] = []
         self._changed = threading.Condition()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._server = _Loop.run(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20))
+        self._server = _Loop.run(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     # -- what a test says and asks
@@ -296,7 +308,7 @@ class Mock:
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def script(self, *behaviours: Behaviour) -> "Mock":
         """Behaviours of the next requests, one each."""
@@ -361,8 +373,16 @@ class Mock:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(reader, writer)
         self._writers.add(writer)
+        chosen = writer.get_extra_info("ssl_object")
+        if chosen is not None and chosen.selected_alpn_protocol() == "h2":
+            try:
+                await Http2(self, reader, writer).serve()
+            finally:
+                self._writers.discard(writer)
+                writer.close()
+            return
+        connection = _Connection(reader, writer)
         try:
             while await self._one(connection):
                 await connection.settle()
@@ -375,10 +395,7 @@ class Mock:
     async def _one(self, connection: _Connection) -> bool:
         """One request and its answer. False when the connection ends with it."""
         request = await self._read(connection)
-        with self._changed:
-            behaviour = self._script.popleft() if self._script else self.default
-            self._requests.append(request)
-            self._changed.notify_all()
+        behaviour = self._record(request)
         try:
             keep = await self._answer(connection, request, behaviour)
         except (_ClientGone, OSError):
@@ -386,6 +403,13 @@ class Mock:
             return False
         request.done.set()
         return keep and (request.header("connection") or "").lower() != "close"
+
+    def _record(self, request: Recorded) -> Behaviour:
+        """Keeps the request and says what it meets."""
+        with self._changed:
+            self._requests.append(request)
+            self._changed.notify_all()
+            return self._script.popleft() if self._script else self.default
 
     async def _read(self, connection: _Connection) -> Recorded:
         first = (await connection.line()).decode("latin-1").split()
@@ -398,16 +422,20 @@ class Mock:
         found = dict(headers)
         if found.get("expect", "").lower() == "100-continue":
             await connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        trailers: list[tuple[str, str]] = []
         if "chunked" in found.get("transfer-encoding", "").lower():
             body = b""
             while size := int((await connection.line()).split(b";")[0], 16):
                 body += await connection.take(size)
                 await connection.line()
-            while (await connection.line()).strip(b"\r\n"):
-                pass
+            while line := (await connection.line()).strip(b"\r\n"):
+                name, _, value = line.decode("latin-1").partition(":")
+                trailers.append((name.lower(), value.strip()))
         else:
             body = await connection.take(int(found.get("content-length", 0)))
-        return Recorded(first[0], first[1], headers, body)
+        request = Recorded(first[0], first[1], headers, body)
+        request.trailers = trailers
+        return request
 
     async def _answer(self, connection: _Connection, request: Recorded, behaviour: Behaviour) -> bool:
         if behaviour.hang:
@@ -456,8 +484,13 @@ class Mock:
         if behaviour.reset == "headers":
             connection.abort()
             return False
+        if behaviour.cut and not streamed:
+            await connection.write(frames[0][: len(frames[0]) // 2])
+            return False
         sent = 0
         for frame in frames:
+            if behaviour.cut and sent == behaviour.after:
+                return False
             if behaviour.reset == "stream" and sent == behaviour.after:
                 # Everything so far must have left before the reset takes it away.
                 await asyncio.sleep(0.05)
