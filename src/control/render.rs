@@ -161,7 +161,7 @@ fn head(config: &str, module: &str, wanted: &BTreeMap<String, Wanted>) -> String
         lines.extend(wanted.iter().map(|(name, wanted)| format!("    {name:width$}  {}", wanted.place)));
         if wanted.contains_key(MASTER_KEY) {
             lines.push(String::new());
-            lines.push(format!("Without {MASTER_KEY} everybody who reaches the port may call."));
+            lines.push(format!("Until {MASTER_KEY} is set, no key is accepted."));
         }
     }
     lines.iter().map(|line| format!("# {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")

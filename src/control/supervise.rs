@@ -59,6 +59,9 @@ const WELL: Duration = Duration::from_secs(30);
 /// Deaths in a row before the command gives up.
 const DEATHS: u32 = 5;
 
+/// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
+const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
+
 /// Where Envoy counts what became of the files with clusters, and with the listener.
 const CLUSTERS: &str = "cluster_manager.cds";
 const LISTENERS: &str = "listener_manager.lds";
@@ -306,10 +309,10 @@ impl Instance<'_> {
 
     fn start(&self) -> Result<Child, Failure> {
         let _ = std::fs::remove_file(self.state.socket());
-        let level = match (self.serve.detailed_debug, self.serve.debug) {
-            (Some(true), _) => "debug",
-            (_, Some(true)) => "info",
-            _ => "warning",
+        let (level, details) = match (self.serve.detailed_debug, self.serve.debug) {
+            (Some(true), _) => ("info", DETAILS),
+            (_, Some(true)) => ("info", ""),
+            _ => ("warning", ""),
         };
         let mut command = Command::new(&self.binary);
         command
@@ -317,6 +320,7 @@ impl Instance<'_> {
             .arg(self.state.folder().join("envoy.json"))
             .args(["--concurrency", &self.serve.num_workers.to_string()])
             .args(["--log-level", level])
+            .args(if details.is_empty() { vec![] } else { vec!["--component-log-level", details] })
             .args(["--drain-strategy", "immediate"])
             .args(["--drain-time-s", &OLD_LISTENER_SECONDS.to_string()])
             .args(["--file-flush-interval-msec", "1000"])

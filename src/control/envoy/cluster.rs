@@ -31,6 +31,9 @@ pub(super) const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.Ht
 pub(super) const PROTOCOL_OPTIONS_TYPE: &str =
     "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// A port (tcpmux) that nothing listens on.
+const NOBODYS_PORT: u16 = 1;
+
 /// Every cluster of a gateway.
 pub fn all(gateway: &Gateway) -> Vec<Value> {
     let mut clusters = vec![admin(gateway.setup)];
@@ -51,9 +54,7 @@ fn provider(deployment: &Deployment, setup: &Setup) -> Value {
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 6}
         },
-        "load_assignment": assignment(&deployment.cluster, json!({
-            "socket_address": {"address": endpoint.host, "port_value": endpoint.port}
-        })),
+        "load_assignment": addresses(deployment),
         "typed_extension_protocol_options": {
             PROTOCOL_OPTIONS: protocol(endpoint)
         },
@@ -64,14 +65,21 @@ fn provider(deployment: &Deployment, setup: &Setup) -> Value {
     cluster
 }
 
-/// Names with TLS are mostly behind load balancers whose addresses change all the time: keep connections, use the newest
-/// address for new ones. Names without TLS are mostly one's own servers: use all addresses, drop what is gone.
+/// A name stands for all of its addresses, asked for again and again.
 fn discovery(endpoint: &Endpoint) -> &'static str {
-    match (address(endpoint), endpoint.tls) {
-        (Some(_), _) => "STATIC",
-        (None, true) => "LOGICAL_DNS",
-        (None, false) => "STRICT_DNS",
+    if address(endpoint).is_some() { "STATIC" } else { "STRICT_DNS" }
+}
+
+/// The addresses of a deployment. Behind a name stands, for when it has none, an address where nobody listens: Envoy gives up
+/// at once on a cluster without addresses, while a refused connection is retried, on the next deployment.
+fn addresses(deployment: &Deployment) -> Value {
+    let endpoint = &deployment.endpoint;
+    let at = |host: &str, port: u16| json!([{"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}]);
+    let mut endpoints = vec![json!({"lb_endpoints": at(&endpoint.host, endpoint.port)})];
+    if address(endpoint).is_none() {
+        endpoints.push(json!({"priority": 1, "lb_endpoints": at("127.0.0.1", NOBODYS_PORT)}));
     }
+    json!({"cluster_name": deployment.cluster, "endpoints": endpoints})
 }
 
 fn protocol(endpoint: &Endpoint) -> Value {

@@ -180,8 +180,7 @@ fn access_log(log: &AccessLog) -> Option<Value> {
         "json_format": {
             "start_time": "%START_TIME%",
             "method": "%REQ(:METHOD)%",
-            "path": "%FILTER_STATE(wasm.tollgate.path:PLAIN)%",
-            "upstream_path": "%PATH(NQ:PATH)%",
+            "path": "%PATH(NQ:PATH)%",
             "protocol": "%PROTOCOL%",
             "status": "%RESPONSE_CODE%",
             "response_flags": "%RESPONSE_FLAGS%",

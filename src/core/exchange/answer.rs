@@ -254,7 +254,7 @@ impl Exchange {
         let fresh = bytes.get(stream.seen..).unwrap_or_default();
         let unpacked = match stream.gunzip.as_mut().map(|gunzip| unpack(gunzip, fresh)).transpose() {
             Ok(unpacked) => unpacked,
-            Err(error) => return self.fail_stream(stream.headers.is_some(), error, env),
+            Err(error) => return self.fail_stream(&stream, error, env),
         };
         let mut out = Vec::with_capacity(fresh.len() + 64);
         let mut result = stream.pipeline.chunk(unpacked.as_deref().unwrap_or(fresh), &mut out);
@@ -262,7 +262,7 @@ impl Exchange {
             result = stream.pipeline.end(&mut out);
         }
         if let Err(error) = result {
-            return self.fail_stream(stream.headers.is_some(), error, env);
+            return self.fail_stream(&stream, error, env);
         }
         if stream.headers.is_some() && out.is_empty() && !end {
             // Nothing to show yet (half an event): the attempt can still be retried.
@@ -272,18 +272,20 @@ impl Exchange {
         }
         stream.seen = 0;
         let list = stream.headers.take().map(|headers| self.release(200, &headers, None, true, env));
-        self.completed = Some(record::Completed::of(&stream.pipeline, stream.pipeline.events()));
-        if !end {
+        if end {
+            self.complete(&stream.pipeline);
+        } else {
             self.answer = Answer::Streaming(stream);
         }
         Step { headers: list, body: (out != bytes).then_some(out), ..Step::default() }
     }
 
     /// A stream that failed: a retry while its headers are still here, an event after that.
-    fn fail_stream(&mut self, retriable: bool, error: Error, env: &mut Env) -> Step {
-        if retriable {
+    fn fail_stream(&mut self, stream: &Streaming, error: Error, env: &mut Env) -> Step {
+        if stream.headers.is_some() {
             return self.fail_with(error, env);
         }
+        self.complete(&stream.pipeline);
         Step { body: Some(error.event(self.api.error_format())), ..Step::default() }
     }
 
@@ -335,6 +337,16 @@ impl Exchange {
         }
         let next = next.map(|next| self.cluster_of(Some(next)));
         Step { headers: Some(list), body: Some(Vec::new()), next, hold: false }
+    }
+
+    /// What a stream has used that has begun and not ended: the client is charged for it when it goes away.
+    pub(super) fn unfinished(&self) -> Option<record::Completed> {
+        match &self.answer {
+            Answer::Streaming(stream) if stream.headers.is_none() => {
+                Some(record::Completed::of(&stream.pipeline, stream.pipeline.events()))
+            }
+            _ => None,
+        }
     }
 
     /// The answer has been read to its end.

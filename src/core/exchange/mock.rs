@@ -27,7 +27,12 @@ impl Exchange {
     pub(super) fn mock_reply(&mut self, mock: &Value, env: &mut Env) -> Result<Reply, Error> {
         let candidate = self.plan.as_ref().map(|plan| plan.current());
         let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
-        let model = deployment.map_or_else(String::new, |deployment| deployment.model.clone());
+        let segment =
+            candidate.zip(self.plan.as_ref()).and_then(|(candidate, plan)| plan.segment_of(candidate));
+        let model = deployment.zip(segment).map_or_else(String::new, |(deployment, segment)| {
+            let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
+            deployment.model_for(&segment.requested, &captures)
+        });
         let stamp =
             Stamp { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
         let memo = Memo { include_usage: self.asked.include_usage, ..Memo::default() };

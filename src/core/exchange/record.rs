@@ -71,6 +71,7 @@ impl Exchange {
     /// The request is over, complete or not.
     pub fn on_done(&mut self, env: &mut Env) -> Record {
         let mut estimated = false;
+        self.completed = self.completed.take().or_else(|| self.unfinished());
         if let Some(completed) = self.completed.as_mut().filter(|c| c.usage.is_none() && c.events > 0) {
             completed.usage = Some(Usage::estimate(0, completed.events.saturating_mul(4)));
             estimated = true;
@@ -112,12 +113,12 @@ impl Exchange {
     pub(super) fn cost(&self) -> Option<Money> {
         let completed = self.completed.as_ref()?;
         let usage = completed.usage.as_ref()?;
-        let attempt = self.attempt.as_ref()?;
-        let deployment = self.config.deployments.get(attempt.candidate.deployment)?;
-        let known = if deployment.model.contains('*') {
-            format!("{}/{}", deployment.brand.name, attempt.model)
-        } else {
-            deployment.litellm_model.clone()
+        let deployment = self.config.deployments.get(self.plan.as_ref()?.current().deployment)?;
+        let known = match &self.attempt {
+            Some(attempt) if deployment.model.contains('*') => {
+                format!("{}/{}", deployment.brand.name, attempt.model)
+            }
+            _ => deployment.litellm_model.clone(),
         };
         let listed = table::price_for(
             &known,

@@ -290,7 +290,8 @@ impl Pipeline {
             out.extend_from_slice(frame.raw);
             return Ok(());
         }
-        let only_usage = object.raw("choices").is_none_or(|choices| choices.trim_ascii() == "[]");
+        let only_usage =
+            object.read::<Vec<Value>>("choices").is_none_or(|choices| choices.iter().all(says_nothing));
         if only_usage && object.has("usage") {
             return Ok(());
         }
@@ -404,6 +405,13 @@ fn write_events(events: &[(&'static str, Value)], out: &mut Vec<u8>) {
     for (name, event) in events {
         sse::write(out, Some(name), event.to_string().as_bytes());
     }
+}
+
+/// A choice without news: LiteLLM and some servers put one into the chunk that is about usage.
+fn says_nothing(choice: &Value) -> bool {
+    let is_empty =
+        |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+    choice.get("delta").is_some_and(is_empty) && choice.get("finish_reason").is_none_or(Value::is_null)
 }
 
 /// The error in a stream's first event (`{"error": …}`, Anthropic's `{"type": "error", …}` included).
