@@ -13,7 +13,7 @@ from gateway import Gateway, chunks_of, deployment, text_of, wait_until
 from mock_provider import AnthropicMock, AzureMock, OpenAiMock, hang, reset, status
 
 WIRES = {"openai": OpenAiMock, "azure": AzureMock, "anthropic": AnthropicMock}
-CLIENTS, TURNS = 30, 24
+CLIENTS, TURNS = 30, 16
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,10 @@ def test_nothing_is_lost_and_nothing_stays(crowd):
         wait_until(lambda: active(gateway) == 0, "no request under way")
         return resident(pid)
 
-    for _ in range(2):
-        one_round()
-    first, second = one_round(), one_round()
+    # The first rounds make connections, caches and the allocators' pools; from then on a round leaves nothing.
+    sizes = [one_round() for _ in range(5)]
     assert gateway.wasm_trouble() == {} and gateway.envoy_pid() == pid
-    assert second - first < 4 << 20, f"{first} bytes after one round, {second} after one more of the same"
+    assert sizes[-1] - sizes[1] < 512 << 10, f"bytes after each of five equal rounds: {sizes}"
 
 
 def active(gateway: Gateway) -> int:

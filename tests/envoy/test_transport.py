@@ -185,6 +185,33 @@ def test_a_stream_that_breaks_before_its_first_words_can_still_be_told(gateway, 
     assert answer.status_code == 500 and "litellm.APIConnectionError" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_stream_that_ends_early_ends_with_an_error_event_for_openai_clients(gateway, providers, wire):
+    """Where the connection's end is the body's, HTTP cannot tell a whole stream from half of one: its own end mark can."""
+    providers[wire].script(closing() | cut(5))
+    answer = gateway.chat(wire, stream=True)
+    if answer.status_code == 200:
+        data = [data for _, data in events_of(answer.content)]
+        assert len(data) > 1 and "[DONE]" not in data, "what came before the end is delivered, and not as if it were all"
+        error = json.loads(data[-1])["error"]
+        assert error["message"] and error["code"] == "500"
+    else:
+        # Nothing had gone out yet.
+        assert answer.status_code == 500 and answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_stream_that_ends_early_ends_with_an_error_event_for_anthropic_clients(gateway, providers, wire):
+    providers[wire].script(closing() | cut(5))
+    answer = gateway.messages(wire, stream=True)
+    assert answer.status_code == 200
+    names = [name for name, _ in events_of(answer.content)]
+    assert "message_stop" not in names
+    name, data = events_of(answer.content)[-1]
+    assert name == "error"
+    assert json.loads(data)["type"] == "error" and json.loads(data)["error"]["message"]
+
+
 def said(stream: bytes, api: str) -> str:
     """The text in a stream of which the end is missing."""
     events = [json.loads(data) for _, data in events_of(stream) if data]
