@@ -43,6 +43,8 @@ pub struct Pipeline {
     events: u64,
     /// Whether anything has gone out.
     emitted: bool,
+    /// The answer in the stream has ended, by its own word: what may still come is usage and the end of the stream.
+    ended: bool,
     /// The stream has said that it is over.
     finished: bool,
 }
@@ -105,6 +107,7 @@ impl Pipeline {
             model: None,
             events: 0,
             emitted: false,
+            ended: false,
             finished: false,
         }
     }
@@ -228,6 +231,7 @@ impl Pipeline {
             return self.done(frame, out);
         }
         self.events = self.events.saturating_add(1);
+        self.ended |= has_finish_reason(data);
         if is_same(self.api, self.wire) {
             return self.pass(frame, data, out);
         }
@@ -267,7 +271,7 @@ impl Pipeline {
             if holds(b"\"usage\"") {
                 self.note_anthropic(data);
             }
-            self.finished |= holds(b"\"message_stop\"") && frame.event == Some(b"message_stop".as_slice());
+            self.finished |= holds(b"\"message_stop\"") && frame.event.is_none_or(|name| name == b"message_stop");
             out.extend_from_slice(frame.raw);
             return Ok(());
         }
@@ -321,11 +325,17 @@ impl Pipeline {
             self.finished = true;
             return Ok(());
         }
+        self.ended = true;
         self.close(out)
     }
 
     /// The provider's stream is over: what the two translations still owe.
     fn close(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        // Some providers leave out the last line; a stream whose answer has not ended either was cut.
+        let may_end = self.ended || self.wire == Wire::Generate;
+        if !may_end {
+            return Err(cut_short());
+        }
         if is_same(self.api, self.wire) {
             self.finished = true;
             return Ok(());
@@ -405,6 +415,16 @@ fn write_events(events: &[(&'static str, Value)], out: &mut Vec<u8>) {
     for (name, event) in events {
         sse::write(out, Some(name), event.to_string().as_bytes());
     }
+}
+
+/// Whether an event of an OpenAI stream (chat or text) ends a choice. A look at the bytes is enough: the events are the
+/// provider's, and the words can stand in a text only with their quotes escaped.
+fn has_finish_reason(data: &[u8]) -> bool {
+    const NAME: &[u8] = b"\"finish_reason\"";
+    memchr::memmem::find_iter(data, NAME).any(|at| {
+        let rest = data.get(at.saturating_add(NAME.len())..).unwrap_or_default().trim_ascii_start();
+        rest.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
+    })
 }
 
 /// A choice without news: LiteLLM and some servers put one into the chunk that is about usage.
