@@ -12,6 +12,8 @@ enum Behaviour {
     Hang,
     Answer(u16, Value),
     Stream(Vec<String>),
+    /// The listener inside has no answer to pass on.
+    NoAnswer(u16),
 }
 use Behaviour::*;
 
@@ -20,6 +22,10 @@ use Behaviour::*;
 struct Story {
     /// Model asked of the provider, attempt by attempt.
     models: Vec<String>,
+    /// Cluster named and, through the listener inside, cluster behind it and time-outs (whole, begin).
+    ways: Vec<String>,
+    /// What Envoy was told to give every attempt.
+    per_try_ms: u64,
     /// Paths asked for.
     paths: Vec<String>,
     /// Bodies sent.
@@ -79,7 +85,10 @@ impl Rig {
             Opening::Pass => panic!("a model call is ours"),
         };
         let (mut next, max_retries) = match exchange.on_body(&body, env!()) {
-            Begin::Forward { cluster, max_retries, .. } => (cluster, max_retries),
+            Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
+                story.per_try_ms = per_try_timeout_ms;
+                (cluster, max_retries)
+            }
             Begin::Reply(reply) => {
                 let mut story = finish(story, &reply);
                 story.record = Some(exchange.on_done(env!()));
@@ -96,8 +105,7 @@ impl Rig {
                 story = finish(story, &reply);
                 break;
             }
-            let called =
-                config.deployments.iter().find(|d| d.cluster == next).expect("a cluster that exists");
+            let opened = next.clone();
             let start = exchange.on_attempt(env!());
             if let Some(following) = start.next {
                 next = following;
@@ -121,6 +129,16 @@ impl Rig {
                 String::from_utf8(found.map(|(_, value)| value.clone()).unwrap_or_default()).unwrap()
             };
             assert_eq!(header("content-length"), outgoing.body.len().to_string());
+            let inside = [timed::CLUSTER_HEADER, timed::WHOLE_HEADER, timed::BEGIN_HEADER].map(header);
+            let target = if opened == timed::TIMED_CLUSTER { &inside[0] } else { &opened };
+            let called =
+                config.deployments.iter().find(|d| d.cluster == *target).expect("a cluster that exists");
+            story.ways.push(if opened == timed::TIMED_CLUSTER {
+                format!("{} {} {}", called.model, inside[1], inside[2])
+            } else {
+                assert_eq!(inside.concat(), "", "these headers never go to a provider");
+                called.model.clone()
+            });
             story.paths.push(header(":path"));
             let sent: Value = serde_json::from_slice(&outgoing.body).unwrap();
             story.models.push(sent["model"].as_str().unwrap_or_default().to_owned());
@@ -144,13 +162,20 @@ impl Rig {
                 }
                 Answer(status, value) => (status, "application/json", vec![value.to_string()]),
                 Stream(pieces) => (200, "text/event-stream", pieces),
+                NoAnswer(status) => (status, "text/plain", vec!["no upstream".to_owned()]),
             };
-            let headers = Headers::from_pairs(&[
-                (":status", &status.to_string()),
-                ("content-type", kind),
-                ("x-request-id", "r1"),
-                ("x-ratelimit-remaining-requests", "9"),
-            ]);
+            let mut headers = vec![
+                (":status", status.to_string()),
+                ("content-type", kind.to_owned()),
+                ("x-request-id", "r1".to_owned()),
+                ("x-ratelimit-remaining-requests", "9".to_owned()),
+            ];
+            if kind == "text/plain" {
+                headers.push((timed::NO_ANSWER_HEADER, "1".to_owned()));
+            }
+            let headers: Vec<(&str, &str)> =
+                headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let headers = Headers::from_pairs(&headers);
             let mut list = None;
             let mut out = Vec::new();
             let mut kept = Vec::new();
@@ -388,6 +413,53 @@ fn a_silent_provider_is_a_time_out() {
     assert_eq!((story.status, story.models.len()), (408, 2));
     assert!(story.message().starts_with("litellm.Timeout: APITimeoutError - Request timed out."));
     assert_eq!(story.header("x-litellm-timeout"), Some("6000"));
+}
+
+const TIMED: &str = "
+model_list:
+- {model_name: a, litellm_params: {model: openai/m1, api_base: 'http://p1/v1', api_key: k, timeout: 2, stream_timeout: 1}}
+- {model_name: b, litellm_params: {model: openai/m2, api_base: 'http://p2/v1', api_key: k, timeout: 30}}
+- {model_name: c, litellm_params: {model: openai/m3, api_base: 'http://p3/v1', api_key: k}}
+- {model_name: d, litellm_params: {model: openai/m4, api_base: 'http://p4/v1', api_key: k, timeout: 1.0e+30}}
+- {model_name: e, litellm_params: {model: openai/m5, api_base: 'http://p5/v1', api_key: k, timeout: 0.00001}}
+router_settings: {num_retries: 0, timeout: 10, fallbacks: [{a: [b, c]}, {d: [e]}]}
+";
+
+#[test]
+fn every_attempt_has_its_own_time_out() {
+    // Only what may take less than the longest goes through the listener inside.
+    for (model, more, per_try_ms, ways) in [
+        ("a", json!({}), 30_000, "m1 2000 0, m2, m3 10000 0"),
+        ("a", json!({"stream": true}), 30_000, "m1 0 1000, m2, m3 0 10000"),
+        ("a", json!({"timeout": 5}), 5_000, "m1, m2, m3"),
+        ("a", json!({"timeout": 0.5, "stream": true}), 1_000, "m1, m2 0 500, m3 0 500"),
+        ("a", json!({"stream_timeout": 7, "stream": true}), 7_000, "m1, m2, m3"),
+        ("a", json!({"stream_timeout": 7}), 30_000, "m1 2000 0, m2, m3 10000 0"),
+        ("b", json!({}), 30_000, "m2"),
+        ("d", json!({}), config::MAX_TIMEOUT_MS, "m4, m5 1 0"),
+    ] {
+        let mut body = hello(model);
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let story = Rig::new(TIMED).chat(body.clone(), |_, _| Refuse);
+        assert_eq!((story.per_try_ms, story.ways.join(", ").as_str()), (per_try_ms, ways), "{body}");
+    }
+}
+
+#[test]
+fn no_answer_behind_a_time_out_is_no_providers_error() {
+    for (status, told, message) in [(504, 408, "litellm.Timeout"), (503, 500, "Connection error.")] {
+        let story = Rig::new(TIMED).chat(hello("a"), |attempt, _| match attempt {
+            0 => NoAnswer(status),
+            _ => Answer(500, error("broken", "x")),
+        });
+        assert_eq!(story.models, ["m1", "m2", "m3"]);
+        assert_eq!(story.status, told);
+        assert!(story.message().contains(message), "{}", story.message());
+    }
+    // Only an attempt that went that way is believed.
+    let mut rig = Rig::new(TIMED);
+    let story = rig.chat(hello("b"), |_, _| NoAnswer(503));
+    assert!(story.message().contains("ServiceUnavailable"), "{}", story.message());
 }
 
 #[test]
