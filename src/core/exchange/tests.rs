@@ -417,7 +417,7 @@ fn a_silent_provider_is_a_time_out() {
 
 const TIMED: &str = "
 model_list:
-- {model_name: a, litellm_params: {model: openai/m1, api_base: 'http://p1/v1', api_key: k, timeout: 2, stream_timeout: 1}}
+- {model_name: a, litellm_params: {model: openai/m1, api_base: 'http://p1/v1', api_key: k, timeout: 2, stream_timeout: 1, headers: {X-Tollgate-Cluster: envoy_admin}}}
 - {model_name: b, litellm_params: {model: openai/m2, api_base: 'http://p2/v1', api_key: k, timeout: 30}}
 - {model_name: c, litellm_params: {model: openai/m3, api_base: 'http://p3/v1', api_key: k}}
 - {model_name: d, litellm_params: {model: openai/m4, api_base: 'http://p4/v1', api_key: k, timeout: 1.0e+30}}
