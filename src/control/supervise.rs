@@ -50,9 +50,6 @@ const RETIRE_AFTER: Duration = Duration::from_secs(60);
 /// Requests on connections of an earlier configuration have this long.
 const OLD_LISTENER_SECONDS: u32 = 1800;
 
-/// Requests in flight have this long after SIGTERM when `tollgate_settings.drain_timeout` says nothing.
-const DRAIN: Duration = Duration::from_secs(600);
-
 /// An Envoy that lived this long was well; its death is not counted.
 const WELL: Duration = Duration::from_secs(30);
 
@@ -108,11 +105,13 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     instance.run(document)
 }
 
-/// What Envoy is told, beside its bootstrap.
+/// What is served: what Envoy is told beside its bootstrap, and what concerns its supervisor.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Files {
     clusters: Vec<Value>,
     listener: Value,
+    /// How long requests in flight may go on after SIGTERM.
+    drain: Duration,
 }
 
 struct Instance<'a> {
@@ -136,7 +135,6 @@ struct Instance<'a> {
 impl Instance<'_> {
     fn run(&mut self, document: Document) -> Result<(), Failure> {
         let mut watch = Watch::new(&document.files);
-        let mut drain = drain_limit(&document);
         self.served = self.files(&document)?;
         let bootstrap = bootstrap::served(&self.setup, self.state.folder());
         self.state.replace("envoy.json", text(&bootstrap)?.as_bytes())?;
@@ -153,7 +151,7 @@ impl Instance<'_> {
         let (mut started, mut deaths) = (Instant::now(), 0);
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return self.drain(envoy, drain);
+                return self.drain(envoy);
             }
             if let Some(status) = exited(&mut envoy)? {
                 deaths = if started.elapsed() >= WELL { 1 } else { deaths + 1 };
@@ -162,10 +160,7 @@ impl Instance<'_> {
             }
             if watch.changed() {
                 match self.reload() {
-                    Ok(document) => {
-                        drain = drain_limit(&document);
-                        watch.follow(&document.files);
-                    }
+                    Ok(document) => watch.follow(&document.files),
                     Err(failure) => {
                         for line in failure.to_string().lines() {
                             complain(line);
@@ -189,7 +184,8 @@ impl Instance<'_> {
 
     fn files_for(&self, config: &Config, document: &str, access_log: &AccessLog) -> Files {
         let gateway = Gateway { config, document, setup: &self.setup, access_log };
-        Files { clusters: cluster::all(&gateway), listener: listener::listener(&gateway) }
+        let drain = Duration::from_millis(config.tollgate.drain_timeout_ms);
+        Files { clusters: cluster::all(&gateway), listener: listener::listener(&gateway), drain }
     }
 
     fn write_clusters(&mut self, clusters: &[Value]) -> Result<String, Failure> {
@@ -395,12 +391,12 @@ impl Instance<'_> {
     }
 
     /// Takes no new connections, lets requests in flight end, then ends Envoy. A second signal ends everything at once.
-    fn drain(&self, mut envoy: Child, limit: Duration) -> Result<(), Failure> {
-        let deadline = Instant::now() + limit;
+    fn drain(&self, mut envoy: Child) -> Result<(), Failure> {
+        let begun = Instant::now();
         let _ = self.admin.fail_health_checks();
         let _ = self.admin.stop_listening();
         let mut idle = 0;
-        while idle < 2 && Instant::now() < deadline && exited(&mut envoy)?.is_none() {
+        while idle < 2 && begun.elapsed() < self.served.drain && exited(&mut envoy)?.is_none() {
             let active = self.admin.count(&format!("http.{}.downstream_rq_active", listener::STAT_PREFIX));
             idle = if matches!(active, Ok(1..)) { 0 } else { idle + 1 };
             thread::sleep(TICK);
@@ -483,12 +479,6 @@ fn access_log(document: &Document) -> Result<AccessLog, Failure> {
     }
 }
 
-/// `tollgate_settings.drain_timeout` in seconds.
-fn drain_limit(document: &Document) -> Duration {
-    let setting = document.setting("tollgate_settings", "drain_timeout").and_then(serde_yaml::Value::as_u64);
-    setting.map(Duration::from_secs).unwrap_or(DRAIN)
-}
-
 fn text(value: &Value) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
         .map_err(|error| Failure::running(format!("the configuration cannot be written: {error}")))
@@ -504,20 +494,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_settings_are_read() {
+    fn access_logs_are_read() {
         let file = env::temp_dir().join(format!("tollgate-settings-{}.yaml", std::process::id()));
-        for (settings, log, seconds) in [
-            ("{}", Some(AccessLog::Stdout), 600),
-            ("{tollgate_settings: {access_log: stdout, drain_timeout: 5}}", Some(AccessLog::Stdout), 5),
-            ("{tollgate_settings: {access_log: off}}", Some(AccessLog::Off), 600),
-            ("{tollgate_settings: {access_log: false}}", Some(AccessLog::Off), 600),
-            ("{tollgate_settings: {access_log: /x/y}}", Some(AccessLog::File("/x/y".to_owned())), 600),
-            ("{tollgate_settings: {access_log: [1]}}", None, 600),
+        for (settings, log) in [
+            ("{}", Some(AccessLog::Stdout)),
+            ("{tollgate_settings: {access_log: stdout}}", Some(AccessLog::Stdout)),
+            ("{tollgate_settings: {access_log: off}}", Some(AccessLog::Off)),
+            ("{tollgate_settings: {access_log: false}}", Some(AccessLog::Off)),
+            ("{tollgate_settings: {access_log: /x/y}}", Some(AccessLog::File("/x/y".to_owned()))),
+            ("{tollgate_settings: {access_log: [1]}}", None),
         ] {
             std::fs::write(&file, settings).unwrap();
             let document = document::read_file(file.clone()).unwrap();
             assert_eq!(access_log(&document).ok(), log, "{settings}");
-            assert_eq!(drain_limit(&document), Duration::from_secs(seconds), "{settings}");
         }
         std::fs::remove_file(file).unwrap();
     }

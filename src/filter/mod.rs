@@ -1,7 +1,7 @@
 //! The filter: carries bytes between Envoy and the core. No rule of the gateway is in here.
 //!
-//! One module, two roles that Envoy runs in one VM per worker: [`policy`] in the listener's chain, [`provider`] in the chain of
-//! every deployment's cluster, once per attempt. They meet in [`exchanges`].
+//! One module, two roles that Envoy runs in one VM per worker: [`policy`] in the listener's chain, [`provider`] in the router's
+//! upstream chain, once per attempt. They meet in [`exchanges`].
 
 mod exchanges;
 #[cfg(feature = "fault-injection")]

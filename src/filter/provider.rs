@@ -1,4 +1,4 @@
-//! The provider role, in the upstream chain of every deployment: once per attempt, the request as this provider wants it, and
+//! The provider role, in the router's upstream chain: once per attempt, the request as this provider wants it, and
 //! its answer as the client wants it.
 
 use proxy_wasm::{

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 import httpx
 import pytest
@@ -29,7 +30,7 @@ from gateway import (
     text_of,
     wait_until,
 )
-from mock_provider import Gate, gated, ok
+from mock_provider import Gate, OpenAiMock, gated, hang, ok
 
 SEED = ROOT / "tests/fixtures/config/proxy_server_config.yaml"
 
@@ -127,6 +128,57 @@ def test_sigterm_lets_requests_end(start, providers):
     asking.join(30)
     assert answers and events_of(answers[0].content)[-1] == (None, "[DONE]")
     assert gateway.process.wait(30) == 0
+
+
+def test_the_drain_timeout_cuts_what_does_not_end(start, providers):
+    gateway = start(config_of(providers, "a") | {"tollgate_settings": {"drain_timeout": 0.5}})
+    providers.openai.script(hang())
+    asking = threading.Thread(target=lambda: ask_in_vain(gateway))
+    asking.start()
+    request = providers.openai.wait_requests(1)[0]
+    begun = time.monotonic()
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(30) == 0
+    assert 0.5 <= time.monotonic() - begun < 10
+    request.wait_gone()
+    asking.join(30)
+
+
+def ask_in_vain(gateway) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        assert gateway.chat("a").status_code >= 500
+
+
+def test_a_draining_gateway_still_tries_everything(start, mocks):
+    """Also what goes through the listener inside, which draining leaves alone."""
+    silent, good = mocks(OpenAiMock, name="silent"), mocks(OpenAiMock, name="good")
+    gate = Gate()
+    silent.script(silent.error("server") | gated(gate), hang())
+    models = [
+        deployment("a", silent.params() | {"timeout": 60}),
+        deployment("b", silent.params() | {"timeout": 0.5}),
+        deployment("c", good.params()),
+    ]
+    gateway = start({"model_list": models, "router_settings": {"num_retries": 0, "fallbacks": [{"a": ["b", "c"]}]}})
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(gateway.chat("a")))
+    asking.start()
+    gate.wait_reached()
+    gateway.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not accepts(gateway.port), "the port to be closed")
+    gate.open()
+    asking.join(30)
+    assert [answer.status_code for answer in answers] == [200]
+    assert len(silent.requests) == 2 and len(good.requests) == 1
+    assert gateway.process.wait(30) == 0
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens on this port."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
 
 
 def test_no_process_is_left_behind(start, providers):

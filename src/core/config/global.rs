@@ -120,7 +120,7 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
             .count(src, "request_body_buffer_limit_bytes")
             .unwrap_or(104_857_600),
         access_log: own.text(src, "access_log").unwrap_or_else(|| "stdout".to_owned()),
-        admin_address: own.text(src, "admin_address"),
+        drain_timeout_ms: own.millis(src, "drain_timeout").unwrap_or(600_000),
     }
 }
 

@@ -251,8 +251,8 @@ pub struct TollgateSettings {
     pub request_body_buffer_limit_bytes: u64,
     /// Where the access log goes: a path or `stdout` (the default).
     pub access_log: String,
-    /// `host:port` of Envoy's admin interface; none is opened when absent.
-    pub admin_address: Option<String>,
+    /// `drain_timeout` in milliseconds: how long requests in flight may go on after SIGTERM (600,000).
+    pub drain_timeout_ms: u64,
 }
 
 /// `initial_prompt_value`, `roles`, `final_prompt_value`, `bos_token`, `eos_token`.

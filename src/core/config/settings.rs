@@ -203,7 +203,7 @@ pub static SETTINGS: &[Group] = &[
     ignored(GENERAL, "for a hosted LiteLLM", &["control_plane_url", "dynamo_db_table", "proxy_base_url", "litellm_license", "experimental_ui_login"]),
 
     // Smaller sections
-    used("tollgate_settings", &["max_held_answer_bytes", "request_body_buffer_limit_bytes", "access_log", "admin_address"]),
+    used("tollgate_settings", &["max_held_answer_bytes", "request_body_buffer_limit_bytes", "access_log", "drain_timeout"]),
     used("credential_list[]", &["credential_name", "credential_values"]),
     ignored("credential_list[]", "a remark", &["credential_info"]),
     not_yet("guardrails[]", "guardrails", &["guardrail_name", "litellm_params", "guardrail_info", "guardrail_id"]),

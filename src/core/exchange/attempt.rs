@@ -280,6 +280,10 @@ impl Exchange {
         let mut betas: Vec<&[u8]> = betas.iter().map(|beta| beta.as_bytes()).collect();
         for (name, value) in self.forwarded.iter().chain(&where_to.headers) {
             let name = name.to_ascii_lowercase();
+            // What steers Envoy is nobody's to add.
+            if name.starts_with("x-tollgate-") || name.starts_with("x-envoy-") {
+                continue;
+            }
             if name == "anthropic-beta" {
                 betas.insert(0, value);
                 continue;

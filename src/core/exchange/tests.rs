@@ -16,6 +16,8 @@ enum Behaviour {
     Answer(u16, Value),
     Stream(Vec<String>),
     Raw(Raw),
+    /// The listener inside has no answer to pass on.
+    NoAnswer(u16),
 }
 use Behaviour::*;
 
@@ -33,6 +35,10 @@ struct Raw {
 struct Story {
     /// Model asked of the provider, attempt by attempt.
     models: Vec<String>,
+    /// Cluster named and, through the listener inside, cluster behind it and time-outs (whole, begin).
+    ways: Vec<String>,
+    /// What Envoy was told to give every attempt.
+    per_try_ms: u64,
     /// Paths asked for.
     paths: Vec<String>,
     /// Bodies sent.
@@ -105,7 +111,10 @@ impl Rig {
             begin = exchange.on_body(&body, env!());
         }
         let (mut next, max_retries) = match begin {
-            Begin::Forward { cluster, max_retries, .. } => (cluster, max_retries),
+            Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
+                story.per_try_ms = per_try_timeout_ms;
+                (cluster, max_retries)
+            }
             Begin::Reply(reply) => {
                 let mut story = finish(story, &reply);
                 story.record = Some(exchange.on_done(env!()));
@@ -151,6 +160,11 @@ impl Rig {
                 config.deployments.iter().find(|d| d.cluster == cluster).expect("a cluster that exists");
             assert_eq!(header("content-length"), outgoing.body.len().to_string());
             assert!(header(":authority").starts_with(&called.endpoint.host), "the host of the cluster");
+            let inside = [timed::CLUSTER_HEADER, timed::WHOLE_HEADER, timed::BEGIN_HEADER].map(header);
+            story.ways.push(match inside[0].as_str() {
+                "" => called.model.clone(),
+                _ => format!("{} {} {}", called.model, inside[1], inside[2]),
+            });
             story.paths.push(header(":path"));
             let sent: Value = serde_json::from_slice(&outgoing.body).unwrap();
             story.models.push(sent["model"].as_str().unwrap_or_default().to_owned());
@@ -183,6 +197,15 @@ impl Rig {
                     status: 200,
                     headers: json("text/event-stream"),
                     pieces: pieces.into_iter().map(String::into_bytes).collect(),
+                    cut: false,
+                },
+                NoAnswer(status) => Raw {
+                    status,
+                    headers: vec![
+                        ("content-type", "text/plain".to_owned()),
+                        (timed::NO_ANSWER_HEADER, "1".to_owned()),
+                    ],
+                    pieces: vec![b"no upstream".to_vec()],
                     cut: false,
                 },
                 Raw(raw) => raw,
@@ -442,6 +465,53 @@ fn a_silent_provider_is_a_time_out() {
     assert_eq!((story.status, story.models.len()), (408, 2));
     assert!(story.message().starts_with("litellm.Timeout: APITimeoutError - Request timed out."));
     assert_eq!(story.header("x-litellm-timeout"), Some("6000"));
+}
+
+const TIMED: &str = "
+model_list:
+- {model_name: a, litellm_params: {model: openai/m1, api_base: 'http://p1/v1', api_key: k, timeout: 2, stream_timeout: 1, headers: {X-Tollgate-Cluster: envoy_admin}}}
+- {model_name: b, litellm_params: {model: openai/m2, api_base: 'http://p2/v1', api_key: k, timeout: 30}}
+- {model_name: c, litellm_params: {model: openai/m3, api_base: 'http://p3/v1', api_key: k}}
+- {model_name: d, litellm_params: {model: openai/m4, api_base: 'http://p4/v1', api_key: k, timeout: 1.0e+30}}
+- {model_name: e, litellm_params: {model: openai/m5, api_base: 'http://p5/v1', api_key: k, timeout: 0.00001}}
+router_settings: {num_retries: 0, timeout: 10, fallbacks: [{a: [b, c]}, {d: [e]}]}
+";
+
+#[test]
+fn every_attempt_has_its_own_time_out() {
+    // Only what may take less than the longest goes through the listener inside.
+    for (model, more, per_try_ms, ways) in [
+        ("a", json!({}), 30_000, "m1 2000 0, m2, m3 10000 0"),
+        ("a", json!({"stream": true}), 30_000, "m1 0 1000, m2, m3 0 10000"),
+        ("a", json!({"timeout": 5}), 5_000, "m1, m2, m3"),
+        ("a", json!({"timeout": 0.5, "stream": true}), 1_000, "m1, m2 0 500, m3 0 500"),
+        ("a", json!({"stream_timeout": 7, "stream": true}), 7_000, "m1, m2, m3"),
+        ("a", json!({"stream_timeout": 7}), 30_000, "m1 2000 0, m2, m3 10000 0"),
+        ("b", json!({}), 30_000, "m2"),
+        ("d", json!({}), config::MAX_TIMEOUT_MS, "m4, m5 1 0"),
+    ] {
+        let mut body = hello(model);
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let story = Rig::new(TIMED).chat(body.clone(), |_, _| Refuse);
+        assert_eq!((story.per_try_ms, story.ways.join(", ").as_str()), (per_try_ms, ways), "{body}");
+    }
+}
+
+#[test]
+fn no_answer_behind_a_time_out_is_no_providers_error() {
+    for (status, told, message) in [(504, 408, "litellm.Timeout"), (503, 500, "Connection error.")] {
+        let story = Rig::new(TIMED).chat(hello("a"), |attempt, _| match attempt {
+            0 => NoAnswer(status),
+            _ => Answer(500, error("broken", "x")),
+        });
+        assert_eq!(story.models, ["m1", "m2", "m3"]);
+        assert_eq!(story.status, told);
+        assert!(story.message().contains(message), "{}", story.message());
+    }
+    // Only an attempt that went that way is believed.
+    let mut rig = Rig::new(TIMED);
+    let story = rig.chat(hello("b"), |_, _| NoAnswer(503));
+    assert!(story.message().contains("ServiceUnavailable"), "{}", story.message());
 }
 
 #[test]

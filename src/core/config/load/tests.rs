@@ -280,7 +280,7 @@ router_settings:
   allowed_fails_policy: {InternalServerErrorAllowedFails: 7}
   content_policy_fallbacks: []
   model_group_alias: {x: y, z: {model: y, hidden: true}}
-tollgate_settings: {admin_address: '127.0.0.1:9901', request_body_buffer_limit_bytes: 1}
+tollgate_settings: {drain_timeout: 1.5, request_body_buffer_limit_bytes: 1}
 ";
     let config = config(text);
     let router = &config.router;
@@ -297,7 +297,7 @@ tollgate_settings: {admin_address: '127.0.0.1:9901', request_body_buffer_limit_b
     assert!(router.content_policy_fallbacks.is_none(), "an empty list counts as none");
     assert_eq!(config.renames["old"], "new");
     assert!(config.aliases["z"].hidden && !config.aliases["x"].hidden);
-    assert_eq!(config.tollgate.admin_address.as_deref(), Some("127.0.0.1:9901"));
+    assert_eq!(config.tollgate.drain_timeout_ms, 1_500);
 }
 
 #[test]

@@ -271,7 +271,8 @@ impl Pipeline {
             if holds(b"\"usage\"") {
                 self.note_anthropic(data);
             }
-            self.finished |= holds(b"\"message_stop\"") && frame.event.is_none_or(|name| name == b"message_stop");
+            self.finished |=
+                holds(b"\"message_stop\"") && frame.event.is_none_or(|name| name == b"message_stop");
             out.extend_from_slice(frame.raw);
             return Ok(());
         }
