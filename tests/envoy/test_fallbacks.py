@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway import Gateway, deployment
-from mock_provider import AnthropicMock, AzureMock, OpenAiMock, hang, ok, status
+from mock_provider import AnthropicMock, AzureMock, OpenAiMock, RefusedPort, hang, ok, status
 
 WIRES = {"openai": OpenAiMock, "azure": AzureMock, "anthropic": AnthropicMock}
 NAMES = ("big", "safe", "spare")
@@ -210,3 +210,32 @@ def test_fallbacks_can_be_tried_out(world, flag, group, place):
     answer = world.gateway.chat(group, **{flag: True})
     assert answer.status_code == 200, answer.text
     assert used(world) == [place] and not world.failing["openai"].requests
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_without_an_address_is_a_refused_connection(start, mocks, scheme):
+    """Envoy itself gives up on a cluster without addresses; a fallback must be tried all the same."""
+    good = mocks(OpenAiMock)
+    nowhere = {"model": "openai/x", "api_key": "k", "api_base": f"{scheme}://no-such-host.invalid/v1"}
+    gateway = start({
+        "model_list": [deployment("nowhere", nowhere), deployment("good", good.params())],
+        "litellm_settings": {"num_retries": 0, "fallbacks": [{"nowhere": ["good"]}]},
+    })
+    answer = gateway.chat("nowhere")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-litellm-model-group"] == "good"
+
+
+def test_a_mock_can_be_fallen_back_to(start, mocks):
+    refused = mocks(RefusedPort)
+    broken = {"model": "openai/x", "api_key": "k", "api_base": f"{refused.origin}/v1"}
+    mock = {"model": "openai/gpt-4o", "api_key": "k", "mock_response": "from the mock"}
+    gateway = start({
+        "model_list": [deployment("broken", broken), deployment("mock", mock)],
+        "litellm_settings": {"num_retries": 0, "fallbacks": [{"broken": ["mock"]}]},
+    })
+    answer = gateway.chat("broken")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "from the mock"
+    assert answer.headers["x-litellm-attempted-fallbacks"] == "1"
+    assert float(answer.headers["x-litellm-response-cost"]) > 0
