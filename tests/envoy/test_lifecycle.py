@@ -16,7 +16,6 @@ import time
 import httpx
 import pytest
 import yaml
-
 from gateway import (
     BINARY,
     LISTENING,

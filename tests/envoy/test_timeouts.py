@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 
 import pytest
-
 from gateway import chunks_of, deployment, text_of
 from mock_provider import AnthropicMock, AzureMock, Gate, OpenAiMock, RefusedPort, chunked, gated, hang, reset, split, status
 
@@ -161,7 +161,7 @@ def test_a_buffered_answer_must_be_whole_in_time(start, mocks):
     gateway = start({"model_list": models, "router_settings": router})
     assert text_in(took(lambda: gateway.chat("a"), 0.5, 5), False) == good.text
     for model, low in (("halves", 1.2), ("other half", 0.8)):
-        answer = took(lambda: gateway.chat(model), low, 5)
+        answer = took(functools.partial(gateway.chat, model), low, 5)
         assert answer.status_code == 408 and "litellm.Timeout" in answer.json()["error"]["message"]
 
 
