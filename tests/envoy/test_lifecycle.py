@@ -16,6 +16,7 @@ import time
 import httpx
 import pytest
 import yaml
+
 from gateway import (
     BINARY,
     LISTENING,

@@ -7,6 +7,7 @@ import functools
 import time
 
 import pytest
+
 from gateway import chunks_of, deployment, text_of
 from mock_provider import AnthropicMock, AzureMock, Gate, OpenAiMock, RefusedPort, chunked, gated, hang, reset, split, status
 
