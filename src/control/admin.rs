@@ -48,7 +48,7 @@ impl Envoy {
 
     /// Takes no new connections; those there are go on.
     pub fn stop_listening(&self) -> io::Result<()> {
-        self.call("POST", "/drain_listeners?inboundonly").map(drop)
+        self.call("POST", "/drain_listeners").map(drop)
     }
 
     /// Ends the process.

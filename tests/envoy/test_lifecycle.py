@@ -150,7 +150,7 @@ def ask_in_vain(gateway) -> None:
 
 
 def test_a_draining_gateway_still_tries_everything(start, mocks):
-    """Also what goes through the listener inside, which draining leaves alone."""
+    """Also what goes through the listener inside, which draining does not stop."""
     silent, good = mocks(OpenAiMock, name="silent"), mocks(OpenAiMock, name="good")
     gate = Gate()
     silent.script(silent.error("server") | gated(gate), hang())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 
 import pytest
@@ -161,7 +162,7 @@ def test_a_buffered_answer_must_be_whole_in_time(start, mocks):
     gateway = start({"model_list": models, "router_settings": router})
     assert text_in(took(lambda: gateway.chat("a"), 0.5, 5), False) == good.text
     for model, low in (("halves", 1.2), ("other half", 0.8)):
-        answer = took(lambda: gateway.chat(model), low, 5)
+        answer = took(functools.partial(gateway.chat, model), low, 5)
         assert answer.status_code == 408 and "litellm.Timeout" in answer.json()["error"]["message"]
 
 

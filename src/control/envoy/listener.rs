@@ -36,8 +36,6 @@ pub fn listener(gateway: &Gateway) -> Value {
     }
     json!({
         "name": "tollgate",
-        // Draining stops listeners of this direction; the one inside must go on.
-        "traffic_direction": "INBOUND",
         "address": {"socket_address": {
             "address": setup.host.trim_matches(['[', ']']),
             "port_value": setup.port,
