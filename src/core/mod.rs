@@ -13,6 +13,7 @@
 //! | [`exchange`] | the life of one request, from its headers to its record |
 //! | [`shared`] | the one thing that workers share: a small compare-and-swap store |
 //! | [`random`] | chance, from a seed |
+//! | [`headers`] | header names and values as bytes |
 //! | [`error`] | every refusal, in the client's own format |
 
 pub mod access;
@@ -22,6 +23,7 @@ pub mod config;
 pub mod cost;
 pub mod error;
 pub mod exchange;
+pub mod headers;
 pub mod provider;
 pub mod random;
 pub mod route;

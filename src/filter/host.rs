@@ -14,7 +14,7 @@ use proxy_wasm::{
 };
 
 use crate::core::{
-    exchange::headers::Headers,
+    headers::Headers,
     shared::{Shared, Version},
 };
 

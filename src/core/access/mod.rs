@@ -5,7 +5,7 @@
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::core::{config::General, error::Error, exchange::headers::Headers};
+use crate::core::{config::General, error::Error, headers::Headers};
 
 /// Headers that may carry a key when no other header is configured, in the order they are asked. The first one present
 /// decides, even when what it holds is malformed.

@@ -6,17 +6,21 @@
 
 use serde_json::Value;
 
-use super::{Env, Exchange, RETRY_HEADER, Released, headers::Headers, local, record};
+use super::{Env, Exchange, RETRY_HEADER, Released, local, record};
 use crate::core::{
     api::Api,
     codec::tap::Tap,
     error::{Class, Error},
-    exchange::failure::{self, Failure},
+    headers::Headers,
     provider::Wire,
     route::{cooldown, plan::Plan},
     translate::{
         Stamp,
-        answer::{Pipeline, content_type, is_same},
+        answer::{
+            Pipeline, content_type,
+            failure::{self, Failure},
+            is_same,
+        },
     },
 };
 

@@ -8,7 +8,7 @@ use crate::core::{
     codec::json::Object,
     config::{Fallback, Fallbacks, General},
     error::Error,
-    exchange::headers::Headers,
+    headers::Headers,
     route::plan::Controls,
 };
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Reply, headers::Headers};
+use super::Reply;
 use crate::core::{
     access,
     api::{
@@ -11,6 +11,7 @@ use crate::core::{
     },
     config::Config,
     error::Error,
+    headers::Headers,
 };
 
 /// LiteLLM's constant `created` of a listed model.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Env, Exchange, Released, Reply, answer, failure::Failure, local, record};
+use super::{Env, Exchange, Released, Reply, answer, local, record};
 use crate::core::{
     api::Api,
     codec::sse,
@@ -10,7 +10,7 @@ use crate::core::{
     provider::Wire,
     translate::{
         Memo, Stamp,
-        answer::{Pipeline, content_type},
+        answer::{Pipeline, content_type, failure::Failure},
     },
 };
 

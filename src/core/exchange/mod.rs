@@ -16,8 +16,6 @@
 pub mod answer;
 pub mod attempt;
 pub mod controls;
-pub mod failure;
-pub mod headers;
 pub mod local;
 pub mod mock;
 pub mod record;
@@ -37,15 +35,15 @@ use crate::core::{
         answer::Answer,
         attempt::{Attempt, Outgoing},
         controls::Asked,
-        failure::Failure,
-        headers::Headers,
     },
+    headers::Headers,
     random::Random,
     route::{
         cooldown,
         plan::{Candidate, Plan, World},
     },
     shared::Shared,
+    translate::answer::failure::Failure,
 };
 
 /// A header that a released answer carries when Envoy is to try again; the route's `retriable_headers` names it.
@@ -149,6 +147,8 @@ pub struct Exchange {
     failure_headers: Vec<(String, Vec<u8>)>,
     status: u16,
     waited: bool,
+    /// Bytes of the request's body: what its tokens are estimated from when nobody counts them.
+    body_bytes: u64,
     completed: Option<record::Completed>,
 }
 
@@ -223,6 +223,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         failure_headers: Vec::new(),
         status: 0,
         waited: false,
+        body_bytes: 0,
         completed: None,
     }))
 }
@@ -310,7 +311,8 @@ impl Exchange {
     fn begin(&mut self, body: &[u8], env: &mut Env) -> Result<Begin, Error> {
         if self.plan.is_none() {
             // A chunked body announces nothing.
-            size_allowed(u64::try_from(body.len()).unwrap_or(u64::MAX), &self.config)?;
+            self.body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
+            size_allowed(self.body_bytes, &self.config)?;
             let object = parse(body)?;
             self.asked = controls::read(&object, &self.controls)?;
             controls::refuse_endpoints(&object, &self.asked, &self.config.general)?;

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Env, Exchange, failure::Failure};
+use super::{Env, Exchange};
 use crate::core::{
     cost::{money::Money, table, usage::Usage},
     error::Class,
     route::plan::Plan,
-    translate::answer::Pipeline,
+    translate::answer::{Pipeline, failure::Failure},
 };
 
 /// What an answer used.
@@ -59,6 +59,8 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// The provider did not say its usage; it was estimated.
     pub estimated: bool,
+    /// The stream broke, or the client left, before its end.
+    pub incomplete: bool,
     /// The price of it.
     pub cost: Option<Money>,
     /// The class of the failure the client saw.
@@ -71,9 +73,11 @@ impl Exchange {
     /// The request is over, complete or not.
     pub fn on_done(&mut self, env: &mut Env) -> Record {
         let mut estimated = false;
-        self.completed = self.completed.take().or_else(|| self.unfinished());
+        let incomplete = self.completed.is_none().then(|| self.unfinished()).flatten();
+        let is_incomplete = incomplete.is_some();
+        self.completed = self.completed.take().or(incomplete);
         if let Some(completed) = self.completed.as_mut().filter(|c| c.usage.is_none() && c.events > 0) {
-            completed.usage = Some(Usage::estimate(0, completed.events.saturating_mul(4)));
+            completed.usage = Some(Usage::estimate(self.body_bytes, completed.events.saturating_mul(4)));
             estimated = true;
         }
         if self.status == 0 && self.attempt.is_some() && self.completed.is_none() {
@@ -99,6 +103,7 @@ impl Exchange {
             fallbacks: self.fallbacks,
             usage: self.completed.as_ref().and_then(|completed| completed.usage.clone()),
             estimated,
+            incomplete: is_incomplete,
             cost: self.cost(),
             error: if (200..300).contains(&self.status) {
                 None
@@ -163,6 +168,7 @@ impl Record {
             put("cached_tokens", json!(usage.cached_tokens));
             put("estimated", json!(self.estimated));
         }
+        put("incomplete", if self.incomplete { json!(true) } else { Value::Null });
         put("cost", json!(self.cost.map(|cost| cost.to_string())));
         put("error", json!(self.error.map(Class::name)));
         put("duration_ms", json!(self.duration_ms));

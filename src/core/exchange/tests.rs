@@ -6,7 +6,7 @@ mod routing;
 
 use serde_json::{Value, json};
 
-use super::{attempt::StartAction, headers::Headers, *};
+use super::{attempt::StartAction, *};
 use crate::core::{config, random::Random, shared::Memory};
 
 /// How a provider behaves for one attempt.

@@ -9,6 +9,7 @@ mod chat;
 pub mod chat_to_completions;
 pub mod chat_to_messages;
 pub mod completions_to_chat;
+pub mod failure;
 pub mod generate_to_chat;
 mod marks;
 pub mod messages_to_chat;
@@ -450,7 +451,7 @@ fn stream_error(error: &Value) -> Error {
         Some("overloaded_error" | "api_error") => Class::InternalServer,
         Some("rate_limit_error") => Class::RateLimit,
         _ => match code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)) {
-            Some(status) => crate::core::exchange::failure::class(status, &text.to_lowercase()),
+            Some(status) => failure::class(status, &text.to_lowercase()),
             None => Class::InternalServer,
         },
     };

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
+use super::messages_to_chat;
 use crate::core::{
     error::{Class, Error},
-    exchange::headers::Headers,
+    headers::Headers,
     provider::Wire,
-    translate::answer::messages_to_chat,
 };
 
 /// A failed call.
