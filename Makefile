@@ -60,7 +60,10 @@ check: lint test ## Everything that must pass before a change is merged
 
 test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python)
 	TOLLGATE_ENVOY=$$(envoy/find) cargo test
-	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests -q
+	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests/sdk -q
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests/envoy -q
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
 
 # A virtual environment; where Python comes without one and there is no way to add it, a folder of packages does.
 .venv/ready: $(wildcard tests/requirements.txt)
