@@ -172,6 +172,8 @@ impl Exchange {
 
     /// A part of the answer's body: all that is buffered while it is held, else the newest chunk.
     pub fn on_answer_body(&mut self, bytes: &[u8], end: bool, env: &mut Env) -> Step {
+        self.took_ms =
+            self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
         match std::mem::replace(&mut self.answer, Answer::Over) {
             Answer::None | Answer::Over => Step::pass(),
             failing @ Answer::Failing { .. } => {

@@ -149,6 +149,8 @@ pub struct Exchange {
     waited: bool,
     /// Bytes of the request's body: what its tokens are estimated from when nobody counts them.
     body_bytes: u64,
+    /// Milliseconds from the start of the attempt to the newest part of its answer: what a price by the second counts.
+    took_ms: u64,
     completed: Option<record::Completed>,
 }
 
@@ -224,6 +226,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         status: 0,
         waited: false,
         body_bytes: 0,
+        took_ms: 0,
         completed: None,
     }))
 }

@@ -1,10 +1,12 @@
 //! What is known of a request when it is over: for the access log, for counters, later for the ledger.
 
+use std::cell::OnceCell;
+
 use serde_json::{Map, Value, json};
 
 use super::{Env, Exchange};
 use crate::core::{
-    cost::{money::Money, table, usage::Usage},
+    cost::{money::Money, price::Price, table, usage::Usage},
     error::Class,
     route::plan::Plan,
     translate::answer::{Pipeline, failure::Failure},
@@ -19,12 +21,19 @@ pub struct Completed {
     pub model: Option<String>,
     /// Events of a stream; each holds about one token.
     pub events: u64,
+    /// The price of it, once it was asked for: a header and the record want it.
+    cost: OnceCell<Option<Money>>,
 }
 
 impl Completed {
     /// Out of a pipeline.
     pub fn of(pipeline: &Pipeline, events: u64) -> Completed {
-        Completed { usage: pipeline.usage().cloned(), model: pipeline.model().map(str::to_owned), events }
+        Completed {
+            usage: pipeline.usage().cloned(),
+            model: pipeline.model().map(str::to_owned),
+            events,
+            cost: OnceCell::new(),
+        }
     }
 }
 
@@ -117,6 +126,10 @@ impl Exchange {
     /// What the answer cost; `None` while usage or price is unknown.
     pub(super) fn cost(&self) -> Option<Money> {
         let completed = self.completed.as_ref()?;
+        *completed.cost.get_or_init(|| self.cost_of(completed))
+    }
+
+    fn cost_of(&self, completed: &Completed) -> Option<Money> {
         let usage = completed.usage.as_ref()?;
         let deployment = self.config.deployments.get(self.plan.as_ref()?.current().deployment)?;
         let known = match &self.attempt {
@@ -134,9 +147,9 @@ impl Exchange {
         let price = if deployment.prices.is_empty() {
             listed?
         } else {
-            crate::core::cost::price::Price::with_overrides(listed.as_ref(), &deployment.prices)
+            Price::with_overrides(listed.as_ref(), &deployment.prices)
         };
-        Some(price.cost(usage, None))
+        Some(price.cost(usage, Some(self.took_ms)))
     }
 }
 

@@ -67,6 +67,8 @@ struct Rig {
     shared: Memory,
     random: Random,
     now_ms: u64,
+    /// What passes between an attempt's request and its answer.
+    answer_takes_ms: u64,
 }
 
 impl Rig {
@@ -77,6 +79,7 @@ impl Rig {
             shared: Memory::default(),
             random: Random::new(1),
             now_ms: 1_000_000_000,
+            answer_takes_ms: 0,
         }
     }
 
@@ -221,6 +224,7 @@ impl Rig {
             let headers = Headers::from_pairs(&pairs);
             let mut out = Vec::new();
             let mut kept = Vec::new();
+            self.now_ms += self.answer_takes_ms;
             let first = exchange.on_answer_headers(headers, raw.pieces.is_empty() && !raw.cut, env!());
             assert_eq!(first.hold, !raw.pieces.is_empty() || raw.cut);
             let (mut list, mut named) = (first.headers, first.next);
@@ -332,6 +336,18 @@ fn a_good_answer_passes_with_its_headers() {
     assert_eq!(story.header("x-litellm-response-cost"), Some("0.0075"));
     let record = story.record.unwrap();
     assert_eq!((record.attempts, record.fallbacks, record.estimated), (1, 0, false));
+}
+
+#[test]
+fn a_price_by_the_second_counts_the_time_of_the_attempt() {
+    let mut rig = Rig::new(
+        "model_list: [{model_name: m, litellm_params: {model: openai/own, api_base: 'http://a.test/v1', api_key: k, \
+         input_cost_per_second: 0.00042}}]",
+    );
+    rig.answer_takes_ms = 2_500;
+    let story = rig.chat(hello("m"), |_, _| Answer(200, completion("own")));
+    assert_eq!(story.header("x-litellm-response-cost"), Some("0.00105"));
+    assert_eq!(story.record.unwrap().cost.unwrap().to_string(), "0.00105");
 }
 
 #[test]
