@@ -208,7 +208,8 @@ impl HttpContext for Request {
         if self.replied {
             return Action::Pause;
         }
-        let Some(exchange) = &self.exchange else { return Action::Pause };
+        // Not a model call, and not answered: Envoy's own business.
+        let Some(exchange) = &self.exchange else { return Action::Continue };
         if end_of_stream {
             return self.on_whole_body();
         }
@@ -219,7 +220,7 @@ impl HttpContext for Request {
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         // With trailers the body never says that it has ended.
-        if self.replied || self.exchange.is_none() {
+        if self.replied {
             return Action::Pause;
         }
         self.on_whole_body()

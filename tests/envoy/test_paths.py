@@ -123,6 +123,13 @@ def test_model_info_has_no_secrets(locked_gateway, providers, path):
     assert MASTER_KEY not in answer.text
 
 
+def test_metrics_with_a_body_are_answered(gateway):
+    """A body that nobody waits for must not be kept back."""
+    answer = gateway.client.request("GET", "/metrics", content=b"x" * 1000)
+    assert answer.status_code == 200
+    assert "tollgate" in answer.text
+
+
 def test_metrics_are_prometheus(gateway):
     gateway.chat("openai")
     stats = gateway.stats()

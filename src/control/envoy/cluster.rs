@@ -23,9 +23,6 @@ pub(super) fn no_limits() -> Value {
     }]})
 }
 
-/// Bytes of an answer that may wait for a slow client; see [`listener`](super::listener).
-const ANSWER_BUFFER_BYTES: u32 = super::listener::ANSWER_BUFFER_BYTES;
-
 /// Where a cluster says how it speaks HTTP.
 pub(super) const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 pub(super) const PROTOCOL_OPTIONS_TYPE: &str =
@@ -49,7 +46,7 @@ fn provider(deployment: &Deployment, setup: &Setup) -> Value {
         "type": discovery(endpoint),
         "connect_timeout": "5s",
         "dns_lookup_family": "V4_PREFERRED",
-        "per_connection_buffer_limit_bytes": ANSWER_BUFFER_BYTES,
+        "per_connection_buffer_limit_bytes": super::listener::ANSWER_BUFFER_BYTES,
         "circuit_breakers": no_limits(),
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 6}

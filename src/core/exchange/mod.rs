@@ -61,6 +61,13 @@ pub struct Env<'e> {
     pub random: &'e mut Random,
 }
 
+impl Env<'_> {
+    /// The same as planning wants it.
+    fn world<'w>(&'w mut self, config: &'w Config) -> World<'w> {
+        World { config, shared: self.shared, now_ms: self.now_ms, random: &mut *self.random }
+    }
+}
+
 /// A whole answer made by the gateway.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
@@ -322,9 +329,7 @@ impl Exchange {
             let controls = std::mem::take(&mut self.asked.controls);
             let model = self.model()?;
             let config = Rc::clone(&self.config);
-            let mut world =
-                World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
-            self.plan = Some(Plan::new(&model, controls, &mut world)?);
+            self.plan = Some(Plan::new(&model, controls, &mut env.world(&config))?);
             self.per_try_timeout_ms = self.longest_timeout_ms();
             self.asked.model = Some(model);
             // A group whose deployments all rest has been passed over.
@@ -335,14 +340,9 @@ impl Exchange {
                     Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
                         .to_error(self.title()),
                 );
-                let mut world = World {
-                    config: &config,
-                    shared: env.shared,
-                    now_ms: env.now_ms,
-                    random: &mut *env.random,
-                };
                 let before = self.plan.as_ref().map(Plan::current);
-                let after = self.plan.as_mut().and_then(|plan| plan.abandon_group(class, &mut world));
+                let after =
+                    self.plan.as_mut().and_then(|plan| plan.abandon_group(class, &mut env.world(&config)));
                 let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
                 self.moved(before, after);
             }
@@ -433,11 +433,9 @@ impl Exchange {
     /// Advances the plan and counts retries and fallbacks.
     fn advance(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
         let config = Rc::clone(&self.config);
-        let mut world =
-            World { config: &config, shared: env.shared, now_ms: env.now_ms, random: &mut *env.random };
         let plan = self.plan.as_mut()?;
         let before = plan.current();
-        let next = plan.advance(class, status, &mut world)?;
+        let next = plan.advance(class, status, &mut env.world(&config))?;
         self.moved(before, next);
         Some(next)
     }

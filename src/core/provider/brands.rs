@@ -118,11 +118,6 @@ pub fn brand(name: &str) -> Option<&'static Brand> {
     BRANDS.iter().find(|brand| brand.name == name)
 }
 
-/// Every environment variable a brand may read: for the list of names that the filter's VM is given at start.
-pub fn environment_names() -> impl Iterator<Item = &'static str> {
-    BRANDS.iter().flat_map(|brand| brand.base_env.iter().chain(brand.key_env)).copied()
-}
-
 /// What one model of a brand does differently from the brand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModelQuirks {
