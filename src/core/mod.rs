@@ -9,6 +9,8 @@
 //! | [`translate`] | one API's request and answer as another's |
 //! | [`route`] | which deployments a request may try, in which order, and which rest in cooldown |
 //! | [`access`] | who may call |
+//! | [`quota`] | limits that hold exactly: requests, tokens, money, requests at a time |
+//! | [`ledger`] | what the filter and the ledger say to each other |
 //! | [`cost`] | usage out of answers, and its price |
 //! | [`exchange`] | the life of one request, from its headers to its record |
 //! | [`shared`] | the one thing that workers share: a small compare-and-swap store |
@@ -24,7 +26,9 @@ pub mod cost;
 pub mod error;
 pub mod exchange;
 pub mod headers;
+pub mod ledger;
 pub mod provider;
+pub mod quota;
 pub mod random;
 pub mod route;
 pub mod shared;

@@ -2,6 +2,8 @@
 //!
 //! Rules and messages follow the LiteLLM proxy. Without a master key everybody is let in, as there.
 
+pub mod grant;
+
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 

@@ -1,0 +1,162 @@
+//! What a virtual key may do: the record that the ledger hands to the filter, joined over key, team, user, team member and
+//! organization.
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+/// How much, by what unit of time. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Requests a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpm: Option<u64>,
+    /// Tokens a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<u64>,
+    /// Requests at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<u64>,
+}
+
+impl Limits {
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.rpm.is_some() || self.tpm.is_some() || self.parallel.is_some()
+    }
+}
+
+/// Money that may be spent. All amounts in 10⁻¹² dollars.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Budget {
+    /// `max_budget`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+    /// `soft_budget`: tell somebody, refuse nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft: Option<i64>,
+    /// Spent so far, as the ledger knows it at [`Grant::revision`].
+    pub spend: i64,
+    /// `budget_duration`; the ledger resets, except for keys of the configuration, which the filter resets itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// Unix milliseconds of the next reset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_at_ms: Option<u64>,
+}
+
+/// What key, team, user, team member, organization and end user have in common.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scope {
+    /// Hash of the key, `team_id`, `user_id`, `organization_id`, end user's id; for a team member the user's id.
+    pub id: String,
+    /// `key_alias`, `team_alias`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+    /// Refused whatever it asks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
+    /// Models it may call; empty is all. Wildcards, access groups and LiteLLM's special names included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Rates.
+    pub limits: Limits,
+    /// Money.
+    pub budget: Budget,
+    /// `model_rpm_limit`.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub model_rpm: HashMap<String, u64>,
+    /// `model_tpm_limit`.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub model_tpm: HashMap<String, u64>,
+    /// `model_max_budget`, with the spend of the running period.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub model_budgets: HashMap<String, Budget>,
+    /// `aliases` of a key, `model_aliases` of a team: asked for → called.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub aliases: HashMap<String, String>,
+    /// `metadata.tags`: added to every request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+/// LiteLLM's user roles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// May do everything.
+    ProxyAdmin,
+    /// May see everything.
+    ProxyAdminViewer,
+    /// Runs an organization.
+    OrgAdmin,
+    /// Makes keys for itself and sees its own spend.
+    #[default]
+    InternalUser,
+    /// Sees its own spend.
+    InternalUserViewer,
+    /// A team as a user (JWT).
+    Team,
+    /// An end user.
+    Customer,
+}
+
+/// One virtual key and everything that limits it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grant {
+    /// The key; its id is the SHA-256 hash in lower-case hexadecimal.
+    pub key: Scope,
+    /// `key_name`: `sk-...` and the last four characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Unix milliseconds after which it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// `allowed_routes`; empty is all. Paths, wildcard paths, and LiteLLM's group names (`llm_api_routes`, `info_routes`,
+    /// `management_routes`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_routes: Vec<String>,
+    /// `enforced_params`: members a request must have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub enforced_params: Vec<String>,
+    /// `metadata.disable_fallbacks`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disable_fallbacks: bool,
+    /// Role of the user it belongs to.
+    pub role: Role,
+    /// The user it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Scope>,
+    /// Its team.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<Scope>,
+    /// That user as a member of that team.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<Scope>,
+    /// Its organization, or its team's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization: Option<Scope>,
+    /// Spend of the whole gateway (`litellm_settings.max_budget`), in 10⁻¹² dollars.
+    pub global_spend: i64,
+    /// Revision of the ledger at which all this was read.
+    pub revision: u64,
+}
+
+/// An end user (customer), as requests name it in `user`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndUser {
+    /// Id, block, limits, budget. An end user that the ledger does not know yet has the default budget.
+    pub scope: Scope,
+    /// `allowed_model_region`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// `default_model`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<String>,
+    /// Revision of the ledger at which all this was read.
+    pub revision: u64,
+}

@@ -1,0 +1,191 @@
+//! What the filter and the ledger say to each other: keys down, usage up, changes down.
+//!
+//! JSON over HTTP, from Envoy to the ledger, authenticated with the secret of [`KEY_VARIABLE`]:
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `GET /internal/keys/{hash}` | – | [`Grant`](crate::core::access::grant::Grant), or 404 when there is no such key |
+//! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUser`](crate::core::access::grant::EndUser), also for an unknown one |
+//! | `POST /internal/sync` | [`SyncRequest`] | [`SyncReply`] |
+//!
+//! Usage goes up in numbered batches that a node repeats until they are acknowledged; the ledger applies each number of a
+//! node once, so every event counts exactly once. Totals come down with the revision of the ledger they were read at: a node
+//! takes a total only when it is newer than the one it has.
+
+use serde::{Deserialize, Serialize};
+
+/// Envoy's (and the ledger's) environment variable with the secret between them. Without it the filter has no ledger.
+pub const KEY_VARIABLE: &str = "TOLLGATE_LEDGER_KEY";
+/// The cluster that leads to the ledger. It has no Wasm filter in its chain.
+pub const CLUSTER: &str = "tollgate_ledger";
+/// Answer header of the ledger's management API: what the call changed, as meter names (see [`crate::core::quota`]) with
+/// commas between them, percent-encoded. The policy role drops those records and removes the header.
+pub const CHANGED_HEADER: &str = "x-tollgate-changed";
+/// Request header by which the gateway tells the ledger the client's address.
+pub const CLIENT_HEADER: &str = "x-tollgate-client";
+
+/// One finished model call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// The call's id; two events never share one.
+    pub id: String,
+    /// LiteLLM's call type (`acompletion`).
+    pub call_type: String,
+    /// Hash of the key (of the master key too).
+    pub api_key: String,
+    /// Whose key it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The key's team.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<String>,
+    /// The key's (or its team's) organization.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+    /// The end user the request named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
+    /// The model at the provider.
+    pub model: String,
+    /// The group that served (or failed last).
+    pub model_group: String,
+    /// The deployment's id.
+    pub model_id: String,
+    /// Its brand.
+    pub provider: String,
+    /// Its base URL without a query.
+    pub api_base: String,
+    /// What it cost, in 10⁻¹² dollars.
+    pub spend: i64,
+    /// Input tokens.
+    pub prompt_tokens: u64,
+    /// Output tokens.
+    pub completion_tokens: u64,
+    /// Their sum, or what the provider says it is.
+    pub total_tokens: u64,
+    /// Input tokens that the provider read from its cache.
+    pub cache_read_tokens: u64,
+    /// Input tokens that the provider wrote to its cache.
+    pub cache_creation_tokens: u64,
+    /// Unix milliseconds of the request's headers.
+    pub start_ms: u64,
+    /// Unix milliseconds of its end.
+    pub end_ms: u64,
+    /// Unix milliseconds of the first part of the answer; 0 when unknown.
+    pub first_ms: u64,
+    /// The status the client got; 0 when it went away before.
+    pub status: u16,
+    /// The class of the failure, when it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The tokens were estimated.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
+    /// Request tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Address of the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// `litellm_session_id` of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Meters that were charged with [`Event::spend`] on the node (those with a budget). The ledger answers their totals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metered: Vec<String>,
+}
+
+/// Spend of events whose details had to be dropped because the ledger was away too long. Spend itself is never dropped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Folded {
+    /// An event with everything that is summed by (key, user, team, organization, end user, model, group, provider, metered);
+    /// its money and tokens are sums, its times those of the last, its id is empty.
+    pub sum: Event,
+    /// How many calls it stands for.
+    pub calls: u64,
+    /// How many of them failed.
+    pub failures: u64,
+}
+
+/// A numbered batch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Batch {
+    /// 1, 2, 3, … for each node.
+    pub number: u64,
+    /// Calls in the order in which they ended.
+    pub events: Vec<Event>,
+    /// Sums of calls whose details were dropped.
+    pub folded: Vec<Folded>,
+}
+
+/// The rate counters of one meter on one node, absolute: repeating them changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rate {
+    /// Name of the meter.
+    pub meter: String,
+    /// Unix milliseconds of the start of its window.
+    pub window_ms: u64,
+    /// Requests admitted in the window.
+    pub requests: u64,
+    /// Tokens used in the window, reserved ones included.
+    pub tokens: u64,
+    /// Requests in flight now.
+    pub parallel: u64,
+}
+
+/// What a node says, several times a second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncRequest {
+    /// Names this Envoy process: new with every start.
+    pub node: String,
+    /// Usage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    /// The newest revision whose changes the node has; 0 at its start.
+    pub cursor: u64,
+    /// Meters with a rate limit whose window is open here or that have requests in flight. Only sent when there is more than
+    /// one node.
+    pub rates: Vec<Rate>,
+}
+
+/// Something that changed in the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Change {
+    /// Name of the meter: `key:…`, `user:…`, `team:…`, `member:…`, `org:…`, `end_user:…`, `key_model:…`, `global`.
+    pub meter: String,
+    /// When.
+    pub revision: u64,
+    /// The record itself changed (limits, models, deleted …), not only its spend: copies of it are stale.
+    pub record: bool,
+    /// Its spend in 10⁻¹² dollars; none when it has none (deleted).
+    pub spend: Option<i64>,
+}
+
+/// What the ledger answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncReply {
+    /// The newest batch of this node that is applied.
+    pub acknowledged: u64,
+    /// The revision up to which `changes` go.
+    pub cursor: u64,
+    /// Everything that changed after the request's cursor (by other nodes and by management calls), and the totals of every
+    /// meter the batch charged.
+    pub changes: Vec<Change>,
+    /// The node's cursor is older than what the ledger remembers (or 0): everything the node has copied is stale.
+    pub reset: bool,
+    /// There are more changes after `cursor`: ask again at once.
+    pub more: bool,
+    /// Nodes heard of in the last seconds, this one included.
+    pub nodes: u64,
+    /// For each meter in the request's `rates`: what all *other* nodes together have in their open windows.
+    pub rates: Vec<Rate>,
+    /// Whether any end user has limits, is blocked, or gets a default budget: whether requests have to be asked for theirs.
+    pub end_users: bool,
+}
