@@ -84,7 +84,7 @@ def postgres() -> str:
     if not POSTGRES:
         pytest.skip("no Postgres: run the tests under `tests/with-postgres`")
     name = f"e2e_{uuid.uuid4().hex}"
-    done = subprocess.run(["psql", POSTGRES, "-qc", f"CREATE DATABASE {name}"], capture_output=True, text=True)
+    done = subprocess.run(["psql", "-d", POSTGRES, "-qc", f"CREATE DATABASE {name}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return POSTGRES.rsplit("/", 1)[0] + f"/{name}"
 
