@@ -257,7 +257,8 @@ pub(super) fn create(shared: &dyn Shared, name: &str, value: &[u8]) {
     shared.set(name, value, Some(NOBODYS));
 }
 
-fn index(print: Print) -> u16 {
+/// Which value a meter is in.
+pub(super) fn index(print: Print) -> u16 {
     let [low, high, ..] = print;
     u16::from_le_bytes([low, high]) % BUCKETS
 }
@@ -312,7 +313,7 @@ mod tests {
         Entry {
             print: [print; 16],
             rated: true,
-            budgeted: print % 2 == 0,
+            budgeted: print & 1 == 0,
             used_ms: 1,
             window_ms: 2,
             requests: 3,
