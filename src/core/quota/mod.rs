@@ -12,3 +12,280 @@
 //! | `team_model:<id>/<model>` | one model of a team |
 //! | `global` | the whole gateway |
 //! | `deployment:<id>` | one deployment |
+
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `meter` | names and fingerprints |
+//! | `tally` | the rules: what one entry says about the next request, how requests change it |
+//! | `bucket` | how entries stand in shared data |
+//! | `crew` | which workers live, so that what a lost VM held does not stay held |
+//! | `synced` | what the ledger and other nodes say |
+//! | [`period`] | durations and resets of budgets |
+
+mod bucket;
+mod crew;
+mod meter;
+pub mod period;
+mod synced;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+pub use crew::beat;
+pub use meter::{Kind, Meter};
+pub use synced::{acknowledge, open_rates, rebase, set_remote, synced};
+pub use tally::IDLE_MS;
+
+use self::{
+    bucket::Entry,
+    crew::Crew,
+    period::Period,
+    tally::{Held, Stake},
+};
+use crate::core::{access::grant::Limits, cost::money::Money, shared::Shared};
+
+/// A meter and what holds for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Decides how a budget is compared.
+    pub kind: Kind,
+    /// What is counted.
+    pub meter: Meter,
+    /// Rates. Without limits and budget the meter is not touched at all.
+    pub limits: Limits,
+    /// What may be spent.
+    pub max_budget: Option<Money>,
+    /// What was spent, as the ledger says.
+    pub base: Base,
+    /// When the spend starts again from zero. Only for keys of the configuration: for all others the ledger does it.
+    pub resets: Option<Period>,
+}
+
+/// A total of the ledger and the revision at which it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// The total.
+    pub spend: Money,
+    /// When; 0 without a ledger.
+    pub revision: u64,
+}
+
+/// What a request will probably use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Input and output.
+    pub tokens: u64,
+    /// At the model's price.
+    pub cost: Money,
+}
+
+/// A VM, as the holder of requests in flight. A VM takes a new number at each start (chance will do) and says [`beat`] before
+/// its first [`reserve`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Worker(pub u32);
+
+/// A refused request. Nothing is counted for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which of the rules, from 0.
+    pub rule: usize,
+    /// What it said.
+    pub why: Why,
+}
+
+/// Why a rule refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The budget is used up.
+    Budget {
+        /// Settled and in flight.
+        spend: Money,
+    },
+    /// Too many requests in this window.
+    Requests {
+        /// Unix milliseconds of the window's end.
+        resets_at_ms: u64,
+    },
+    /// Too many tokens in this window.
+    Tokens {
+        /// Unix milliseconds of the window's end.
+        resets_at_ms: u64,
+    },
+    /// Too many requests at a time.
+    Parallel,
+    /// The table has no room for another meter in force.
+    Full,
+}
+
+/// Where a meter stands, for answer headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Of [`Limits::rpm`].
+    pub requests_left: Option<u64>,
+    /// Of [`Limits::tpm`], estimates of requests in flight taken off.
+    pub tokens_left: Option<u64>,
+    /// Of [`Limits::parallel`].
+    pub parallel_left: Option<u64>,
+    /// Settled and in flight.
+    pub spend: Money,
+    /// Unix milliseconds of the open window's end, or of a window's that would open now.
+    pub resets_at_ms: u64,
+}
+
+/// What a request holds until it is settled or cancelled.
+#[must_use = "a reservation that is neither settled nor cancelled holds its place until the VM ends"]
+#[derive(Debug)]
+pub struct Reservation {
+    worker: Worker,
+    holds: Vec<(Meter, Stake)>,
+}
+
+impl Reservation {
+    /// The request is over: what it used takes the place of what it reserved.
+    pub fn settle(self, shared: &dyn Shared, tokens: u64, cost: Money, now_ms: u64) {
+        for (meter, stake) in &self.holds {
+            amend(shared, meter, |entry| entry.settle(self.worker, stake, tokens, cost, now_ms));
+        }
+    }
+
+    /// As if the request had never been: it counts for no limit, not even as a request.
+    pub fn cancel(self, shared: &dyn Shared, now_ms: u64) {
+        for (meter, stake) in &self.holds {
+            amend(shared, meter, |entry| entry.cancel(self.worker, stake, now_ms));
+        }
+    }
+
+    /// Names of the meters with a budget: those that settling charges (see [`crate::core::ledger::Event::metered`]).
+    pub fn metered(&self) -> Vec<&str> {
+        self.holds.iter().filter(|(_, stake)| stake.budgeted).map(|(meter, _)| meter.name()).collect()
+    }
+}
+
+/// Makes the table where it is missing; cheap where it exists. Any number of workers may do this at once, also while
+/// requests are counted.
+pub fn prepare(shared: &dyn Shared) {
+    let last = bucket::BUCKETS - 1;
+    if shared.get(&bucket::name(last)).is_none() {
+        crew::prepare(shared);
+        for index in 0..=last {
+            bucket::create(shared, &bucket::name(index), bucket::EMPTY);
+        }
+    }
+}
+
+/// Reserves with all rules, in order, or with none.
+pub fn reserve(
+    shared: &dyn Shared,
+    worker: Worker,
+    rules: &[Rule],
+    estimate: Estimate,
+    now_ms: u64,
+) -> Result<Reservation, Refused> {
+    let crew = Crew::new(shared, Some(worker), now_ms);
+    let mut reservation = Reservation { worker, holds: Vec::with_capacity(rules.len()) };
+    for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.binds()) {
+        match take(shared, &crew, worker, rule, estimate, now_ms) {
+            Ok(stake) => reservation.holds.push((rule.meter.clone(), stake)),
+            Err(why) => {
+                reservation.cancel(shared, now_ms);
+                return Err(Refused { rule: index, why });
+            }
+        }
+    }
+    Ok(reservation)
+}
+
+/// Why a rule would refuse now, its budget asked first; `None` when it would admit. Changes nothing.
+pub fn check(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+    check_budget(shared, worker, rule, now_ms).or_else(|| check_rates(shared, worker, rule, now_ms))
+}
+
+/// [`check`] of the budget alone.
+pub fn check_budget(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+    rule.max_budget?;
+    let entry = look(shared, rule, now_ms);
+    refusal(&entry, &Crew::new(shared, Some(worker), now_ms), |held| entry.over_budget(rule, held))
+}
+
+/// [`check`] of the rates alone.
+pub fn check_rates(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+    if !rule.limits.any() {
+        return None;
+    }
+    let entry = look(shared, rule, now_ms);
+    refusal(&entry, &Crew::new(shared, Some(worker), now_ms), |held| entry.over_rates(rule, held, now_ms))
+}
+
+/// Where a rule's meter stands now.
+pub fn standing(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Standing {
+    let entry = if rule.binds() { look(shared, rule, now_ms) } else { Entry::new(rule.meter.print()) };
+    let crew = Crew::new(shared, None, now_ms);
+    entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)
+}
+
+impl Rule {
+    /// Whether there is anything that it could refuse.
+    fn binds(&self) -> bool {
+        self.limits.any() || self.max_budget.is_some()
+    }
+}
+
+/// Checks and reserves in one step.
+fn take(
+    shared: &dyn Shared,
+    crew: &Crew,
+    worker: Worker,
+    rule: &Rule,
+    estimate: Estimate,
+    now_ms: u64,
+) -> Result<Stake, Why> {
+    let print = rule.meter.print();
+    bucket::change(shared, print, |bucket| {
+        let found = bucket.find(print);
+        let is_new = found.is_none();
+        let mut entry = found.unwrap_or_else(|| Entry::new(print));
+        entry.adopt(rule, now_ms);
+        let over =
+            |held: &Held| entry.over_budget(rule, held).or_else(|| entry.over_rates(rule, held, now_ms));
+        if let Some(why) = refusal(&entry, crew, over) {
+            return Err(why);
+        }
+        if is_new && !bucket.make_room(|entry| entry.is_idle(crew, now_ms)) {
+            return Err(Why::Full);
+        }
+        let stake = entry.take(rule, worker, crew, estimate, now_ms);
+        bucket.put(&entry);
+        Ok(stake)
+    })
+    .unwrap_or(Err(Why::Full))
+}
+
+/// The verdict on an entry. Whether workers live is only asked when it matters: without the lost ones less is held, so what
+/// is admitted with them is admitted anyway.
+fn refusal(entry: &Entry, crew: &Crew, over: impl Fn(&Held) -> Option<Why>) -> Option<Why> {
+    let why = over(&entry.held(|_| true))?;
+    if entry.holders.iter().all(|holder| crew.is_own(holder.worker)) {
+        return Some(why);
+    }
+    over(&entry.held(|worker| crew.lives(worker)))
+}
+
+/// A rule's entry as a request would find it now.
+fn look(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Entry {
+    let print = rule.meter.print();
+    let mut entry = bucket::look(shared, print).unwrap_or_else(|| Entry::new(print));
+    entry.adopt(rule, now_ms);
+    entry
+}
+
+/// Changes an entry that is there.
+fn amend(shared: &dyn Shared, meter: &Meter, mut step: impl FnMut(&mut Entry)) {
+    let print = meter.print();
+    bucket::change(shared, print, |bucket| {
+        if let Some(mut entry) = bucket.find(print) {
+            step(&mut entry);
+            bucket.put(&entry);
+        }
+    });
+}
