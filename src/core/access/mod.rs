@@ -5,6 +5,10 @@
 pub mod changes;
 pub mod grant;
 pub mod keyring;
+pub mod models;
+pub mod permit;
+pub mod refusals;
+pub mod routes;
 
 use std::sync::Arc;
 
