@@ -9,6 +9,7 @@ pub mod models;
 pub mod permit;
 pub mod refusals;
 pub mod routes;
+pub mod rules;
 
 use std::sync::Arc;
 

@@ -12,7 +12,10 @@ use super::{
     settings::Verdict,
     yaml::item,
 };
-use crate::core::access::grant::{Budget, Grant, Limits, Scope};
+use crate::core::{
+    access::grant::{Budget, Grant, Limits, Scope},
+    quota::period::Civil,
+};
 
 /// Reads them, by their hash.
 pub(super) fn read(src: &mut Source, blocks: &Blocks, general: &General) -> HashMap<String, Arc<Grant>> {
@@ -152,8 +155,8 @@ fn moment(text: &str) -> Option<u64> {
     let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "0:0:0"));
     let whole = time.split('.').next().unwrap_or(time);
     let numbers = |text: &str, by: char| {
-        let parts: Option<Vec<u64>> = text.split(by).map(|part| part.parse().ok()).collect();
-        <[u64; 3]>::try_from(parts?).ok()
+        let parts: Option<Vec<i64>> = text.split(by).map(|part| part.parse().ok()).collect();
+        <[i64; 3]>::try_from(parts?).ok()
     };
     let [year, month, day] = numbers(date, '-')?;
     let [hour, minute, second] = numbers(whole, ':')?;
@@ -163,13 +166,16 @@ fn moment(text: &str) -> Option<u64> {
         && hour < 24
         && minute < 60
         && second < 60;
-    if !valid {
-        return None;
-    }
-    // Years that begin in March have their odd day at the end.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    Some((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000)
+    let small = |number: i64| u8::try_from(number).ok();
+    let civil = Civil {
+        year,
+        month: small(month)?,
+        day: small(day)?,
+        hour: small(hour)?,
+        minute: small(minute)?,
+        second: small(second)?,
+    };
+    valid.then(|| civil.to_ms())
 }
 
 #[cfg(test)]
