@@ -85,7 +85,7 @@ impl Caller {
 
 /// SHA-256 in lower-case hexadecimal.
 pub fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    access::hash(text.as_bytes())
 }
 
 /// The hash of a key that a body or query names: a raw key is hashed, a hash is itself.
@@ -105,13 +105,13 @@ pub async fn identify(app: &App, headers: &HeaderMap, now_ms: i64) -> Result<Cal
     if bool::from(given.as_slice().ct_eq(wanted.as_slice())) {
         return Ok(Caller::Master);
     }
-    let text = String::from_utf8_lossy(key);
-    if !text.starts_with("sk-") {
-        return Err(access::refuse(key).into());
+    let hash = access::hash(key);
+    if !key.starts_with(b"sk-") {
+        return Err(access::refuse(key, &hash).into());
     }
     let mut connection = app.db.read().await?;
-    let Some(record) = rows::get(&mut connection, &KEYS, &[&hash(&text)]).await? else {
-        return Err(access::refuse(key).into());
+    let Some(record) = rows::get(&mut connection, &KEYS, &[&hash]).await? else {
+        return Err(access::refuse(key, &hash).into());
     };
     holder(&mut connection, record, now_ms).await
 }
