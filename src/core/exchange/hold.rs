@@ -76,7 +76,7 @@ impl Exchange {
         let caller = self.caller.clone();
         let Some(grant) = caller.grant() else { return Err(denied.error) };
         let rules = rules(grant, end_user, names, &self.config.general);
-        self.key_headers(grant, &rules, env);
+        self.describe(grant, &rules, names, Money::ZERO, env);
         match over_budget(&rules, env) {
             Some((rule, why)) if Step::of_budget(rule.kind) < denied.step => {
                 Err(refusals::limit(rule, why, grant.key.alias.as_deref(), env.now_ms))
@@ -96,13 +96,13 @@ impl Exchange {
         let Some(grant) = caller.grant() else { return Ok(()) };
         let rules = rules(grant, end_user, names, &self.config.general);
         if rules.is_empty() {
-            self.key_headers(grant, &rules, env);
+            self.describe(grant, &rules, names, Money::ZERO, env);
             return Ok(());
         }
         let estimate = self.estimate(&rules, env);
         let reserved = quota::reserve(env.shared, env.worker, &rules, estimate, env.now_ms);
-        self.key_headers(grant, &rules, env);
-        self.limits_left(&rules, names, env);
+        let own = if reserved.is_ok() { estimate.cost } else { Money::ZERO };
+        self.describe(grant, &rules, names, own, env);
         match reserved {
             Ok(reservation) => {
                 // Of a key that the ledger does not know it has no totals to answer.
@@ -160,33 +160,18 @@ impl Exchange {
         Estimate { tokens: counted(&usage, self.config.general.counted_tokens), cost }
     }
 
-    /// The key's own limits as headers.
-    fn key_headers(&mut self, grant: &Grant, rules: &[Rule], env: &Env) {
+    /// The key's own limits, and what is left of every limit, as answer headers. `own` is what this call has reserved: the
+    /// spend is the one before it.
+    fn describe(&mut self, grant: &Grant, rules: &[Rule], names: &Names<'_>, own: Money, env: &Env) {
         let key = &grant.key;
-        let spend = match rules.iter().find(|rule| rule.kind == Kind::Key && rule.max_budget.is_some()) {
-            Some(rule) => {
-                let standing = quota::standing(env.shared, rule, env.now_ms);
-                standing.spend
-            }
-            None => Money::from_pico(key.budget.spend.into()),
-        };
-        let count = |name: &str, limit: Option<u64>| limit.map(|limit| (name.to_owned(), limit.to_string()));
-        let max = key.budget.max.map(|max| refusals::dollars(Money::from_pico(max.into())));
-        let headers = [
-            count("x-litellm-key-tpm-limit", key.limits.tpm),
-            count("x-litellm-key-rpm-limit", key.limits.rpm),
-            max.map(|max| ("x-litellm-key-max-budget".to_owned(), max)),
-            Some(("x-litellm-key-spend".to_owned(), refusals::dollars(spend))),
-        ];
-        self.hold.headers = headers.into_iter().flatten().collect();
-    }
-
-    /// What is left of every limit, as headers.
-    fn limits_left(&mut self, rules: &[Rule], names: &Names<'_>, env: &Env) {
-        let headers = &mut self.hold.headers;
-        for rule in rules.iter().filter(|rule| rule.limits.any()) {
+        let mut headers = Vec::new();
+        let mut put = |name: String, value: String| headers.push((name, value));
+        let mut spend = Money::from_pico(key.budget.spend.into());
+        for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == Kind::Key) {
             let standing = quota::standing(env.shared, rule, env.now_ms);
-            let who = rule.kind.descriptor();
+            if rule.kind == Kind::Key && rule.max_budget.is_some() {
+                spend = standing.spend.saturating_sub(own);
+            }
             let limits = [
                 ("requests", rule.limits.rpm, standing.requests_left),
                 ("tokens", rule.limits.tpm, standing.tokens_left),
@@ -194,22 +179,32 @@ impl Exchange {
             ];
             for (what, limit, left) in limits {
                 let (Some(limit), Some(left)) = (limit, left) else { continue };
-                let (limit, left) = (limit.to_string(), left.to_string());
-                let mut put = |name: String, value: &str| headers.push((name, value.to_owned()));
-                put(format!("x-ratelimit-{who}-remaining-{what}"), &left);
-                put(format!("x-ratelimit-{who}-limit-{what}"), &limit);
+                let who = rule.kind.descriptor();
+                put(format!("x-ratelimit-{who}-remaining-{what}"), left.to_string());
+                put(format!("x-ratelimit-{who}-limit-{what}"), limit.to_string());
                 match rule.kind {
                     Kind::Key if what != "max_parallel_requests" => {
-                        put(format!("x-ratelimit-remaining-{what}"), &left);
-                        put(format!("x-ratelimit-limit-{what}"), &limit);
+                        put(format!("x-ratelimit-remaining-{what}"), left.to_string());
+                        put(format!("x-ratelimit-limit-{what}"), limit.to_string());
                     }
                     Kind::KeyModel if is_header_text(names.called) => {
-                        put(format!("x-litellm-key-remaining-{what}-{}", names.called), &left);
+                        put(format!("x-litellm-key-remaining-{what}-{}", names.called), left.to_string());
                     }
                     _ => {}
                 }
             }
         }
+        let max = key.budget.max.map(|max| refusals::dollars(Money::from_pico(max.into())));
+        let own_limits = [
+            ("x-litellm-key-tpm-limit", key.limits.tpm.map(|limit| limit.to_string())),
+            ("x-litellm-key-rpm-limit", key.limits.rpm.map(|limit| limit.to_string())),
+            ("x-litellm-key-max-budget", max),
+            ("x-litellm-key-spend", Some(refusals::dollars(spend))),
+        ];
+        for (name, value) in own_limits {
+            value.into_iter().for_each(|value| put(name.to_owned(), value));
+        }
+        self.hold.headers = headers;
     }
 }
 

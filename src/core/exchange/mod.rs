@@ -241,6 +241,7 @@ impl Exchange {
             )
             .with_param("model"));
         };
+        self.asked.model = Some(config.forced_model.clone().unwrap_or_else(|| asked.clone()));
         let names = Names::of(&asked, caller.grant());
         let called = config.forced_model.as_deref().unwrap_or(names.called);
         self.permit(&names, object, end_user, env)?;
@@ -252,10 +253,6 @@ impl Exchange {
         self.fallbacks =
             self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| u32::from(segment.depth > 0));
         self.reserve(&names, end_user, env)?;
-        self.asked.model = Some(match &config.forced_model {
-            Some(forced) => forced.clone(),
-            None => asked,
-        });
         if let Some(class) = self.asked.mock_testing.take() {
             self.note_error(
                 Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
