@@ -12,7 +12,8 @@ use crate::core::cost::money::Money;
 const WINDOW_MS: u64 = 60_000;
 /// What other nodes said counts for so long.
 const REMOTE_MS: u64 = 5_000;
-/// An entry that no request touched for so long may be dropped, if nothing is lost with it.
+/// An entry that no request touched for so long may be dropped, if nothing is lost with it: an entry made anew takes its base
+/// from the rule. So nobody may go on using a record of the ledger that is older than this.
 pub const IDLE_MS: u64 = 600_000;
 /// From so many holders on, those of forgotten workers are looked for.
 const MANY_HOLDERS: usize = 4;

@@ -1,19 +1,13 @@
 //! Limits, from outside.
 
-use std::{
-    sync::{
-        Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+mod runs;
+mod threads;
 
-use hashbrown::HashMap;
+use std::sync::OnceLock;
 
 use super::*;
 use crate::core::{
     ledger::Rate,
-    random::Random,
     shared::{Memory, Version},
 };
 
@@ -278,10 +272,12 @@ fn amounts_beyond_the_type_stay_at_its_limit() {
         ..budget(Kind::User, i128::MAX)
     };
     let huge = estimate(u64::MAX - 1, i128::MAX);
-    let held: Vec<_> = (0..2).map(|_| ask(&shared, &rule, huge, NOW)).collect();
-    for reservation in held.into_iter().flatten() {
-        reservation.settle(&shared, u64::MAX, pico(i128::MAX), NOW);
-    }
+    let first = ask(&shared, &rule, huge, NOW).unwrap();
+    let second = ask(&shared, &rule, huge, NOW).unwrap();
+    second.settle(&shared, u64::MAX, pico(i128::MAX), NOW);
+    let held = &entry(&shared, &rule).holders[0];
+    assert_eq!((held.requests, held.tokens, held.cost), (1, u64::MAX - 1, i64::MAX));
+    first.settle(&shared, u64::MAX, pico(i128::MAX), NOW);
     let entry = entry(&shared, &rule);
     assert_eq!((entry.unsynced, entry.base, entry.holders.len()), (i64::MAX, i64::MAX, 0));
     assert_eq!(ask(&shared, &rule, huge, NOW).unwrap_err(), Why::Tokens { resets_at_ms: NOW + 60_000 });
@@ -410,9 +406,24 @@ fn what_a_lost_worker_held_can_be_dropped() {
     for rule in &rules[..64] {
         std::mem::forget(reserve(&shared, B, std::slice::from_ref(rule), estimate(1, 1), NOW).unwrap());
     }
-    let later = NOW + IDLE_MS;
-    beat(&shared, A, later);
-    assert!(ask(&shared, &rules[64], estimate(1, 1), later).is_ok());
+    for (later, expected) in [(NOW + IDLE_MS - 1, false), (NOW + IDLE_MS, true)] {
+        beat(&shared, A, later);
+        assert_eq!(ask(&shared, &rules[64], estimate(1, 1), later).is_ok(), expected);
+    }
+}
+
+#[test]
+fn the_end_of_a_long_request_counts_as_use() {
+    let shared = table();
+    let rules = crowd(65, Base { spend: pico(1), revision: 1 });
+    let long: Vec<_> =
+        rules[..64].iter().map(|rule| ask(&shared, rule, estimate(1, 1), NOW).unwrap()).collect();
+    for reservation in long {
+        reservation.settle(&shared, 1, Money::ZERO, NOW + IDLE_MS);
+    }
+    for (later, expected) in [(NOW + 2 * IDLE_MS - 1, false), (NOW + 2 * IDLE_MS, true)] {
+        assert_eq!(ask(&shared, &rules[64], estimate(1, 1), later).is_ok(), expected);
+    }
 }
 
 #[test]
@@ -479,6 +490,20 @@ fn other_nodes_count_while_they_are_heard_of() {
 }
 
 #[test]
+fn other_nodes_are_not_told_of_lost_workers() {
+    let shared = table();
+    let rule = Rule { limits: Limits { parallel: Some(5), ..Limits::default() }, ..rule(Kind::Key) };
+    std::mem::forget(ask(&shared, &rule, estimate(7, 0), NOW).unwrap());
+    let told = |now_ms| {
+        open_rates(&shared, now_ms).into_iter().map(|rate| (rate.tokens, rate.parallel)).collect::<Vec<_>>()
+    };
+    assert_eq!((told(NOW + 5_000), told(NOW + 5_001)), (vec![(7, 1)], vec![(0, 0)]));
+    beat(&shared, A, NOW + 61_000);
+    assert_eq!(told(NOW + 61_000), [(7, 1)]);
+    assert_eq!(told(NOW + 67_000), []);
+}
+
+#[test]
 fn a_table_that_is_missing_or_garbled_is_made_anew() {
     let shared = Memory::default();
     let rule = rpm(2);
@@ -510,200 +535,4 @@ impl Shared for Contended {
 fn a_store_that_takes_nothing_refuses() {
     let shared = Contended(table());
     assert_eq!(ask(&shared, &rpm(1), Estimate::default(), NOW).unwrap_err(), Why::Full);
-}
-
-/// What proxy-wasm's host does, for threads.
-#[derive(Default)]
-struct Locked(Mutex<HashMap<String, (Vec<u8>, Version)>>, AtomicU64);
-
-impl Shared for Locked {
-    fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
-        self.0.lock().unwrap().get(key).cloned()
-    }
-
-    fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> bool {
-        let mut map = self.0.lock().unwrap();
-        let next = u32::try_from(self.1.fetch_add(1, Ordering::Relaxed) + 1).unwrap();
-        match map.get_mut(key) {
-            Some((_, newest)) if version.is_some_and(|version| version != *newest) => false,
-            Some(stored) => {
-                *stored = (value.to_vec(), next);
-                true
-            }
-            None => map.insert(key.to_owned(), (value.to_vec(), next)).is_none(),
-        }
-    }
-}
-
-const THREADS: u32 = 8;
-
-/// Calls `work` on eight threads at once, each a worker with its own chance.
-fn workers<T: Send>(shared: &Locked, work: impl Fn(Worker, &mut Random) -> T + Sync) -> Vec<T> {
-    std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> = (1..=THREADS)
-            .map(|n| {
-                scope.spawn(move || {
-                    prepare(shared);
-                    beat(shared, Worker(n), NOW);
-                    work(Worker(n), &mut Random::new(n.into()))
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
-fn nap(random: &mut Random) {
-    std::thread::sleep(Duration::from_micros(random.bits() % 200));
-}
-
-#[test]
-fn fifty_of_two_hundred_from_eight_threads() {
-    let (shared, rules) = (Locked::default(), [rpm(50)]);
-    let admitted = workers(&shared, |worker, random| {
-        (0..25)
-            .filter(|_| {
-                nap(random);
-                let answer = reserve(&shared, worker, &rules, estimate(10, 0), NOW);
-                nap(random);
-                answer.map(|reservation| reservation.settle(&shared, 10, Money::ZERO, NOW)).is_ok()
-            })
-            .count()
-    });
-    assert_eq!(admitted.iter().sum::<usize>(), 50);
-    let entry = entry(&shared, &rules[0]);
-    assert_eq!((entry.requests, entry.tokens, entry.holders), (50, 500, Vec::new()));
-}
-
-#[test]
-fn never_more_than_five_at_a_time_from_eight_threads() {
-    let (shared, rules) = (Locked::default(), [rpm(1_000_000), parallel(5)]);
-    let (flying, most) = (AtomicU64::new(0), AtomicU64::new(0));
-    let refused: usize = workers(&shared, |worker, random| {
-        let mut refused = 0;
-        for _ in 0..100 {
-            let Ok(reservation) = reserve(&shared, worker, &rules, estimate(1, 1), NOW) else {
-                refused += 1;
-                nap(random);
-                continue;
-            };
-            most.fetch_max(flying.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            nap(random);
-            flying.fetch_sub(1, Ordering::SeqCst);
-            reservation.settle(&shared, 1, pico(1), NOW);
-        }
-        refused
-    })
-    .into_iter()
-    .sum();
-    let most = most.into_inner();
-    assert!((1..=5).contains(&most), "{most}");
-    assert_eq!(standing(&shared, &rules[1], NOW).parallel_left, Some(5));
-    let counted = entry(&shared, &rules[0]).requests;
-    assert_eq!(counted, u64::from(THREADS) * 100 - refused as u64, "refused requests are not counted");
-}
-
-#[test]
-fn a_budget_of_a_hundred_admits_a_hundred_from_eight_threads() {
-    let (shared, rules) = (Locked::default(), [budget(Kind::Key, 100 * 7), budget(Kind::Global, i128::MAX)]);
-    let admitted: usize = workers(&shared, |worker, random| {
-        (0..50)
-            .filter(|_| {
-                let answer = reserve(&shared, worker, &rules, estimate(0, 7), NOW);
-                nap(random);
-                answer.map(|reservation| reservation.settle(&shared, 0, pico(7), NOW)).is_ok()
-            })
-            .count()
-    })
-    .into_iter()
-    .sum();
-    assert_eq!(admitted, 100);
-    for rule in &rules {
-        assert_eq!(standing(&shared, rule, NOW).spend, pico(700));
-    }
-}
-
-#[test]
-fn whatever_happens_the_books_balance() {
-    for seed in 0..60 {
-        let mut random = Random::new(seed);
-        let mut below = |n: u64| random.bits() % n;
-        let shared = table();
-        let mut rules: Vec<Rule> = crowd(6, Base { spend: pico(10), revision: 3 });
-        for rule in &mut rules {
-            let mut some = |n| Some(below(n)).filter(|&limit| limit != 0);
-            rule.limits = Limits { rpm: some(30), tpm: some(2_000), parallel: some(8) };
-            rule.max_budget = some(4).map(|_| pico(3_000));
-        }
-        let (mut flying, mut settled, mut acknowledged) = (Vec::new(), [0_i128; 6], [0_i128; 6]);
-        let mut now_ms = NOW;
-        for _ in 0..400 {
-            now_ms += below(1_500);
-            for worker in [A, B] {
-                beat(&shared, worker, now_ms);
-            }
-            let worker = if below(2) == 0 { A } else { B };
-            let (first, count) = (below(6) as usize, 1 + below(3) as usize);
-            match below(8) {
-                0..4 => {
-                    let chosen: Vec<usize> = (first..6).take(count).collect();
-                    let asked: Vec<Rule> = chosen.iter().map(|&n| rules[n].clone()).collect();
-                    let estimate = estimate(below(300), below(300).into());
-                    if let Ok(reservation) = reserve(&shared, worker, &asked, estimate, now_ms) {
-                        flying.push((chosen, reservation));
-                    }
-                }
-                4..6 if !flying.is_empty() => {
-                    let at = below(flying.len() as u64) as usize;
-                    let (chosen, reservation) = flying.swap_remove(at);
-                    let cost = i128::from(below(400));
-                    for n in chosen.into_iter().filter(|&n| rules[n].max_budget.is_some()) {
-                        settled[n] += cost;
-                    }
-                    reservation.settle(&shared, below(400), pico(cost), now_ms);
-                }
-                6 if !flying.is_empty() => flying.swap_remove(0).1.cancel(&shared, now_ms),
-                _ => {
-                    let spent = i128::from(below(200)).min(settled[first] - acknowledged[first]);
-                    acknowledged[first] += spent;
-                    acknowledge(&shared, &rules[first].meter, pico(spent));
-                }
-            }
-            for rule in &rules {
-                let (held, limits) = (entry(&shared, rule).held(|_| true), rule.limits);
-                assert!(limits.parallel.is_none_or(|limit| held.requests <= limit), "{seed} {held:?}");
-            }
-        }
-        for (_, reservation) in flying {
-            reservation.cancel(&shared, now_ms);
-        }
-        for (n, rule) in rules.iter().enumerate() {
-            let left = entry(&shared, rule);
-            assert_eq!(left.holders, [], "{seed} {n}");
-            assert_eq!(i128::from(left.unsynced), settled[n] - acknowledged[n], "{seed} {n}");
-        }
-    }
-}
-
-/// `cargo test --release quota::tests::what_it_costs -- --ignored --nocapture`
-#[test]
-#[ignore = "prints times, asserts nothing"]
-fn what_it_costs() {
-    let shared = table();
-    for others in crowd(10, Base::default()) {
-        std::mem::forget(ask(&shared, &others, Estimate::default(), NOW));
-    }
-    let mut rules = crowd(1, Base::default());
-    rules.push(budget(Kind::User, i128::MAX));
-    rules.push(parallel(1_000));
-    let rounds = 100_000_u32;
-    let start = Instant::now();
-    for n in 0..u64::from(rounds) {
-        let now_ms = NOW + n * 100;
-        if let Ok(reservation) = reserve(&shared, A, &rules, estimate(10, 0), now_ms) {
-            reservation.settle(&shared, 10, Money::ZERO, now_ms);
-        }
-    }
-    println!("reserve and settle, three rules: {:?}", start.elapsed() / rounds);
 }
