@@ -67,6 +67,7 @@ struct Rig {
     shared: Memory,
     random: Random,
     keys: Keyring,
+    lengths: Lengths,
     now_ms: u64,
     /// What passes between an attempt's request and its answer.
     answer_takes_ms: u64,
@@ -80,6 +81,7 @@ impl Rig {
             shared: Memory::default(),
             random: Random::new(1),
             keys: Keyring::new(100),
+            lengths: Lengths::default(),
             now_ms: 1_000_000_000,
             answer_takes_ms: 0,
         }
@@ -107,6 +109,7 @@ impl Rig {
                     now_ms: self.now_ms,
                     random: &mut self.random,
                     keys: &mut self.keys,
+                    lengths: &mut self.lengths,
                     worker: Worker(1),
                     client: &|| Some("192.0.2.1".to_owned()),
                 }
