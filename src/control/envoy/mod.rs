@@ -78,6 +78,16 @@ pub struct Ledger {
     pub interval_ms: u64,
 }
 
+impl Ledger {
+    /// At an address, talked to as often as a configuration says.
+    pub fn new(at: LedgerAddress, config: &Config) -> Ledger {
+        Ledger { at, interval_ms: config.ledger.batch_write_ms.unwrap_or(SYNC_INTERVAL_MS).max(1) }
+    }
+}
+
+/// Milliseconds between two syncs, unless `proxy_batch_write_at` says otherwise.
+const SYNC_INTERVAL_MS: u64 = 250;
+
 /// The ledger's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerAddress {
