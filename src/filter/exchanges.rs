@@ -12,7 +12,9 @@ use hashbrown::HashMap;
 
 use super::host;
 use crate::core::{
+    access::keyring::Keyring,
     exchange::{Env, Exchange},
+    quota::Worker,
     random::Random,
 };
 
@@ -24,6 +26,9 @@ const ID: &str = "tollgate.exchange";
 
 thread_local! {
     static TABLE: RefCell<HashMap<u64, Weak<RefCell<Exchange>>>> = RefCell::default();
+    static KEYS: RefCell<Keyring> = RefCell::new(Keyring::new(10_000));
+    /// Chance makes it differ from every other VM's.
+    static WORKER: u32 = (seed() >> 32) as u32;
     static RANDOM: RefCell<Random> = RefCell::new(Random::new(seed()));
 }
 
@@ -63,7 +68,17 @@ pub fn forget(id: u64) {
 pub fn with_env<T>(work: impl FnOnce(&mut Env) -> T) -> Option<T> {
     RANDOM.with(|random| {
         let mut random = random.try_borrow_mut().ok()?;
-        Some(work(&mut Env { shared: &host::SharedData, now_ms: host::now_ms(), random: &mut random }))
+        KEYS.with(|keys| {
+            let mut keys = keys.try_borrow_mut().ok()?;
+            Some(work(&mut Env {
+                shared: &host::SharedData,
+                now_ms: host::now_ms(),
+                random: &mut random,
+                keys: &mut keys,
+                worker: Worker(WORKER.with(|worker| *worker)),
+                client: &host::client,
+            }))
+        })
     })
 }
 

@@ -108,6 +108,13 @@ pub fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
 }
 
+/// The address of the client, without a port.
+pub fn client() -> Option<String> {
+    let address = String::from_utf8(property(&["source", "address"])?).ok()?;
+    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+    Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+}
+
 /// Stores a value in the stream's filter state under `wasm.{name}`.
 pub fn set_state(name: &str, value: &[u8]) {
     let _ = hostcalls::set_property(vec![name], Some(value));

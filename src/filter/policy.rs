@@ -115,7 +115,7 @@ fn resume(begin: Begin) {
             forward(&cluster, max_retries, per_try_timeout_ms);
             host::resume_request();
         }
-        Begin::Wait(_) => host::reply(500, &[], b""),
+        Begin::Wait(_) | Begin::Ask(_) => host::reply(500, &[], b""),
     }
 }
 
@@ -169,6 +169,7 @@ impl Request {
                 }
                 Action::Pause
             }
+            Begin::Ask(_) => self.reply(&Reply { status: 500, headers: Vec::new(), body: Vec::new() }),
         }
     }
 }
@@ -195,6 +196,10 @@ impl HttpContext for Request {
                 self.reply(&answer)
             }
             Opening::Pass => Action::Continue,
+            // Without a ledger neither comes.
+            Opening::Ask(_) | Opening::Manage => {
+                self.reply(&Reply { status: 500, headers: Vec::new(), body: Vec::new() })
+            }
             Opening::Call(exchange) => {
                 let exchange = Rc::new(RefCell::new(*exchange));
                 exchanges::file(&exchange);

@@ -107,11 +107,11 @@ pub async fn identify(app: &App, headers: &HeaderMap, now_ms: i64) -> Result<Cal
     }
     let text = String::from_utf8_lossy(key);
     if !text.starts_with("sk-") {
-        return Err(access::refuse(key).into());
+        return Err(access::refuse(key, &hash(&String::from_utf8_lossy(key))).into());
     }
     let mut connection = app.db.read().await?;
     let Some(record) = rows::get(&mut connection, &KEYS, &[&hash(&text)]).await? else {
-        return Err(access::refuse(key).into());
+        return Err(access::refuse(key, &hash(&String::from_utf8_lossy(key))).into());
     };
     holder(&mut connection, record, now_ms).await
 }

@@ -103,7 +103,7 @@ pub enum Role {
     Customer,
 }
 
-/// One virtual key and everything that limits it.
+/// One virtual key and everything that limits it. Ten thousand of them lie in every worker, so what most keys lack is boxed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Grant {
@@ -129,16 +129,16 @@ pub struct Grant {
     pub role: Role,
     /// The user it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<Scope>,
+    pub user: Option<Box<Scope>>,
     /// Its team.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub team: Option<Scope>,
+    pub team: Option<Box<Scope>>,
     /// That user as a member of that team.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub member: Option<Scope>,
+    pub member: Option<Box<Scope>>,
     /// Its organization, or its team's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub organization: Option<Scope>,
+    pub organization: Option<Box<Scope>>,
     /// Spend of the whole gateway (`litellm_settings.max_budget`), in 10⁻¹² dollars.
     pub global_spend: i64,
     /// Revision of the ledger at which all this was read.

@@ -1,13 +1,70 @@
-//! Who may call: reading the key out of a request and judging it.
+//! Who may call, and what: reading the key out of a request, finding its record, and judging the call by it.
 //!
-//! Rules and messages follow the LiteLLM proxy. Without a master key everybody is let in, as there.
+//! Rules, their order and their messages follow the LiteLLM proxy. Without a master key everybody is let in, as there.
 
+pub mod changes;
 pub mod grant;
+pub mod keyring;
+
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::core::{config::General, error::Error, headers::Headers};
+use crate::core::{
+    access::{
+        grant::Grant,
+        keyring::{Found, Keyring},
+    },
+    config::General,
+    error::Error,
+    headers::Headers,
+};
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Caller {
+    /// Anybody: there is no master key.
+    Open,
+    /// Who has the master key.
+    Master,
+    /// Who has a virtual key.
+    Key(Arc<Grant>),
+}
+
+/// A record that must be fetched before a request can go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// A key, by its hash in lower-case hexadecimal.
+    Key(String),
+    /// An end user, by the id in the request.
+    EndUser(String),
+}
+
+/// Why a caller is not known (yet).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stop {
+    /// Never will be.
+    Refuse(Error),
+    /// Its key's record has to be fetched.
+    Ask(Lookup),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Refuse(error)
+    }
+}
+
+impl Caller {
+    /// The record of a virtual key.
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            Caller::Key(grant) => Some(grant),
+            Caller::Open | Caller::Master => None,
+        }
+    }
+}
 
 /// Headers that may carry a key when no other header is configured, in the order they are asked. The first one present
 /// decides, even when what it holds is malformed.
@@ -20,16 +77,67 @@ const KEY_HEADERS: [&str; 6] = [
     "ocp-apim-subscription-key",
 ];
 
-/// Lets a request in or says why not.
-pub fn admit(headers: &Headers, general: &General) -> Result<(), Error> {
-    let Some(master) = &general.master_key else { return Ok(()) };
-    let key = presented(headers, general)?;
-    // Hashing both first makes the comparison's time independent of length and content.
-    let (given, wanted) = (Sha256::digest(key), Sha256::digest(master.reveal().as_bytes()));
-    if bool::from(given.as_slice().ct_eq(wanted.as_slice())) {
-        return Ok(());
+/// LiteLLM's name for a key that passed without being looked up.
+const WITHOUT_LEDGER: &str = "failed-to-connect-to-db";
+
+/// Finds out who calls. A key whose record is not here is to be asked for; then this is called again.
+pub fn identify(
+    headers: &Headers,
+    general: &General,
+    keys: &mut Keyring,
+    now_ms: u64,
+) -> Result<Caller, Stop> {
+    if general.master_key.is_none() {
+        return Ok(Caller::Open);
     }
-    Err(refuse(key))
+    let key = presented(headers, general)?;
+    let hash = hash(key);
+    // Comparing hashes makes the comparison's time independent of length and content.
+    if bool::from(hash.as_bytes().ct_eq(general.master_hash.as_bytes())) {
+        return Ok(Caller::Master);
+    }
+    if !key.starts_with(b"sk-") {
+        return Err(refuse(key, &hash).into());
+    }
+    if let Some(grant) = general.keys.get(&hash) {
+        return Ok(Caller::Key(Arc::clone(grant)));
+    }
+    if !general.has_ledger {
+        return Err(refuse(key, &hash).into());
+    }
+    match keys.key(&hash, now_ms) {
+        Found::Known(grant) => Ok(Caller::Key(grant)),
+        Found::Unknown => Err(refuse(key, &hash).into()),
+        Found::Ask => Err(Stop::Ask(Lookup::Key(hash))),
+        Found::Unreachable if general.pass_without_ledger => Ok(Caller::Key(Arc::new(unlimited()))),
+        Found::Unreachable => Err(unreachable().into()),
+    }
+}
+
+/// SHA-256 of a key in lower-case hexadecimal: what stands for it everywhere.
+pub fn hash(key: &[u8]) -> String {
+    use std::fmt::Write;
+
+    Sha256::digest(key).iter().fold(String::with_capacity(64), |mut out, byte| {
+        // Writing to a String cannot fail.
+        _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// Who passes while the ledger is away (`allow_requests_on_db_unavailable`). Nothing is known of the key, so it stands for
+/// all of them.
+fn unlimited() -> Grant {
+    let mut grant = Grant::default();
+    grant.key.id = WITHOUT_LEDGER.to_owned();
+    grant.name = Some(WITHOUT_LEDGER.to_owned());
+    grant
+}
+
+fn unreachable() -> Error {
+    Error::new(503, "the key cannot be looked up now: the ledger does not answer. Try again in a second.")
+        .with_kind("service_unavailable")
+        .with_header("retry-after", "1")
 }
 
 /// The key in the request, without its scheme.
@@ -62,7 +170,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The refusal of a key that is not the master key. It shows no more of the key than its last four characters.
-pub fn refuse(key: &[u8]) -> Error {
+pub fn refuse(key: &[u8], hash: &str) -> Error {
     let text = String::from_utf8_lossy(key);
     if !key.starts_with(b"sk-") {
         return Error::auth(format!(
@@ -70,7 +178,6 @@ pub fn refuse(key: &[u8]) -> Error {
             mask(&text)
         ));
     }
-    let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
     Error::new(
         401,
         format!(
@@ -100,8 +207,17 @@ mod tests {
     fn general(master: Option<&str>, header: Option<&str>) -> General {
         General {
             master_key: master.map(Secret::new),
+            master_hash: master.map(|key| hash(key.as_bytes())).unwrap_or_default(),
             key_header: header.map(str::to_owned),
             ..General::default()
+        }
+    }
+
+    fn admit(headers: &Headers, general: &General) -> Result<(), Error> {
+        match identify(headers, general, &mut Keyring::new(1), 0) {
+            Ok(_) => Ok(()),
+            Err(Stop::Refuse(error)) => Err(error),
+            Err(Stop::Ask(lookup)) => panic!("{lookup:?} without a ledger"),
         }
     }
 
@@ -159,7 +275,7 @@ mod tests {
     #[test]
     fn a_refusal_never_shows_a_key() {
         for key in ["sk-a", "sk-abcdefgh", "topsecret"] {
-            assert!(!refuse(key.as_bytes()).message.contains(key), "{key}");
+            assert!(!refuse(key.as_bytes(), &hash(key.as_bytes())).message.contains(key), "{key}");
         }
     }
 }

@@ -3,14 +3,16 @@
 
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::{
-    Alias, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
+    Alias, CountedTokens, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
+    entry::hex,
     read::{Block, Reference, Source, reference, scalar_text},
     settings::Verdict,
     yaml::{item, member},
 };
-use crate::core::error::Class;
+use crate::core::{access::grant::Budget, error::Class, ledger::KEY_VARIABLE};
 
 /// The four blocks, references resolved.
 pub(super) struct Blocks {
@@ -95,8 +97,14 @@ pub(super) fn renames(src: &mut Source, blocks: &Blocks) -> HashMap<String, Stri
 pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<&Value>) -> General {
     let (own, litellm) = (&blocks.general, &blocks.litellm);
     let mega = 1024.0 * 1024.0;
+    let master_key = master_key(src, own, raw_master_key);
+    let texts = |src: &mut Source, name: &str| own.texts(src, name);
     General {
-        master_key: master_key(src, own, raw_master_key),
+        master_hash: master_key
+            .as_ref()
+            .map(|key| hex(&Sha256::digest(key.reveal().as_bytes())))
+            .unwrap_or_default(),
+        master_key,
         key_header: own.text(src, "litellm_key_header_name").map(|name| name.to_ascii_lowercase()),
         drop_params: litellm.flag(src, "drop_params").unwrap_or(false),
         modify_params: litellm.flag(src, "modify_params").unwrap_or(false),
@@ -108,6 +116,33 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<
         add_function_to_prompt: litellm.flag(src, "add_function_to_prompt").unwrap_or(false),
         allow_client_credentials: own.flag(src, "allow_client_side_credentials").unwrap_or(false),
         auth_metrics: litellm.flag(src, "require_auth_for_metrics_endpoint").unwrap_or(false),
+        has_ledger: src.first_variable(&[KEY_VARIABLE]).is_some(),
+        keys: HashMap::new(),
+        key_ttl_ms: own.millis(src, "user_api_key_cache_ttl").unwrap_or(60_000),
+        pass_without_ledger: own.flag(src, "allow_requests_on_db_unavailable").unwrap_or(false),
+        enforce_user: own.flag(src, "enforce_user_param").unwrap_or(false),
+        enforced_params: texts(src, "enforced_params"),
+        user_header: own.text(src, "user_header_name").map(|name| name.to_ascii_lowercase()),
+        allowed_routes: texts(src, "allowed_routes"),
+        admin_only_routes: texts(src, "admin_only_routes"),
+        public_routes: texts(src, "public_routes"),
+        allowed_ips: texts(src, "allowed_ips"),
+        use_forwarded_for: own.flag(src, "use_x_forwarded_for").unwrap_or(false),
+        max_parallel: own.count(src, "global_max_parallel_requests"),
+        key_max_parallel: own.count(src, "max_parallel_requests"),
+        budget: Budget {
+            // 0 is off, as in LiteLLM.
+            max: litellm.money(src, "max_budget").filter(|max| *max > 0),
+            duration: litellm.duration(src, "budget_duration"),
+            ..Budget::default()
+        },
+        end_users_have_budgets: litellm.get("max_end_user_budget").is_some()
+            || litellm.get("max_end_user_budget_id").is_some(),
+        counted_tokens: match own.text(src, "token_rate_limit_type").as_deref() {
+            Some("input") => CountedTokens::Input,
+            Some("output") => CountedTokens::Output,
+            _ => CountedTokens::Total,
+        },
     }
 }
 
@@ -119,6 +154,11 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
         request_body_buffer_limit_bytes: own
             .count(src, "request_body_buffer_limit_bytes")
             .unwrap_or(104_857_600),
+        key_cache_size: own
+            .count(src, "key_cache_size")
+            .and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(10_000)
+            .max(1),
         access_log: own.text(src, "access_log").unwrap_or_else(|| "stdout".to_owned()),
         drain_timeout_ms: own.millis(src, "drain_timeout").unwrap_or(600_000),
     }

@@ -10,6 +10,7 @@ use super::{
     Config, Deployment, Report, Wildcard,
     entry::{self, Entry, Shared, hex},
     global::{self, Blocks},
+    keys, ledger,
     lookup::Index,
     read::{Block, Source, scalar_text},
     wildcard,
@@ -107,11 +108,14 @@ fn assemble(src: &mut Source, top: &Block) -> Config {
     };
     let shared = shared(src, top, &blocks);
     let models = models(src, top, &shared);
+    let mut general = global::general(src, &blocks, raw_general.get("master_key"));
+    general.keys = keys::read(src, &blocks, &general);
     let mut config = Config {
         router: global::router(src, &blocks),
         aliases: global::aliases(src, &blocks),
         renames: global::renames(src, &blocks),
-        general: global::general(src, &blocks, raw_general.get("master_key")),
+        general,
+        ledger: ledger::read(src, &blocks),
         tollgate: global::tollgate(src, &blocks),
         forced_model: blocks.general.text(src, "completion_model"),
         default_model: models.order.iter().find(|name| !name.contains('*')).cloned(),

@@ -6,6 +6,8 @@
 mod endpoint;
 mod entry;
 mod global;
+mod keys;
+mod ledger;
 pub mod load;
 pub mod lookup;
 mod read;
@@ -15,16 +17,18 @@ pub mod settings;
 mod wildcard;
 mod yaml;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use crate::core::{
+    access::grant::{Budget, Grant},
     error::Class,
     provider::{Brand, infer},
 };
 
+pub use ledger::Ledger;
 pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
 pub use report::{Report, Row};
@@ -55,6 +59,8 @@ pub struct Config {
     pub router: Router,
     /// `general_settings` and what is global in `litellm_settings`.
     pub general: General,
+    /// What only the ledger works with.
+    pub ledger: Ledger,
     /// Tollgate's own settings.
     pub tollgate: TollgateSettings,
     /// Groups (and wildcards) named by the file none of whose deployments can be called: name to the reason. Such a name
@@ -240,6 +246,55 @@ pub struct General {
     pub allow_client_credentials: bool,
     /// `litellm_settings.require_auth_for_metrics_endpoint`.
     pub auth_metrics: bool,
+    /// SHA-256 of the master key in lower-case hexadecimal: who it is in usage events. Empty without a master key.
+    pub master_hash: String,
+    /// There is a ledger to ask for keys, because the environment has the secret for it.
+    pub has_ledger: bool,
+    /// `general_settings.keys`: keys that need no ledger, by their hash.
+    pub keys: HashMap<String, Arc<Grant>>,
+    /// `user_api_key_cache_ttl` in milliseconds (60,000): how long a copy of the ledger's record is good.
+    pub key_ttl_ms: u64,
+    /// `allow_requests_on_db_unavailable`: unknown keys pass while the ledger cannot be asked.
+    pub pass_without_ledger: bool,
+    /// `enforce_user_param`.
+    pub enforce_user: bool,
+    /// `enforced_params`.
+    pub enforced_params: Vec<String>,
+    /// `user_header_name`, lower-case: the header that names the end user.
+    pub user_header: Option<String>,
+    /// `allowed_routes`; empty is all.
+    pub allowed_routes: Vec<String>,
+    /// `admin_only_routes`.
+    pub admin_only_routes: Vec<String>,
+    /// `public_routes`.
+    pub public_routes: Vec<String>,
+    /// `allowed_ips`; empty is all.
+    pub allowed_ips: Vec<String>,
+    /// `use_x_forwarded_for`: that header names the client.
+    pub use_forwarded_for: bool,
+    /// `global_max_parallel_requests`.
+    pub max_parallel: Option<u64>,
+    /// `max_parallel_requests`: of every key that has no such limit of its own.
+    pub key_max_parallel: Option<u64>,
+    /// `litellm_settings.max_budget` and `budget_duration`: of the whole gateway.
+    pub budget: Budget,
+    /// `litellm_settings.max_end_user_budget` in 10⁻¹² dollars, or that there is a `max_end_user_budget_id`: every end user
+    /// has a budget, so everyone's record has to be asked for.
+    pub end_users_have_budgets: bool,
+    /// `token_rate_limit_type`: the tokens that count against tokens a minute.
+    pub counted_tokens: CountedTokens,
+}
+
+/// The tokens that count against tokens a minute (`token_rate_limit_type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CountedTokens {
+    /// All.
+    #[default]
+    Total,
+    /// The prompt's.
+    Input,
+    /// The answer's.
+    Output,
 }
 
 /// Tollgate's own settings: `tollgate_settings`, a block that LiteLLM ignores.
@@ -249,6 +304,8 @@ pub struct TollgateSettings {
     pub max_held_answer_bytes: u64,
     /// Largest request body in bytes that is buffered for a retry (104,857,600).
     pub request_body_buffer_limit_bytes: u64,
+    /// How many key records each worker keeps (10,000).
+    pub key_cache_size: usize,
     /// Where the access log goes: a path or `stdout` (the default).
     pub access_log: String,
     /// `drain_timeout` in milliseconds: how long requests in flight may go on after SIGTERM (600,000).

@@ -10,6 +10,7 @@ use super::{
     settings::Verdict,
     yaml::{Lines, item, member},
 };
+use crate::core::{cost::money::Money, quota::period};
 
 /// Where values come from besides the text, and what was wrong or remarkable with them.
 pub(super) struct Source<'a> {
@@ -271,6 +272,40 @@ impl Block {
     pub(super) fn timeout(&self, src: &mut Source, name: &str) -> Option<u64> {
         let seconds = self.number(src, name, "a number of seconds")?;
         (seconds > 0.0).then(|| ((seconds * 1000.0).round() as u64).max(1))
+    }
+
+    /// Dollars, as 10⁻¹² dollars.
+    pub(super) fn money(&self, src: &mut Source, name: &str) -> Option<i64> {
+        let value = self.get(name)?;
+        if matches!(value, Value::String(text) if text.is_empty()) {
+            return None;
+        }
+        let money = scalar_text(value).and_then(|text| Money::parse(&text));
+        let money = money.and_then(|money| i64::try_from(money.pico()).ok()).filter(|pico| *pico >= 0);
+        if money.is_none() && scalar_text(value).is_none_or(|text| text.trim().parse::<f64>().is_err()) {
+            src.wrong_type(
+                &member(&self.path, name),
+                "an amount in dollars",
+                value,
+                "write a number of dollars",
+            );
+        }
+        // More than there is room for is more than anybody can spend.
+        money.or_else(|| value.as_f64().filter(|dollars| *dollars > 0.0).map(|_| i64::MAX))
+    }
+
+    /// A time such as `30d` as it is written, once it is known to be one.
+    pub(super) fn duration(&self, src: &mut Source, name: &str) -> Option<String> {
+        let text = self.text(src, name)?;
+        if period::parse(&text).is_ok() {
+            return Some(text);
+        }
+        src.problem(
+            &member(&self.path, name),
+            "expected a time with its unit",
+            "write a number and one of s, m, h, d, w, mo: `30d`",
+        );
+        None
     }
 
     /// A list of texts; one text counts as a list of it.

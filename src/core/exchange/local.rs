@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::Reply;
 use crate::core::{
-    access,
     api::{
         ErrorFormat,
         path::{self, Operation},
@@ -17,19 +16,26 @@ use crate::core::{
 /// LiteLLM's constant `created` of a listed model.
 const MODEL_CREATED: u64 = 1_677_610_602;
 
+/// Whether an operation is for everybody.
+pub fn is_public(operation: &Operation<'_>) -> bool {
+    matches!(
+        operation,
+        Operation::Preflight
+            | Operation::Liveliness
+            | Operation::Readiness
+            | Operation::Home
+            | Operation::Routes
+    )
+}
+
 /// Answers an operation that calls no model.
 pub fn answer(operation: &Operation<'_>, config: &Config, headers: &Headers) -> Result<Reply, Error> {
     match operation {
-        Operation::Preflight => return Ok(preflight(headers)),
-        Operation::Liveliness => return Ok(body(&json!("I'm alive!"))),
-        Operation::Readiness => return Ok(body(&readiness())),
-        Operation::Home => {
-            return Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")})));
-        }
-        Operation::Routes => return Ok(body(&routes())),
-        _ => access::admit(headers, &config.general)?,
-    }
-    match operation {
+        Operation::Preflight => Ok(preflight(headers)),
+        Operation::Liveliness => Ok(body(&json!("I'm alive!"))),
+        Operation::Readiness => Ok(body(&readiness())),
+        Operation::Home => Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
+        Operation::Routes => Ok(body(&routes())),
         Operation::Models => Ok(body(&json!({
             "data": config.model_names().iter().map(|name| model(name)).collect::<Vec<_>>(),
             "object": "list",

@@ -26,7 +26,7 @@ pub mod timed;
 use std::rc::Rc;
 
 use crate::core::{
-    access,
+    access::{self, Caller, Lookup, Stop, keyring::Keyring},
     api::{Api, ErrorFormat, path},
     codec::json::Object,
     config::Config,
@@ -37,6 +37,7 @@ use crate::core::{
         controls::Asked,
     },
     headers::Headers,
+    quota::Worker,
     random::Random,
     route::{
         cooldown,
@@ -59,6 +60,12 @@ pub struct Env<'e> {
     pub now_ms: u64,
     /// Chance.
     pub random: &'e mut Random,
+    /// This VM's copies of the ledger's records.
+    pub keys: &'e mut Keyring,
+    /// Who this VM is among all that count requests in flight.
+    pub worker: Worker,
+    /// The client's address without a port, read only when something needs it.
+    pub client: &'e dyn Fn() -> Option<String>,
 }
 
 impl Env<'_> {
@@ -85,6 +92,10 @@ pub enum Opening {
     Reply(Reply),
     /// None of our business: let Envoy go on.
     Pass,
+    /// Fetch this record, give what came of it to [`Env::keys`], and open again with the same headers.
+    Ask(Lookup),
+    /// A call of the ledger's API: pass it on as it is.
+    Manage,
     /// A model call: wait for the whole body.
     Call(Box<Exchange>),
 }
@@ -105,6 +116,8 @@ pub enum Begin {
     },
     /// Come back with the body after this many milliseconds (`mock_timeout`).
     Wait(u64),
+    /// Fetch this record, give what came of it to [`Env::keys`], and come back with the same body.
+    Ask(Lookup),
 }
 
 /// What has gone to the client.
@@ -123,6 +136,8 @@ pub struct Exchange {
     /// Its name in filter state.
     pub id: u64,
     config: Rc<Config>,
+    /// Who calls.
+    caller: Caller,
     call_id: String,
     started_ms: u64,
     api: Api,
@@ -181,12 +196,19 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Err(error) => return refuse(error, ErrorFormat::OpenAi),
     };
     let path::Operation::Call { api, model, api_version } = operation else {
-        if operation == path::Operation::Metrics {
-            let admitted =
-                if config.general.auth_metrics { access::admit(headers, &config.general) } else { Ok(()) };
-            return admitted.map_or_else(|error| refuse(error, ErrorFormat::OpenAi), |()| Opening::Pass);
+        if operation == path::Operation::Metrics && !config.general.auth_metrics {
+            return Opening::Pass;
         }
-        return match local::answer(&operation, config, headers) {
+        let answer = match local::is_public(&operation) {
+            true => local::answer(&operation, config, headers),
+            false => match access::identify(headers, &config.general, env.keys, env.now_ms) {
+                Ok(_) if operation == path::Operation::Metrics => return Opening::Pass,
+                Ok(_) => local::answer(&operation, config, headers),
+                Err(Stop::Refuse(error)) => Err(error),
+                Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
+            },
+        };
+        return match answer {
             Ok(mut reply) => {
                 local::add_cors(&mut reply, cors);
                 Opening::Reply(reply)
@@ -194,14 +216,20 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
             Err(error) => refuse(error, ErrorFormat::OpenAi),
         };
     };
+    env.keys.refresh(env.shared);
+    let caller = match access::identify(headers, &config.general, env.keys, env.now_ms) {
+        Ok(caller) => caller,
+        Err(Stop::Refuse(error)) => return refuse(error, api.error_format()),
+        Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
+    };
     let announced = headers.text("content-length").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    if let Err(error) = access::admit(headers, &config.general).and_then(|()| size_allowed(announced, config))
-    {
+    if let Err(error) = size_allowed(announced, config) {
         return refuse(error, api.error_format());
     }
     Opening::Call(Box::new(Exchange {
         id: env.random.bits(),
         config: Rc::clone(config),
+        caller,
         call_id,
         started_ms: env.now_ms,
         api,

@@ -8,6 +8,7 @@ use super::{Env, Exchange};
 use crate::core::{
     cost::{money::Money, price::Price, table, usage::Usage},
     error::Class,
+    ledger::Event,
     route::plan::Plan,
     translate::answer::{Pipeline, failure::Failure},
 };
@@ -76,6 +77,8 @@ pub struct Record {
     pub error: Option<Class>,
     /// Milliseconds from the headers to the end.
     pub duration_ms: u64,
+    /// What the ledger is told.
+    event: Option<Box<Event>>,
 }
 
 impl Exchange {
@@ -120,6 +123,7 @@ impl Exchange {
                 self.first_error.as_ref().and_then(|e| e.class)
             },
             duration_ms: env.now_ms.saturating_sub(self.started_ms),
+            event: None,
         }
     }
 
@@ -154,6 +158,11 @@ impl Exchange {
 }
 
 impl Record {
+    /// What the ledger is to be told; nothing when there is none.
+    pub fn event(&self) -> Option<&Event> {
+        self.event.as_deref()
+    }
+
     /// The record as one JSON object for the access log. It holds no key and nothing of a prompt or an answer.
     pub fn to_json(&self) -> String {
         let mut map = Map::new();

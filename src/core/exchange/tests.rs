@@ -66,6 +66,7 @@ struct Rig {
     config: Rc<Config>,
     shared: Memory,
     random: Random,
+    keys: Keyring,
     now_ms: u64,
     /// What passes between an attempt's request and its answer.
     answer_takes_ms: u64,
@@ -78,6 +79,7 @@ impl Rig {
             config: Rc::new(loaded.config),
             shared: Memory::default(),
             random: Random::new(1),
+            keys: Keyring::new(100),
             now_ms: 1_000_000_000,
             answer_takes_ms: 0,
         }
@@ -100,13 +102,21 @@ impl Rig {
         let config = Rc::clone(&self.config);
         macro_rules! env {
             () => {
-                &mut Env { shared: &self.shared, now_ms: self.now_ms, random: &mut self.random }
+                &mut Env {
+                    shared: &self.shared,
+                    now_ms: self.now_ms,
+                    random: &mut self.random,
+                    keys: &mut self.keys,
+                    worker: Worker(1),
+                    client: &|| Some("192.0.2.1".to_owned()),
+                }
             };
         }
         let mut exchange = match open(&config, &headers, env!()) {
             Opening::Call(exchange) => *exchange,
             Opening::Reply(reply) => return finish(story, &reply),
-            Opening::Pass => panic!("a model call is ours"),
+            Opening::Pass | Opening::Manage => panic!("a model call is ours"),
+            Opening::Ask(lookup) => panic!("{lookup:?} without a ledger"),
         };
         let mut begin = exchange.on_body(&body, env!());
         if let Begin::Wait(ms) = begin {
@@ -124,6 +134,7 @@ impl Rig {
                 return story;
             }
             Begin::Wait(_) => panic!("one wait is enough"),
+            Begin::Ask(lookup) => panic!("{lookup:?} without a ledger"),
         };
         for attempt in 0..=max_retries {
             let own = |status: u16, exchange: &mut Exchange, env: &mut Env| {

@@ -1,0 +1,208 @@
+//! What changed in the ledger, told to all workers: a counter and the names of the last changes in shared data.
+//!
+//! Two keys. The *mark* is a few bytes that every request reads: how many changes there have been, how often everything
+//! went stale, and whether end users have to be asked for. The *ring* holds the fingerprints of the last [`RING`] names and
+//! is read only when the mark has moved. Whoever announces writes the ring first, so whoever sees the mark finds the names.
+
+use sha2::{Digest, Sha256};
+
+use crate::core::shared::{self, Shared};
+
+/// Key of the mark.
+const MARK: &str = "access/mark";
+/// Key of the ring.
+const NAMES: &str = "access/changes";
+/// How many names are remembered. A worker that missed more takes everything it has for stale.
+pub const RING: u64 = 256;
+/// Bytes of one fingerprint.
+const NAME_BYTES: usize = 16;
+/// How often a write is begun anew, beyond what [`shared::update`] does by itself. A lost announcement would leave a revoked
+/// key in force until its copy is too old.
+const TRIES: usize = 8;
+
+/// What stands for a name: 16 bytes of a SHA-256. For a key that is the beginning of the hash in its name.
+pub type Fingerprint = u128;
+
+/// What every request looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// How many names have ever been announced.
+    pub count: u64,
+    /// How often everything went stale.
+    pub resets: u64,
+    /// Whether any end user has limits, so that requests have to be asked for theirs.
+    pub end_users: bool,
+}
+
+/// Makes the keys, before there is traffic: creating a missing key cannot be guarded against another who creates it.
+pub fn prepare(shared: &dyn Shared) {
+    for (key, value) in [(NAMES, &[0; 8][..]), (MARK, &Mark::default().to_bytes())] {
+        if shared.get(key).is_none() {
+            shared.set(key, value, None);
+        }
+    }
+}
+
+/// The mark as it stands.
+pub fn mark(shared: &dyn Shared) -> Mark {
+    shared.get(MARK).map(|(bytes, _)| Mark::from_bytes(&bytes)).unwrap_or_default()
+}
+
+/// Tells every worker that the records behind these names changed: `key:<hash>`, `user:<id>`, `team:<id>`,
+/// `member:<team>/<user>`, `org:<id>`, `end_user:<id>`.
+pub fn announce(shared: &dyn Shared, names: &[&str]) {
+    let prints: Vec<Fingerprint> = names.iter().map(|name| fingerprint(name)).collect();
+    if prints.is_empty() {
+        return;
+    }
+    let added = persist(|| shared::update(shared, NAMES, |ring| add(ring.unwrap_or_default(), &prints)));
+    match added {
+        Some(count) => change_mark(shared, |mark| mark.count = mark.count.max(count)),
+        None => reset(shared),
+    }
+}
+
+/// Tells every worker whether requests have to be asked for their end user.
+pub fn set_end_users(shared: &dyn Shared, wanted: bool) {
+    if mark(shared).end_users != wanted {
+        change_mark(shared, |mark| mark.end_users = wanted);
+    }
+}
+
+/// Tells every worker that all it has is stale.
+pub fn reset(shared: &dyn Shared) {
+    change_mark(shared, |mark| mark.resets = mark.resets.wrapping_add(1));
+}
+
+/// The fingerprints of the changes after `seen`; none when more were made than are remembered.
+pub fn since(shared: &dyn Shared, seen: u64) -> Option<Vec<Fingerprint>> {
+    let (bytes, _) = shared.get(NAMES)?;
+    let (count, ring) = split(&bytes);
+    let fresh = count.checked_sub(seen).filter(|fresh| *fresh <= RING)?;
+    let names = ring.chunks_exact(NAME_BYTES);
+    // The newest is the last.
+    let skip = names.len().checked_sub(usize::try_from(fresh).ok()?)?;
+    Some(names.skip(skip).map(print_of).collect())
+}
+
+/// The fingerprint of a name.
+pub fn fingerprint(name: &str) -> Fingerprint {
+    name.strip_prefix("key:").and_then(hash_start).unwrap_or_else(|| print_of(&Sha256::digest(name)))
+}
+
+/// The first 16 bytes of a hash in hexadecimal; none when it is no such hash.
+pub fn hash_start(hash: &str) -> Option<Fingerprint> {
+    if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    u128::from_str_radix(hash.get(..32)?, 16).ok()
+}
+
+impl Mark {
+    fn to_bytes(self) -> [u8; 17] {
+        let mut bytes = [0; 17];
+        let all = self.count.to_le_bytes().into_iter().chain(self.resets.to_le_bytes());
+        for (to, from) in bytes.iter_mut().zip(all.chain([u8::from(self.end_users)])) {
+            *to = from;
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Mark {
+        let (count, rest) = split(bytes);
+        let (resets, rest) = split(rest);
+        Mark { count, resets, end_users: rest.first() == Some(&1) }
+    }
+}
+
+fn change_mark(shared: &dyn Shared, change: impl Fn(&mut Mark)) {
+    let write = || {
+        shared::update(shared, MARK, |bytes| {
+            let mut mark = bytes.map(Mark::from_bytes).unwrap_or_default();
+            change(&mut mark);
+            (mark.to_bytes().to_vec(), ())
+        })
+    };
+    let _ = persist(write);
+}
+
+fn persist<T>(mut write: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..TRIES).find_map(|_| write())
+}
+
+/// The ring with more names, and the count with them.
+fn add(ring: &[u8], prints: &[Fingerprint]) -> (Vec<u8>, u64) {
+    let (count, names) = split(ring);
+    let count = count.wrapping_add(prints.len() as u64);
+    let mut all = names.to_vec();
+    all.extend(prints.iter().flat_map(|print| print.to_be_bytes()));
+    let most = NAME_BYTES.saturating_mul(usize::try_from(RING).unwrap_or(usize::MAX));
+    let names = all.get(all.len().saturating_sub(most)..).unwrap_or_default();
+    (count.to_le_bytes().iter().chain(names).copied().collect(), count)
+}
+
+/// A number at the start, and the rest.
+fn split(bytes: &[u8]) -> (u64, &[u8]) {
+    bytes.split_first_chunk::<8>().map_or((0, &[]), |(number, rest)| (u64::from_le_bytes(*number), rest))
+}
+
+fn print_of(bytes: &[u8]) -> Fingerprint {
+    bytes.first_chunk::<NAME_BYTES>().map_or(0, |bytes| u128::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::shared::Memory;
+
+    #[test]
+    fn names_are_found_by_whoever_has_not_seen_them() {
+        let shared = Memory::default();
+        assert_eq!(mark(&shared), Mark::default());
+        prepare(&shared);
+        announce(&shared, &["key:a", "team:t"]);
+        announce(&shared, &["user:u"]);
+        let all = ["key:a", "team:t", "user:u"].map(fingerprint);
+        assert_eq!(mark(&shared).count, 3);
+        assert_eq!(since(&shared, 0).unwrap(), all);
+        assert_eq!(since(&shared, 2).unwrap(), all[2..]);
+        assert_eq!(since(&shared, 3).unwrap(), []);
+        prepare(&shared);
+        assert_eq!(mark(&shared).count, 3, "preparing twice loses nothing");
+    }
+
+    #[test]
+    fn who_missed_too_much_is_told_so() {
+        let shared = Memory::default();
+        let names: Vec<String> = (0..300).map(|n| format!("user:{n}")).collect();
+        for name in &names {
+            announce(&shared, &[name]);
+        }
+        assert_eq!(since(&shared, 43), None);
+        assert_eq!(since(&shared, 44).unwrap().len(), 256);
+        assert_eq!(since(&shared, 299).unwrap(), [fingerprint("user:299")]);
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        announce(&shared, &all);
+        assert_eq!((mark(&shared).count, since(&shared, 300)), (600, None));
+        assert_eq!(since(&shared, 344).unwrap().len(), 256);
+    }
+
+    #[test]
+    fn flags_and_resets_stand_beside_the_count() {
+        let shared = Memory::default();
+        set_end_users(&shared, true);
+        reset(&shared);
+        announce(&shared, &["org:o"]);
+        assert_eq!(mark(&shared), Mark { count: 1, resets: 1, end_users: true });
+        set_end_users(&shared, false);
+        assert_eq!(mark(&shared), Mark { count: 1, resets: 1, end_users: false });
+    }
+
+    #[test]
+    fn a_keys_name_is_its_hash() {
+        let hash = format!("00ff{}", "a".repeat(60));
+        assert_eq!(Some(fingerprint(&format!("key:{hash}"))), hash_start(&hash));
+        assert_eq!(hash_start("short"), None);
+        assert_eq!(hash_start(&"+".repeat(64)), None);
+    }
+}

@@ -1,0 +1,402 @@
+//! Copies of the ledger's records in one VM: bounded, dropped when they change, still good when the ledger is away.
+//!
+//! | what is known of a name | what comes back |
+//! |---|---|
+//! | a record, younger than the time to live | it |
+//! | an older one | the first request is told to ask, the others go on with it |
+//! | one that was outdated by a reset | every request asks; it serves while the ledger does not answer |
+//! | that there is none | [`Found::Unknown`], for ten seconds |
+//! | nothing, and the ledger did not answer within the last second | [`Found::Unreachable`] |
+//! | nothing | [`Found::Ask`] |
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::{
+    changes::{self, Fingerprint, Mark, fingerprint, hash_start},
+    grant::{EndUser, Grant},
+};
+use crate::core::shared::Shared;
+
+/// How long a key stays unknown without asking again.
+const UNKNOWN_MS: u64 = 10_000;
+/// Slots for unknown keys. Two keys of one slot put each other out; a scan of millions takes no more room than this.
+const UNKNOWN_SLOTS: usize = 4_096;
+/// How long a ledger that did not answer is left alone.
+const RETRY_MS: u64 = 1_000;
+/// How long one request is waited for that was told to ask.
+const ASKING_MS: u64 = 5_000;
+/// How many names may be asked for at a time while changes to them are watched.
+const WATCHED: usize = 1_024;
+
+/// What is known of a name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found<T> {
+    /// Its record.
+    Known(Arc<T>),
+    /// There is none.
+    Unknown,
+    /// Nothing: ask the ledger, say what came of it with `learn_*`, and look again.
+    Ask,
+    /// Nothing, and the ledger cannot be asked.
+    Unreachable,
+}
+
+/// What the ledger said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer<T> {
+    /// A record (200).
+    Record(T),
+    /// There is none (404).
+    None,
+    /// Nothing that makes sense: no connection, no answer in time, any other status.
+    Unreachable,
+}
+
+/// The copies of one VM.
+pub struct Keyring {
+    keys: Cache<Grant>,
+    end_users: Cache<EndUser>,
+    unknown: Box<[Unknown]>,
+    ttl_ms: u64,
+    /// Until when the ledger is left alone.
+    away_until_ms: u64,
+    mark: Option<Mark>,
+    /// Names that are being asked for, and how many changes had been seen by then: an answer may be older than a change.
+    watched: HashMap<Fingerprint, Watch>,
+    /// The changes seen last, the newest at the end.
+    seen: Vec<Fingerprint>,
+}
+
+#[derive(Clone, Copy)]
+struct Unknown {
+    print: Fingerprint,
+    until_ms: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Watch {
+    /// None when everything went stale since.
+    count: Option<u64>,
+    since_ms: u64,
+}
+
+impl Keyring {
+    /// Room for so many keys and so many end users.
+    pub fn new(capacity: usize) -> Keyring {
+        Keyring {
+            keys: Cache::new(capacity),
+            end_users: Cache::new(capacity),
+            unknown: vec![Unknown { print: 0, until_ms: 0 }; UNKNOWN_SLOTS].into(),
+            ttl_ms: 60_000,
+            away_until_ms: 0,
+            mark: None,
+            watched: HashMap::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Sets room and time to live as a configuration wants them. Records that have no room are dropped.
+    pub fn configure(&mut self, capacity: usize, ttl_ms: u64) {
+        self.ttl_ms = ttl_ms;
+        self.keys.resize(capacity);
+        self.end_users.resize(capacity);
+    }
+
+    /// Drops what changed since the last time. One read of shared data when nothing did.
+    pub fn refresh(&mut self, shared: &dyn Shared) {
+        let mark = changes::mark(shared);
+        let Some(before) = self.mark.replace(mark) else { return };
+        if mark.resets != before.resets {
+            self.keys.outdate();
+            self.end_users.outdate();
+            self.forget_unknown();
+            // Answers on their way are as old as what is outdated.
+            self.watched.values_mut().for_each(|watch| watch.count = None);
+        }
+        if mark.count == before.count {
+            return;
+        }
+        match changes::since(shared, before.count) {
+            Some(names) => {
+                for &name in &names {
+                    self.keys.drop_name(name);
+                    self.end_users.drop_name(name);
+                    let slot = self.slot(name);
+                    if let Some(slot) = slot.filter(|slot| slot.print == name) {
+                        slot.until_ms = 0;
+                    }
+                }
+                // The ring may be ahead of the mark that was read.
+                let count = before.count.saturating_add(names.len() as u64);
+                self.mark = Some(Mark { count, ..mark });
+                self.remember(&names);
+            }
+            None => {
+                self.keys.clear();
+                self.end_users.clear();
+                self.forget_unknown();
+                self.seen.clear();
+            }
+        }
+    }
+
+    /// Whether requests have to be asked for their end user, as of the last [`Keyring::refresh`].
+    pub fn wants_end_users(&self) -> bool {
+        self.mark.is_some_and(|mark| mark.end_users)
+    }
+
+    /// The record of a key, by its hash in lower-case hexadecimal.
+    pub fn key(&mut self, hash: &str, now_ms: u64) -> Found<Grant> {
+        let Some(print) = hash_start(hash) else { return Found::Unknown };
+        if let Some(found) = self.keys.find(print, now_ms) {
+            // Half a hash finds the record; all of it must fit.
+            return match &found {
+                Found::Known(grant) if grant.key.id != hash => Found::Unknown,
+                Found::Ask => self.ask(print, now_ms),
+                _ => found,
+            };
+        }
+        if self.slot(print).is_some_and(|slot| slot.print == print && slot.until_ms > now_ms) {
+            return Found::Unknown;
+        }
+        self.ask(print, now_ms)
+    }
+
+    /// The record of an end user.
+    pub fn end_user(&mut self, id: &str, now_ms: u64) -> Found<EndUser> {
+        let print = end_user_print(id);
+        match self.end_users.find(print, now_ms) {
+            Some(Found::Ask) | None => self.ask(print, now_ms),
+            Some(found) => found,
+        }
+    }
+
+    /// Takes in what the ledger said of a key.
+    pub fn learn_key(&mut self, hash: &str, answer: Answer<Grant>, now_ms: u64) {
+        let Some(print) = hash_start(hash) else { return };
+        let watch = self.watched.remove(&print);
+        match answer {
+            Answer::Record(grant) => {
+                let names = names_of(&grant);
+                let until = self.good_until(watch, &names, now_ms);
+                self.keys.put(print, names, grant, until);
+            }
+            Answer::None => {
+                self.keys.drop_name(print);
+                let until = self.good_until(watch, &[print], now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
+                if let Some(slot) = self.slot(print) {
+                    *slot = Unknown { print, until_ms: until };
+                }
+            }
+            Answer::Unreachable => self.leave_alone(now_ms),
+        }
+    }
+
+    /// Takes in what the ledger said of an end user. One without a record has no limits.
+    pub fn learn_end_user(&mut self, id: &str, answer: Answer<EndUser>, now_ms: u64) {
+        let print = end_user_print(id);
+        let watch = self.watched.remove(&print);
+        let record = match answer {
+            Answer::Record(record) => record,
+            Answer::None => {
+                let mut none = EndUser::default();
+                none.scope.id = id.to_owned();
+                none
+            }
+            Answer::Unreachable => return self.leave_alone(now_ms),
+        };
+        let until = self.good_until(watch, &[print], now_ms);
+        self.end_users.put(print, Box::new([print]), record, until);
+    }
+
+    fn ask<T>(&mut self, print: Fingerprint, now_ms: u64) -> Found<T> {
+        if now_ms < self.away_until_ms {
+            return Found::Unreachable;
+        }
+        if self.watched.len() >= WATCHED {
+            // Of those whose answer never came nothing more is expected.
+            self.watched.retain(|_, watch| watch.since_ms.saturating_add(ASKING_MS) > now_ms);
+        }
+        if self.watched.len() < WATCHED {
+            let count = Some(self.mark.map_or(0, |mark| mark.count));
+            self.watched.entry(print).or_insert(Watch { count, since_ms: now_ms });
+        }
+        Found::Ask
+    }
+
+    fn leave_alone(&mut self, now_ms: u64) {
+        self.away_until_ms = now_ms.saturating_add(RETRY_MS);
+        self.keys.leave_alone_until_ms = self.away_until_ms;
+        self.end_users.leave_alone_until_ms = self.away_until_ms;
+    }
+
+    /// Until when an answer is good: not at all when one of its names changed while it was on its way.
+    fn good_until(&self, watch: Option<Watch>, names: &[Fingerprint], now_ms: u64) -> u64 {
+        let count = self.mark.map_or(0, |mark| mark.count);
+        let missed = match watch {
+            Some(watch) => watch.count.map(|seen| count.saturating_sub(seen)),
+            None => Some(0),
+        };
+        let missed = missed.and_then(|missed| usize::try_from(missed).ok());
+        let changed = match missed.and_then(|missed| self.seen.len().checked_sub(missed)) {
+            Some(skip) => self.seen.iter().skip(skip).any(|name| names.contains(name)),
+            None => true,
+        };
+        if changed { now_ms } else { now_ms.saturating_add(self.ttl_ms.max(1)) }
+    }
+
+    fn remember(&mut self, names: &[Fingerprint]) {
+        self.seen.extend_from_slice(names);
+        let most = usize::try_from(changes::RING).unwrap_or(usize::MAX);
+        self.seen.drain(..self.seen.len().saturating_sub(most));
+    }
+
+    fn forget_unknown(&mut self) {
+        self.unknown.iter_mut().for_each(|slot| slot.until_ms = 0);
+    }
+
+    fn slot(&mut self, print: Fingerprint) -> Option<&mut Unknown> {
+        let at = usize::try_from(print % (UNKNOWN_SLOTS as u128)).ok()?;
+        self.unknown.get_mut(at)
+    }
+}
+
+fn end_user_print(id: &str) -> Fingerprint {
+    fingerprint(&format!("end_user:{id}"))
+}
+
+/// The names whose change makes a grant stale.
+fn names_of(grant: &Grant) -> Box<[Fingerprint]> {
+    let mut names = Vec::with_capacity(5);
+    names.extend(hash_start(&grant.key.id));
+    let scopes = [("user", &grant.user), ("team", &grant.team), ("org", &grant.organization)];
+    for (kind, scope) in scopes {
+        names.extend(scope.as_ref().map(|scope| fingerprint(&format!("{kind}:{}", scope.id))));
+    }
+    if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
+        names.push(fingerprint(&format!("member:{}/{}", team.id, member.id)));
+    }
+    names.into()
+}
+
+/// Records by name. When there is no more room, the next one goes that nobody asked for since the hand came by last.
+struct Cache<T> {
+    places: HashMap<Fingerprint, usize>,
+    slots: Vec<Slot<T>>,
+    free: Vec<usize>,
+    hand: usize,
+    capacity: usize,
+    leave_alone_until_ms: u64,
+}
+
+struct Slot<T> {
+    print: Fingerprint,
+    names: Box<[Fingerprint]>,
+    /// None in a free slot.
+    value: Option<Arc<T>>,
+    good_until_ms: u64,
+    /// Until when somebody is asking for a newer one.
+    asking_until_ms: u64,
+    /// Nobody goes on with it but when the ledger is away.
+    outdated: bool,
+    used: bool,
+}
+
+impl<T> Cache<T> {
+    fn new(capacity: usize) -> Cache<T> {
+        Cache {
+            places: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            capacity: capacity.max(1),
+            leave_alone_until_ms: 0,
+        }
+    }
+
+    fn resize(&mut self, capacity: usize) {
+        self.capacity = capacity.max(1);
+        if self.slots.len() > self.capacity {
+            self.clear();
+        }
+    }
+
+    fn find(&mut self, print: Fingerprint, now_ms: u64) -> Option<Found<T>> {
+        let alone = now_ms < self.leave_alone_until_ms;
+        let slot = self.slots.get_mut(*self.places.get(&print)?)?;
+        let value = Arc::clone(slot.value.as_ref()?);
+        slot.used = true;
+        let good = now_ms < slot.good_until_ms && !slot.outdated;
+        let is_asked_for = now_ms < slot.asking_until_ms && !slot.outdated;
+        if good || alone || is_asked_for {
+            return Some(Found::Known(value));
+        }
+        slot.asking_until_ms = now_ms.saturating_add(ASKING_MS);
+        Some(Found::Ask)
+    }
+
+    fn put(&mut self, print: Fingerprint, names: Box<[Fingerprint]>, value: T, good_until_ms: u64) {
+        let slot = Slot {
+            print,
+            names,
+            value: Some(Arc::new(value)),
+            good_until_ms,
+            asking_until_ms: 0,
+            outdated: false,
+            used: true,
+        };
+        let at = match self.places.get(&print) {
+            Some(&at) => at,
+            None => self.room(),
+        };
+        self.places.insert(print, at);
+        match self.slots.get_mut(at) {
+            Some(place) => *place = slot,
+            None => self.slots.push(slot),
+        }
+    }
+
+    /// A place for one more.
+    fn room(&mut self) -> usize {
+        if let Some(at) = self.free.pop() {
+            return at;
+        }
+        if self.slots.len() < self.capacity {
+            return self.slots.len();
+        }
+        // After one round nobody counts as used any more.
+        for _ in 0..=self.slots.len() {
+            let at = self.hand;
+            self.hand = if at.saturating_add(1) >= self.slots.len() { 0 } else { at.saturating_add(1) };
+            let Some(slot) = self.slots.get_mut(at) else { continue };
+            if !std::mem::take(&mut slot.used) {
+                self.places.remove(&slot.print);
+                return at;
+            }
+        }
+        self.hand
+    }
+
+    fn drop_name(&mut self, name: Fingerprint) {
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            if slot.value.is_some() && slot.names.contains(&name) {
+                slot.value = None;
+                self.places.remove(&slot.print);
+                self.free.push(at);
+            }
+        }
+    }
+
+    fn outdate(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.outdated = true);
+    }
+
+    fn clear(&mut self) {
+        self.places.clear();
+        self.slots.clear();
+        self.free.clear();
+        self.hand = 0;
+    }
+}

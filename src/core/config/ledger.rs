@@ -1,0 +1,89 @@
+//! What only the ledger works with: where it keeps its data, and the defaults of keys, users and teams that it makes.
+
+use serde_json::{Map, Value};
+
+use super::{Secret, global::Blocks, read::Source};
+
+/// Settings of the ledger. It reads the same file as the filter, with the same loader.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// `general_settings.database_url`, or `DATABASE_URL`. None is the ledger's own file.
+    pub database_url: Option<Secret>,
+    /// `database_connection_pool_limit`.
+    pub pool_limit: Option<u32>,
+    /// `LITELLM_SALT_KEY`: encrypts what is secret in the database. Without it the master key does.
+    pub salt_key: Option<Secret>,
+    /// `proxy_batch_write_at` in milliseconds: how often usage goes to the ledger.
+    pub batch_write_ms: Option<u64>,
+    /// `proxy_budget_rescheduler_min_time` in milliseconds (597,000): the least time between two rounds of budget resets.
+    pub reset_min_ms: u64,
+    /// `proxy_budget_rescheduler_max_time` in milliseconds (605,000).
+    pub reset_max_ms: u64,
+    /// `disable_reset_budget`.
+    pub disable_reset_budget: bool,
+    /// `litellm_settings.timezone`: where a day begins. None is UTC.
+    pub timezone: Option<String>,
+    /// `store_model_in_db`.
+    pub store_model_in_db: bool,
+    /// `disable_spend_logs`: spend is summed, single calls are not kept.
+    pub disable_spend_logs: bool,
+    /// `maximum_spend_logs_retention_period`, a duration such as `7d`.
+    pub spend_log_retention: Option<String>,
+    /// `maximum_spend_logs_retention_interval`, a duration.
+    pub spend_log_cleanup: Option<String>,
+    /// `default_key_generate_params`.
+    pub default_key_params: Map<String, Value>,
+    /// `upperbound_key_generate_params`.
+    pub upperbound_key_params: Map<String, Value>,
+    /// `key_generation_settings`.
+    pub key_generation: Map<String, Value>,
+    /// `default_internal_user_params`.
+    pub default_user_params: Map<String, Value>,
+    /// `default_team_params`.
+    pub default_team_params: Map<String, Value>,
+    /// `max_internal_user_budget`, else `default_max_internal_user_budget`, in 10⁻¹² dollars.
+    pub max_user_budget: Option<i64>,
+    /// `internal_user_budget_duration`.
+    pub user_budget_duration: Option<String>,
+    /// `max_end_user_budget` in 10⁻¹² dollars: the budget of end users that have none of their own.
+    pub max_end_user_budget: Option<i64>,
+    /// `max_end_user_budget_id`: the budget row that end users without one of their own have.
+    pub end_user_budget_id: Option<String>,
+    /// `litellm_settings.max_budget` in 10⁻¹² dollars: of the whole gateway. None is no limit.
+    pub global_max_budget: Option<i64>,
+    /// `litellm_settings.budget_duration`.
+    pub global_budget_duration: Option<String>,
+}
+
+/// Reads them.
+pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
+    let (general, litellm) = (&blocks.general, &blocks.litellm);
+    let database_url = general.text(src, "database_url").or_else(|| src.variable("DATABASE_URL"));
+    let user_budget = litellm.money(src, "max_internal_user_budget");
+    let own_team_params = litellm.member(src, "default_team_params").map;
+    Ledger {
+        database_url: database_url.map(Secret::new),
+        pool_limit: general.small_count(src, "database_connection_pool_limit").filter(|limit| *limit > 0),
+        salt_key: src.variable("LITELLM_SALT_KEY").map(Secret::new),
+        batch_write_ms: general.millis(src, "proxy_batch_write_at"),
+        reset_min_ms: general.millis(src, "proxy_budget_rescheduler_min_time").unwrap_or(597_000),
+        reset_max_ms: general.millis(src, "proxy_budget_rescheduler_max_time").unwrap_or(605_000),
+        disable_reset_budget: general.flag(src, "disable_reset_budget").unwrap_or(false),
+        timezone: litellm.text(src, "timezone"),
+        store_model_in_db: general.flag(src, "store_model_in_db").unwrap_or(false),
+        disable_spend_logs: general.flag(src, "disable_spend_logs").unwrap_or(false),
+        spend_log_retention: general.duration(src, "maximum_spend_logs_retention_period"),
+        spend_log_cleanup: general.duration(src, "maximum_spend_logs_retention_interval"),
+        default_key_params: litellm.member(src, "default_key_generate_params").map,
+        upperbound_key_params: litellm.member(src, "upperbound_key_generate_params").map,
+        key_generation: litellm.member(src, "key_generation_settings").map,
+        default_user_params: litellm.member(src, "default_internal_user_params").map,
+        default_team_params: own_team_params,
+        max_user_budget: user_budget.or_else(|| litellm.money(src, "default_max_internal_user_budget")),
+        user_budget_duration: litellm.duration(src, "internal_user_budget_duration"),
+        max_end_user_budget: litellm.money(src, "max_end_user_budget"),
+        end_user_budget_id: litellm.text(src, "max_end_user_budget_id"),
+        global_max_budget: litellm.money(src, "max_budget").filter(|max| *max > 0),
+        global_budget_duration: litellm.duration(src, "budget_duration"),
+    }
+}

@@ -1,0 +1,161 @@
+//! What is counted, by name: `key:<hash>`, `team:<id>`, `global`, and the fingerprint it is found by in shared data.
+
+use std::{fmt::Write, sync::Arc};
+
+use sha2::{Digest, Sha256};
+
+/// What a meter stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A virtual key; the id is its hash.
+    Key,
+    /// One model of a key: `<hash>/<model>`.
+    KeyModel,
+    /// A user.
+    User,
+    /// A team.
+    Team,
+    /// One model of a team: `<team>/<model>`.
+    TeamModel,
+    /// A user within a team: `<team>/<user>`.
+    Member,
+    /// An organization.
+    Organization,
+    /// An end user (customer).
+    EndUser,
+    /// The whole gateway; it has no id.
+    Global,
+    /// One deployment.
+    Deployment,
+}
+
+impl Kind {
+    /// The word of LiteLLM's rate limiter (v3), as its messages and headers spell it.
+    pub fn descriptor(self) -> &'static str {
+        match self {
+            Kind::Key => "api_key",
+            Kind::KeyModel => "model_per_key",
+            Kind::User => "user",
+            Kind::Team => "team",
+            Kind::TeamModel => "model_per_team",
+            Kind::Member => "team_member",
+            Kind::Organization => "organization",
+            Kind::EndUser => "end_user",
+            Kind::Global => "global",
+            Kind::Deployment => "deployment",
+        }
+    }
+
+    /// What the names of its meters begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Kind::Key => "key",
+            Kind::KeyModel => "key_model",
+            Kind::User => "user",
+            Kind::Team => "team",
+            Kind::TeamModel => "team_model",
+            Kind::Member => "member",
+            Kind::Organization => "org",
+            Kind::EndUser => "end_user",
+            Kind::Global => "global",
+            Kind::Deployment => "deployment",
+        }
+    }
+
+    /// Whether a budget is used up once it is reached (LiteLLM's keys), not only once it is passed (all others).
+    pub(super) fn stops_at_budget(self) -> bool {
+        matches!(self, Kind::Key | Kind::KeyModel)
+    }
+}
+
+/// The name of something counted, with its fingerprint. Cheap to clone; made once for each key, not for each request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Meter {
+    name: Arc<str>,
+    print: [u8; 16],
+}
+
+impl Meter {
+    /// The meter of `id`, named `key:<id>` and so on; [`Kind::Global`] is just `global`.
+    pub fn new(kind: Kind, id: &str) -> Meter {
+        match kind {
+            Kind::Global => Meter::named(kind.prefix()),
+            _ => Meter::named(&format!("{}:{id}", kind.prefix())),
+        }
+    }
+
+    /// The meter with this whole name, as [`crate::core::ledger`] spells it.
+    pub fn named(name: &str) -> Meter {
+        let mut print = [0; 16];
+        for (to, from) in print.iter_mut().zip(Sha256::digest(name.as_bytes())) {
+            *to = from;
+        }
+        Meter { name: name.into(), print }
+    }
+
+    /// `key:<hash>`, `team:<id>`, …
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The fingerprint: the first half of the name's SHA-256.
+    pub fn print(&self) -> [u8; 16] {
+        self.print
+    }
+
+    /// The fingerprint as 32 hexadecimal digits, by which nodes tell each other their rates.
+    pub fn hex(&self) -> String {
+        hex(self.print)
+    }
+}
+
+/// A fingerprint in lower-case hexadecimal.
+pub(super) fn hex(print: [u8; 16]) -> String {
+    let mut text = String::with_capacity(32);
+    for byte in print {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Reads what [`hex`] writes.
+pub(super) fn unhex(text: &str) -> Option<[u8; 16]> {
+    let valid = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    valid.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_words() {
+        let rows = [
+            (Kind::Key, "key:x", "api_key"),
+            (Kind::KeyModel, "key_model:x", "model_per_key"),
+            (Kind::User, "user:x", "user"),
+            (Kind::Team, "team:x", "team"),
+            (Kind::TeamModel, "team_model:x", "model_per_team"),
+            (Kind::Member, "member:x", "team_member"),
+            (Kind::Organization, "org:x", "organization"),
+            (Kind::EndUser, "end_user:x", "end_user"),
+            (Kind::Global, "global", "global"),
+            (Kind::Deployment, "deployment:x", "deployment"),
+        ];
+        for (kind, name, descriptor) in rows {
+            let meter = Meter::new(kind, "x");
+            assert_eq!((meter.name(), kind.descriptor()), (name, descriptor));
+            assert_eq!(meter, Meter::named(name));
+            assert_eq!(unhex(&meter.hex()), Some(meter.print()));
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_is_half_a_sha256() {
+        // printf abc | sha256sum
+        assert_eq!(Meter::named("abc").hex(), "ba7816bf8f01cfea414140de5dae2223");
+        for bad in ["", "ba78", "+a7816bf8f01cfea414140de5dae2223", "éé7816bf8f01cfea414140de5dae22"] {
+            assert_eq!(unhex(bad), None, "{bad:?}");
+        }
+    }
+}
