@@ -10,6 +10,8 @@
 //! | [`route`] | what a route is; the check of bodies and queries |
 //! | [`problem`] | refusals |
 //! | [`serve`](mod@serve) | HTTP: dispatch over the table of routes |
+//! | [`resets`] | when budgets start again |
+//! | [`seal`] | secrets at rest |
 //! | [`api`] | the routes |
 //!
 //! It runs as a process of its own (`tollgate ledger`), so that whatever happens to it, requests with known keys go on.
@@ -18,9 +20,11 @@ pub mod api;
 pub mod caller;
 pub mod db;
 pub mod problem;
+pub mod resets;
 pub mod route;
 pub mod rows;
 pub mod schema;
+pub mod seal;
 pub mod serve;
 
 use std::{
