@@ -194,7 +194,8 @@ impl Tx {
                 marks.join(", ")
             );
             // Statements of the common sizes stay prepared; those of the many others would only fill the cache.
-            let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(matches!(some.len(), 1 | 2 | FEED_ROWS));
+            let mut query =
+                sqlx::query(AssertSqlSafe(sql)).persistent(matches!(some.len(), 1 | 2 | FEED_ROWS));
             for (meter, record) in some {
                 let record_revision = if **record { self.revision } else { 0 };
                 query = query.bind((*meter).clone()).bind(self.revision).bind(record_revision);

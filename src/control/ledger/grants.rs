@@ -299,7 +299,8 @@ const BUDGET: &str = "max_budget soft_budget max_parallel_requests tpm_limit rpm
 
 /// `k.token AS k_token, …`
 fn columns(alias: &str, names: &str) -> String {
-    let all: Vec<String> = names.split_whitespace().map(|name| format!("{alias}.{name} AS {alias}_{name}")).collect();
+    let all: Vec<String> =
+        names.split_whitespace().map(|name| format!("{alias}.{name} AS {alias}_{name}")).collect();
     all.join(", ")
 }
 
@@ -424,7 +425,8 @@ impl Read<'_> {
         // A key without a period of its own has that of its budget row.
         let period = if self.text("k_budget_duration").is_some() { "k" } else { "kb" };
         let mut budget = self.budget("k", period, self.int("k_spend"));
-        budget.max = budget.max.or(self.int("kb_max_budget")).map(|max| max.saturating_add(self.raise(metadata)));
+        budget.max =
+            budget.max.or(self.int("kb_max_budget")).map(|max| max.saturating_add(self.raise(metadata)));
         budget.soft = budget.soft.or(self.int("kb_soft_budget"));
         let model_budgets = match model_budgets(&self.json("k_model_max_budget")) {
             own if own.is_empty() => model_budgets(&self.json("kb_model_max_budget")),
@@ -502,7 +504,9 @@ impl Read<'_> {
 /// What metadata says of limits and tags.
 fn described(metadata: &Value) -> Scope {
     let counts = |name: &str| match &metadata[name] {
-        Value::Object(map) => map.iter().filter_map(|(model, value)| Some((model.clone(), value.as_u64()?))).collect(),
+        Value::Object(map) => {
+            map.iter().filter_map(|(model, value)| Some((model.clone(), value.as_u64()?))).collect()
+        }
         _ => HashMap::new(),
     };
     Scope {

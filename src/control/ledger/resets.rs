@@ -137,7 +137,8 @@ pub async fn run(app: &App, now_ms: i64) -> Result<usize, DbError> {
 pub async fn clean(app: &App, now_ms: i64) -> Result<u64, DbError> {
     rates::prune(app, now_ms).await?;
     let config = app.config();
-    let Some(kept_ms) = config.ledger.spend_log_retention.as_deref().and_then(|text| length(text, now_ms)) else {
+    let Some(kept_ms) = config.ledger.spend_log_retention.as_deref().and_then(|text| length(text, now_ms))
+    else {
         return Ok(0);
     };
     let mut count = 0;
@@ -159,12 +160,7 @@ pub async fn clean(app: &App, now_ms: i64) -> Result<u64, DbError> {
 }
 
 fn clean_every(config: &Config, now_ms: i64) -> i64 {
-    config
-        .ledger
-        .spend_log_cleanup
-        .as_deref()
-        .and_then(|text| length(text, now_ms))
-        .unwrap_or(CLEAN_EVERY_MS)
+    config.ledger.spend_log_cleanup.as_deref().and_then(|text| length(text, now_ms)).unwrap_or(CLEAN_EVERY_MS)
 }
 
 fn length(duration: &str, now_ms: i64) -> Option<i64> {
@@ -190,7 +186,13 @@ const PLANS: [Plan; 5] = [
     plan("tollgate_users", "user_id", Some("user:")),
     plan("tollgate_teams", "team_id", Some("team:")),
     plan("tollgate_budgets", "budget_id", None),
-    Plan { table: "tollgate_windows", key: "meter", period: "period", reset_at: "reset_at", prefix: Some("") },
+    Plan {
+        table: "tollgate_windows",
+        key: "meter",
+        period: "period",
+        reset_at: "reset_at",
+        prefix: Some(""),
+    },
 ];
 
 /// Keys and periods of rows whose period is over.
@@ -201,7 +203,8 @@ async fn due(
     limit: usize,
 ) -> Result<Vec<(String, Option<String>)>, DbError> {
     let Plan { table, key, period, reset_at, .. } = plan;
-    let sql = format!("SELECT {key}, {period} FROM {table} WHERE {reset_at} <= $1 ORDER BY {key} LIMIT {limit}");
+    let sql =
+        format!("SELECT {key}, {period} FROM {table} WHERE {reset_at} <= $1 ORDER BY {key} LIMIT {limit}");
     let found = rows::rows(connection, &sql, vec![now_ms.into()]).await?;
     found.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
@@ -236,8 +239,10 @@ async fn restart(
         vec![id.as_str().into(), period.clone().into(), next.into()]
     });
     bulk::run(tx.connection(), &statement, values.collect()).await?;
-    let statement = format!("UPDATE {table} SET {reset_at} = NULL, {period} = NULL WHERE {key} IN (VALUES {{}})");
-    bulk::run(tx.connection(), &statement, ended.iter().map(|(id, _)| vec![id.as_str().into()]).collect()).await?;
+    let statement =
+        format!("UPDATE {table} SET {reset_at} = NULL, {period} = NULL WHERE {key} IN (VALUES {{}})");
+    bulk::run(tx.connection(), &statement, ended.iter().map(|(id, _)| vec![id.as_str().into()]).collect())
+        .await?;
     match prefix {
         Some(prefix) => {
             for (id, _) in again.iter().chain(&ended) {

@@ -65,8 +65,13 @@ pub async fn page(
     }
     let told: BTreeSet<String> = page.changes.iter().map(|change| change.meter.clone()).collect();
     let rest = also.iter().filter(|meter| !told.contains(**meter));
-    page.changes.extend(rest.map(|meter| Change { meter: (*meter).to_owned(), revision: now, ..Change::default() }));
-    let mut spend = spend(connection, page.changes.iter().map(|change| change.meter.as_str()), lazy_ms).await?;
+    page.changes.extend(rest.map(|meter| Change {
+        meter: (*meter).to_owned(),
+        revision: now,
+        ..Change::default()
+    }));
+    let mut spend =
+        spend(connection, page.changes.iter().map(|change| change.meter.as_str()), lazy_ms).await?;
     for change in &mut page.changes {
         change.spend = spend.remove(&change.meter);
     }
@@ -128,7 +133,9 @@ fn names(kind: &str, id: &str) -> Vec<Vec<Stored>> {
         "key_model" => vec![vec![format!("key_model:{id}").into()]],
         "member" => id
             .match_indices('/')
-            .map(|(at, _)| vec![id.get(..at).unwrap_or_default().into(), id.get(at + 1..).unwrap_or_default().into()])
+            .map(|(at, _)| {
+                vec![id.get(..at).unwrap_or_default().into(), id.get(at + 1..).unwrap_or_default().into()]
+            })
             .collect(),
         _ => vec![vec![id.into()]],
     }
@@ -165,7 +172,9 @@ fn statement(kind: &str) -> Option<&'static str> {
              CASE WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM tollgate_end_users e \
              LEFT JOIN tollgate_budgets b ON b.budget_id = e.budget_id WHERE e.user_id IN (VALUES {})"
         }
-        "global" | "key_model" => "SELECT meter, spend, reset_at FROM tollgate_windows WHERE meter IN (VALUES {})",
+        "global" | "key_model" => {
+            "SELECT meter, spend, reset_at FROM tollgate_windows WHERE meter IN (VALUES {})"
+        }
         _ => return None,
     })
 }

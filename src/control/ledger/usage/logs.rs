@@ -8,19 +8,18 @@ use sqlx::{AnyConnection, Row as _};
 
 use super::{bulk, sums::events};
 use crate::{
-    control::ledger::{
-        db::DbError,
-        rows::Stored,
-        schema::SPEND_LOGS,
-    },
+    control::ledger::{db::DbError, rows::Stored, schema::SPEND_LOGS},
     core::ledger::{Batch, Event},
 };
 
 /// Writes a row for each call. A call that has one already keeps it.
 pub async fn write(connection: &mut AnyConnection, events: &[Event]) -> Result<(), DbError> {
-    let keys = aliases(connection, "token", "key_alias", "tollgate_keys", events, |event| Some(&event.api_key)).await?;
+    let keys =
+        aliases(connection, "token", "key_alias", "tollgate_keys", events, |event| Some(&event.api_key))
+            .await?;
     let teams =
-        aliases(connection, "team_id", "team_alias", "tollgate_teams", events, |event| event.team.as_ref()).await?;
+        aliases(connection, "team_id", "team_alias", "tollgate_teams", events, |event| event.team.as_ref())
+            .await?;
     let names: Vec<&str> = SPEND_LOGS.columns.iter().map(|(name, _)| *name).collect();
     let statement = format!(
         "INSERT INTO {} ({}) VALUES {{}} ON CONFLICT (request_id) DO NOTHING",
@@ -217,7 +216,9 @@ async fn upsert<const N: usize>(
 ) -> Result<(), DbError> {
     let sets: Vec<String> = columns
         .iter()
-        .map(|name| format!("{name} = {}", bulk::sum(&format!("{table}.{name}"), &format!("excluded.{name}"))))
+        .map(|name| {
+            format!("{name} = {}", bulk::sum(&format!("{table}.{name}"), &format!("excluded.{name}")))
+        })
         .collect();
     let key_names = key.join(", ");
     let statement = format!(
@@ -246,7 +247,7 @@ async fn upsert<const N: usize>(
 }
 
 /// The day of a call, in UTC.
-fn day(event: &Event) -> String {
+pub(super) fn day(event: &Event) -> String {
     let ms = i64::try_from(event.start_ms).unwrap_or_default();
     let date = Timestamp::from_millisecond(ms).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC).date();
     date.to_string()

@@ -192,7 +192,8 @@ async fn add_windows(
         .into_iter()
         .filter(|(meter, period)| periods.get(meter) != Some(period))
         .map(|(meter, period)| {
-            let reset_at = period.as_deref().and_then(|period| resets::next_reset(period, now_ms, &zone).ok());
+            let reset_at =
+                period.as_deref().and_then(|period| resets::next_reset(period, now_ms, &zone).ok());
             vec![meter.into(), period.into(), reset_at.into()]
         })
         .collect();
@@ -212,7 +213,9 @@ pub async fn model_periods<'m>(
     let mut budgets = BTreeMap::new();
     let sql = "SELECT k.token, k.model_max_budget, b.model_max_budget FROM tollgate_keys k \
                LEFT JOIN tollgate_budgets b ON b.budget_id = k.budget_id WHERE k.token IN (VALUES {})";
-    for row in bulk::run(tx.connection(), sql, hashes.into_iter().map(|hash| vec![hash.into()]).collect()).await? {
+    for row in
+        bulk::run(tx.connection(), sql, hashes.into_iter().map(|hash| vec![hash.into()]).collect()).await?
+    {
         let parsed = |at: usize| -> Result<_, DbError> {
             let text: Option<String> = row.try_get(at)?;
             let value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -222,9 +225,7 @@ pub async fn model_periods<'m>(
         budgets.insert(row.try_get::<String, _>(0)?, if own.is_empty() { parsed(2)? } else { own });
     }
     let period = |(hash, model): (&str, &str)| budgets.get(hash)?.get(model)?.duration.clone();
-    Ok(meters
-        .filter_map(|meter| Some((meter.to_owned(), split(meter).map(period)?)))
-        .collect())
+    Ok(meters.filter_map(|meter| Some((meter.to_owned(), split(meter).map(period)?))).collect())
 }
 
 /// Budgets that were not used up before and are now. Rows: id, spend, max, soft, alias, user, team.
