@@ -203,3 +203,162 @@ fn call_all(calls: &Receiver<(String, Value)>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{
+        control::ledger::{
+            rows,
+            schema::{KEYS, TEAMS, USERS},
+            testing::{START_MS, on_each},
+            usage,
+        },
+        core::ledger::{Batch, Event, SyncRequest},
+    };
+
+    fn crossing(id: &str, is_hard: bool) -> Crossing {
+        Crossing {
+            entity: Entity::Key,
+            id: id.to_owned(),
+            is_hard,
+            spend: 1_250_000_000_000,
+            max_budget: Some(1_000_000_000_000),
+            soft_budget: None,
+            alias: Some("mine".to_owned()),
+            user: Some("u".to_owned()),
+            team: None,
+        }
+    }
+
+    #[test]
+    fn a_payload_has_what_receivers_expect() {
+        let payload = crossing("hash", true).payload();
+        for (name, value) in [
+            ("spend", json!(1.25)),
+            ("max_budget", json!(1.0)),
+            ("soft_budget", Value::Null),
+            ("token", json!("hash")),
+            ("user_id", json!("u")),
+            ("key_alias", json!("mine")),
+            ("team_alias", Value::Null),
+            ("event_group", json!("key")),
+            ("event", json!("budget_crossed")),
+            ("event_message", json!("Budget crossed for key `hash` (mine): spend 1.25, budget 1.0")),
+        ] {
+            assert_eq!(payload[name], value, "{name}");
+        }
+        let user = Crossing { entity: Entity::User, ..crossing("u", false) };
+        assert_eq!(
+            (&user.payload()["event_group"], &user.payload()["token"]),
+            (&json!("internal_user"), &Value::Null)
+        );
+        assert_eq!(user.payload()["event"], "soft_budget_crossed");
+    }
+
+    #[test]
+    fn the_same_alert_is_given_once_a_day() {
+        let alerts = Alerts::default();
+        for (id, is_hard, at, is_new) in [
+            ("a", true, 0, true),
+            ("a", true, 1, false),
+            ("a", false, 1, true),
+            ("b", true, 1, true),
+            ("a", true, AGAIN_MS - 1, false),
+            ("a", true, AGAIN_MS, true),
+        ] {
+            assert_eq!(alerts.is_new(&crossing(id, is_hard), at), is_new, "{id} {is_hard} {at}");
+        }
+    }
+
+    #[test]
+    fn receivers_are_those_that_are_configured() {
+        let variable = |name: &str| (name != "WEBHOOK_URL").then(|| "http://x".to_owned());
+        let of = |kinds: &[&str]| {
+            Receivers::of(&kinds.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>(), &variable)
+        };
+        assert_eq!(
+            of(&["slack", "webhook"]),
+            Receivers { webhook: None, slack: Some("http://x".to_owned()) }
+        );
+        assert_eq!(of(&["email"]), Receivers::default());
+    }
+
+    #[test]
+    fn receivers_are_called() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/hook", listener.local_addr().unwrap());
+        let alerts = Alerts::to(Receivers { webhook: Some(address.clone()), slack: Some(address) });
+        alerts.tell(vec![crossing("a", true)], 0);
+        let mut bodies = Vec::new();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut got, mut part) = (Vec::new(), [0; 4_096]);
+            let body = loop {
+                let count = stream.read(&mut part).unwrap();
+                got.extend_from_slice(&part[..count]);
+                let text = String::from_utf8_lossy(&got);
+                let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+                if let Ok(body) = serde_json::from_str::<Value>(&body) {
+                    break body;
+                }
+            };
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            bodies.push(body);
+        }
+        assert_eq!(bodies[0]["event"], "budget_crossed");
+        assert!(bodies[1]["text"].as_str().unwrap().starts_with("Budget crossed for key `a`"));
+    }
+
+    #[test]
+    fn batches_that_cross_a_budget_are_noticed() {
+        on_each("", |ledger| async move {
+            let app = &ledger.app;
+            let mut tx = app.db.write().await.unwrap();
+            for (table, row) in [
+                (
+                    &KEYS,
+                    json!({"token": "k", "max_budget": 3e-12, "soft_budget": 2e-12, "user_id": "u", "team_id": "t"}),
+                ),
+                (&USERS, json!({"user_id": "u", "max_budget": 4e-12})),
+                (&TEAMS, json!({"team_id": "t", "max_budget": 100})),
+            ] {
+                rows::insert(tx.connection(), table, row.as_object().unwrap()).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            for (number, wanted) in [
+                (1, &[][..]),
+                (2, &[(Entity::Key, false, "k")]),
+                (3, &[(Entity::Key, false, "k"), (Entity::Key, true, "k")]),
+                (4, &[(Entity::Key, false, "k"), (Entity::Key, true, "k"), (Entity::User, true, "u")]),
+            ] {
+                let event = Event {
+                    id: number.to_string(),
+                    api_key: "k".into(),
+                    user: Some("u".into()),
+                    team: Some("t".into()),
+                    spend: 1,
+                    ..Event::default()
+                };
+                let batch = Some(Batch { number, events: vec![event], folded: Vec::new() });
+                let request = SyncRequest { node: "n".into(), batch, ..SyncRequest::default() };
+                usage::sync(app, &request).await.map(drop).unwrap();
+                let given = app.alerts.given.lock().unwrap();
+                let mut names: Vec<_> = given
+                    .keys()
+                    .map(|(entity, is_hard, id)| (entity.word(), *is_hard, id.as_str()))
+                    .collect();
+                names.sort_unstable();
+                let wanted: Vec<_> =
+                    wanted.iter().map(|(entity, is_hard, id)| (entity.word(), *is_hard, *id)).collect();
+                assert_eq!(names, wanted, "{number}");
+                assert!(given.values().all(|at| *at == START_MS));
+            }
+        });
+    }
+}

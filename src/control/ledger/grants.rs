@@ -528,3 +528,6 @@ fn pairs(value: &Value) -> HashMap<String, String> {
     };
     value.as_object().map(texts).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
