@@ -4,7 +4,7 @@
 //! tests. Every transaction that writes takes the next revision first. The row that holds it is locked until the
 //! transaction ends, so revisions become visible in order: whoever has seen revision 7 has missed nothing up to 7.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{collections::HashMap, path::Path, str::FromStr, time::Duration};
 
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction,
@@ -115,7 +115,7 @@ impl Db {
             .fetch_one("UPDATE tollgate_state SET revision = revision + 1 WHERE id = 1 RETURNING revision")
             .await?;
         let revision = row.try_get::<i64, _>(0)?;
-        Ok(Tx { tx, revision, changes: Vec::new() })
+        Ok(Tx { tx, revision, changes: Vec::new(), places: HashMap::new() })
     }
 
     /// Closes all connections; SQLite then folds its log into the file.
@@ -130,6 +130,8 @@ pub struct Tx {
     tx: Transaction<'static, Any>,
     revision: i64,
     changes: Vec<(String, bool)>,
+    /// Where each meter stands in `changes`: removing a team can note very many.
+    places: HashMap<String, usize>,
 }
 
 impl Tx {
@@ -154,9 +156,13 @@ impl Tx {
     }
 
     fn note(&mut self, meter: String, record: bool) {
-        match self.changes.iter_mut().find(|(known, _)| *known == meter) {
+        let noted = self.places.get(&meter).and_then(|at| self.changes.get_mut(*at));
+        match noted {
             Some((_, also)) => *also |= record,
-            None => self.changes.push((meter, record)),
+            None => {
+                self.places.insert(meter.clone(), self.changes.len());
+                self.changes.push((meter, record));
+            }
         }
     }
 
