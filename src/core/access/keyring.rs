@@ -65,6 +65,8 @@ pub struct Keyring {
     ttl_ms: u64,
     /// Until when the ledger is left alone.
     away_until_ms: u64,
+    /// It did not answer when it was asked last.
+    away: bool,
     mark: Option<Mark>,
     /// Names that are being asked for, and how many changes had been seen by then: an answer may be older than a change.
     watched: HashMap<Fingerprint, Watch>,
@@ -94,6 +96,7 @@ impl Keyring {
             unknown: vec![Unknown { print: 0, until_ms: 0 }; UNKNOWN_SLOTS].into(),
             ttl_ms: 60_000,
             away_until_ms: 0,
+            away: false,
             mark: None,
             watched: HashMap::new(),
             seen: Vec::new(),
@@ -145,6 +148,11 @@ impl Keyring {
         }
     }
 
+    /// Whether the ledger did not answer when this VM asked it last.
+    pub fn ledger_is_away(&self) -> bool {
+        self.away
+    }
+
     /// Whether requests have to be asked for their end user, as of the last [`Keyring::refresh`].
     pub fn wants_end_users(&self) -> bool {
         self.mark.is_some_and(|mark| mark.end_users)
@@ -179,6 +187,7 @@ impl Keyring {
     pub fn learn_key(&mut self, hash: &str, answer: Answer<Grant>, now_ms: u64) {
         let Some(print) = hash_start(hash) else { return };
         let watch = self.watched.remove(&print);
+        self.away = false;
         match answer {
             Answer::Record(grant) => {
                 let names = names_of(&grant);
@@ -200,6 +209,7 @@ impl Keyring {
     pub fn learn_end_user(&mut self, id: &str, answer: Answer<EndUser>, now_ms: u64) {
         let print = end_user_print(id);
         let watch = self.watched.remove(&print);
+        self.away = false;
         let record = match answer {
             Answer::Record(record) => record,
             Answer::None => {
@@ -229,6 +239,7 @@ impl Keyring {
     }
 
     fn leave_alone(&mut self, now_ms: u64) {
+        self.away = true;
         self.away_until_ms = now_ms.saturating_add(RETRY_MS);
         self.keys.leave_alone_until_ms = self.away_until_ms;
         self.end_users.leave_alone_until_ms = self.away_until_ms;

@@ -109,6 +109,22 @@ fn tokens_a_minute_are_reserved_and_then_counted() {
 }
 
 #[test]
+fn pictures_are_not_counted_byte_by_byte() {
+    let info = ", model_info: {max_input_tokens: 1000}}";
+    let key = access::hash(b"sk-one");
+    let models =
+        MODELS.replacen("output_cost_per_token: 0.000001}}", "output_cost_per_token: 0.000001}#}", 1);
+    let models = models.replace("}#}", &format!("}}{info}"));
+    let keys = format!("  keys: [{{token: {key}, tpm_limit: 3000}}]\n");
+    let mut rig = Rig::new(&format!("{models}general_settings:\n  master_key: sk-master\n{keys}"));
+    rig.key = Some("sk-one");
+    let picture = json!({"model": "a", "max_tokens": 100, "messages": [{"role": "user", "content": "x".repeat(400_000)}]});
+    let mut large = begin(&mut rig, picture).unwrap();
+    assert_eq!(ok(&mut rig, "a").status, 200, "1,100 of 3,000 are reserved");
+    large.on_done(&mut rig.env());
+}
+
+#[test]
 fn requests_at_a_time_leave_their_place() {
     let mut rig = rig("max_parallel_requests: 2");
     let first = begin(&mut rig, hello("a")).unwrap();

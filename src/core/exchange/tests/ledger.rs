@@ -88,6 +88,15 @@ fn keys_are_asked_for_and_remembered() {
     assert!(String::from_utf8(reply.body).unwrap().contains("service_unavailable"));
     rig.key = Some("sk-master");
     assert_eq!(status(&opened(&mut rig, "POST", chat)), "call");
+    let db = |rig: &mut Rig| match opened(rig, "GET", "/health/readiness") {
+        Opening::Reply(reply) => {
+            serde_json::from_slice::<Value>(&reply.body).unwrap()["db"].as_str().unwrap().to_owned()
+        }
+        _ => panic!("is answered here"),
+    };
+    assert_eq!(db(&mut rig), "Not connected");
+    rig.keys.learn_key(&two, Answer::None, rig.now_ms);
+    assert_eq!(db(&mut rig), "connected");
     rig.key = Some("not-a-key");
     assert_eq!(status(&opened(&mut rig, "POST", chat)), "401", "is not worth asking");
 }
@@ -123,6 +132,12 @@ fn the_ledgers_paths_pass_by() {
         assert_eq!(status(&opened(&mut with, method, path)), expected, "{path}");
         assert_eq!(status(&opened(&mut without, method, path)), alone, "{path} without a ledger");
     }
+    let Opening::Reply(reply) = opened(&mut without, "POST", "/key/generate") else { panic!("refused") };
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(
+        body,
+        json!({"error": {"message": "No connected db.", "type": "no_db_connection", "param": null, "code": "400"}})
+    );
     without.key = None;
     assert_eq!(status(&opened(&mut without, "POST", "/key/generate")), "401");
     with.key = None;
