@@ -126,9 +126,9 @@ impl Keyring {
         }
         match changes::since(shared, before.count) {
             Some(names) => {
+                self.keys.drop_names(&names);
+                self.end_users.drop_names(&names);
                 for &name in &names {
-                    self.keys.drop_name(name);
-                    self.end_users.drop_name(name);
                     let slot = self.slot(name);
                     if let Some(slot) = slot.filter(|slot| slot.print == name) {
                         slot.until_ms = 0;
@@ -195,7 +195,7 @@ impl Keyring {
                 self.keys.put(print, names, grant, until);
             }
             Answer::None => {
-                self.keys.drop_name(print);
+                self.keys.drop_names(&[print]);
                 let until = self.good_until(watch, &[print], now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
                 if let Some(slot) = self.slot(print) {
                     *slot = Unknown { print, until_ms: until };

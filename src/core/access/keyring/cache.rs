@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::ASKING_MS;
 use crate::core::access::changes::Fingerprint;
@@ -126,9 +126,11 @@ impl<T> Cache<T> {
         self.hand
     }
 
-    pub(super) fn drop_name(&mut self, name: Fingerprint) {
+    /// Drops every record that one of these names is part of, in one round.
+    pub(super) fn drop_names(&mut self, names: &[Fingerprint]) {
+        let names: HashSet<Fingerprint> = names.iter().copied().collect();
         for (at, slot) in self.slots.iter_mut().enumerate() {
-            if slot.value.is_some() && slot.names.contains(&name) {
+            if slot.value.is_some() && slot.names.iter().any(|name| names.contains(name)) {
                 slot.value = None;
                 self.places.remove(&slot.print);
                 self.free.push(at);

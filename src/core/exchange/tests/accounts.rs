@@ -242,6 +242,19 @@ fn mocks_retries_and_fallbacks_are_settled() {
 }
 
 #[test]
+fn who_goes_away_pays_for_what_had_begun() {
+    // Steps: headers, body, attempt, the answer's headers, its parts.
+    for (patience, spend) in [(0, "0.0"), (2, "0.0"), (3, "0.000016"), (9, "0.0015")] {
+        let mut rig = rig("max_budget: 1, max_parallel_requests: 1");
+        rig.patience = Some(patience);
+        let story = rig.run("/v1/chat/completions", hello("a"), |_, model| Answer(200, completion(model)));
+        assert_eq!(story.answers, u32::from(patience == 9), "{patience}");
+        rig.patience = None;
+        assert_eq!(ok(&mut rig, "a").header("x-litellm-key-spend"), Some(spend), "{patience}");
+    }
+}
+
+#[test]
 fn models_of_a_key() {
     let mut rig = rig("models: [a, cheap], aliases: {cheap: b}");
     assert_eq!(ok(&mut rig, "a").models, ["a1"]);
