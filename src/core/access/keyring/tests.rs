@@ -1,3 +1,5 @@
+//! Copies of records: their time, outages, changes, scans.
+
 use super::*;
 use crate::core::{access::grant::Scope, shared::Memory};
 
