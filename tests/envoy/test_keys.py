@@ -172,7 +172,7 @@ def test_all_apis_are_limited_and_charged(gateway: Gateway) -> None:
     rows = wait_until(
         lambda: len(found := gateway.manage("/spend/logs", api_key=key)) == 3 and found, "three rows in the spend log"
     )
-    assert sorted(row["call_type"] for row in rows) == ["acompletion", "aembedding", "anthropic_messages"] or len(rows) == 3
+    assert sorted(row["call_type"] for row in rows) == ["aembedding", "anthropic_messages", "atext_completion"]
 
 
 def test_a_client_that_leaves_frees_its_place_and_pays(gateway: Gateway, mock: OpenAiMock) -> None:
@@ -182,7 +182,9 @@ def test_a_client_that_leaves_frees_its_place_and_pays(gateway: Gateway, mock: O
     body = {"model": "gpt-4", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     with gateway.connect() as client, client.stream("POST", "/chat/completions", json=body, headers=bearer(key)) as answer:
         gate.wait_reached()
-        assert next(answer.iter_raw())
+        # Kept: an iterator that nobody holds closes the answer.
+        pieces = answer.iter_raw()
+        assert next(pieces)
         busy = chat(gateway, key)
         assert busy.status_code == 429 and "max_parallel_requests" in error_of(busy)["message"]
     mock.last.wait_gone()

@@ -20,6 +20,9 @@ from .http2 import Http2
 WAIT = 30.0
 """Seconds after which waiting for a condition is a failure. Nothing sleeps this long when things work."""
 
+TCP_ESTABLISHED = 1
+"""The first byte of `TCP_INFO` of a connection that nobody has closed."""
+
 # --------------------------------------------------------------------------------------------------------------- behaviours
 
 
@@ -273,6 +276,14 @@ class _Connection:
         self.writer.write(data)
         await self.writer.drain()
 
+    def is_open(self) -> bool:
+        """Whether the peer has neither closed nor reset the connection, as far as the kernel knows now."""
+        try:
+            state = self.writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except OSError:
+            return False
+        return state == TCP_ESTABLISHED
+
     def abort(self) -> None:
         """Closes with a TCP reset instead of an orderly end."""
         sock = self.writer.get_extra_info("socket")
@@ -297,7 +308,7 @@ class Mock:
         """Least and most seconds of thinking before each answer."""
         self.usage: Callable[[dict], dict] | None = None
         """The `usage` of the answer to a body, in the provider's own members; the regular one when it is not set."""
-        self.in_flight = 0
+        self._flying: set[_Connection] = set()
         self.peak = 0
         """The most requests at one time."""
         self._script: deque[Behaviour] = deque()
@@ -334,6 +345,11 @@ class Mock:
             self.delay = self.usage = None
             self.peak = self.in_flight
         return self
+
+    @property
+    def in_flight(self) -> int:
+        """Requests whose answer is not out and whose client is there: the kernel knows of a closed connection before its reader does."""
+        return sum(connection.is_open() for connection in list(self._flying))
 
     @property
     def requests(self) -> list[Recorded]:
@@ -406,7 +422,7 @@ class Mock:
         """One request and its answer. False when the connection ends with it."""
         request = await self._read(connection)
         behaviour = self._record(request)
-        self.in_flight += 1
+        self._flying.add(connection)
         self.peak = max(self.peak, self.in_flight)
         try:
             if self.delay and await connection.closed_before(asyncio.sleep(random.uniform(*self.delay))):
@@ -416,7 +432,7 @@ class Mock:
             request.gone.set()
             return False
         finally:
-            self.in_flight -= 1
+            self._flying.discard(connection)
         request.done.set()
         return keep and (request.header("connection") or "").lower() != "close"
 
