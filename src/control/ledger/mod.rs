@@ -16,6 +16,7 @@
 //! | [`resets`] | when budgets start again |
 //! | [`alerts`] | telling somebody that a budget is used up |
 //! | [`seal`] | secrets at rest |
+//! | [`import`] | taking over what a LiteLLM database has |
 //! | [`api`] | the routes |
 //!
 //! It runs as a process of its own (`tollgate ledger`), so that whatever happens to it, requests with known keys go on.
@@ -25,6 +26,7 @@ pub mod api;
 pub mod caller;
 pub mod db;
 pub mod grants;
+pub mod import;
 pub mod problem;
 pub mod rates;
 pub mod resets;
