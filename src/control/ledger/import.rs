@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use super::{
+    bulk,
     db::{Db, DbError, Tx},
     rows::{self, Record, Stored},
     schema::{
         self, BUDGETS, END_USERS, KEYS, ORGANIZATION_MEMBERS, ORGANIZATIONS, SPEND_LOGS, TEAM_MEMBERS, TEAMS,
         Table, USERS,
     },
-    usage::bulk,
 };
 use crate::control::{Failure, checked, document, state};
 use source::Source;

@@ -4,6 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`db`] | SQLite or Postgres behind one set of statements; transactions with revisions |
+//! | [`bulk`] | statements over many rows |
 //! | [`schema`] | the tables |
 //! | [`rows`] | rows as JSON |
 //! | [`caller`] | who calls |
@@ -23,6 +24,7 @@
 
 pub mod alerts;
 pub mod api;
+pub mod bulk;
 pub mod caller;
 pub mod db;
 pub mod grants;

@@ -9,7 +9,7 @@ use std::{
 
 use sqlx::{AnyConnection, Row as _};
 
-use super::{App, db::DbError, rows, usage::bulk};
+use super::{App, bulk, db::DbError, rows};
 use crate::core::ledger::Rate;
 
 /// A node that said nothing for so long is gone, and its requests with it.

@@ -12,11 +12,11 @@ use jiff::{
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    App,
+    App, bulk,
     db::{DbError, Tx},
     log, rates,
     rows::{self, Stored},
-    usage::{bulk, sums::model_periods},
+    usage::sums::model_periods,
 };
 use crate::core::config::Config;
 

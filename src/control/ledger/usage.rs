@@ -5,9 +5,7 @@
 //! | [`sums`] | what a batch adds to the spend of keys, users, teams, … |
 //! | [`logs`] | a row for each call, and sums by day |
 //! | [`feed`] | what changed since a revision, with the spend of each meter |
-//! | [`bulk`] | statements over many rows |
 
-pub mod bulk;
 pub mod feed;
 pub mod logs;
 pub mod sums;

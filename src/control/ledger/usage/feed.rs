@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AnyConnection, Row as _};
 
-use super::bulk;
 use crate::{
-    control::ledger::{db::DbError, rows, rows::Stored},
+    control::ledger::{bulk, db::DbError, rows, rows::Stored},
     core::ledger::Change,
 };
 

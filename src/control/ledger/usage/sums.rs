@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Row as _, any::AnyRow};
 
-use super::bulk;
 use crate::{
     control::ledger::{
         alerts::{Crossing, Entity},
+        bulk,
         db::{DbError, Tx},
         grants::model_budgets,
         resets,
