@@ -14,13 +14,13 @@ pub async fn run(
     statement: &str,
     all: Vec<Vec<Stored>>,
 ) -> Result<Vec<AnyRow>, DbError> {
-    // SQLite takes `$1` for a name, and compares every name of a statement with all others.
-    let mark = if connection.backend_name() == "PostgreSQL" { '$' } else { '?' };
+    // SQLite takes `$1` for a name and looks for each name among all others, which a thousand values make slow.
+    let numbered = connection.backend_name() == "PostgreSQL";
     let mut back = Vec::new();
     let mut all = all.into_iter().peekable();
     while all.peek().is_some() {
         let some: Vec<Vec<Stored>> = all.by_ref().take(ROWS).collect();
-        let sql = statement.replacen("{}", &marks(&some, mark), 1);
+        let sql = statement.replacen("{}", &marks(&some, numbered), 1);
         // Statements of the common sizes stay prepared; those of the many others would only fill the cache.
         let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(matches!(some.len(), 1 | 2 | ROWS));
         for value in some.into_iter().flatten() {
@@ -34,14 +34,18 @@ pub async fn run(
     Ok(back)
 }
 
-fn marks(rows: &[Vec<Stored>], mark: char) -> String {
+fn marks(rows: &[Vec<Stored>], numbered: bool) -> String {
     let mut text = String::new();
     let mut at = 0;
     for row in rows {
         text.push_str(if at == 0 { "(" } else { ", (" });
         for (column, _) in row.iter().enumerate() {
             at += 1;
-            text.push_str(&format!("{}{mark}{at}", if column == 0 { "" } else { ", " }));
+            text.push_str(if column == 0 { "" } else { ", " });
+            match numbered {
+                true => text.push_str(&format!("${at}")),
+                false => text.push('?'),
+            }
         }
         text.push(')');
     }
