@@ -25,7 +25,8 @@ pub async fn run(
         let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(matches!(some.len(), 1 | 2 | ROWS));
         for value in some.into_iter().flatten() {
             query = match value {
-                Stored::Text(text) => query.bind(text),
+                // Postgres has no place for this character, and clients can send it.
+                Stored::Text(text) => query.bind(text.map(|text| text.replace('\0', "\u{fffd}"))),
                 Stored::Int(number) => query.bind(number),
             };
         }

@@ -60,6 +60,11 @@ pub fn zone(config: &Config) -> TimeZone {
 /// Starts budgets again when it is time, and removes what is too old; forever.
 pub async fn keep_up(app: Arc<App>) {
     let (mut cleaned_ms, mut failing) = (None, false);
+    if let Some(name) = app.config().ledger.timezone.as_deref().filter(|name| TimeZone::get(name).is_err()) {
+        log(&format!(
+            "`litellm_settings.timezone`: there is no time zone `{name}`; budgets start again by UTC"
+        ));
+    }
     loop {
         let now_ms = app.now_ms();
         let mut result = run(&app, now_ms).await.map(|_| ());
