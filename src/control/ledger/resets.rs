@@ -182,8 +182,7 @@ async fn due(
     limit: usize,
 ) -> Result<Vec<(String, Option<String>)>, DbError> {
     let Plan { table, key, period, reset_at, .. } = plan;
-    let sql =
-        format!("SELECT {key}, {period} FROM {table} WHERE {reset_at} <= $1 ORDER BY {key} LIMIT {limit}");
+    let sql = format!("SELECT {key}, {period} FROM {table} WHERE {reset_at} <= $1 LIMIT {limit}");
     let found = rows::rows(connection, &sql, vec![now_ms.into()]).await?;
     found.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
