@@ -36,6 +36,8 @@ pub enum Action {
     },
     /// Run the ledger alone (keys, budgets, spend, management API), for gateways whose `tollgate_settings.ledger_url` names it
     Ledger(Box<LedgerFlags>),
+    /// Take over keys, users, teams, budgets and spend from LiteLLM's Postgres; what is here already stays as it is
+    Import(super::ledger::import::Options),
     /// Exit 0 when the gateway on this machine answers (for container health checks)
     Healthcheck {
         /// Port the gateway listens on
@@ -212,6 +214,8 @@ mod tests {
             "tollgate healthcheck --port 4000",
             "tollgate ledger --config c.yaml --listen 0.0.0.0:4001",
             "tollgate ledger --model groq/llama-3 --socket /run/ledger.sock --database_dir /var/lib/tollgate",
+            "tollgate import --from postgresql://u@h/litellm --dry-run --spend-logs --config c.yaml",
+            "tollgate import --from postgresql://u@h/litellm --to postgresql://u@h/tollgate",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -227,6 +231,8 @@ mod tests {
             "tollgate render",
             "tollgate ledger --config c.yaml",
             "tollgate ledger --config c.yaml --listen 4001",
+            "tollgate import",
+            "tollgate import --from postgresql://a --to postgresql://b --config c.yaml",
             "tollgate --num-workers 2",
         ] {
             assert!(parse(line).is_err(), "{line}");

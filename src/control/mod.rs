@@ -101,6 +101,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             print(&checked::check_document(&document)?.report.table())
         }
         Some(Action::Ledger(flags)) => ledger::run(&ledger_options(*flags)?),
+        Some(Action::Import(options)) => print(&ledger::import::run(&options)?),
         Some(Action::Healthcheck { port }) => client::healthcheck(port),
         None => serve(&cli.serve),
     }

@@ -24,17 +24,17 @@ pub struct State {
     _lock: File,
 }
 
+/// The name of the folder of the instance that listens on `host` and `port`.
+pub fn name_of(host: &str, port: u16) -> String {
+    let any = matches!(host, "0.0.0.0" | "::" | "[::]");
+    if any { port.to_string() } else { format!("{}-{port}", host.replace([':', '/', '[', ']'], "_")) }
+}
+
 impl State {
     /// Makes and locks the folder of the instance that listens on `host` and `port`, in `base` or where state is kept by
     /// convention.
     pub fn open(base: Option<&Path>, host: &str, port: u16) -> Result<State, Failure> {
-        let any = matches!(host, "0.0.0.0" | "::" | "[::]");
-        let name = if any {
-            port.to_string()
-        } else {
-            format!("{}-{port}", host.replace([':', '/', '[', ']'], "_"))
-        };
-        let folder = folder(base, &name)?;
+        let folder = folder(base, &name_of(host, port))?;
         let lock = File::options()
             .create(true)
             .append(true)
@@ -115,12 +115,14 @@ impl State {
     }
 }
 
+/// Where the folder `name` is: in `base`, or where state is kept by convention.
+pub fn path_of(base: Option<&Path>, name: &str) -> PathBuf {
+    base.map_or_else(default_base, Path::to_owned).join(name)
+}
+
 /// Makes the folder `name` in `base`, or where state is kept by convention.
 pub fn folder(base: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
-    let folder = match base {
-        Some(base) => base.join(name),
-        None => default_base().join(name),
-    };
+    let folder = path_of(base, name);
     match make(&folder) {
         Ok(folder) => Ok(folder),
         Err(_) if base.is_none() => {

@@ -12,7 +12,7 @@ use sqlx::{
     pool::PoolConnection,
 };
 
-use super::{grants::Known, schema};
+use super::{bulk, grants::Known, schema};
 use crate::control::Failure;
 
 /// How long to wait for a connection, or for another writer of an SQLite file.
@@ -181,27 +181,19 @@ impl Tx {
     /// Writes the change feed and commits. Returns the meters whose records changed, for
     /// [`CHANGED_HEADER`](crate::core::ledger::CHANGED_HEADER).
     pub async fn commit(mut self) -> Result<Vec<String>, DbError> {
-        let all: Vec<(&String, &bool)> = self.changes.iter().collect();
-        for some in all.chunks(FEED_ROWS) {
-            let marks: Vec<String> = (0..some.len())
-                .map(|at| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3))
-                .collect();
-            let sql = format!(
-                "INSERT INTO tollgate_changes (meter, revision, record_revision) VALUES {} \
-                 ON CONFLICT (meter) DO UPDATE SET revision = excluded.revision, record_revision = \
-                 CASE WHEN excluded.record_revision > 0 THEN excluded.record_revision \
-                 ELSE tollgate_changes.record_revision END",
-                marks.join(", ")
-            );
-            // Statements of the common sizes stay prepared; those of the many others would only fill the cache.
-            let mut query =
-                sqlx::query(AssertSqlSafe(sql)).persistent(matches!(some.len(), 1 | 2 | FEED_ROWS));
-            for (meter, record) in some {
-                let record_revision = if **record { self.revision } else { 0 };
-                query = query.bind((*meter).clone()).bind(self.revision).bind(record_revision);
-            }
-            query.execute(&mut *self.tx).await?;
-        }
+        let revision = self.revision;
+        let rows = self.changes.iter().map(|(meter, record)| {
+            vec![meter.as_str().into(), revision.into(), (if *record { revision } else { 0 }).into()]
+        });
+        bulk::run(
+            &mut self.tx,
+            "INSERT INTO tollgate_changes (meter, revision, record_revision) VALUES {} \
+             ON CONFLICT (meter) DO UPDATE SET revision = excluded.revision, record_revision = \
+             CASE WHEN excluded.record_revision > 0 THEN excluded.record_revision \
+             ELSE tollgate_changes.record_revision END",
+            rows.collect(),
+        )
+        .await?;
         self.tx.commit().await?;
         let changed: Vec<String> =
             self.changes.into_iter().filter(|(_, record)| *record).map(|(meter, _)| meter).collect();
@@ -209,9 +201,6 @@ impl Tx {
         Ok(changed)
     }
 }
-
-/// How many rows of the feed one statement writes.
-const FEED_ROWS: usize = 200;
 
 /// Each connection of an SQLite file: a log beside the file, synced at checkpoints, and patience with other writers.
 const SQLITE_SETTINGS: &[&str] =

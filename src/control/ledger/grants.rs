@@ -409,8 +409,8 @@ impl Read<'_> {
             name: self.text("k_key_name"),
             expires_ms: self.int("k_expires").map(|at| u64::try_from(at).unwrap_or(0)),
             allowed_routes: self.list("k_allowed_routes"),
-            enforced_params: strings(&metadata["enforced_params"]),
-            disable_fallbacks: metadata["disable_fallbacks"] == Value::Bool(true),
+            enforced_params: strings(member(&metadata, "enforced_params")),
+            disable_fallbacks: *member(&metadata, "disable_fallbacks") == Value::Bool(true),
             role: self.text("u_user_role").map(|role| role_of(&role.into())).unwrap_or_default(),
             user: is_set("u_user_id").then(|| Box::new(self.user())),
             team: is_set("t_team_id").then(|| Box::new(self.team())),
@@ -451,8 +451,9 @@ impl Read<'_> {
 
     /// `temp_budget_increase`, until `temp_budget_expiry`.
     fn raise(&self, metadata: &Value) -> i64 {
-        let is_on = rows::time(&metadata["temp_budget_expiry"]).is_some_and(|expiry| expiry > self.now_ms);
-        if is_on { rows::money(&metadata["temp_budget_increase"]).unwrap_or(0) } else { 0 }
+        let is_on =
+            rows::time(member(metadata, "temp_budget_expiry")).is_some_and(|expiry| expiry > self.now_ms);
+        if is_on { rows::money(member(metadata, "temp_budget_increase")).unwrap_or(0) } else { 0 }
     }
 
     fn user(&self) -> Scope {
@@ -503,7 +504,7 @@ impl Read<'_> {
 
 /// What metadata says of limits and tags.
 fn described(metadata: &Value) -> Scope {
-    let counts = |name: &str| match &metadata[name] {
+    let counts = |name: &str| match member(metadata, name) {
         Value::Object(map) => {
             map.iter().filter_map(|(model, value)| Some((model.clone(), value.as_u64()?))).collect()
         }
@@ -512,9 +513,13 @@ fn described(metadata: &Value) -> Scope {
     Scope {
         model_rpm: counts("model_rpm_limit"),
         model_tpm: counts("model_tpm_limit"),
-        tags: strings(&metadata["tags"]),
+        tags: strings(member(metadata, "tags")),
         ..Scope::default()
     }
+}
+
+fn member<'v>(value: &'v Value, name: &str) -> &'v Value {
+    value.get(name).unwrap_or(&Value::Null)
 }
 
 fn strings(value: &Value) -> Vec<String> {

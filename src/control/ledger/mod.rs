@@ -4,6 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`db`] | SQLite or Postgres behind one set of statements; transactions with revisions |
+//! | [`bulk`] | statements over many rows |
 //! | [`schema`] | the tables |
 //! | [`rows`] | rows as JSON |
 //! | [`caller`] | who calls |
@@ -16,15 +17,18 @@
 //! | [`resets`] | when budgets start again |
 //! | [`alerts`] | telling somebody that a budget is used up |
 //! | [`seal`] | secrets at rest |
+//! | [`import`] | taking over what a LiteLLM database has |
 //! | [`api`] | the routes |
 //!
 //! It runs as a process of its own (`tollgate ledger`), so that whatever happens to it, requests with known keys go on.
 
 pub mod alerts;
 pub mod api;
+pub mod bulk;
 pub mod caller;
 pub mod db;
 pub mod grants;
+pub mod import;
 pub mod problem;
 pub mod rates;
 pub mod resets;

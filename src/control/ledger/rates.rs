@@ -9,7 +9,7 @@ use std::{
 
 use sqlx::{AnyConnection, Row as _};
 
-use super::{App, db::DbError, rows, usage::bulk};
+use super::{App, bulk, db::DbError, rows, usage::bounded::METER};
 use crate::core::ledger::Rate;
 
 /// A node that said nothing for so long is gone, and its requests with it.
@@ -56,7 +56,8 @@ pub async fn take(app: &App, node: &str, rates: &[Rate], now_ms: i64) -> Result<
     }
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     // By name: each meter once, in the same order everywhere.
-    let sorted: BTreeMap<&str, &Rate> = rates.iter().map(|rate| (rate.meter.as_str(), rate)).collect();
+    let fitting = rates.iter().filter(|rate| rate.meter.len() <= METER);
+    let sorted: BTreeMap<&str, &Rate> = fitting.map(|rate| (rate.meter.as_str(), rate)).collect();
     let all = sorted
         .into_iter()
         .map(|(meter, rate)| {

@@ -3,22 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{
-    Span, Timestamp, ToSpan, Zoned,
-    civil::{Date, DateTime, Weekday},
-    tz::TimeZone,
-};
-
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use sqlx::{AnyConnection, Row as _};
 
 use super::{
-    App,
+    App, bulk,
     db::{DbError, Tx},
     log, rates,
     rows::{self, Stored},
-    usage::{bulk, sums::model_periods},
+    usage::sums::model_periods,
 };
-use crate::core::config::Config;
+use crate::core::{
+    config::Config,
+    quota::period::{self, Civil},
+};
 
 /// How often the ledger looks for periods that are over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,48 +25,24 @@ const CLEAN_EVERY_MS: i64 = 3_600_000;
 /// Rows of one transaction: others wait for it no longer than this takes.
 const ROWS: usize = 500;
 
-/// When something expires that is given at `now_ms` for `duration` (`30s`, `5m`, `12h`, `30d`, `2w`, `1mo`). A month ends on
-/// the same day of the next one, or on its last day. The error says what a duration looks like.
+/// When something expires that is given at `now_ms` for `duration` (`30s`, `5m`, `12h`, `30d`, `2w`, `1mo`). The error says
+/// what a duration looks like.
 pub fn expires(duration: &str, now_ms: i64) -> Result<i64, String> {
-    let (count, unit) = parse(duration)?;
-    let span = match unit {
-        Unit::Second => Span::new().try_seconds(count),
-        Unit::Minute => Span::new().try_minutes(count),
-        Unit::Hour => Span::new().try_hours(count),
-        Unit::Day => Span::new().try_days(count),
-        Unit::Week => Span::new().try_weeks(count),
-        Unit::Month => Span::new().try_months(count),
-    };
-    span.ok()
-        .zip(zoned(now_ms, &TimeZone::UTC))
-        .and_then(|(span, now)| now.checked_add(span).ok())
-        .map(|end| end.timestamp().as_millisecond())
-        .ok_or_else(|| too_long(duration))
+    let end = period::parse(duration)?.expires_ms(u64::try_from(now_ms).unwrap_or_default());
+    Ok(i64::try_from(end).unwrap_or(i64::MAX))
 }
 
 /// When a budget of this duration starts again after `now_ms`, at a round time of the clocks and calendars of `zone`: always
 /// later than `now_ms`. The error says what a duration looks like.
 pub fn next_reset(duration: &str, now_ms: i64, zone: &TimeZone) -> Result<i64, String> {
-    let (count, unit) = parse(duration)?;
-    let now = zoned(now_ms, zone).ok_or_else(|| too_long(duration))?.datetime();
-    let next = match unit {
-        Unit::Second => round_time(now, count, 1),
-        Unit::Minute => round_time(now, count, 60),
-        Unit::Hour => round_time(now, count, 3_600),
-        Unit::Day if count == 7 => now.date().nth_weekday(1, Weekday::Monday).ok().map(midnight),
-        Unit::Day if count == 30 => first_of_next_month(now.date()),
-        Unit::Day => days_on(now.date(), count),
-        Unit::Week => days_on(now.date(), 1),
-        Unit::Month if count == 1 => first_of_next_month(now.date()),
-        Unit::Month => {
-            return Err(format!(
-                "`{duration}` cannot be the period of a budget: the only one in months is `1mo`"
-            ));
-        }
-    };
-    let mut at = next
+    let period = period::parse(duration)?;
+    let now = Timestamp::from_millisecond(now_ms).unwrap_or_default().to_zoned(zone.clone()).datetime();
+    let next = period.next_reset(civil(now)).ok_or_else(|| {
+        format!("`{duration}` cannot be the period of a budget: expected at least 1, and of months not more")
+    })?;
+    let mut at = date_time(next)
         .and_then(|next| next.to_zoned(zone.clone()).ok())
-        .ok_or_else(|| too_long(duration))?
+        .ok_or_else(|| format!("`{duration}` is too long: it ends after the year 9999"))?
         .timestamp()
         .as_millisecond();
     // An hour that clocks show twice: the first of the two can be over.
@@ -86,6 +60,11 @@ pub fn zone(config: &Config) -> TimeZone {
 /// Starts budgets again when it is time, and removes what is too old; forever.
 pub async fn keep_up(app: Arc<App>) {
     let (mut cleaned_ms, mut failing) = (None, false);
+    if let Some(name) = app.config().ledger.timezone.as_deref().filter(|name| TimeZone::get(name).is_err()) {
+        log(&format!(
+            "`litellm_settings.timezone`: there is no time zone `{name}`; budgets start again by UTC"
+        ));
+    }
     loop {
         let now_ms = app.now_ms();
         let mut result = run(&app, now_ms).await.map(|_| ());
@@ -203,8 +182,7 @@ async fn due(
     limit: usize,
 ) -> Result<Vec<(String, Option<String>)>, DbError> {
     let Plan { table, key, period, reset_at, .. } = plan;
-    let sql =
-        format!("SELECT {key}, {period} FROM {table} WHERE {reset_at} <= $1 ORDER BY {key} LIMIT {limit}");
+    let sql = format!("SELECT {key}, {period} FROM {table} WHERE {reset_at} <= $1 LIMIT {limit}");
     let found = rows::rows(connection, &sql, vec![now_ms.into()]).await?;
     found.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
@@ -323,67 +301,24 @@ async fn keep_global(app: &App, config: &Config, now_ms: i64) -> Result<(), DbEr
     Ok(())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    Second,
-    Minute,
-    Hour,
-    Day,
-    Week,
-    Month,
+/// Years are always after 0 here, and all other parts of a date are below 60.
+fn civil(shown: DateTime) -> Civil {
+    let part = |value: i8| u8::try_from(value).unwrap_or_default();
+    Civil {
+        year: shown.year().into(),
+        month: part(shown.month()),
+        day: part(shown.day()),
+        hour: part(shown.hour()),
+        minute: part(shown.minute()),
+        second: part(shown.second()),
+    }
 }
 
-/// A number and its unit. As in LiteLLM, whatever follows is ignored (`30min` is 30 minutes).
-fn parse(text: &str) -> Result<(i64, Unit), String> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, rest) = text.split_at(end);
-    let unit = match rest.as_bytes() {
-        [b'm', b'o', ..] => Some(Unit::Month),
-        [b's', ..] => Some(Unit::Second),
-        [b'm', ..] => Some(Unit::Minute),
-        [b'h', ..] => Some(Unit::Hour),
-        [b'd', ..] => Some(Unit::Day),
-        [b'w', ..] => Some(Unit::Week),
-        _ => None,
-    };
-    digits.parse().ok().filter(|count| *count > 0).zip(unit).ok_or_else(|| {
-        format!("`{text}` is no duration: expected a number and one of `s`, `m`, `h`, `d`, `w`, `mo`, such as `30d`")
-    })
-}
-
-fn too_long(duration: &str) -> String {
-    format!("`{duration}` is too long: it ends after the year 9999")
-}
-
-fn zoned(ms: i64, zone: &TimeZone) -> Option<Zoned> {
-    Some(Timestamp::from_millisecond(ms).ok()?.to_zoned(zone.clone()))
-}
-
-fn midnight(date: Date) -> DateTime {
-    date.at(0, 0, 0, 0)
-}
-
-fn days_on(date: Date, days: i64) -> Option<DateTime> {
-    let span = Span::new().try_days(days).ok()?;
-    date.checked_add(span).ok().map(midnight)
-}
-
-fn first_of_next_month(date: Date) -> Option<DateTime> {
-    date.first_of_month().checked_add(1.month()).ok().map(midnight)
-}
-
-/// The next time whose hour (minute, second) is a multiple of `count`, counted from the start of the day (hour, minute).
-fn round_time(now: DateTime, count: i64, unit_seconds: i64) -> Option<DateTime> {
-    let (day, hour) = (midnight(now.date()), i64::from(now.hour()) * 3_600);
-    let minute = i64::from(now.minute()) * 60;
-    let (start, passed) = match unit_seconds {
-        3_600 => (0, i64::from(now.hour())),
-        60 => (hour, i64::from(now.minute())),
-        _ => (hour + minute, i64::from(now.second())),
-    };
-    let units = (passed / count).checked_add(1)?.checked_mul(count)?;
-    let seconds = units.checked_mul(unit_seconds)?.checked_add(start)?;
-    day.checked_add(Span::new().try_seconds(seconds).ok()?).ok()
+fn date_time(civil: Civil) -> Option<DateTime> {
+    let part = |value: u8| i8::try_from(value).ok();
+    let year = i16::try_from(civil.year).ok()?;
+    let (month, day, hour) = (part(civil.month)?, part(civil.day)?, part(civil.hour)?);
+    DateTime::new(year, month, day, hour, part(civil.minute)?, part(civil.second)?, 0).ok()
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`bounded`] | texts of clients made to fit |
 //! | [`sums`] | what a batch adds to the spend of keys, users, teams, … |
 //! | [`logs`] | a row for each call, and sums by day |
 //! | [`feed`] | what changed since a revision, with the spend of each meter |
-//! | [`bulk`] | statements over many rows |
 
-pub mod bulk;
+pub mod bounded;
 pub mod feed;
 pub mod logs;
 pub mod sums;
@@ -71,6 +71,7 @@ async fn apply(app: &App, node: &str, batch: &Batch, now_ms: i64) -> Result<(), 
         vec![node.into(), number.into(), now_ms.into()],
     )
     .await?;
+    let batch = &bounded::batch(batch);
     let crossings: Vec<Crossing> = sums::apply(&mut tx, &config, batch, now_ms).await?;
     if !config.ledger.disable_spend_logs {
         logs::write(tx.connection(), &batch.events).await?;

@@ -200,7 +200,7 @@ fn all_keys_are_known_after_a_start() {
         let mut tx = app.db.write().await.unwrap();
         let all = (0..12_000).map(|at| vec![format!("k{at}").into()]).collect();
         let sql = "INSERT INTO tollgate_keys (token) VALUES {}";
-        crate::control::ledger::usage::bulk::run(tx.connection(), sql, all).await.unwrap();
+        crate::control::ledger::bulk::run(tx.connection(), sql, all).await.unwrap();
         tx.commit().await.unwrap();
         for at in [0, 4_999, 5_000, 11_999] {
             assert!(grant(app, &format!("k{at}")).await.unwrap().is_some(), "{at}");

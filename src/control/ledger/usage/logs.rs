@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Row as _};
 
-use super::{bulk, sums::events};
+use super::sums::events;
 use crate::{
-    control::ledger::{db::DbError, rows::Stored, schema::SPEND_LOGS},
+    control::ledger::{bulk, db::DbError, rows::Stored, schema::SPEND_LOGS},
     core::ledger::{Batch, Event},
 };
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Row as _, any::AnyRow};
 
-use super::bulk;
+use super::bounded::METER;
 use crate::{
     control::ledger::{
         alerts::{Crossing, Entity},
+        bulk,
         db::{DbError, Tx},
         grants::model_budgets,
         resets,
@@ -76,7 +77,7 @@ impl<'b> Sums<'b> {
         if let (Some(organization), Some(user)) = (organization, user) {
             put(&mut self.organization_members, [organization, user], spend);
         }
-        for meter in &event.metered {
+        for meter in event.metered.iter().filter(|meter| meter.len() <= METER) {
             self.metered.insert(meter);
             // Only the node knows which of a key's model budgets a call counted for.
             if meter.starts_with("key_model:") {

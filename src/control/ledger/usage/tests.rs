@@ -328,6 +328,40 @@ fn sums_stay_at_the_largest_number() {
 }
 
 #[test]
+fn nothing_a_client_sends_stops_a_batch() {
+    on_each("", |ledger| async move {
+        // Text that does not compress: indexes count what is stored.
+        let mut dice = Dice(3);
+        let mut long = |start: &str| {
+            let noise = (0..20_000).map(|_| char::from_u32(0x4e00 + dice.next(20_000) as u32).unwrap());
+            format!("{start}\0{}", noise.collect::<String>())
+        };
+        let event = Event {
+            model: long("m"),
+            model_group: long("g"),
+            provider: long("p"),
+            user: Some(long("u")),
+            team: Some(long("t")),
+            organization: Some(long("o")),
+            end_user: Some(long("e")),
+            session: Some(long("s")),
+            ip: Some(long("i")),
+            error: Some(long("x")),
+            tags: vec![long("tag")],
+            metered: vec![long("end_user:"), long("key_model:k/"), "key:k\0".to_owned()],
+            ..event(&long("id"), &long("k"), 5)
+        };
+        let mut request = request("n", 1, vec![event.clone()]);
+        request.batch.as_mut().unwrap().folded.push(Folded { sum: event, calls: 1, failures: 0 });
+        request.rates.push(Rate { meter: long("end_user:"), ..Rate::default() });
+        assert_eq!(say(&ledger.app, &request).await.acknowledged, 1);
+        let spend =
+            number(&ledger.app, "SELECT spend FROM tollgate_windows WHERE meter = 'global'", &[]).await;
+        assert_eq!((spend, logs(&ledger).await.len()), (Some(10), 1));
+    });
+}
+
+#[test]
 fn changes_come_in_pages() {
     on_each("", |ledger| async move {
         let app = &ledger.app;

@@ -14,16 +14,19 @@ pub async fn run(
     statement: &str,
     all: Vec<Vec<Stored>>,
 ) -> Result<Vec<AnyRow>, DbError> {
+    // SQLite takes `$1` for a name and looks for each name among all others, which a thousand values make slow.
+    let numbered = connection.backend_name() == "PostgreSQL";
     let mut back = Vec::new();
     let mut all = all.into_iter().peekable();
     while all.peek().is_some() {
         let some: Vec<Vec<Stored>> = all.by_ref().take(ROWS).collect();
-        let sql = statement.replacen("{}", &marks(&some), 1);
+        let sql = statement.replacen("{}", &marks(&some, numbered), 1);
         // Statements of the common sizes stay prepared; those of the many others would only fill the cache.
         let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(matches!(some.len(), 1 | 2 | ROWS));
         for value in some.into_iter().flatten() {
             query = match value {
-                Stored::Text(text) => query.bind(text),
+                // Postgres has no place for this character, and clients can send it.
+                Stored::Text(text) => query.bind(text.map(|text| text.replace('\0', "\u{fffd}"))),
                 Stored::Int(number) => query.bind(number),
             };
         }
@@ -32,14 +35,18 @@ pub async fn run(
     Ok(back)
 }
 
-fn marks(rows: &[Vec<Stored>]) -> String {
+fn marks(rows: &[Vec<Stored>], numbered: bool) -> String {
     let mut text = String::new();
     let mut at = 0;
     for row in rows {
         text.push_str(if at == 0 { "(" } else { ", (" });
         for (column, _) in row.iter().enumerate() {
             at += 1;
-            text.push_str(&format!("{}${at}", if column == 0 { "" } else { ", " }));
+            text.push_str(if column == 0 { "" } else { ", " });
+            match numbered {
+                true => text.push_str(&format!("${at}")),
+                false => text.push('?'),
+            }
         }
         text.push(')');
     }
