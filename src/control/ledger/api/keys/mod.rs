@@ -184,6 +184,7 @@ pub static ROUTES: &[Route] = &[
 
 /// The row of a key that a body or a query names, which must exist.
 async fn require(connection: &mut AnyConnection, key: &str) -> Result<Record, Problem> {
+    fields::text_fits("key", key)?;
     rows::get(connection, &KEYS, &[&token_of(key)])
         .await?
         .ok_or_else(|| Problem::not_found("Key not found in database", "key"))
