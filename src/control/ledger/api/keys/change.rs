@@ -150,6 +150,7 @@ async fn narrow(tx: &mut Tx, call: &Call, row: &Record, body: &Record) -> Result
     if body.get("spend").is_some_and(|spend| !spend.is_null() && Some(spend) != row.get("spend")) {
         return Err(forbidden("Only proxy admins may change what a key has spent (`spend`)."));
     }
+    make::granted(body, row.get("permissions"))?;
     let is_blocked = row.get("blocked") == Some(&json!(true));
     if is_blocked && body.get("blocked").is_some_and(|blocked| blocked != &json!(true)) {
         may_unblock(tx, call, row).await?;

@@ -5,7 +5,7 @@ mod make;
 mod remove;
 mod show;
 
-pub use make::{New, insert, secret};
+pub use make::{New, bind, granted, insert};
 pub use remove::remove;
 pub use show::{LONGEST_ANSWER, without_token};
 

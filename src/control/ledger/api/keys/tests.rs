@@ -395,6 +395,9 @@ fn nobody_gets_out_of_its_limits() {
             ("loner", "POST", "/key/update", json!({"key": "sk-in-o1-of-loner", "organization_id": null}), 403, Value::Null),
             ("loner", "POST", "/key/update", json!({"key": own, "user_id": "loner", "max_budget": 3}), 200, Value::Null),
             ("member", "POST", "/key/update", json!({"key": "sk-of-member", "team_id": null}), 401, Value::Null),
+            ("loner", "POST", "/key/generate", json!({"permissions": {"get_spend_routes": true}}), 403, Value::Null),
+            ("loner", "POST", "/key/update", json!({"key": own, "permissions": {"get_spend_routes": true}}), 403, Value::Null),
+            ("loner", "POST", "/key/generate", json!({"permissions": {}}), 200, Value::Null),
             // A block holds until somebody above takes it away.
             ("loner", "POST", "/key/generate", json!({"key": "sk-second-of-loner"}), 200, Value::Null),
             ("master", "POST", "/key/block", json!({"key": own}), 200, Value::Null),

@@ -254,6 +254,7 @@ fn everybody_does_what_the_role_allows() {
         ])
         .await;
         cast.script(&[
+            ("master", "POST", "/team/new", json!({"team_id": "a/b"}), 400, Value::Null),
             ("member", "POST", "/team/member_add", json!({"team_id": "t1", "member": {"user_id": "x"}}), 403,
              json!({"error": {"message": "{'error': 'Call not allowed. User not proxy admin OR team admin. route=/team/member_add, team_id=t1'}"}})),
             ("chief", "POST", "/team/update", json!({"team_id": "t1", "organization_id": null}), 403, Value::Null),
@@ -308,5 +309,47 @@ fn changes_are_told() {
         ] {
             assert_eq!(cast.changed("POST", path, body).await, expected, "{path}");
         }
+    });
+}
+
+#[test]
+fn members_see_their_own_keys_of_a_team() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        for user in ["lead", "member"] {
+            cast.ledger.admin("POST", "/key/generate", Some(json!({"team_id": "t1", "user_id": user}))).await;
+        }
+        let open = json!({"team_id": "t1", "team_member_permissions": ["/key/info"]});
+        cast.script(&[
+            (
+                "member",
+                "GET",
+                "/team/info?team_id=t1",
+                Value::Null,
+                200,
+                json!({"keys": [{"user_id": "member"}]}),
+            ),
+            (
+                "member",
+                "GET",
+                "/team/list?user_id=member",
+                Value::Null,
+                200,
+                json!([{"keys": [{"user_id": "member"}]}]),
+            ),
+            (
+                "service",
+                "GET",
+                "/team/info?team_id=t1",
+                Value::Null,
+                200,
+                json!({"keys": [{"user_id": null}]}),
+            ),
+            ("lead", "GET", "/team/info?team_id=t1", Value::Null, 200, json!({"keys": [{}, {}, {}]})),
+            ("viewer", "GET", "/team/info?team_id=t1", Value::Null, 200, json!({"keys": [{}, {}, {}]})),
+            ("lead", "POST", "/team/permissions_update", open, 200, Value::Null),
+            ("member", "GET", "/team/info?team_id=t1", Value::Null, 200, json!({"keys": [{}, {}, {}]})),
+        ])
+        .await;
     });
 }

@@ -279,3 +279,53 @@ fn printed_calls_work() {
         .await;
     });
 }
+
+#[test]
+fn who_was_made_for_an_organization_stays_in_it() {
+    on_each("litellm_settings:\n  max_internal_user_budget: 10\n", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let user = json!({"user_id": "made", "key": "sk-of-made", "organizations": ["o1"]});
+        cast.script(&[
+            (
+                "chief",
+                "POST",
+                "/user/new",
+                json!({"organizations": ["o1"], "max_budget": 11}),
+                403,
+                Value::Null,
+            ),
+            (
+                "chief",
+                "POST",
+                "/user/new",
+                json!({"organizations": ["o1"], "permissions": {"a": 1}}),
+                403,
+                Value::Null,
+            ),
+            (
+                "chief",
+                "POST",
+                "/user/new",
+                user,
+                200,
+                json!({"max_budget": 10.0, "user_role": "internal_user"}),
+            ),
+            (
+                "master",
+                "GET",
+                "/key/info?key=sk-of-made",
+                Value::Null,
+                200,
+                json!({"info": {"organization_id": "o1"}}),
+            ),
+        ])
+        .await;
+        let (_, _, made) =
+            cast.ledger.call("POST", "/key/generate", Some("sk-of-made"), Some(json!({}))).await;
+        let path = format!("/key/info?key={}", made["token"].as_str().unwrap());
+        let (_, shown) = cast.call("master", "GET", &path, Value::Null).await;
+        assert_eq!(shown["info"]["organization_id"], "o1");
+        let body = json!({"key": made["token"], "organization_id": null});
+        assert_eq!(cast.ledger.call("POST", "/key/update", Some("sk-of-made"), Some(body)).await.0, 403);
+    });
+}
