@@ -34,6 +34,8 @@ pub enum Action {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Take over keys, users, teams, budgets and spend from LiteLLM's Postgres; what is here already stays as it is
+    Import(super::ledger::import::Options),
     /// Exit 0 when the gateway on this machine answers (for container health checks)
     Healthcheck {
         /// Port the gateway listens on
@@ -190,6 +192,8 @@ mod tests {
             "tollgate render --config c.yaml --module /m.wasm",
             "tollgate check -c c.yaml",
             "tollgate healthcheck --port 4000",
+            "tollgate import --from postgresql://u@h/litellm --dry-run --spend-logs --config c.yaml",
+            "tollgate import --from postgresql://u@h/litellm --to postgresql://u@h/tollgate",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -203,6 +207,8 @@ mod tests {
             "tollgate --telemetry perhaps",
             "tollgate --ssl_certfile_path c.pem",
             "tollgate render",
+            "tollgate import",
+            "tollgate import --from postgresql://a --to postgresql://b --config c.yaml",
             "tollgate --num-workers 2",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -98,6 +98,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let document = document::read_file(config)?;
             print(&checked::check_document(&document)?.report.table())
         }
+        Some(Action::Import(options)) => print(&ledger::import::run(&options)?),
         Some(Action::Healthcheck { port }) => client::healthcheck(port),
         None => serve(&cli.serve),
     }

@@ -23,24 +23,24 @@ pub struct State {
     _lock: File,
 }
 
+/// The folder of the instance that listens on `host` and `port`, in `base` or where state is kept by convention.
+pub fn folder_of(base: Option<&Path>, host: &str, port: u16) -> PathBuf {
+    let any = matches!(host, "0.0.0.0" | "::" | "[::]");
+    let name =
+        if any { port.to_string() } else { format!("{}-{port}", host.replace([':', '/', '[', ']'], "_")) };
+    base.map_or_else(default_base, Path::to_owned).join(name)
+}
+
 impl State {
     /// Makes and locks the folder of the instance that listens on `host` and `port`, in `base` or where state is kept by
     /// convention.
     pub fn open(base: Option<&Path>, host: &str, port: u16) -> Result<State, Failure> {
-        let any = matches!(host, "0.0.0.0" | "::" | "[::]");
-        let name = if any {
-            port.to_string()
-        } else {
-            format!("{}-{port}", host.replace([':', '/', '[', ']'], "_"))
-        };
-        let folder = match base {
-            Some(base) => base.join(&name),
-            None => default_base().join(&name),
-        };
+        let folder = folder_of(base, host, port);
         let folder = match make(&folder) {
             Ok(folder) => folder,
             Err(_) if base.is_none() => {
-                let other = env::temp_dir().join(format!("tollgate-{}", user())).join(&name);
+                let name = folder.file_name().unwrap_or_default();
+                let other = env::temp_dir().join(format!("tollgate-{}", user())).join(name);
                 make(&other).map_err(|error| cannot_use(&other, &error))?
             }
             Err(error) => return Err(cannot_use(&folder, &error)),

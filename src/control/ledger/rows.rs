@@ -266,7 +266,7 @@ fn pattern(text: &str) -> String {
 }
 
 /// A value as shown, as it is stored. What does not fit its column counts as nothing: bodies are checked before.
-fn stored(kind: Kind, value: &Value) -> Stored {
+pub fn stored(kind: Kind, value: &Value) -> Stored {
     match kind {
         Kind::Text => Stored::Text(match value {
             Value::Null => None,

@@ -317,6 +317,8 @@ const FIXED: &[&str] = &[
     "CREATE INDEX tollgate_keys_created ON tollgate_keys (created_at DESC, token)",
     "CREATE INDEX tollgate_keys_reset ON tollgate_keys (budget_reset_at)",
     "CREATE INDEX tollgate_users_reset ON tollgate_users (budget_reset_at)",
+    "CREATE INDEX tollgate_teams_reset ON tollgate_teams (budget_reset_at)",
+    "CREATE INDEX tollgate_windows_reset ON tollgate_windows (reset_at)",
     "CREATE INDEX tollgate_users_email ON tollgate_users (user_email)",
     "CREATE INDEX tollgate_team_members_team ON tollgate_team_members (team_id)",
     "CREATE INDEX tollgate_team_members_budget ON tollgate_team_members (budget_id)",
