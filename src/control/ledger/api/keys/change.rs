@@ -112,6 +112,10 @@ async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Res
     let mut body = call.body.clone();
     body.remove("key");
     make::bind(&config.ledger.upperbound_key_params, &mut body, false)?;
+    if let Some(expiry) = text(&body, "temp_budget_expiry") {
+        let at = raised_until(expiry, call.now_ms)?;
+        body.insert("temp_budget_expiry".to_owned(), at);
+    }
     if !call.caller.is_admin() {
         narrow(tx, call, row, &body).await?;
     }
@@ -143,6 +147,15 @@ async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Res
     changes.insert("updated_at".to_owned(), json!(call.now_ms));
     changes.insert("updated_by".to_owned(), json!(call.caller.user_id()));
     Ok(changes)
+}
+
+/// The end of a raised budget: a time, or how long from now.
+fn raised_until(text: &str, now_ms: i64) -> Result<Value, Problem> {
+    let at = rows::time(&json!(text)).or_else(|| resets::expires(text, now_ms).ok());
+    at.map(rows::time_text).ok_or_else(|| {
+        let message = "Input should be a valid datetime, or a duration such as 10d";
+        Problem::invalid("body", "temp_budget_expiry", "datetime_parsing", message, &json!(text))
+    })
 }
 
 /// What only those above its owner may do with a key: change what it has spent, unblock it.
