@@ -199,12 +199,20 @@ pub async fn sees_key(
         return Ok(true);
     }
     if let Some(team) = team_of(connection, key).await? {
-        // That members may see keys means their own, unless the team says it in so many words.
-        let is_open = texts(&team, "team_member_permissions").iter().any(|path| path == "/key/info");
-        let member = caller.user_id().is_some_and(|user| role_in_team(&team, user).is_some());
-        return Ok(is_open && member || runs_team(connection, caller, &team).await?);
+        return sees_keys_of_team(connection, caller, &team).await;
     }
     runs_organization(connection, caller, field("organization_id")).await
+}
+
+/// Whether the caller may see all keys of a team: its members do when the team says so in so many words.
+pub async fn sees_keys_of_team(
+    connection: &mut AnyConnection,
+    caller: &Caller,
+    team: &Record,
+) -> Result<bool, DbError> {
+    let is_open = texts(team, "team_member_permissions").iter().any(|path| path == "/key/info");
+    let is_member = caller.user_id().is_some_and(|user| role_in_team(team, user).is_some());
+    Ok(caller.may_see_all() || is_open && is_member || runs_team(connection, caller, team).await?)
 }
 
 /// Ids of the teams a user is a member of.

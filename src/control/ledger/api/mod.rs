@@ -15,6 +15,9 @@ pub mod teams;
 pub mod users;
 pub mod utils;
 
+#[cfg(test)]
+pub mod cast;
+
 use super::route::Route;
 
 /// All routes.
@@ -35,3 +38,6 @@ pub fn routes() -> impl Iterator<Item = &'static Route> {
     .into_iter()
     .flatten()
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,6 +112,10 @@ async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Res
     let mut body = call.body.clone();
     body.remove("key");
     make::bind(&config.ledger.upperbound_key_params, &mut body, false)?;
+    if let Some(expiry) = text(&body, "temp_budget_expiry") {
+        let at = raised_until(expiry, call.now_ms)?;
+        body.insert("temp_budget_expiry".to_owned(), at);
+    }
     if !call.caller.is_admin() {
         narrow(tx, call, row, &body).await?;
     }
@@ -145,11 +149,21 @@ async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Res
     Ok(changes)
 }
 
+/// The end of a raised budget: a time, or how long from now.
+fn raised_until(text: &str, now_ms: i64) -> Result<Value, Problem> {
+    let at = rows::time(&json!(text)).or_else(|| resets::expires(text, now_ms).ok());
+    at.map(rows::time_text).ok_or_else(|| {
+        let message = "Input should be a valid datetime, or a duration such as 10d";
+        Problem::invalid("body", "temp_budget_expiry", "datetime_parsing", message, &json!(text))
+    })
+}
+
 /// What only those above its owner may do with a key: change what it has spent, unblock it.
 async fn narrow(tx: &mut Tx, call: &Call, row: &Record, body: &Record) -> Result<(), Problem> {
     if body.get("spend").is_some_and(|spend| !spend.is_null() && Some(spend) != row.get("spend")) {
         return Err(forbidden("Only proxy admins may change what a key has spent (`spend`)."));
     }
+    make::granted(body, row.get("permissions"))?;
     let is_blocked = row.get("blocked") == Some(&json!(true));
     if is_blocked && body.get("blocked").is_some_and(|blocked| blocked != &json!(true)) {
         may_unblock(tx, call, row).await?;

@@ -14,7 +14,7 @@ use crate::{
             budgets,
             fields::{LIMITS, bounded, copied, expiry, metadata, random, reset_at, text, text_fits, texts},
         },
-        caller::hash,
+        caller::{Caller, hash},
         db::{DbError, Tx},
         problem::Problem,
         resets,
@@ -84,6 +84,7 @@ pub async fn service_account(call: Call) -> Result<Answer, Problem> {
     bounded(SERVICE, &call.body)?;
     if !call.caller.is_admin() {
         acting_user(&call)?;
+        granted(&call.body, None)?;
     }
     let mut body = call.body.clone();
     body.remove("user_id");
@@ -114,6 +115,25 @@ fn own(call: &Call, body: &mut Record) -> Result<(), Problem> {
     }
     if wanted.is_none() {
         body.insert("user_id".to_owned(), json!(user));
+    }
+    granted(body, None)?;
+    // Who was made for an organization stays within its limits.
+    if let Caller::Key(holder) = &call.caller
+        && let Some(home) = holder.user.as_ref().and_then(|user| text(user, "organization_id"))
+        && text(body, "team_id").is_none()
+        && text(body, "organization_id").is_none()
+    {
+        body.insert("organization_id".to_owned(), json!(home));
+    }
+    Ok(())
+}
+
+/// Refuses `permissions` that are not there already: they open routes, so admins give them.
+pub fn granted(body: &Record, there: Option<&Value>) -> Result<(), Problem> {
+    let wanted =
+        body.get("permissions").filter(|wanted| wanted.as_object().is_some_and(|map| !map.is_empty()));
+    if wanted.is_some() && wanted != there {
+        return Err(forbidden("Only proxy admins may give a key `permissions`."));
     }
     Ok(())
 }

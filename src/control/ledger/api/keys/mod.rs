@@ -5,7 +5,7 @@ mod make;
 mod remove;
 mod show;
 
-pub use make::{New, insert, secret};
+pub use make::{New, bind, granted, insert};
 pub use remove::remove;
 pub use show::{LONGEST_ANSWER, without_token};
 
@@ -184,6 +184,7 @@ pub static ROUTES: &[Route] = &[
 
 /// The row of a key that a body or a query names, which must exist.
 async fn require(connection: &mut AnyConnection, key: &str) -> Result<Record, Problem> {
+    fields::text_fits("key", key)?;
     rows::get(connection, &KEYS, &[&token_of(key)])
         .await?
         .ok_or_else(|| Problem::not_found("Key not found in database", "key"))

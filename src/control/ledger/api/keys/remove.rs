@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{DELETE, token};
 use crate::control::ledger::{
     api::{
-        access::may_change_key,
+        access::{acting_user, may_change_key},
         fields::{bounded, texts},
     },
     caller::token_of,
@@ -21,6 +21,9 @@ const AT_ONCE: usize = 500;
 
 pub async fn delete(call: Call) -> Result<Answer, Problem> {
     bounded(DELETE, &call.body)?;
+    if !call.caller.is_admin() {
+        acting_user(&call)?;
+    }
     let (keys, aliases) = (texts(&call.body, "keys"), texts(&call.body, "key_aliases"));
     let (column, given, wanted): (_, &[String], Vec<String>) = match (keys.is_empty(), aliases.is_empty()) {
         (false, _) => ("token", &keys, keys.iter().map(|key| token_of(key)).collect()),

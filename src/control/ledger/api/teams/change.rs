@@ -64,6 +64,10 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
     }
     known_organization(&mut tx, &body).await?;
     let id = match text(&body, "team_id") {
+        // Members are told apart by `team/user`.
+        Some(id) if id.contains('/') => {
+            return Err(Problem::refused(400, "`team_id` contains a `/`: choose an id without."));
+        }
         Some(id) => id.to_owned(),
         None => uuid()?,
     };
@@ -227,6 +231,9 @@ async fn store(tx: &mut Tx, id: &str, changes: &Record) -> Result<Record, Proble
 
 pub async fn delete(call: Call) -> Result<Answer, Problem> {
     bounded(DELETE, &call.body)?;
+    if !call.caller.is_admin() {
+        acting_user(&call)?;
+    }
     let mut ids = texts(&call.body, "team_ids");
     ids.sort();
     ids.dedup();

@@ -1,6 +1,6 @@
 //! `/team/info`, `/team/list`, `/v2/team/list`, `/team/permissions_list`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
@@ -9,7 +9,10 @@ use super::{require, shown};
 use crate::{
     control::ledger::{
         api::{
-            access::{forbidden, member_permissions, role_name, runs_organization, sees_team, teams_of},
+            access::{
+                forbidden, member_permissions, role_name, runs_organization, sees_keys_of_team, sees_team,
+                teams_of,
+            },
             budgets,
             fields::{Page, bounded_query, order, text},
             keys,
@@ -42,8 +45,9 @@ pub async fn info(call: Call) -> Result<Answer, Problem> {
     let id = call.parameter("team_id").unwrap_or_default();
     let mut connection = call.app.db.read().await?;
     let team = visible(&mut connection, &call, id).await?;
-    let mut extras = extras(&mut connection, &[json!(id)], true).await?;
+    let mut extras = extras(&mut connection, &call, std::slice::from_ref(&team)).await?;
     let (keys, memberships) = extras.remove(id).unwrap_or_default();
+    let keys = keys::without_token(&mut connection, keys).await?;
     Ok(Answer::json(&json!({
         "team_id": id, "team_info": shown(&team), "keys": keys, "team_memberships": memberships,
     })))
@@ -60,20 +64,33 @@ async fn visible(connection: &mut AnyConnection, call: &Call, id: &str) -> Resul
     )))
 }
 
-/// Keys and memberships of each of some teams.
+/// Keys that the caller sees, and memberships, of each of some teams.
 type Extras = HashMap<String, (Vec<Record>, Vec<Record>)>;
 
-async fn extras(connection: &mut AnyConnection, ids: &[Value], is_info: bool) -> Result<Extras, Problem> {
+async fn extras(connection: &mut AnyConnection, call: &Call, teams: &[Record]) -> Result<Extras, Problem> {
     let mut extras = Extras::new();
-    let newest = |some: &[Value]| Select {
-        order: Some(("created_at", true)),
-        limit: Some(keys::LONGEST_ANSWER),
-        ..Select::all(vec![Where::In("team_id", some.to_vec())])
+    let mut open = HashSet::new();
+    for team in teams {
+        if sees_keys_of_team(connection, &call.caller, team).await? {
+            open.extend(text(team, "team_id"));
+        }
+    }
+    let own = |key: &Record| {
+        call.caller.user_id().is_some() && call.caller.user_id() == text(key, "user_id")
+            || call.caller.token().is_some() && call.caller.token() == text(key, "token")
     };
+    let ids: Vec<Value> = teams.iter().map(|team| json!(text(team, "team_id"))).collect();
     for some in ids.chunks(500) {
-        for key in rows::select(connection, &KEYS, &newest(some)).await? {
+        let newest = Select {
+            order: Some(("created_at", true)),
+            limit: Some(keys::LONGEST_ANSWER),
+            ..Select::all(vec![Where::In("team_id", some.to_vec())])
+        };
+        for key in rows::select(connection, &KEYS, &newest).await? {
             let team = text(&key, "team_id").unwrap_or_default().to_owned();
-            extras.entry(team).or_default().0.push(key);
+            if open.contains(team.as_str()) || own(&key) {
+                extras.entry(team).or_default().0.push(key);
+            }
         }
         let members = Select::all(vec![Where::In("team_id", some.to_vec())]);
         let mut members = rows::select(connection, &TEAM_MEMBERS, &members).await?;
@@ -81,11 +98,6 @@ async fn extras(connection: &mut AnyConnection, ids: &[Value], is_info: bool) ->
         for member in members {
             let team = text(&member, "team_id").unwrap_or_default().to_owned();
             extras.entry(team).or_default().1.push(member);
-        }
-    }
-    if is_info {
-        for (keys, _) in extras.values_mut() {
-            *keys = keys::without_token(connection, std::mem::take(keys)).await?;
         }
     }
     Ok(extras)
@@ -97,8 +109,7 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
     let conditions = scope(&mut connection, &call).await?;
     let select = Select { limit: Some(keys::LONGEST_ANSWER), ..Select::all(conditions) };
     let teams = rows::select(&mut connection, &TEAMS, &select).await?;
-    let ids: Vec<Value> = teams.iter().map(|team| json!(text(team, "team_id"))).collect();
-    let mut extras = extras(&mut connection, &ids, false).await?;
+    let mut extras = extras(&mut connection, &call, &teams).await?;
     let shown: Vec<Record> = teams
         .iter()
         .map(|team| {

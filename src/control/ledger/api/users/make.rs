@@ -26,6 +26,9 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
     fill(&call.app.config(), &mut body);
     let mut tx = call.app.db.write().await?;
     allowed(&mut tx, &call, &body).await?;
+    if !call.caller.is_admin() {
+        within_organization(&call.app.config(), &mut body)?;
+    }
     let id = match text(&body, "user_id") {
         Some(id) => id.to_owned(),
         None => uuid()?,
@@ -42,7 +45,13 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
     join_organizations(&mut tx, &call, &id, &body).await?;
     let key = match body.get("auto_create_key") {
         Some(Value::Bool(false)) => None,
-        _ => Some(keys::insert(&mut tx, &call, &first_key(&body)).await?),
+        _ => {
+            let mut first = first_key(&body);
+            if !call.caller.is_admin() {
+                keys::bind(&call.app.config().ledger.upperbound_key_params, &mut first, true)?;
+            }
+            Some(keys::insert(&mut tx, &call, &first).await?)
+        }
     };
     let row = rows::get(tx.connection(), &USERS, &[&id]).await?.unwrap_or_default();
     let reply = reply(&call.body, &body, &row, key.as_ref());
@@ -118,6 +127,27 @@ async fn allowed(tx: &mut Tx, call: &Call, body: &Record) -> Result<(), Problem>
         }
     }
     Ok(())
+}
+
+/// What an organization's admin makes stays in the organization, and below the budget of internal users.
+fn within_organization(config: &Config, body: &mut Record) -> Result<(), Problem> {
+    keys::granted(body, None)?;
+    if text(body, "user_role").is_none() {
+        body.insert("user_role".to_owned(), json!("internal_user"));
+        fill(config, body);
+    }
+    if text(body, "organization_id").is_none() {
+        let home = texts(body, "organizations").into_iter().next();
+        body.insert("organization_id".to_owned(), json!(home));
+    }
+    let wanted = body.get("max_budget").and_then(rows::money);
+    match config.ledger.max_user_budget {
+        Some(most) if wanted.is_none_or(|wanted| wanted > most) => Err(forbidden(format!(
+            "Only proxy admins may give a user more than `max_internal_user_budget`: {} dollars.",
+            dollars(most)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The teams that a body names, each with what its member is to have.

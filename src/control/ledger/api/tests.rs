@@ -1,0 +1,150 @@
+//! Every route of people and their keys with members that nobody sends in good faith, and lists over very many keys.
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::cast::Cast;
+use crate::control::ledger::{
+    caller::hash,
+    route::{Route, Type},
+    rows,
+    schema::KEYS,
+    serve::escape,
+    testing::{START_MS, on_each},
+};
+
+fn routes() -> impl Iterator<Item = &'static Route> {
+    super::routes().filter(|route| {
+        ["keys", "users", "teams", "organizations", "budgets", "customers"].contains(&route.tag)
+    })
+}
+
+/// Something that fits, so that what does not is the only reason.
+fn plausible(name: &str, kind: Type) -> Value {
+    match (name, kind) {
+        ("team_id", _) => json!("t1"),
+        ("organization_id", _) => json!("o1"),
+        ("member", _) => json!({"user_id": "member"}),
+        ("user_id", _) => json!("member"),
+        (_, Type::Texts) => json!(["x"]),
+        (_, Type::Money | Type::Int) => json!(1),
+        _ => json!("x"),
+    }
+}
+
+#[test]
+fn no_member_breaks_a_route() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let long = "x".repeat(10_000);
+        let hostile = [
+            json!(long),
+            json!("a\u{0}b"),
+            json!("'; DROP TABLE tollgate_keys; --"),
+            json!("%_\\"),
+            json!(""),
+            json!("\u{202e}\u{1f600}"),
+            json!(-1),
+            json!(1e300),
+            json!(9.5e15),
+            json!(i64::MAX),
+            json!(u64::MAX),
+            json!(0.1),
+            json!(true),
+            json!([]),
+            json!({}),
+            json!([null]),
+            json!([{}]),
+            json!(["a\u{0}b"]),
+            json!([[]]),
+            json!([{"user_id": "a\u{0}"}]),
+            json!({"user_id": "a\u{0}b"}),
+            json!({"user_id": long}),
+            json!({"a\u{0}": {"budget_limit": 1e300, "time_period": "99999999999999999999d"}}),
+            json!({"x": {"budget_limit": 1, "time_period": "9999999999d"}}),
+            json!("99999999999999d"),
+            json!("0d"),
+        ];
+        for route in routes() {
+            let path = route.paths[0];
+            let base: Map<String, Value> = route
+                .body
+                .iter()
+                .filter(|field| field.required)
+                .map(|field| (field.name.to_owned(), plausible(field.name, field.kind)))
+                .collect();
+            for field in route.body {
+                for value in &hostile {
+                    let mut body = base.clone();
+                    body.insert(field.name.to_owned(), value.clone());
+                    let (status, answer) = cast.call("master", route.method, path, Value::Object(body)).await;
+                    assert!(status < 500, "{} {path} {}: {value:.60}: {answer}", route.method, field.name);
+                }
+            }
+            for field in route.query {
+                for value in hostile.iter().filter_map(Value::as_str) {
+                    let query = format!("{path}?{}={}", field.name, escape(value));
+                    let (status, answer) = cast.call("master", route.method, &query, Value::Null).await;
+                    assert!(status < 500, "{} {path} {}: {value:.60}: {answer}", route.method, field.name);
+                }
+            }
+            // The whole body something else.
+            for body in [json!([]), json!("x"), json!(1), json!({"unknown": "\u{0}"})] {
+                let (status, answer) = cast.call("master", route.method, path, body).await;
+                assert!(status < 500, "{} {path}: {answer}", route.method);
+            }
+        }
+        let (status, _) = cast.call("master", "POST", "/key/%00/regenerate", Value::Null).await;
+        assert!(status < 500);
+    });
+}
+
+#[test]
+fn every_route_needs_a_key() {
+    on_each("", |ledger| async move {
+        for route in routes() {
+            let path = route.paths[0].replace("{key}", "x");
+            let (status, _, answer) = ledger.call(route.method, &path, None, None).await;
+            assert_eq!(status, 401, "{} {path}: {answer}", route.method);
+            let (status, _, answer) = ledger.call(route.method, &path, Some("sk-unknown-key"), None).await;
+            assert_eq!(status, 401, "{} {path}: {answer}", route.method);
+        }
+    });
+}
+
+/// Lists stay fast, and a team with very many keys can be removed. Debug builds are slow: the bounds are loose.
+#[test]
+fn very_many_keys() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let mut tx = cast.ledger.app.db.write().await.unwrap();
+        let count = 20_000_i64;
+        for at in 0..count {
+            let row = json!({"token": hash(&at.to_string()), "team_id": "big", "user_id": format!("u{}", at % 1_000),
+                             "created_at": START_MS + at, "key_alias": format!("k{at}"), "metadata": {"n": at}});
+            rows::insert(tx.connection(), &KEYS, row.as_object().unwrap()).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        cast.ledger.admin("POST", "/team/new", Some(json!({"team_id": "big"}))).await;
+        for path in [
+            "/key/list?size=100&return_full_object=true",
+            "/key/list?size=100&page=190",
+            "/key/list?user_id=u7",
+            "/key/list?team_id=big&sort_by=spend",
+            "/key/list?key_alias=k77",
+            "/user/list",
+        ] {
+            let start = Instant::now();
+            let (status, _) = cast.call("master", "GET", path, Value::Null).await;
+            let took = start.elapsed().as_millis();
+            assert!(status == 200 && took < 1_500, "{path}: {status} after {took} ms");
+        }
+        let start = Instant::now();
+        let told = cast.changed("POST", "/team/delete", json!({"team_ids": ["big"]})).await;
+        assert_eq!(told, ["*"]);
+        assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+        let (_, left) = cast.call("master", "GET", "/key/list?team_id=big", Value::Null).await;
+        assert_eq!(left["total_count"], 0);
+    });
+}
