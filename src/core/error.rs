@@ -117,6 +117,8 @@ pub struct Error {
     pub kind: Option<Cow<'static, str>>,
     /// LiteLLM's `param`; `None` prints as the text `None`.
     pub param: Option<Cow<'static, str>>,
+    /// `param` prints as `null`.
+    pub null_param: bool,
     /// The provider failure behind it, when there is one.
     pub class: Option<Class>,
     /// Headers that go with it (`retry-after`, …), lower-case names.
@@ -152,7 +154,15 @@ impl Error {
 
     /// Any status with LiteLLM's `type` and `param` left at `None`.
     pub fn new(status: u16, message: impl Into<String>) -> Error {
-        Error { status, message: message.into(), kind: None, param: None, class: None, headers: Vec::new() }
+        Error {
+            status,
+            message: message.into(),
+            kind: None,
+            param: None,
+            null_param: false,
+            class: None,
+            headers: Vec::new(),
+        }
     }
 
     /// The same with a `type`.
@@ -164,6 +174,12 @@ impl Error {
     /// The same with a `param`.
     pub fn with_param(mut self, param: impl Into<Cow<'static, str>>) -> Error {
         self.param = Some(param.into());
+        self
+    }
+
+    /// The same with a `param` that is `null`.
+    pub fn with_null_param(mut self) -> Error {
+        self.null_param = true;
         self
     }
 
@@ -179,7 +195,7 @@ impl Error {
             ErrorFormat::OpenAi => json!({"error": {
                 "message": self.message,
                 "type": self.kind.as_deref().unwrap_or("None"),
-                "param": self.param.as_deref().unwrap_or("None"),
+                "param": if self.null_param { None } else { Some(self.param.as_deref().unwrap_or("None")) },
                 "code": self.status.to_string(),
             }}),
             ErrorFormat::Anthropic => json!({"type": "error", "error": {

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use super::host;
 use crate::core::{
     access::keyring::Keyring,
-    exchange::{Env, Exchange},
+    exchange::{Env, Exchange, lengths::Lengths},
     quota::Worker,
     random::Random,
 };
@@ -26,7 +26,8 @@ const ID: &str = "tollgate.exchange";
 
 thread_local! {
     static TABLE: RefCell<HashMap<u64, Weak<RefCell<Exchange>>>> = RefCell::default();
-    static KEYS: RefCell<Keyring> = RefCell::new(Keyring::new(10_000));
+    /// What this VM knows of keys and of answers; the configuration sets its size.
+    static VM: RefCell<(Keyring, Lengths)> = RefCell::new((Keyring::new(1), Lengths::default()));
     /// Chance makes it differ from every other VM's.
     static WORKER: u32 = (seed() >> 32) as u32;
     static RANDOM: RefCell<Random> = RefCell::new(Random::new(seed()));
@@ -68,13 +69,15 @@ pub fn forget(id: u64) {
 pub fn with_env<T>(work: impl FnOnce(&mut Env) -> T) -> Option<T> {
     RANDOM.with(|random| {
         let mut random = random.try_borrow_mut().ok()?;
-        KEYS.with(|keys| {
-            let mut keys = keys.try_borrow_mut().ok()?;
+        VM.with(|vm| {
+            let mut vm = vm.try_borrow_mut().ok()?;
+            let (keys, lengths) = &mut *vm;
             Some(work(&mut Env {
                 shared: &host::SharedData,
                 now_ms: host::now_ms(),
                 random: &mut random,
-                keys: &mut keys,
+                keys,
+                lengths,
                 worker: Worker(WORKER.with(|worker| *worker)),
                 client: &host::client,
             }))

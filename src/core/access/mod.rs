@@ -5,6 +5,11 @@
 pub mod changes;
 pub mod grant;
 pub mod keyring;
+pub mod models;
+pub mod permit;
+pub mod refusals;
+pub mod routes;
+pub mod rules;
 
 use std::sync::Arc;
 

@@ -38,6 +38,8 @@ pub enum Operation<'p> {
     Home,
     /// A CORS preflight.
     Preflight,
+    /// A path of the ledger's API: keys, users, teams, spend. Which ones there are is the ledger's to know.
+    Manage,
 }
 
 /// Pattern without `/v1`, its method, whether `/v1` may stand before it, and what it asks for.
@@ -65,6 +67,30 @@ const CALLS: &[(&str, Api, bool)] = &[
 /// Anthropic's path; it exists with `/v1` only, as theirs does.
 const MESSAGES: &str = "/v1/messages";
 
+/// What the ledger serves: each path and everything below it.
+const MANAGED: &[&str] = &[
+    "/key",
+    "/user",
+    "/team",
+    "/budget",
+    "/customer",
+    "/end_user",
+    "/organization",
+    "/model",
+    "/spend",
+    "/global",
+    "/utils",
+    "/v2/key/info",
+    "/v2/team/list",
+    "/model_group/info",
+    "/provider/budgets",
+    "/health/services",
+    "/openapi.json",
+    "/docs",
+    "/redoc",
+    "/get/litellm_model_cost_map",
+];
+
 /// Finds the operation, or says with 404 or 405 why there is none.
 pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -81,6 +107,8 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
         (make(), *allowed)
     } else if let Some(model) = short.strip_prefix("/models/").filter(|model| !model.is_empty()) {
         (Operation::Model(unescape(model)), "GET")
+    } else if is_managed(path) {
+        return Ok(if method == "OPTIONS" { Operation::Preflight } else { Operation::Manage });
     } else {
         return Err(Error::new(
             404,
@@ -95,6 +123,14 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
             .with_kind("invalid_request_error")
             .with_header("allow", format!("{allowed}, OPTIONS"))),
     }
+}
+
+/// Whether a path is the ledger's. What climbs up with `..` is nobody's.
+fn is_managed(path: &str) -> bool {
+    let below = |prefix: &&str| {
+        path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    (path == "/health" || MANAGED.iter().any(below)) && !path.split('/').any(|part| part == "..")
 }
 
 /// The API and path model of a model call.
@@ -210,6 +246,17 @@ mod tests {
             ("GET", "/metrics/", Operation::Metrics),
             ("GET", "/", Operation::Home),
             ("OPTIONS", "/chat/completions", Operation::Preflight),
+            ("OPTIONS", "/key/generate", Operation::Preflight),
+            ("POST", "/key/generate", Operation::Manage),
+            ("POST", "/key/sk-1/regenerate", Operation::Manage),
+            ("GET", "/v2/key/info?key=x", Operation::Manage),
+            ("PATCH", "/model/abc/update", Operation::Manage),
+            ("POST", "/model/new", Operation::Manage),
+            ("GET", "/health", Operation::Manage),
+            ("GET", "/health/services?service=slack", Operation::Manage),
+            ("GET", "/global/spend/logs", Operation::Manage),
+            ("DELETE", "/customer/", Operation::Manage),
+            ("GET", "/openapi.json", Operation::Manage),
         ];
         for (method, path, operation) in rows {
             assert_eq!(find(method, path), Ok(operation), "{method} {path}");
@@ -226,6 +273,10 @@ mod tests {
             ("GET", "/v1/health/readiness", 404),
             ("GET", "/chat/completions", 405),
             ("DELETE", "/models", 405),
+            ("GET", "/keys/list", 404),
+            ("GET", "/key/../internal/keys/x", 404),
+            ("GET", "/internal/sync", 404),
+            ("GET", "/health/other", 404),
         ];
         for (method, path, status) in rows {
             let error = find(method, path).unwrap_err();

@@ -131,8 +131,8 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<
         max_parallel: own.count(src, "global_max_parallel_requests"),
         key_max_parallel: own.count(src, "max_parallel_requests"),
         budget: Budget {
-            // 0 is off, as in LiteLLM.
-            max: litellm.money(src, "max_budget").filter(|max| *max > 0),
+            // 0 is off, as in LiteLLM; what nobody can spend need not be counted.
+            max: litellm.money(src, "max_budget").filter(|max| *max > 0 && *max < i64::MAX),
             duration: litellm.duration(src, "budget_duration"),
             ..Budget::default()
         },

@@ -280,18 +280,16 @@ impl Block {
         if matches!(value, Value::String(text) if text.is_empty()) {
             return None;
         }
-        let money = scalar_text(value).and_then(|text| Money::parse(&text));
-        let money = money.and_then(|money| i64::try_from(money.pico()).ok()).filter(|pico| *pico >= 0);
-        if money.is_none() && scalar_text(value).is_none_or(|text| text.trim().parse::<f64>().is_err()) {
-            src.wrong_type(
-                &member(&self.path, name),
-                "an amount in dollars",
-                value,
-                "write a number of dollars",
-            );
-        }
         // More than there is room for is more than anybody can spend.
-        money.or_else(|| value.as_f64().filter(|dollars| *dollars > 0.0).map(|_| i64::MAX))
+        let pico = scalar_text(value)
+            .and_then(|text| Money::parse(&text))
+            .filter(|money| *money >= Money::ZERO)
+            .map(|money| i64::try_from(money.pico()).unwrap_or(i64::MAX));
+        if pico.is_none() {
+            let path = member(&self.path, name);
+            src.wrong_type(&path, "an amount in dollars", value, "write a number of dollars, not below zero");
+        }
+        pico
     }
 
     /// A time such as `30d` as it is written, once it is known to be one.

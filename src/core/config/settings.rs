@@ -112,7 +112,8 @@ pub static SETTINGS: &[Group] = &[
     ignored(INFO, "shown by /model/info; the API of a call is chosen by its path", &[
         "mode", "db_model", "version", "created_at", "created_by", "updated_at", "updated_by", "description", "litellm_provider", "key", "display_name", "direct_access", "metadata",
     ]),
-    not_yet(INFO, "team models and access groups", &["team_id", "team_public_model_name", "access_groups", "access_via_team_ids", "tier"]),
+    used(INFO, &["access_groups"]),
+    not_yet(INFO, "team models", &["team_id", "team_public_model_name", "access_via_team_ids", "tier"]),
     not_yet(INFO, "environments by deployment", &["supported_environments"]),
     not_yet(INFO, "health checks of deployments", &["health_check_timeout", "health_check_model", "disable_background_health_check", "health_check_voice", "health_check_max_tokens"]),
     not_yet(INFO, "enable_pre_call_checks", &["max_input_tokens", "max_tokens", "max_output_tokens", "rpm", "tpm"]),
@@ -132,14 +133,14 @@ pub static SETTINGS: &[Group] = &[
         "num_retries_per_request", "aiohttp_trust_env", "disable_aiohttp_transport", "disable_aiohttp_trust_env", "use_aiohttp_transport", "enable_preview_features", "disable_hf_tokenizer_download",
         "disable_token_counter", "enable_azure_ad_token_refresh", "client_session", "aclient_session", "in_memory_llm_clients_cache", "ssl_security_level", "ssl_certificate",
     ]),
-    not_yet(LITELLM, "budgets", &[
-        "max_budget", "budget_duration", "max_internal_user_budget", "internal_user_budget_duration", "default_max_internal_user_budget", "max_end_user_budget", "max_ui_session_budget",
-        "max_end_user_budget_id", "disable_end_user_cost_tracking", "disable_end_user_cost_tracking_prometheus_only", "priority_reservation", "priority_reservation_settings",
+    used(LITELLM, &[
+        "max_budget", "budget_duration", "max_internal_user_budget", "internal_user_budget_duration", "default_max_internal_user_budget", "max_end_user_budget", "max_end_user_budget_id",
+        "default_internal_user_params", "default_team_params", "default_key_generate_params", "upperbound_key_generate_params", "key_generation_settings", "timezone",
     ]),
-    not_yet(LITELLM, "virtual keys, users and teams", &[
-        "default_internal_user_params", "default_team_params", "default_key_generate_params", "upperbound_key_generate_params", "key_generation_settings", "public_model_groups",
-        "public_model_groups_links", "default_team_settings", "add_user_information_to_llm_headers",
-    ]),
+    not_yet(LITELLM, "spend of end users is always kept", &["disable_end_user_cost_tracking", "disable_end_user_cost_tracking_prometheus_only"]),
+    not_yet(LITELLM, "priorities", &["priority_reservation", "priority_reservation_settings"]),
+    not_yet(LITELLM, "the user interface", &["max_ui_session_budget"]),
+    not_yet(LITELLM, "the model hub, callbacks by team, user headers for providers", &["public_model_groups", "public_model_groups_links", "default_team_settings", "add_user_information_to_llm_headers"]),
     not_yet(LITELLM, "caching", &["cache", "cache_params", "enable_caching_on_provider_specific_optional_params", "enable_redis_auth_cache"]),
     not_yet(LITELLM, "callbacks", &[
         "callbacks", "success_callback", "failure_callback", "service_callback", "input_callback", "audit_log_callbacks", "callback_settings", "turn_off_message_logging", "redact_user_api_key_info", "redact_messages_in_exceptions",
@@ -179,21 +180,25 @@ pub static SETTINGS: &[Group] = &[
     ignored(ROUTER, "a switch of LiteLLM's own internals", &["router_general_settings", "assistants_config", "guardrail_list", "search_tools", "enable_health_check_routing"]),
 
     // general_settings
-    used(GENERAL, &["master_key", "completion_model", "max_request_size_mb", "litellm_key_header_name", "forward_client_headers_to_llm_api"]),
-    not_yet(GENERAL, "endpoints and keys from the client: such requests are refused", &["allow_client_side_credentials"]),
-    not_yet(GENERAL, "the ledger: keys, users, teams, spend", &[
-        "database_url", "database_type", "database_args", "store_model_in_db", "store_prompts_in_spend_logs", "disable_spend_logs", "disable_spend_updates", "disable_error_logs",
-        "maximum_spend_logs_retention_period", "maximum_spend_logs_retention_interval", "user_api_key_cache_ttl", "allow_requests_on_db_unavailable", "disable_reset_budget", "disable_adding_master_key_hash_to_db",
-        "disable_master_key_return", "custom_key_generate", "custom_ui_sso_sign_in_handler", "custom_sso", "ui_access_mode", "default_team_disabled", "enable_public_model_hub", "supported_db_objects", "auto_redirect_ui_login_to_sso", "role_permissions",
+    used(GENERAL, &[
+        "master_key", "completion_model", "max_request_size_mb", "litellm_key_header_name", "forward_client_headers_to_llm_api", "keys", "database_url", "database_connection_pool_limit",
+        "store_model_in_db", "disable_spend_logs", "maximum_spend_logs_retention_period", "maximum_spend_logs_retention_interval", "user_api_key_cache_ttl", "allow_requests_on_db_unavailable",
+        "disable_reset_budget", "proxy_batch_write_at", "proxy_budget_rescheduler_min_time", "proxy_budget_rescheduler_max_time", "max_parallel_requests", "global_max_parallel_requests",
+        "token_rate_limit_type", "enforce_user_param", "enforced_params", "allowed_routes", "admin_only_routes", "public_routes", "allowed_ips", "use_x_forwarded_for", "user_header_name",
     ]),
-    not_yet(GENERAL, "budgets", &["proxy_budget_rescheduler_min_time", "proxy_budget_rescheduler_max_time"]),
-    ignored(GENERAL, "the ledger opens what connections it needs", &["database_connection_pool_limit", "database_connection_timeout", "database_socket_timeout"]),
-    not_yet(GENERAL, "spend records are written by the ledger", &["proxy_batch_write_at", "proxy_batch_polling_interval", "use_redis_transaction_buffer"]),
-    not_yet(GENERAL, "limits", &["max_parallel_requests", "global_max_parallel_requests", "token_rate_limit_type", "max_response_size_mb"]),
+    not_yet(GENERAL, "endpoints and keys from the client: such requests are refused", &["allow_client_side_credentials"]),
+    not_yet(GENERAL, "prompts in spend records: they are never kept", &["store_prompts_in_spend_logs"]),
+    not_yet(GENERAL, "failed calls and spend are always recorded", &["disable_spend_updates", "disable_error_logs"]),
+    not_yet(GENERAL, "a choice of where and how the ledger keeps its data", &["database_type", "database_args", "disable_adding_master_key_hash_to_db", "disable_master_key_return", "supported_db_objects"]),
+    not_yet(GENERAL, "the user interface and single sign-on", &["custom_ui_sso_sign_in_handler", "custom_sso", "ui_access_mode", "enable_public_model_hub", "auto_redirect_ui_login_to_sso"]),
+    not_yet(GENERAL, "roles of your own making", &["custom_key_generate", "default_team_disabled", "role_permissions"]),
+    ignored(GENERAL, "the ledger waits for its database as long as it must", &["database_connection_timeout", "database_socket_timeout"]),
+    ignored(GENERAL, "usage goes to the ledger directly", &["proxy_batch_polling_interval", "use_redis_transaction_buffer"]),
+    not_yet(GENERAL, "limits of answers", &["max_response_size_mb"]),
     not_yet(GENERAL, "pass-through endpoints", &["pass_through_endpoints", "forward_openai_org_id"]),
     not_yet(GENERAL, "alerting", &["alerting", "alert_types", "alert_to_webhook_url", "alerting_threshold", "alerting_args", "spend_report_frequency"]),
     not_yet(GENERAL, "health checks of deployments", &["background_health_checks", "health_check_interval", "health_check_details", "use_shared_health_check", "health_check_concurrency"]),
-    not_yet(GENERAL, "access rules", &["enforce_user_param", "enforced_params", "allowed_routes", "admin_only_routes", "public_routes", "allowed_ips", "use_x_forwarded_for", "user_header_name", "user_header_mappings", "block_robots", "reject_clientside_metadata_tags", "allowed_model_region"]),
+    not_yet(GENERAL, "access rules", &["user_header_mappings", "block_robots", "reject_clientside_metadata_tags", "allowed_model_region"]),
     not_yet(GENERAL, "JWT, OAuth2 and custom authentication", &["enable_jwt_auth", "litellm_jwtauth", "enable_oauth2_auth", "enable_oauth2_proxy_auth", "oauth2_config_mappings", "custom_auth", "custom_auth_run_common_checks", "custom_auth_settings"]),
     not_yet(GENERAL, "key managers; use environment variables", &["key_management_system", "key_management_settings", "use_google_kms", "use_azure_key_vault"]),
     not_yet(GENERAL, "the provider's usage is always asked for, and hidden from clients that did not ask", &["always_include_stream_usage"]),
@@ -203,7 +208,11 @@ pub static SETTINGS: &[Group] = &[
     ignored(GENERAL, "for a hosted LiteLLM", &["control_plane_url", "dynamo_db_table", "proxy_base_url", "litellm_license", "experimental_ui_login"]),
 
     // Smaller sections
-    used("tollgate_settings", &["max_held_answer_bytes", "request_body_buffer_limit_bytes", "access_log", "drain_timeout"]),
+    used("general_settings.keys[]", &[
+        "token", "key_alias", "models", "max_budget", "budget_duration", "soft_budget", "tpm_limit", "rpm_limit", "max_parallel_requests", "model_rpm_limit", "model_tpm_limit",
+        "model_max_budget", "expires", "duration", "aliases", "metadata", "user_id", "team_id", "allowed_routes", "enforced_params", "blocked",
+    ]),
+    used("tollgate_settings", &["key_cache_size", "max_held_answer_bytes", "request_body_buffer_limit_bytes", "access_log", "drain_timeout"]),
     used("credential_list[]", &["credential_name", "credential_values"]),
     ignored("credential_list[]", "a remark", &["credential_info"]),
     not_yet("guardrails[]", "guardrails", &["guardrail_name", "litellm_params", "guardrail_info", "guardrail_id"]),

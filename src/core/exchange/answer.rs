@@ -224,10 +224,11 @@ impl Exchange {
         let unpacked = if is_gzip(headers) { gunzip_all(bytes) } else { Ok(None) };
         let result = unpacked.and_then(|unpacked| {
             let body = unpacked.as_deref().unwrap_or(bytes);
+            let whole = pipeline.whole(body)?;
             if self.is_cut_by_filter(body) {
                 return Err(Error::provider(Class::ContentPolicyViolation, "the answer was blocked"));
             }
-            Ok(pipeline.whole(body)?.or(unpacked))
+            Ok(whole.or(unpacked))
         });
         match result {
             Ok(body) => {
@@ -236,7 +237,10 @@ impl Exchange {
                 let list = self.release(200, headers, Some(length), false, env);
                 Step { headers: Some(list), body, ..Step::default() }
             }
-            Err(error) => self.fail_with(error, env),
+            Err(error) => {
+                self.charge_replaced(&pipeline);
+                self.fail_with(error, env)
+            }
         }
     }
 
@@ -372,6 +376,7 @@ impl Exchange {
     ) -> Vec<(String, Vec<u8>)> {
         self.released = Released::Answer;
         self.status = status;
+        self.first_ms = env.now_ms;
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         if let Some(deployment) = deployment.filter(|deployment| !deployment.group.contains('*')) {
@@ -397,7 +402,14 @@ impl Exchange {
                 .map_or(0, |segment| segment.attempts.saturating_sub(1));
             list.push(("x-litellm-max-retries".to_owned(), most.to_string().into_bytes()));
         }
-        list.extend(copied(provider));
+        let copied = copied(provider);
+        for (name, value) in self.limit_headers() {
+            // A provider's own limits stand before ours.
+            if !copied.iter().any(|(theirs, _)| *theirs == name) {
+                list.push((name, value.into_bytes()));
+            }
+        }
+        list.extend(copied);
         list
     }
 

@@ -33,10 +33,21 @@ pub struct Asked {
     pub mock_testing: Option<crate::core::error::Class>,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
+    /// The end user, out of a header or the body.
+    pub end_user: Option<String>,
+    /// `x-litellm-tags`, `tags`, `metadata.tags`.
+    pub tags: Vec<String>,
+    /// `litellm_session_id`, or `session_id` in the metadata.
+    pub session: Option<String>,
+    /// The most tokens that the answer may have, all choices together.
+    pub max_output: Option<u64>,
 }
 
+/// Of an end user's id no more counts than this: it becomes a name in tables.
+const MAX_ID_BYTES: usize = 512;
+
 /// Reads a request.
-pub fn read(body: &Object<'_>, headers: &Headers) -> Result<Asked, Error> {
+pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<Asked, Error> {
     use crate::core::error::Class;
 
     let mut asked = Asked {
@@ -73,6 +84,7 @@ pub fn read(body: &Object<'_>, headers: &Headers) -> Result<Asked, Error> {
     .into_iter()
     .find_map(|(name, class)| flag(body, name).then_some(class));
     asked.controls = controls(body)?;
+    accounting(&mut asked, body, headers, general);
 
     if let Some(seconds) = headers.text("x-litellm-timeout") {
         let ms = seconds.parse::<f64>().ok().and_then(from_seconds);
@@ -87,6 +99,57 @@ pub fn read(body: &Object<'_>, headers: &Headers) -> Result<Asked, Error> {
         asked.controls.num_retries = asked.controls.num_retries.or(Some(retries));
     }
     Ok(asked)
+}
+
+/// What accounts go by: end user, tags, session, the answer's greatest length.
+fn accounting(asked: &mut Asked, body: &Object<'_>, headers: &Headers, general: &General) {
+    let map = |name: &str| body.read::<Map<String, Value>>(name).unwrap_or_default();
+    let (own, metadata) = (map("litellm_metadata"), map("metadata"));
+    let member = |name: &str| body.has(name).then(|| body.read::<Value>(name)).flatten();
+    let header = |name: &str| headers.text(name).map(|value| Value::String(value.to_owned()));
+    asked.end_user = general
+        .user_header
+        .as_deref()
+        .and_then(header)
+        .or_else(|| member("user"))
+        .or_else(|| own.get("user").cloned())
+        .or_else(|| metadata.get("user_id").cloned())
+        .and_then(|value| id(&value));
+    asked.session = header("x-litellm-session-id")
+        .or_else(|| member("litellm_session_id"))
+        .or_else(|| own.get("session_id").or(metadata.get("session_id")).cloned())
+        .and_then(|value| id(&value));
+    let listed = headers.text("x-litellm-tags").into_iter().flat_map(|list| list.split(','));
+    asked.tags = listed.map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect();
+    let lists = [member("tags"), own.get("tags").cloned(), metadata.get("tags").cloned()];
+    for tag in lists.iter().flatten().filter_map(Value::as_array).flatten().filter_map(id) {
+        if !asked.tags.contains(&tag) {
+            asked.tags.push(tag);
+        }
+    }
+    let number = |name: &str| member(name).and_then(|value| value.as_u64());
+    let most = number("max_completion_tokens").or_else(|| number("max_tokens"));
+    asked.max_output = most.map(|most| most.saturating_mul(number("n").unwrap_or(1).max(1)));
+}
+
+/// A text or a number as an id; none when it is empty.
+fn id(value: &Value) -> Option<String> {
+    let mut text = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    let end = (0..=MAX_ID_BYTES.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    text.truncate(end);
+    (!text.is_empty()).then_some(text)
+}
+
+/// The models that a request names as fallbacks.
+pub fn fallback_models(controls: &Controls) -> Vec<&str> {
+    let tables =
+        [&controls.group_fallbacks, &controls.context_window_fallbacks, &controls.content_policy_fallbacks];
+    let in_tables = tables.into_iter().flatten().flat_map(|table| table.values().flatten());
+    controls.fallbacks.iter().flatten().chain(in_tables).map(|entry| entry.model.as_str()).collect()
 }
 
 /// Refuses a request that brings an endpoint or credentials of its own, in its fallbacks too: nobody may have the gateway call
@@ -228,7 +291,7 @@ mod tests {
     use super::*;
 
     fn asked(body: &str) -> Result<Asked, Error> {
-        read(&Object::parse(body.as_bytes()).unwrap(), &Headers::default())
+        read(&Object::parse(body.as_bytes()).unwrap(), &Headers::default(), &General::default())
     }
 
     #[test]

@@ -28,19 +28,24 @@ pub fn is_public(operation: &Operation<'_>) -> bool {
     )
 }
 
-/// Answers an operation that calls no model.
-pub fn answer(operation: &Operation<'_>, config: &Config, headers: &Headers) -> Result<Reply, Error> {
+/// Answers an operation that calls no model. `models` are those that the caller may call.
+pub fn answer(
+    operation: &Operation<'_>,
+    config: &Config,
+    headers: &Headers,
+    models: &dyn Fn() -> Vec<String>,
+) -> Result<Reply, Error> {
     match operation {
         Operation::Preflight => Ok(preflight(headers)),
         Operation::Liveliness => Ok(body(&json!("I'm alive!"))),
-        Operation::Readiness => Ok(body(&readiness())),
+        Operation::Readiness => Ok(body(&readiness(config.general.has_ledger))),
         Operation::Home => Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
         Operation::Routes => Ok(body(&routes())),
         Operation::Models => Ok(body(&json!({
-            "data": config.model_names().iter().map(|name| model(name)).collect::<Vec<_>>(),
+            "data": models().iter().map(|name| model(name)).collect::<Vec<_>>(),
             "object": "list",
         }))),
-        Operation::Model(name) => match config.model_names().iter().find(|known| *known == name.as_ref()) {
+        Operation::Model(name) => match models().iter().find(|known| *known == name.as_ref()) {
             Some(known) => Ok(body(&model(known))),
             None => {
                 Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
@@ -57,11 +62,11 @@ fn model(name: &str) -> Value {
     json!({"id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "openai"})
 }
 
-/// LiteLLM's fields; there is no database in this build.
-fn readiness() -> Value {
+/// LiteLLM's fields. The gateway is ready with or without its ledger, which is asked by nobody here.
+fn readiness(has_ledger: bool) -> Value {
     json!({
         "status": "healthy",
-        "db": "Not connected",
+        "db": if has_ledger { "connected" } else { "Not connected" },
         "cache": null,
         "litellm_version": env!("CARGO_PKG_VERSION"),
         "success_callbacks": [],

@@ -51,6 +51,7 @@ impl Exchange {
             }
         };
         self.status = 200;
+        self.first_ms = env.now_ms;
         self.released = Released::Answer;
         self.completed = Some(record::Completed::of(&pipeline, 0));
         let mut headers = vec![("content-type".to_owned(), content_type(streaming).to_owned())];
@@ -58,6 +59,7 @@ impl Exchange {
         if !streaming {
             headers.extend(self.cost_header().map(|(name, value)| (name.to_owned(), value)));
         }
+        headers.extend(self.limit_headers());
         let mut reply = Reply { status: 200, headers, body };
         local::add_cors(&mut reply, self.cors);
         self.answer = answer::Answer::None;

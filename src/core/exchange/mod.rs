@@ -16,18 +16,24 @@
 pub mod answer;
 pub mod attempt;
 pub mod controls;
+mod event;
+mod hold;
+pub mod lengths;
 pub mod local;
 pub mod mock;
+mod open;
 pub mod record;
 #[cfg(test)]
 mod tests;
 pub mod timed;
 
+pub use open::open;
+
 use std::rc::Rc;
 
 use crate::core::{
-    access::{self, Caller, Lookup, Stop, keyring::Keyring},
-    api::{Api, ErrorFormat, path},
+    access::{Caller, Lookup, grant::EndUser, keyring::Keyring, models::Names},
+    api::Api,
     codec::json::Object,
     config::Config,
     error::{Class, Error},
@@ -35,6 +41,9 @@ use crate::core::{
         answer::Answer,
         attempt::{Attempt, Outgoing},
         controls::Asked,
+        hold::Hold,
+        lengths::Lengths,
+        open::{size_allowed, too_large},
     },
     headers::Headers,
     quota::Worker,
@@ -62,6 +71,8 @@ pub struct Env<'e> {
     pub random: &'e mut Random,
     /// This VM's copies of the ledger's records.
     pub keys: &'e mut Keyring,
+    /// How long answers are in this VM.
+    pub lengths: &'e mut Lengths,
     /// Who this VM is among all that count requests in flight.
     pub worker: Worker,
     /// The client's address without a port, read only when something needs it.
@@ -145,6 +156,8 @@ pub struct Exchange {
     path: String,
     path_model: Option<String>,
     api_version: Option<String>,
+    /// The client's address, when the ledger is to know it.
+    client: Option<String>,
     /// Client headers to hand on (`forward_client_headers_to_llm_api`).
     forwarded: Vec<(String, Vec<u8>)>,
     /// The client is a browser that needs CORS headers.
@@ -152,6 +165,10 @@ pub struct Exchange {
     controls: Headers,
     asked: Asked,
     plan: Option<Plan>,
+    /// What it holds of its caller's limits and budgets.
+    hold: Hold,
+    /// What answers used that the client never saw, because another took their place.
+    served: Option<record::Served>,
     /// The longest time-out of all planned attempts, which is the one Envoy has for each of them.
     per_try_timeout_ms: u64,
     attempts: u32,
@@ -168,167 +185,14 @@ pub struct Exchange {
     /// The last failed answer's headers, named for the client.
     failure_headers: Vec<(String, Vec<u8>)>,
     status: u16,
+    /// When the first part of the answer went out, Unix milliseconds.
+    first_ms: u64,
     waited: bool,
     /// Bytes of the request's body: what its tokens are estimated from when nobody counts them.
     body_bytes: u64,
     /// Milliseconds from the start of the attempt to the newest part of its answer: what a price by the second counts.
     took_ms: u64,
     completed: Option<record::Completed>,
-}
-
-/// Reads a request's headers.
-pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
-    let cors = headers.get("origin").is_some();
-    let call_id = call_id(headers, env.random);
-    let refuse = |error: Error, format: ErrorFormat| {
-        let mut reply = local::refusal(&error, format, &call_id);
-        local::add_cors(&mut reply, cors);
-        Opening::Reply(reply)
-    };
-    let (Some(method), Some(target)) = (headers.text(":method"), headers.text(":path")) else {
-        return refuse(
-            Error::bad_request("the request has no path, or one that is not valid UTF-8."),
-            ErrorFormat::OpenAi,
-        );
-    };
-    let operation = match path::find(method, target) {
-        Ok(operation) => operation,
-        Err(error) => return refuse(error, ErrorFormat::OpenAi),
-    };
-    let path::Operation::Call { api, model, api_version } = operation else {
-        if operation == path::Operation::Metrics && !config.general.auth_metrics {
-            return Opening::Pass;
-        }
-        let answer = match local::is_public(&operation) {
-            true => local::answer(&operation, config, headers),
-            false => match access::identify(headers, &config.general, env.keys, env.now_ms) {
-                Ok(_) if operation == path::Operation::Metrics => return Opening::Pass,
-                Ok(_) => local::answer(&operation, config, headers),
-                Err(Stop::Refuse(error)) => Err(error),
-                Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
-            },
-        };
-        return match answer {
-            Ok(mut reply) => {
-                local::add_cors(&mut reply, cors);
-                Opening::Reply(reply)
-            }
-            Err(error) => refuse(error, ErrorFormat::OpenAi),
-        };
-    };
-    env.keys.refresh(env.shared);
-    let caller = match access::identify(headers, &config.general, env.keys, env.now_ms) {
-        Ok(caller) => caller,
-        Err(Stop::Refuse(error)) => return refuse(error, api.error_format()),
-        Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
-    };
-    let announced = headers.text("content-length").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    if let Err(error) = size_allowed(announced, config) {
-        return refuse(error, api.error_format());
-    }
-    Opening::Call(Box::new(Exchange {
-        id: env.random.bits(),
-        config: Rc::clone(config),
-        caller,
-        call_id,
-        started_ms: env.now_ms,
-        api,
-        path: target.split('?').next().unwrap_or_default().to_owned(),
-        path_model: model.map(|model| model.into_owned()),
-        api_version: api_version.map(|version| version.into_owned()),
-        forwarded: forwarded(headers, config),
-        cors,
-        controls: Headers::new(
-            headers
-                .iter()
-                .filter(|(name, _)| matches!(*name, "x-litellm-timeout" | "x-litellm-num-retries"))
-                .map(|(name, value)| (name.to_owned(), value.to_vec()))
-                .collect(),
-        ),
-        asked: Asked::default(),
-        plan: None,
-        per_try_timeout_ms: 0,
-        attempts: 0,
-        fallbacks: 0,
-        retries: 0,
-        prepared: None,
-        attempt: None,
-        following: None,
-        answer: Answer::None,
-        released: Released::Nothing,
-        first_error: None,
-        failure_headers: Vec::new(),
-        status: 0,
-        waited: false,
-        body_bytes: 0,
-        took_ms: 0,
-        completed: None,
-    }))
-}
-
-/// The client's `x-litellm-call-id`, else Envoy's request id (so logs can be matched), else a new one.
-fn call_id(headers: &Headers, random: &mut Random) -> String {
-    let plain = |text: &&str| {
-        !text.is_empty()
-            && text.len() <= 128
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
-    };
-    ["x-litellm-call-id", "x-request-id"]
-        .into_iter()
-        .find_map(|name| headers.text(name).filter(plain))
-        .map_or_else(|| random.uuid(), str::to_owned)
-}
-
-/// A length, announced or real, against `max_request_size_mb` and what is buffered at all.
-fn size_allowed(length: u64, config: &Config) -> Result<(), Error> {
-    if length > config.request_limit() {
-        return Err(too_large(config));
-    }
-    let Some(max) = config.general.max_request_bytes.filter(|max| length > *max) else { return Ok(()) };
-    let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
-    Err(Error::new(
-        400,
-        format!("Request size is too large. Request size is {} MB. Max size is {} MB", mb(length), mb(max)),
-    )
-    .with_kind("bad_request_error")
-    .with_param("content-length"))
-}
-
-fn too_large(config: &Config) -> Error {
-    let limit = config.request_limit();
-    Error::new(
-        413,
-        format!(
-            "the request body is too large: expected at most {limit} bytes. \
-             `tollgate_settings.request_body_buffer_limit_bytes` raises the limit."
-        ),
-    )
-    .with_kind("invalid_request_error")
-}
-
-/// Client headers that `forward_client_headers_to_llm_api` hands on.
-fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
-    let wanted = |name: &str| {
-        name == "anthropic-beta"
-            || (config.general.forward_client_headers
-                && name.starts_with("x-")
-                && ![
-                    "x-stainless",
-                    "x-envoy-",
-                    "x-tollgate-",
-                    "x-litellm-",
-                    "x-forwarded-",
-                    "x-request-id",
-                    "x-api-key",
-                ]
-                .iter()
-                .any(|ours| name.starts_with(ours)))
-    };
-    headers
-        .iter()
-        .filter(|(name, _)| wanted(name))
-        .map(|(name, value)| (name.to_owned(), value.to_vec()))
-        .collect()
 }
 
 impl Exchange {
@@ -352,39 +216,55 @@ impl Exchange {
             self.body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
             size_allowed(self.body_bytes, &self.config)?;
             let object = parse(body)?;
-            self.asked = controls::read(&object, &self.controls)?;
+            self.asked = controls::read(&object, &self.controls, &self.config.general)?;
             controls::refuse_endpoints(&object, &self.asked, &self.config.general)?;
-            let controls = std::mem::take(&mut self.asked.controls);
-            let model = self.model()?;
-            let config = Rc::clone(&self.config);
-            self.plan = Some(Plan::new(&model, controls, &mut env.world(&config))?);
-            self.per_try_timeout_ms = self.longest_timeout_ms();
-            self.asked.model = Some(model);
-            // A group whose deployments all rest has been passed over.
-            self.fallbacks =
-                self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| u32::from(segment.depth > 0));
-            if let Some(class) = self.asked.mock_testing.take() {
-                self.note_error(
-                    Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
-                        .to_error(self.title()),
-                );
-                let before = self.plan.as_ref().map(Plan::current);
-                let after =
-                    self.plan.as_mut().and_then(|plan| plan.abandon_group(class, &mut env.world(&config)));
-                let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
-                self.moved(before, after);
-            }
+            let end_user = match self.end_user(env) {
+                Ok(end_user) => end_user,
+                Err(lookup) => return Ok(Begin::Ask(lookup)),
+            };
+            self.plan(&object, end_user.as_deref(), env)?;
         }
         self.first_attempt(body, env)
     }
 
-    /// The name to route by: forced by the configuration, in the path, in the body, or the default.
-    fn model(&self) -> Result<String, Error> {
-        let asked = self.path_model.as_deref().or(self.asked.model.as_deref());
-        self.config.requested_model(asked).map(str::to_owned).ok_or_else(|| {
-            Error::bad_request("no `model` in the request, and the gateway has no default model.")
-                .with_param("model")
-        })
+    /// Judges the call, plans it, and reserves what it will probably use.
+    fn plan(&mut self, object: &Object<'_>, end_user: Option<&EndUser>, env: &mut Env) -> Result<(), Error> {
+        let config = Rc::clone(&self.config);
+        let caller = self.caller.clone();
+        let asked = self.path_model.take().or(self.asked.model.take());
+        let asked = asked.or_else(|| end_user.and_then(|end_user| end_user.default_model.clone()));
+        let asked = asked.or_else(|| config.default_model.clone());
+        // A model that the server prescribes needs no name in the request.
+        let Some(asked) = asked.or_else(|| config.forced_model.clone()) else {
+            return Err(Error::bad_request(
+                "no `model` in the request, and the gateway has no default model.",
+            )
+            .with_param("model"));
+        };
+        self.asked.model = Some(config.forced_model.clone().unwrap_or_else(|| asked.clone()));
+        let names = Names::of(&asked, caller.grant());
+        let called = config.forced_model.as_deref().unwrap_or(names.called);
+        self.permit(&names, object, end_user, env)?;
+        let mut controls = std::mem::take(&mut self.asked.controls);
+        controls.disable_fallbacks |= caller.grant().is_some_and(|grant| grant.disable_fallbacks);
+        self.plan = Some(Plan::new(called, controls, &mut env.world(&config))?);
+        self.per_try_timeout_ms = self.longest_timeout_ms();
+        // A group whose deployments all rest has been passed over.
+        self.fallbacks =
+            self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| u32::from(segment.depth > 0));
+        self.reserve(&names, end_user, env)?;
+        if let Some(class) = self.asked.mock_testing.take() {
+            self.note_error(
+                Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
+                    .to_error(self.title()),
+            );
+            let before = self.plan.as_ref().map(Plan::current);
+            let after =
+                self.plan.as_mut().and_then(|plan| plan.abandon_group(class, &mut env.world(&config)));
+            let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
+            self.moved(before, after);
+        }
+        Ok(())
     }
 
     /// Finds the first candidate that can be called (or mocked) and makes its request ready.
@@ -510,6 +390,7 @@ impl Exchange {
         for (name, value) in self.routing_headers() {
             reply.headers.push((name.to_owned(), value));
         }
+        reply.headers.extend(self.limit_headers());
         if error.class == Some(Class::Timeout) {
             let ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
             reply.headers.push(("x-litellm-timeout".to_owned(), seconds(ms)));
@@ -560,6 +441,10 @@ impl Exchange {
         let mut reply = self.refuse(error);
         let text = |value: Vec<u8>| String::from_utf8(value).ok();
         let provider = std::mem::take(&mut self.failure_headers);
+        // A provider's own limits stand before ours.
+        reply.headers.retain(|(name, _)| {
+            !name.starts_with("x-ratelimit-") || !provider.iter().any(|(theirs, _)| theirs == name)
+        });
         reply.headers.extend(provider.into_iter().filter_map(|(name, value)| Some((name, text(value)?))));
         Some(reply)
     }

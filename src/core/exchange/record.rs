@@ -38,6 +38,28 @@ impl Completed {
     }
 }
 
+/// Tokens and money that calls have used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Served {
+    /// All tokens.
+    pub usage: Usage,
+    /// What they cost, as far as prices are known.
+    pub cost: Money,
+}
+
+impl Served {
+    /// Adds what another answer used.
+    fn add(&mut self, usage: &Usage, cost: Money) {
+        let sum = &mut self.usage;
+        sum.prompt_tokens = sum.prompt_tokens.saturating_add(usage.prompt_tokens);
+        sum.completion_tokens = sum.completion_tokens.saturating_add(usage.completion_tokens);
+        sum.total_tokens = sum.total_tokens.saturating_add(usage.total_tokens);
+        sum.cached_tokens = sum.cached_tokens.saturating_add(usage.cached_tokens);
+        sum.cache_creation_tokens = sum.cache_creation_tokens.saturating_add(usage.cache_creation_tokens);
+        self.cost = self.cost.saturating_add(cost);
+    }
+}
+
 /// One finished request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
@@ -98,6 +120,15 @@ impl Exchange {
                 Failure::without_answer(Class::ApiConnection, "the client went away").to_error(""),
             );
         }
+        let used = self.used();
+        if let (Some(segment), Some(completed)) =
+            (self.plan.as_ref().and_then(Plan::segment), &self.completed)
+            && let Some(usage) = completed.usage.as_ref().filter(|_| self.attempt.is_some())
+        {
+            env.lengths.note(&segment.group, usage.completion_tokens);
+        }
+        let event = self.event(&used, estimated, env);
+        self.settle(&used, env);
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         Record {
@@ -113,7 +144,10 @@ impl Exchange {
             streaming: self.asked.streaming,
             attempts: self.attempts,
             fallbacks: self.fallbacks,
-            usage: self.completed.as_ref().and_then(|completed| completed.usage.clone()),
+            usage: match self.served {
+                Some(_) => Some(used.usage),
+                None => self.completed.as_ref().and_then(|completed| completed.usage.clone()),
+            },
             estimated,
             incomplete: is_incomplete,
             cost: self.cost(),
@@ -123,18 +157,44 @@ impl Exchange {
                 self.first_error.as_ref().and_then(|e| e.class)
             },
             duration_ms: env.now_ms.saturating_sub(self.started_ms),
-            event: None,
+            event: event.map(Box::new),
         }
     }
 
-    /// What the answer cost; `None` while usage or price is unknown.
+    /// What the call cost; `None` while usage or price is unknown.
     pub(super) fn cost(&self) -> Option<Money> {
-        let completed = self.completed.as_ref()?;
-        *completed.cost.get_or_init(|| self.cost_of(completed))
+        let last = self.completed.as_ref().and_then(|completed| {
+            *completed.cost.get_or_init(|| {
+                let usage = completed.usage.as_ref()?;
+                Some(self.price(completed.model.as_deref())?.cost(usage, Some(self.took_ms)))
+            })
+        });
+        match &self.served {
+            Some(served) => Some(served.cost.saturating_add(last.unwrap_or_default())),
+            None => last,
+        }
     }
 
-    fn cost_of(&self, completed: &Completed) -> Option<Money> {
-        let usage = completed.usage.as_ref()?;
+    /// An answer that the client will not see: another is to take its place, and it has to be paid for all the same.
+    pub(super) fn charge_replaced(&mut self, pipeline: &Pipeline) {
+        let Some(usage) = pipeline.usage() else { return };
+        let price = self.price(pipeline.model());
+        let cost = price.map_or(Money::ZERO, |price| price.cost(usage, Some(self.took_ms)));
+        self.served.get_or_insert_default().add(usage, cost);
+    }
+
+    /// All that was used.
+    fn used(&self) -> Served {
+        let mut used = self.served.clone().unwrap_or_default();
+        if let Some(usage) = self.completed.as_ref().and_then(|completed| completed.usage.as_ref()) {
+            used.add(usage, Money::ZERO);
+        }
+        used.cost = self.cost().unwrap_or_default();
+        used
+    }
+
+    /// The price of the current deployment; `answered` is the model its answer names.
+    pub(super) fn price(&self, answered: Option<&str>) -> Option<Price> {
         let deployment = self.config.deployments.get(self.plan.as_ref()?.current().deployment)?;
         let known = match &self.attempt {
             Some(attempt) if deployment.model.contains('*') => {
@@ -142,18 +202,12 @@ impl Exchange {
             }
             _ => deployment.litellm_model.clone(),
         };
-        let listed = table::price_for(
-            &known,
-            deployment.brand.name,
-            deployment.base_model.as_deref(),
-            completed.model.as_deref(),
-        );
-        let price = if deployment.prices.is_empty() {
-            listed?
-        } else {
-            Price::with_overrides(listed.as_ref(), &deployment.prices)
-        };
-        Some(price.cost(usage, Some(self.took_ms)))
+        let listed =
+            table::price_for(&known, deployment.brand.name, deployment.base_model.as_deref(), answered);
+        if deployment.prices.is_empty() {
+            return listed;
+        }
+        Some(Price::with_overrides(listed.as_ref(), &deployment.prices))
     }
 }
 

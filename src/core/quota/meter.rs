@@ -61,11 +61,6 @@ impl Kind {
             Kind::Deployment => "deployment",
         }
     }
-
-    /// Whether a budget is used up once it is reached (LiteLLM's keys), not only once it is passed (all others).
-    pub(super) fn stops_at_budget(self) -> bool {
-        matches!(self, Kind::Key | Kind::KeyModel)
-    }
 }
 
 /// The name of something counted, with its fingerprint. Cheap to clone; made once for each key, not for each request.

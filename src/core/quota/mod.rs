@@ -13,13 +13,37 @@
 //! | `global` | the whole gateway |
 //! | `deployment:<id>` | one deployment |
 
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `meter` | names and fingerprints |
+//! | `tally` | the rules: what one entry says about the next request, how requests change it |
+//! | `bucket` | how entries stand in shared data |
+//! | `crew` | which workers live, so that what a lost VM held does not stay held |
+//! | `synced` | what the ledger and other nodes say |
+//! | [`period`] | durations and resets of budgets |
+
+mod bucket;
+mod crew;
 mod meter;
 pub mod period;
+mod synced;
+mod tally;
+#[cfg(test)]
+mod tests;
 
+pub use crew::beat;
 pub use meter::{Kind, Meter};
-use period::Period;
+pub use synced::{acknowledge, open_rates, rebase, set_remote, synced};
+pub use tally::IDLE_MS;
 
-use crate::core::{access::grant::Limits, cost::money::Money, ledger::Rate, shared::Shared};
+use self::{
+    bucket::Entry,
+    crew::Crew,
+    period::Period,
+    tally::{Held, Stake},
+};
+use crate::core::{access::grant::Limits, cost::money::Money, shared::Shared};
 
 /// A meter and what holds for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,77 +137,155 @@ pub struct Standing {
 #[must_use = "a reservation that is neither settled nor cancelled holds its place until the VM ends"]
 #[derive(Debug)]
 pub struct Reservation {
-    names: Vec<Meter>,
+    worker: Worker,
+    holds: Vec<(Meter, Stake)>,
 }
 
 impl Reservation {
     /// The request is over: what it used takes the place of what it reserved.
-    pub fn settle(self, _shared: &dyn Shared, _tokens: u64, _cost: Money, _now_ms: u64) {}
+    pub fn settle(self, shared: &dyn Shared, tokens: u64, cost: Money, now_ms: u64) {
+        for (meter, stake) in &self.holds {
+            amend(shared, meter, |entry| entry.settle(self.worker, stake, tokens, cost, now_ms));
+        }
+    }
 
-    /// As if the request had never been.
-    pub fn cancel(self, _shared: &dyn Shared, _now_ms: u64) {}
+    /// As if the request had never been: it counts for no limit, not even as a request.
+    pub fn cancel(self, shared: &dyn Shared, now_ms: u64) {
+        for (meter, stake) in &self.holds {
+            amend(shared, meter, |entry| entry.cancel(self.worker, stake, now_ms));
+        }
+    }
 
     /// Names of the meters with a budget: those that settling charges (see [`crate::core::ledger::Event::metered`]).
     pub fn metered(&self) -> Vec<&str> {
-        self.names.iter().map(Meter::name).collect()
+        self.holds.iter().filter(|(_, stake)| stake.budgeted).map(|(meter, _)| meter.name()).collect()
     }
 }
 
-/// Makes the table where it is missing; cheap where it exists.
-pub fn prepare(_shared: &dyn Shared) {}
-
-/// Says that a worker lives. About once a second; after 5 s of silence what it holds no longer counts.
-pub fn beat(_shared: &dyn Shared, _worker: Worker, _now_ms: u64) {}
+/// Makes the table where it is missing; cheap where it exists. Any number of workers may do this at once, also while
+/// requests are counted.
+pub fn prepare(shared: &dyn Shared) {
+    let last = bucket::BUCKETS - 1;
+    if shared.get(&bucket::name(last)).is_none() {
+        crew::prepare(shared);
+        for index in 0..=last {
+            bucket::create(shared, &bucket::name(index), bucket::EMPTY);
+        }
+    }
+}
 
 /// Reserves with all rules, in order, or with none.
 pub fn reserve(
-    _shared: &dyn Shared,
-    _worker: Worker,
-    _rules: &[Rule],
-    _estimate: Estimate,
-    _now_ms: u64,
+    shared: &dyn Shared,
+    worker: Worker,
+    rules: &[Rule],
+    estimate: Estimate,
+    now_ms: u64,
 ) -> Result<Reservation, Refused> {
-    Ok(Reservation { names: Vec::new() })
+    let crew = Crew::new(shared, Some(worker), now_ms);
+    let mut reservation = Reservation { worker, holds: Vec::with_capacity(rules.len()) };
+    for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.binds()) {
+        match take(shared, &crew, worker, rule, estimate, now_ms) {
+            Ok(stake) => reservation.holds.push((rule.meter.clone(), stake)),
+            Err(why) => {
+                reservation.cancel(shared, now_ms);
+                return Err(Refused { rule: index, why });
+            }
+        }
+    }
+    Ok(reservation)
 }
 
-/// Whether a rule's budget would refuse now. Changes nothing.
-pub fn check_budget(_shared: &dyn Shared, _worker: Worker, _rule: &Rule, _now_ms: u64) -> Option<Why> {
-    None
+/// Why a rule would refuse now, its budget asked first; `None` when it would admit. Changes nothing.
+pub fn check(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+    check_budget(shared, worker, rule, now_ms).or_else(|| check_rates(shared, worker, rule, now_ms))
 }
 
-/// Whether a rule's rates would refuse now. Changes nothing.
-pub fn check_rates(_shared: &dyn Shared, _worker: Worker, _rule: &Rule, _now_ms: u64) -> Option<Why> {
-    None
+/// [`check`] of the budget alone.
+pub fn check_budget(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+    rule.max_budget?;
+    let entry = look(shared, rule, now_ms);
+    refusal(&entry, &Crew::new(shared, Some(worker), now_ms), |held| entry.over_budget(rule, held))
 }
 
-/// Whether a rule would refuse now, budget first. Changes nothing.
-pub fn check(_shared: &dyn Shared, _worker: Worker, _rule: &Rule, _now_ms: u64) -> Option<Why> {
-    None
+/// [`check`] of the rates alone.
+pub fn check_rates(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+    if !rule.limits.any() {
+        return None;
+    }
+    let entry = look(shared, rule, now_ms);
+    refusal(&entry, &Crew::new(shared, Some(worker), now_ms), |held| entry.over_rates(rule, held, now_ms))
 }
 
 /// Where a rule's meter stands now.
-pub fn standing(_shared: &dyn Shared, _rule: &Rule, _now_ms: u64) -> Standing {
-    Standing::default()
+pub fn standing(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Standing {
+    let entry = if rule.binds() { look(shared, rule, now_ms) } else { Entry::new(rule.meter.print()) };
+    let crew = Crew::new(shared, None, now_ms);
+    entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)
 }
 
-/// The ledger has applied this much: it leaves what is not yet synced (never below 0).
-pub fn acknowledge(shared: &dyn Shared, meter: &Meter, spent: Money) {
-    synced(shared, meter, spent, None);
+impl Rule {
+    /// Whether there is anything that it could refuse.
+    fn binds(&self) -> bool {
+        self.limits.any() || self.max_budget.is_some()
+    }
 }
 
-/// The ledger's new total. Taken when it is newer than the one there, and when the meter is in the table at all.
-pub fn rebase(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64) {
-    synced(shared, meter, Money::ZERO, Some(Base { spend, revision }));
+/// Checks and reserves in one step.
+fn take(
+    shared: &dyn Shared,
+    crew: &Crew,
+    worker: Worker,
+    rule: &Rule,
+    estimate: Estimate,
+    now_ms: u64,
+) -> Result<Stake, Why> {
+    let print = rule.meter.print();
+    bucket::change(shared, print, |bucket| {
+        let found = bucket.find(print);
+        let is_new = found.is_none();
+        let mut entry = found.unwrap_or_else(|| Entry::new(print));
+        entry.adopt(rule, now_ms);
+        let over =
+            |held: &Held| entry.over_budget(rule, held).or_else(|| entry.over_rates(rule, held, now_ms));
+        if let Some(why) = refusal(&entry, crew, over) {
+            return Err(why);
+        }
+        if is_new && !bucket.make_room(|entry| entry.is_idle(crew, now_ms)) {
+            return Err(Why::Full);
+        }
+        let stake = entry.take(rule, worker, crew, estimate, now_ms);
+        bucket.put(&entry);
+        Ok(stake)
+    })
+    .unwrap_or(Err(Why::Full))
 }
 
-/// [`acknowledge`] and [`rebase`] in one step, so that nobody sees a spend counted twice or not at all in between.
-pub fn synced(_shared: &dyn Shared, _meter: &Meter, _spent: Money, _total: Option<Base>) {}
-
-/// The rates of every meter that has a rate limit and an open window or requests in flight. [`Rate::meter`] is
-/// [`Meter::hex`].
-pub fn open_rates(_shared: &dyn Shared, _now_ms: u64) -> Vec<Rate> {
-    Vec::new()
+/// The verdict on an entry. Whether workers live is only asked when it matters: without the lost ones less is held, so what
+/// is admitted with them is admitted anyway.
+fn refusal(entry: &Entry, crew: &Crew, over: impl Fn(&Held) -> Option<Why>) -> Option<Why> {
+    let why = over(&entry.held(|_| true))?;
+    if entry.holders.iter().all(|holder| crew.is_own(holder.worker)) {
+        return Some(why);
+    }
+    over(&entry.held(|worker| crew.lives(worker)))
 }
 
-/// What other nodes have, absolute. It counts besides our own until it is replaced, for at most 5 s.
-pub fn set_remote(_shared: &dyn Shared, _rates: &[Rate], _now_ms: u64) {}
+/// A rule's entry as a request would find it now.
+fn look(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Entry {
+    let print = rule.meter.print();
+    let mut entry = bucket::look(shared, print).unwrap_or_else(|| Entry::new(print));
+    entry.adopt(rule, now_ms);
+    entry
+}
+
+/// Changes an entry that is there.
+fn amend(shared: &dyn Shared, meter: &Meter, mut step: impl FnMut(&mut Entry)) {
+    let print = meter.print();
+    bucket::change(shared, print, |bucket| {
+        if let Some(mut entry) = bucket.find(print) {
+            step(&mut entry);
+            bucket.put(&entry);
+        }
+    });
+}

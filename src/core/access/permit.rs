@@ -1,0 +1,371 @@
+//! Whether a caller may make one call: everything that is known once its body is read, in the reference's order.
+//!
+//! Budgets stand between these checks in that order and are kept elsewhere, so a refusal says at which [`Step`] it came: a
+//! budget that is checked earlier and is used up has the first word.
+
+use super::{
+    Caller,
+    grant::{EndUser, Role},
+    models::{NO_DEFAULT, Names},
+    refusals,
+};
+use crate::core::{config::Config, error::Error, quota::Kind};
+
+/// The reference's order of checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Is the end user blocked, is its budget used up.
+    EndUser,
+    /// May the key call the model, and every fallback the request names.
+    KeyModels,
+    /// Budget of the team's member.
+    MemberBudget,
+    /// Budget of the key.
+    KeyBudget,
+    /// Budget of the key for the model.
+    KeyModelBudget,
+    /// Is the team blocked.
+    TeamBlocked,
+    /// May the team call the models.
+    TeamModels,
+    /// May the user (of a key without a team).
+    UserModels,
+    /// May the organization.
+    OrganizationModels,
+    /// Budget of the team.
+    TeamBudget,
+    /// Budget of the user.
+    UserBudget,
+    /// Budget of the organization.
+    OrganizationBudget,
+    /// Does the request name its end user, if it must.
+    NamedUser,
+    /// Budget of the whole gateway.
+    GlobalBudget,
+    /// Does it have the members it must have.
+    Params,
+}
+
+impl Step {
+    /// When the budget of a kind of meter is checked.
+    pub fn of_budget(kind: Kind) -> Step {
+        match kind {
+            Kind::EndUser => Step::EndUser,
+            Kind::Member => Step::MemberBudget,
+            Kind::Key => Step::KeyBudget,
+            Kind::KeyModel => Step::KeyModelBudget,
+            Kind::Team | Kind::TeamModel => Step::TeamBudget,
+            Kind::User => Step::UserBudget,
+            Kind::Organization => Step::OrganizationBudget,
+            Kind::Global | Kind::Deployment => Step::GlobalBudget,
+        }
+    }
+}
+
+/// A refusal and when it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Denied {
+    /// When.
+    pub step: Step,
+    /// What the client reads.
+    pub error: Error,
+}
+
+/// What is to be judged.
+pub struct Call<'c> {
+    /// The model asked for. Several with commas between them are judged one by one.
+    pub model: &'c str,
+    /// Models that the request names as fallbacks.
+    pub fallbacks: Vec<&'c str>,
+    /// The end user's record, when it was looked up.
+    pub end_user: Option<&'c EndUser>,
+    /// The request names an end user.
+    pub names_user: bool,
+    /// Whether the request has a member, by its path (`metadata.trace`).
+    pub has_param: &'c dyn Fn(&str) -> bool,
+}
+
+/// Judges a call of a caller. Who has the master key may do everything.
+pub fn permit(caller: &Caller, call: &Call<'_>, config: &Config) -> Result<(), Denied> {
+    let Some(grant) = caller.grant() else { return Ok(()) };
+    let general = &config.general;
+    let denied = |step, error| Err(Denied { step, error });
+    if let Some(end_user) = call.end_user.filter(|end_user| end_user.scope.blocked) {
+        return denied(Step::EndUser, refusals::blocked_end_user(end_user));
+    }
+    let models: Vec<Names<'_>> = call
+        .model
+        .split(',')
+        .map(str::trim)
+        .chain(call.fallbacks.iter().copied())
+        .map(|name| Names::of(name, Some(grant)))
+        .collect();
+    if let Some(names) = models.iter().find(|names| !names.allowed_for_key(&grant.key, config)) {
+        return denied(Step::KeyModels, refusals::model("key", &grant.key.models, names.asked));
+    }
+    if let Some(team) = &grant.team {
+        if team.blocked {
+            return denied(Step::TeamBlocked, refusals::blocked_team(team));
+        }
+        if let Some(names) = models.iter().find(|names| !names.allowed_for_owner(team, config)) {
+            return denied(Step::TeamModels, refusals::model("team", &team.models, names.asked));
+        }
+    }
+    if let Some(user) = &grant.user {
+        if user.blocked {
+            return denied(Step::UserModels, refusals::blocked_owner("User", user));
+        }
+        let refused = models.iter().find(|names| !names.allowed_for_owner(user, config));
+        if let (Some(names), None) = (refused, &grant.team) {
+            let error = match user.models.iter().any(|model| model == NO_DEFAULT) {
+                true => refusals::no_default_models(names.asked),
+                false => refusals::model("user", &user.models, names.asked),
+            };
+            return denied(Step::UserModels, error);
+        }
+    }
+    if let Some(organization) = &grant.organization {
+        if organization.blocked {
+            return denied(Step::OrganizationModels, refusals::blocked_owner("Organization", organization));
+        }
+        if let Some(names) = models.iter().find(|names| !names.allowed_for_owner(organization, config)) {
+            let error = refusals::model("org", &organization.models, names.asked);
+            return denied(Step::OrganizationModels, error);
+        }
+    }
+    if general.enforce_user && !call.names_user {
+        return denied(Step::NamedUser, refusals::no_user());
+    }
+    let is_admin = grant.role == Role::ProxyAdmin;
+    let mut enforced = general.enforced_params.iter().filter(|_| !is_admin).chain(&grant.enforced_params);
+    match enforced.find(|name| !(call.has_param)(name)) {
+        Some(name) => denied(Step::Params, refusals::no_param(name)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        access::grant::{Grant, Scope},
+        config,
+    };
+
+    fn gateway(general: &str) -> Config {
+        let yaml = format!(
+            "model_list:\n  - {{model_name: a, litellm_params: {{model: openai/a, api_key: k}}}}\n  \
+             - {{model_name: b, litellm_params: {{model: openai/b, api_key: k}}}}\ngeneral_settings: {{{general}}}\n"
+        );
+        config::load(&yaml, &|_| None, &|_| None).unwrap().config
+    }
+
+    fn scope(id: &str, models: &[&str]) -> Option<Box<Scope>> {
+        let models = models.iter().map(|model| (*model).to_owned()).collect();
+        Some(Box::new(Scope { id: id.to_owned(), models, ..Scope::default() }))
+    }
+
+    fn blocked(id: &str) -> Option<Box<Scope>> {
+        Some(Box::new(Scope { id: id.to_owned(), blocked: true, ..Scope::default() }))
+    }
+
+    type Change = fn(&mut Grant);
+    /// General settings, the key, the model, fallbacks, and the refusal: step, status, type, text.
+    type Row = (
+        &'static str,
+        Change,
+        &'static str,
+        &'static [&'static str],
+        Option<(Step, u16, &'static str, &'static str)>,
+    );
+
+    const ROWS: &[Row] = &[
+        ("", |_| {}, "b", &[], None),
+        ("", |grant| grant.key.models = vec!["a".into()], "a", &[], None),
+        (
+            "",
+            |grant| grant.key.models = vec!["a".into()],
+            "b",
+            &[],
+            Some((
+                Step::KeyModels,
+                401,
+                "key_model_access_denied",
+                "key not allowed to access model. This key can only access models=['a']. Tried to access b",
+            )),
+        ),
+        (
+            "",
+            |grant| grant.key.models = vec!["a".into()],
+            "a",
+            &["a", "b"],
+            Some((
+                Step::KeyModels,
+                401,
+                "key_model_access_denied",
+                "key not allowed to access model. This key can only access models=['a']. Tried to access b",
+            )),
+        ),
+        (
+            "",
+            |grant| grant.key.models = vec!["a".into()],
+            "a, b",
+            &[],
+            Some((
+                Step::KeyModels,
+                401,
+                "key_model_access_denied",
+                "key not allowed to access model. This key can only access models=['a']. Tried to access b",
+            )),
+        ),
+        (
+            "",
+            |grant| grant.team = blocked("t"),
+            "a",
+            &[],
+            Some((
+                Step::TeamBlocked,
+                401,
+                "auth_error",
+                "Authentication Error, Team=t is blocked. Update via `/team/unblock` if your admin.",
+            )),
+        ),
+        (
+            "",
+            |grant| grant.team = scope("t", &["b"]),
+            "a",
+            &[],
+            Some((
+                Step::TeamModels,
+                401,
+                "team_model_access_denied",
+                "team not allowed to access model. This team can only access models=['b']. Tried to access a",
+            )),
+        ),
+        (
+            "",
+            |grant| grant.user = scope("u", &["b"]),
+            "a",
+            &[],
+            Some((
+                Step::UserModels,
+                401,
+                "user_model_access_denied",
+                "user not allowed to access model. This user can only access models=['b']. Tried to access a",
+            )),
+        ),
+        // With a team the user's own list says nothing.
+        (
+            "",
+            |grant| {
+                grant.user = scope("u", &["b"]);
+                grant.team = scope("t", &[]);
+            },
+            "a",
+            &[],
+            None,
+        ),
+        (
+            "",
+            |grant| grant.user = scope("u", &["no-default-models"]),
+            "a",
+            &[],
+            Some((
+                Step::UserModels,
+                401,
+                "key_model_access_denied",
+                "User not allowed to access model. No default model access, only team models allowed. Tried to access a",
+            )),
+        ),
+        (
+            "",
+            |grant| grant.organization = scope("o", &["b"]),
+            "a",
+            &[],
+            Some((
+                Step::OrganizationModels,
+                401,
+                "org_model_access_denied",
+                "org not allowed to access model. This org can only access models=['b']. Tried to access a",
+            )),
+        ),
+        (
+            "enforce_user_param: true",
+            |_| {},
+            "a",
+            &[],
+            Some((
+                Step::NamedUser,
+                401,
+                "auth_error",
+                "Authentication Error, 'user' param not passed in. 'enforce_user_param'=True",
+            )),
+        ),
+        (
+            "enforced_params: [user, metadata.trace]",
+            |_| {},
+            "a",
+            &[],
+            Some((
+                Step::Params,
+                400,
+                "invalid_request_error",
+                "BadRequest please pass param=metadata.trace in request body. This is a required param",
+            )),
+        ),
+        (
+            "",
+            |grant| grant.enforced_params = vec!["x".into()],
+            "a",
+            &[],
+            Some((
+                Step::Params,
+                400,
+                "invalid_request_error",
+                "BadRequest please pass param=x in request body. This is a required param",
+            )),
+        ),
+    ];
+
+    #[test]
+    fn the_refusals_of_the_reference() {
+        for (general, change, model, fallbacks, expected) in ROWS {
+            let config = gateway(general);
+            let mut grant = Grant::default();
+            change(&mut grant);
+            let call = Call {
+                model,
+                fallbacks: fallbacks.to_vec(),
+                end_user: None,
+                names_user: false,
+                has_param: &|name| name == "user",
+            };
+            let got = permit(&Caller::Key(grant.clone().into()), &call, &config).err();
+            let got = got.as_ref().map(|denied| {
+                let error = &denied.error;
+                (denied.step, error.status, error.kind.as_deref().unwrap_or_default(), error.message.as_str())
+            });
+            assert_eq!(got, *expected, "{general} {model}");
+            assert_eq!(permit(&Caller::Master, &call, &config), Ok(()), "the master key may do everything");
+        }
+    }
+
+    #[test]
+    fn a_blocked_end_user_comes_first() {
+        let config = gateway("");
+        let mut grant = Grant::default();
+        grant.key.models = vec!["b".into()];
+        let scope = Scope { id: "e".to_owned(), blocked: true, ..Scope::default() };
+        let end_user = EndUser { scope, ..EndUser::default() };
+        let call = Call {
+            model: "a",
+            fallbacks: Vec::new(),
+            end_user: Some(&end_user),
+            names_user: true,
+            has_param: &|_| true,
+        };
+        let denied = permit(&Caller::Key(grant.into()), &call, &config).unwrap_err();
+        assert_eq!((denied.step, denied.error.status), (Step::EndUser, 401));
+        assert!(denied.error.message.contains("End User=e is blocked"));
+    }
+}

@@ -1,0 +1,289 @@
+//! The words of every refusal of a known caller: status, type, message and headers as the LiteLLM proxy has them.
+
+use super::grant::{EndUser, Grant, Scope};
+use crate::core::{
+    cost::money::Money,
+    error::Error,
+    quota::{Kind, Rule, Why, period::Civil},
+};
+
+/// A model that is not in a list; `word` says whose (`key`, `team`, `user`, `org`).
+pub fn model(word: &'static str, models: &[String], tried: &str) -> Error {
+    let kind = match word {
+        "team" => "team_model_access_denied",
+        "user" => "user_model_access_denied",
+        "org" => "org_model_access_denied",
+        _ => "key_model_access_denied",
+    };
+    let message = format!(
+        "{word} not allowed to access model. This {word} can only access models={}. Tried to access {tried}",
+        list(models)
+    );
+    Error::new(401, message).with_kind(kind).with_param("model")
+}
+
+/// A user that may only call what its teams may.
+pub fn no_default_models(tried: &str) -> Error {
+    let message = format!(
+        "User not allowed to access model. No default model access, only team models allowed. Tried to access {tried}"
+    );
+    Error::new(401, message).with_kind("key_model_access_denied").with_param("model")
+}
+
+/// A blocked key.
+pub fn blocked_key() -> Error {
+    Error::auth("Authentication Error, Key is blocked. Update via `/key/unblock` if you're admin.")
+}
+
+/// A blocked team.
+pub fn blocked_team(team: &Scope) -> Error {
+    Error::auth(format!(
+        "Authentication Error, Team={} is blocked. Update via `/team/unblock` if your admin.",
+        team.id
+    ))
+}
+
+/// A blocked end user.
+pub fn blocked_end_user(end_user: &EndUser) -> Error {
+    Error::auth(format!(
+        "Authentication Error, End User={} is blocked. Update via `/customer/unblock` if you're admin.",
+        end_user.scope.id
+    ))
+}
+
+/// A blocked user or organization.
+pub fn blocked_owner(word: &str, scope: &Scope) -> Error {
+    Error::auth(format!("Authentication Error, {word}={} is blocked.", scope.id))
+}
+
+/// A key whose time is over.
+pub fn expired(grant: &Grant, expires_ms: u64, now_ms: u64) -> Error {
+    let message = format!(
+        "Authentication Error - Expired Key. Key Expiry time {}+00:00 and current time {}+00:00",
+        utc(expires_ms),
+        utc(now_ms)
+    );
+    Error::new(400, message)
+        .with_kind("expired_key")
+        .with_param(grant.name.clone().unwrap_or_else(|| "sk-...".to_owned()))
+}
+
+/// A client that is not in `allowed_ips`.
+pub fn address(client: &str) -> Error {
+    Error::new(403, format!("Access forbidden: IP address {client} not allowed.")).with_kind("auth_error")
+}
+
+/// A path that is not in `allowed_routes` of the configuration.
+pub fn route(path: &str) -> Error {
+    Error::new(403, format!("Access forbidden: Route {path} not allowed")).with_kind("auth_error")
+}
+
+/// A path of `admin_only_routes`.
+pub fn admin_only(path: &str) -> Error {
+    Error::new(403, format!("user not allowed to access this route. Route={path} is an admin only route"))
+        .with_kind("auth_error")
+}
+
+/// A path that is not in the key's `allowed_routes`.
+pub fn not_for_key(routes: &[String], path: &str) -> Error {
+    Error::auth(format!(
+        "Virtual key is not allowed to call this route. Only allowed to call routes: {}. Tried to call route: {path}",
+        list(routes)
+    ))
+}
+
+/// `enforce_user_param`.
+pub fn no_user() -> Error {
+    Error::auth("Authentication Error, 'user' param not passed in. 'enforce_user_param'=True")
+}
+
+/// `enforced_params`.
+pub fn no_param(name: &str) -> Error {
+    Error::bad_request(format!(
+        "BadRequest please pass param={name} in request body. This is a required param"
+    ))
+    .with_param(name.to_owned())
+}
+
+/// A management path, and no ledger.
+pub fn no_ledger() -> Error {
+    Error::new(400, "No connected db.").with_kind("no_db_connection").with_null_param()
+}
+
+/// What a limit says. `scope` is the id of what is limited, `model` the model of limits by model, `alias` the key's.
+pub fn limit(rule: &Rule, why: Why, alias: Option<&str>, now_ms: u64) -> Error {
+    let id = rule.meter.name().split_once(':').map_or("", |(_, id)| id);
+    match why {
+        Why::Budget { spend } => budget(rule, id, spend, alias),
+        Why::Requests { resets_at_ms } => rate(rule, id, "requests", rule.limits.rpm, resets_at_ms, now_ms),
+        Why::Tokens { resets_at_ms } => rate(rule, id, "tokens", rule.limits.tpm, resets_at_ms, now_ms),
+        // A place is free when another request ends, which nobody can tell.
+        Why::Parallel => {
+            rate(rule, id, "max_parallel_requests", rule.limits.parallel, now_ms.saturating_add(1_000), now_ms)
+        }
+        Why::Full => Error::new(
+            503,
+            "more keys, teams and users with limits are in use than the gateway can count at a time. Try again later.",
+        )
+        .with_kind("service_unavailable")
+        .with_header("retry-after", "60"),
+    }
+}
+
+fn budget(rule: &Rule, id: &str, spend: Money, alias: Option<&str>) -> Error {
+    let (cost, max) = (dollars(spend), dollars(rule.max_budget.unwrap_or_default()));
+    let message = match rule.kind {
+        Kind::Team => {
+            format!("Budget has been exceeded! Team={id} Current cost: {cost}, Max budget: {max}")
+        }
+        Kind::User => format!("ExceededBudget: User={id} over budget. Spend={cost}, Budget={max}"),
+        Kind::EndUser => format!("ExceededBudget: End User={id} over budget. Spend={cost}, Budget={max}"),
+        Kind::Organization => {
+            format!("Budget has been exceeded! Organization={id} Current cost: {cost}, Max budget: {max}")
+        }
+        Kind::KeyModel => {
+            let (hash, model) = id.split_once('/').unwrap_or((id, ""));
+            let alias = alias.unwrap_or("None");
+            format!("LiteLLM Virtual Key: {hash}, key_alias: {alias}, exceeded budget for model={model}")
+        }
+        Kind::Key | Kind::Member | Kind::Global | Kind::TeamModel | Kind::Deployment => {
+            format!("Budget has been exceeded! Current cost: {cost}, Max budget: {max}")
+        }
+    };
+    Error::new(400, message).with_kind("budget_exceeded").with_null_param()
+}
+
+fn rate(
+    rule: &Rule,
+    id: &str,
+    what: &'static str,
+    limit: Option<u64>,
+    resets_at_ms: u64,
+    now_ms: u64,
+) -> Error {
+    let (who, limit) = (rule.kind.descriptor(), limit.unwrap_or_default());
+    // LiteLLM has a colon where the meter's name has a slash.
+    let id = match rule.kind {
+        Kind::KeyModel | Kind::TeamModel | Kind::Member => id.replacen('/', ":", 1),
+        Kind::Global => "proxy".to_owned(),
+        _ => id.to_owned(),
+    };
+    let resets_at = format!("{} UTC", utc(resets_at_ms.div_ceil(1_000).saturating_mul(1_000)));
+    let message = format!(
+        "Rate limit exceeded for {who}: {id}. Limit type: {what}. Current limit: {limit}, Remaining: 0. \
+         Limit resets at: {resets_at}"
+    );
+    let wait = resets_at_ms.saturating_sub(now_ms).div_ceil(1_000).max(1);
+    Error::new(429, message)
+        .with_header("retry-after", wait.to_string())
+        .with_header("rate_limit_type", what)
+        .with_header("reset_at", resets_at)
+}
+
+/// Dollars as Python prints a float: with a point in any case.
+pub fn dollars(money: Money) -> String {
+    let text = money.to_string();
+    if text.contains('.') { text } else { text + ".0" }
+}
+
+/// A list as Python prints it, which LiteLLM's messages do.
+fn list(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    format!("[{}]", names.join(", "))
+}
+
+/// `2026-01-01 00:00:10`.
+fn utc(ms: u64) -> String {
+    let Civil { year, month, day, hour, minute, second } = Civil::from_ms(ms);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        access::grant::Limits,
+        quota::{Base, Meter},
+    };
+
+    fn rule(kind: Kind, id: &str) -> Rule {
+        Rule {
+            kind,
+            meter: Meter::new(kind, id),
+            limits: Limits { rpm: Some(3), tpm: Some(40), parallel: Some(2) },
+            max_budget: Money::parse("1"),
+            base: Base::default(),
+            resets: None,
+        }
+    }
+
+    #[test]
+    fn budgets() {
+        let why = Why::Budget { spend: Money::parse("1.2").unwrap() };
+        let rows = [
+            (rule(Kind::Key, "h"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
+            (rule(Kind::Member, "t/u"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
+            (rule(Kind::Global, ""), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
+            (rule(Kind::Team, "t"), "Budget has been exceeded! Team=t Current cost: 1.2, Max budget: 1.0"),
+            (rule(Kind::User, "u"), "ExceededBudget: User=u over budget. Spend=1.2, Budget=1.0"),
+            (rule(Kind::EndUser, "e"), "ExceededBudget: End User=e over budget. Spend=1.2, Budget=1.0"),
+            (
+                rule(Kind::KeyModel, "h/openai/gpt-4o"),
+                "LiteLLM Virtual Key: h, key_alias: mine, exceeded budget for model=openai/gpt-4o",
+            ),
+        ];
+        for (rule, message) in rows {
+            let error = limit(&rule, why, Some("mine"), 0);
+            assert_eq!((error.status, error.kind.as_deref()), (400, Some("budget_exceeded")));
+            assert_eq!(error.message, message);
+            let body: serde_json::Value =
+                serde_json::from_slice(&error.body(crate::core::api::ErrorFormat::OpenAi)).unwrap();
+            assert_eq!((&body["error"]["param"], &body["error"]["code"]), (&().into(), &"400".into()));
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let (now, at) = (1_767_225_600_001, 1_767_225_609_001);
+        let rows = [
+            (
+                rule(Kind::Key, "h"),
+                Why::Requests { resets_at_ms: at },
+                "api_key: h. Limit type: requests. Current limit: 3",
+                "9",
+            ),
+            (
+                rule(Kind::User, "u"),
+                Why::Tokens { resets_at_ms: at },
+                "user: u. Limit type: tokens. Current limit: 40",
+                "9",
+            ),
+            (
+                rule(Kind::KeyModel, "h/a/b"),
+                Why::Tokens { resets_at_ms: at },
+                "model_per_key: h:a/b. Limit type: tokens. Current limit: 40",
+                "9",
+            ),
+            (
+                rule(Kind::Key, "h"),
+                Why::Parallel,
+                "api_key: h. Limit type: max_parallel_requests. Current limit: 2",
+                "1",
+            ),
+        ];
+        for (rule, why, text, wait) in rows {
+            let error = limit(&rule, why, None, now);
+            let reset = if wait == "9" { "2026-01-01 00:00:10 UTC" } else { "2026-01-01 00:00:02 UTC" };
+            assert_eq!(
+                error.message,
+                format!("Rate limit exceeded for {text}, Remaining: 0. Limit resets at: {reset}")
+            );
+            assert_eq!((error.status, error.kind.as_deref()), (429, None));
+            let header =
+                |wanted: &str| error.headers.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.as_str());
+            assert_eq!((header("retry-after"), header("reset_at")), (Some(wait), Some(reset)));
+            assert!(header("rate_limit_type").is_some());
+        }
+        assert_eq!(limit(&rule(Kind::Key, "h"), Why::Full, None, 0).status, 503);
+    }
+}

@@ -1,0 +1,254 @@
+//! A request's headers: what it asks for, who asks, whether it may go on.
+
+use std::rc::Rc;
+
+use super::{Env, Exchange, Opening, Released, answer::Answer, controls::Asked, hold::Hold, local};
+use crate::core::{
+    access::{
+        self, Caller, Stop, models, refusals,
+        routes::{self, Area, Route},
+    },
+    api::{
+        Api, ErrorFormat,
+        path::{self, Operation},
+    },
+    config::{Config, General},
+    error::Error,
+    headers::Headers,
+    random::Random,
+};
+
+/// Headers that a call looks at again when its body is there.
+const CONTROLS: [&str; 4] =
+    ["x-litellm-timeout", "x-litellm-num-retries", "x-litellm-tags", "x-litellm-session-id"];
+
+/// Reads a request's headers.
+pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
+    let cors = headers.get("origin").is_some();
+    let call_id = call_id(headers, env.random);
+    let refuse = |error: Error, format: ErrorFormat| {
+        let mut reply = local::refusal(&error, format, &call_id);
+        local::add_cors(&mut reply, cors);
+        Opening::Reply(reply)
+    };
+    let (Some(method), Some(target)) = (headers.text(":method"), headers.text(":path")) else {
+        return refuse(
+            Error::bad_request("the request has no path, or one that is not valid UTF-8."),
+            ErrorFormat::OpenAi,
+        );
+    };
+    let operation = match path::find(method, target) {
+        Ok(operation) => operation,
+        Err(error) => return refuse(error, ErrorFormat::OpenAi),
+    };
+    let format = match &operation {
+        Operation::Call { api, .. } => api.error_format(),
+        _ => ErrorFormat::OpenAi,
+    };
+    let path = target.split('?').next().unwrap_or_default();
+    let caller = match admit(&operation, path, config, headers, env) {
+        Ok(Entry::As(caller)) => caller,
+        Ok(Entry::Manage) => return Opening::Manage,
+        Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
+        Err(Stop::Refuse(error)) => return refuse(error, format),
+    };
+    let answer = match operation {
+        Operation::Call { api, model, api_version } => {
+            return Opening::Call(Box::new(Exchange {
+                path_model: model.map(|model| model.into_owned()),
+                api_version: api_version.map(|version| version.into_owned()),
+                ..Exchange::new(config, caller, call_id, api, path, headers, env)
+            }));
+        }
+        Operation::Metrics => return Opening::Pass,
+        Operation::Manage => Err(refusals::no_ledger()),
+        _ => local::answer(&operation, config, headers, &|| models::listed(&caller, config)),
+    };
+    match answer {
+        Ok(mut reply) => {
+            local::add_cors(&mut reply, cors);
+            Opening::Reply(reply)
+        }
+        Err(error) => refuse(error, format),
+    }
+}
+
+/// How a request comes in.
+enum Entry {
+    /// As a caller.
+    As(Caller),
+    /// By the ledger, which judges its callers itself.
+    Manage,
+}
+
+/// Judges a request by its headers, in the order of the reference: size, address and path; then who it is and what it may.
+fn admit(
+    operation: &Operation<'_>,
+    path: &str,
+    config: &Config,
+    headers: &Headers,
+    env: &mut Env,
+) -> Result<Entry, Stop> {
+    let general = &config.general;
+    let area = match operation {
+        Operation::Call { .. } => {
+            let announced = headers.text("content-length").and_then(|text| text.parse().ok());
+            size_allowed(announced.unwrap_or(0), config)?;
+            Area::Models
+        }
+        Operation::Models | Operation::Model(_) => Area::Models,
+        Operation::Manage => Area::Management,
+        _ => Area::Info,
+    };
+    let route = Route { path, area };
+    let for_all = local::is_public(operation) || (*operation == Operation::Metrics && !general.auth_metrics);
+    if !for_all {
+        routes::gate(route, general, || client(headers, general, env))?;
+    }
+    if general.has_ledger && matches!(operation, Operation::Manage | Operation::ModelInfo | Operation::Home) {
+        return Ok(Entry::Manage);
+    }
+    if for_all || route.is_in(&general.public_routes) {
+        return Ok(Entry::As(Caller::Open));
+    }
+    if general.has_ledger {
+        env.keys.configure(config.tollgate.key_cache_size, general.key_ttl_ms);
+        env.keys.refresh(env.shared);
+    }
+    let caller = access::identify(headers, general, env.keys, env.now_ms)?;
+    routes::permit(&caller, route, general, env.now_ms)?;
+    Ok(Entry::As(caller))
+}
+
+/// The client's address, as the connection or (`use_x_forwarded_for`) the first proxy tells it.
+fn client(headers: &Headers, general: &General, env: &Env) -> Option<String> {
+    let forwarded = headers.text("x-forwarded-for").filter(|_| general.use_forwarded_for);
+    match forwarded.and_then(|list| list.split(',').next()) {
+        Some(first) => Some(first.trim().to_owned()),
+        None => (env.client)(),
+    }
+}
+
+impl Exchange {
+    /// A call whose headers have been read.
+    fn new(
+        config: &Rc<Config>,
+        caller: Caller,
+        call_id: String,
+        api: Api,
+        path: &str,
+        headers: &Headers,
+        env: &mut Env,
+    ) -> Exchange {
+        let general = &config.general;
+        let is_control =
+            |name: &str| CONTROLS.contains(&name) || general.user_header.as_deref() == Some(name);
+        Exchange {
+            id: env.random.bits(),
+            config: Rc::clone(config),
+            caller,
+            call_id,
+            started_ms: env.now_ms,
+            api,
+            path: path.to_owned(),
+            path_model: None,
+            api_version: None,
+            client: general.has_ledger.then(|| client(headers, general, env)).flatten(),
+            forwarded: forwarded(headers, config),
+            cors: headers.get("origin").is_some(),
+            controls: Headers::new(
+                headers
+                    .iter()
+                    .filter(|(name, _)| is_control(name))
+                    .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                    .collect(),
+            ),
+            asked: Asked::default(),
+            plan: None,
+            hold: Hold::default(),
+            served: None,
+            per_try_timeout_ms: 0,
+            attempts: 0,
+            fallbacks: 0,
+            retries: 0,
+            prepared: None,
+            attempt: None,
+            following: None,
+            answer: Answer::None,
+            released: Released::Nothing,
+            first_error: None,
+            failure_headers: Vec::new(),
+            status: 0,
+            first_ms: 0,
+            waited: false,
+            body_bytes: 0,
+            took_ms: 0,
+            completed: None,
+        }
+    }
+}
+
+/// The client's `x-litellm-call-id`, else Envoy's request id (so logs can be matched), else a new one.
+fn call_id(headers: &Headers, random: &mut Random) -> String {
+    let plain = |text: &&str| {
+        !text.is_empty()
+            && text.len() <= 128
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    };
+    ["x-litellm-call-id", "x-request-id"]
+        .into_iter()
+        .find_map(|name| headers.text(name).filter(plain))
+        .map_or_else(|| random.uuid(), str::to_owned)
+}
+
+/// A length, announced or real, against `max_request_size_mb` and what is buffered at all.
+pub(super) fn size_allowed(length: u64, config: &Config) -> Result<(), Error> {
+    if length > config.request_limit() {
+        return Err(too_large(config));
+    }
+    let Some(max) = config.general.max_request_bytes.filter(|max| length > *max) else { return Ok(()) };
+    let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
+    Err(Error::new(
+        400,
+        format!("Request size is too large. Request size is {} MB. Max size is {} MB", mb(length), mb(max)),
+    )
+    .with_kind("bad_request_error")
+    .with_param("content-length"))
+}
+
+pub(super) fn too_large(config: &Config) -> Error {
+    let limit = config.request_limit();
+    Error::new(
+        413,
+        format!(
+            "the request body is too large: expected at most {limit} bytes. \
+             `tollgate_settings.request_body_buffer_limit_bytes` raises the limit."
+        ),
+    )
+    .with_kind("invalid_request_error")
+}
+
+/// Client headers that `forward_client_headers_to_llm_api` hands on.
+fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
+    let wanted = |name: &str| {
+        name == "anthropic-beta"
+            || (config.general.forward_client_headers
+                && name.starts_with("x-")
+                && ![
+                    "x-stainless",
+                    "x-envoy-",
+                    "x-tollgate-",
+                    "x-litellm-",
+                    "x-forwarded-",
+                    "x-request-id",
+                    "x-api-key",
+                ]
+                .iter()
+                .any(|ours| name.starts_with(ours)))
+    };
+    headers
+        .iter()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, value)| (name.to_owned(), value.to_vec()))
+        .collect()
+}

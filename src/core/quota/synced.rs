@@ -1,0 +1,81 @@
+//! What the ledger and the other nodes say: acknowledged money, new totals, rates.
+
+use super::{
+    Base, Meter,
+    bucket::{self, Remote},
+    crew::Crew,
+    meter::{hex, unhex},
+    tally::pico,
+};
+use crate::core::{cost::money::Money, ledger::Rate, shared::Shared};
+
+/// The ledger has applied this much: it leaves what is not yet synced (never below 0).
+pub fn acknowledge(shared: &dyn Shared, meter: &Meter, spent: Money) {
+    synced(shared, meter, spent, None);
+}
+
+/// The ledger's new total. Taken when it is newer than the one there, and when the table has the meter with a budget.
+pub fn rebase(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64) {
+    synced(shared, meter, Money::ZERO, Some(Base { spend, revision }));
+}
+
+/// [`acknowledge`] and [`rebase`] in one step, so that no request in between sees money counted twice or not at all.
+pub fn synced(shared: &dyn Shared, meter: &Meter, spent: Money, total: Option<Base>) {
+    let print = meter.print();
+    bucket::change(shared, print, |bucket| {
+        let Some(mut entry) = bucket.find(print) else { return };
+        let before = (entry.unsynced, entry.revision);
+        if spent > Money::ZERO {
+            entry.unsynced = entry.unsynced.saturating_sub(pico(spent)).max(0);
+        }
+        if let Some(total) = total.filter(|total| entry.budgeted && total.revision > entry.revision) {
+            (entry.base, entry.revision) = (pico(total.spend), total.revision);
+        }
+        if before != (entry.unsynced, entry.revision) {
+            bucket.put(&entry);
+        }
+    });
+}
+
+/// The rates of every meter that has a rate limit and an open window or requests in flight, here or elsewhere: who is refused
+/// because of other nodes must go on asking for theirs. [`Rate::meter`] is [`Meter::hex`]. Reads the whole table.
+pub fn open_rates(shared: &dyn Shared, now_ms: u64) -> Vec<Rate> {
+    let crew = Crew::new(shared, None, now_ms);
+    let mut rates = Vec::new();
+    for bucket in (0..bucket::BUCKETS).filter_map(|index| bucket::nth(shared, index)) {
+        for mut entry in bucket.entries().filter(|entry| entry.rated) {
+            entry.turn(None, now_ms);
+            let held = entry.held(|worker| crew.lives(worker));
+            if entry.window_ms != 0 || held.requests != 0 || entry.remote.counts(now_ms) {
+                rates.push(Rate {
+                    meter: hex(entry.print),
+                    window_ms: entry.window_ms,
+                    requests: entry.requests,
+                    tokens: entry.tokens.saturating_add(held.tokens),
+                    parallel: held.requests,
+                });
+            }
+        }
+    }
+    rates
+}
+
+/// What other nodes have, absolute, by [`Meter::hex`]. It counts besides our own until it is replaced, for at most 5 s.
+/// Meters that are not in the table are passed over: they have no request here that could be refused.
+pub fn set_remote(shared: &dyn Shared, rates: &[Rate], now_ms: u64) {
+    for rate in rates {
+        let Some(print) = unhex(&rate.meter) else { continue };
+        let remote = Remote {
+            at_ms: now_ms,
+            window_ms: rate.window_ms,
+            requests: rate.requests,
+            tokens: rate.tokens,
+            parallel: rate.parallel,
+        };
+        bucket::change(shared, print, |bucket| {
+            if let Some(entry) = bucket.find(print) {
+                bucket.put(&bucket::Entry { remote, ..entry });
+            }
+        });
+    }
+}
