@@ -16,6 +16,8 @@
 //! | [`resets`] | when budgets start again |
 //! | [`alerts`] | telling somebody that a budget is used up |
 //! | [`seal`] | secrets at rest |
+//! | [`prices`] | the whole price data |
+//! | [`tokens`] | counting tokens |
 //! | [`api`] | the routes |
 //!
 //! It runs as a process of its own (`tollgate ledger`), so that whatever happens to it, requests with known keys go on.
@@ -25,6 +27,7 @@ pub mod api;
 pub mod caller;
 pub mod db;
 pub mod grants;
+pub mod prices;
 pub mod problem;
 pub mod rates;
 pub mod resets;
@@ -33,6 +36,7 @@ pub mod rows;
 pub mod schema;
 pub mod seal;
 pub mod serve;
+pub mod tokens;
 pub mod usage;
 
 use std::{
