@@ -18,7 +18,7 @@ pub struct Document {
     /// The files it was read from, the main one first.
     pub files: Vec<PathBuf>,
     /// The main file's text, when nothing was merged into it: its line numbers are the ones to name in messages.
-    text: Option<String>,
+    pub(super) text: Option<String>,
 }
 
 /// Reads what `serve` asks for: the file of `--config` with its includes, or the one model of `--model`.

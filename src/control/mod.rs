@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`document`] | `config.yaml`, its includes and the flags, as one document with its secrets sealed |
+//! | [`dynamic`] | models added through the API, as part of the document |
 //! | [`secrets`] | which values are secrets |
 //! | [`checked`] | a document's meaning, or what is wrong with it |
 //! | [`envoy`] | Envoy's configuration |
@@ -26,6 +27,7 @@ pub mod checked;
 pub mod cli;
 pub mod client;
 pub mod document;
+pub mod dynamic;
 pub mod envoy;
 pub mod keeper;
 pub mod ledger;

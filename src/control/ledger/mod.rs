@@ -18,6 +18,8 @@
 //! | [`alerts`] | telling somebody that a budget is used up |
 //! | [`seal`] | secrets at rest |
 //! | [`import`] | taking over what a LiteLLM database has |
+//! | [`prices`] | the whole price data |
+//! | [`tokens`] | counting tokens |
 //! | [`api`] | the routes |
 //!
 //! It runs as a process of its own (`tollgate ledger`), so that whatever happens to it, requests with known keys go on.
@@ -29,6 +31,7 @@ pub mod caller;
 pub mod db;
 pub mod grants;
 pub mod import;
+pub mod prices;
 pub mod problem;
 pub mod rates;
 pub mod resets;
@@ -37,6 +40,7 @@ pub mod rows;
 pub mod schema;
 pub mod seal;
 pub mod serve;
+pub mod tokens;
 pub mod usage;
 
 use std::{

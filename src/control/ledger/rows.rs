@@ -320,7 +320,8 @@ pub fn time_text(ms: i64) -> Value {
     Timestamp::from_millisecond(ms).map_or(Value::Null, |time| json!(time.to_string()))
 }
 
-fn shown(table: &Table, row: &AnyRow) -> Result<Record, DbError> {
+/// A row as the management API shows it.
+pub fn shown(table: &Table, row: &AnyRow) -> Result<Record, DbError> {
     let mut record = Record::new();
     for (at, (name, kind)) in table.columns.iter().enumerate() {
         let value = match kind {

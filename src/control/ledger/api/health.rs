@@ -1,6 +1,148 @@
-//! Is everything well.
+//! Health: test alerts to the services that are told of used up budgets.
+//!
+//! Whether the gateway lives and can serve is the filter's to say (`/health/liveliness`, `/health/readiness`), without a ledger too.
 
-use crate::control::ledger::route::Route;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    control::ledger::{
+        alerts::Receivers,
+        problem::Problem,
+        route::{Access, Answer, Call, Field, Route, Type},
+    },
+    core::error::Error,
+};
 
 /// The routes of this chapter.
-pub static ROUTES: &[Route] = &[];
+pub static ROUTES: &[Route] = &[Route {
+    method: "GET",
+    paths: &["/health/services"],
+    tag: "health",
+    summary: "Sends a test alert to a configured service.",
+    access: Access::Viewer,
+    query: &[Field::required("service", Type::Text, "slack, slack_budget_alerts or webhook.")],
+    body: &[],
+    handler: |call| Box::pin(services(call)),
+}];
+
+/// How long a service may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `GET /health/services`.
+async fn services(call: Call) -> Result<Answer, Problem> {
+    let service = call.parameter("service").unwrap_or_default().to_owned();
+    let receivers = Receivers::of(&call.app.config().ledger.alerting, &|name| std::env::var(name).ok());
+    tell(&service, receivers).await
+}
+
+/// Sends the test alert and says how that went.
+async fn tell(service: &str, receivers: Receivers) -> Result<Answer, Problem> {
+    let (address, variable, body) = match service {
+        "slack" | "slack_budget_alerts" => (
+            receivers.slack,
+            "SLACK_WEBHOOK_URL",
+            json!({"text": "Test alert: budget alerts reach this channel."}),
+        ),
+        "webhook" => (receivers.webhook, "WEBHOOK_URL", test_event()),
+        _ => {
+            let message = "`service` must be slack, slack_budget_alerts or webhook";
+            return Err(Problem::Detail(400, json!({"error": message})));
+        }
+    };
+    let Some(address) = address else {
+        let kind = if service == "webhook" { "webhook" } else { "slack" };
+        let message = format!(
+            "{service} is not configured: add `{kind}` to `general_settings.alerting` and set {variable} in the environment"
+        );
+        return Err(Problem::Error(Error::new(422, message).with_kind("auth_error").with_param("None")));
+    };
+    let sent = tokio::task::spawn_blocking(move || send(&address, &body)).await;
+    match sent.unwrap_or_else(|_| Err("it could not be called".to_owned())) {
+        Ok(()) => Ok(Answer::json(&json!({
+            "status": "success",
+            "message": format!("Test alert sent to {service}: verify that it has arrived"),
+        }))),
+        Err(why) => Err(Problem::refused(502, format!("the test alert did not reach {service}: {why}"))),
+    }
+}
+
+/// The error never shows the address: whoever has it may post.
+fn send(address: &str, body: &Value) -> Result<(), String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+    match agent.post(address).send_json(body) {
+        Ok(_) => Ok(()),
+        Err(ureq::Error::StatusCode(status)) => Err(format!("it answered {status}")),
+        Err(ureq::Error::Timeout(_)) => Err("it did not answer in time".to_owned()),
+        Err(_) => Err("it cannot be reached; check its address".to_owned()),
+    }
+}
+
+/// What a webhook gets: an alert with nothing in it.
+fn test_event() -> Value {
+    json!({
+        "spend": 0, "max_budget": 0, "soft_budget": null, "token": "", "customer_id": null, "user_id": null,
+        "team_id": null, "team_alias": null, "user_email": null, "key_alias": null,
+        "projected_exceeded_date": null, "projected_spend": null, "event_group": "proxy",
+        "event": "budget_crossed", "event_message": "Test alert",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::control::ledger::testing::on_each;
+
+    #[test]
+    fn services_that_are_not_there_are_named() {
+        on_each("", |ledger| async move {
+            let key = Some(crate::control::ledger::testing::MASTER);
+            for (path, status, says) in [
+                ("/health/services", 422, "Field required"),
+                ("/health/services?service=datadog", 400, "must be slack"),
+                ("/health/services?service=slack", 422, "SLACK_WEBHOOK_URL"),
+                ("/health/services?service=webhook", 422, "WEBHOOK_URL"),
+            ] {
+                let (got, _, body) = ledger.call("GET", path, key, None).await;
+                assert_eq!(got, status, "{path} {body}");
+                assert!(body.to_string().contains(says), "{body}");
+            }
+            assert_eq!(ledger.call("GET", "/health/services?service=slack", None, None).await.0, 401);
+        });
+    }
+
+    #[test]
+    fn an_alert_is_sent_and_its_fate_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/hook", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            for status in ["200 OK", "500 No"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut part = [0; 65_536];
+                let mut got = String::new();
+                while !got.contains("Test alert") {
+                    let count = stream.read(&mut part).unwrap();
+                    got.push_str(&String::from_utf8_lossy(&part[..count]));
+                }
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let slack = Receivers { slack: Some(address.clone()), ..Receivers::default() };
+            let webhook = Receivers { webhook: Some(address.clone()), ..Receivers::default() };
+            assert_eq!(tell("slack", slack).await.unwrap().status, 200);
+            let Err(Problem::Error(error)) = tell("webhook", webhook).await else { panic!() };
+            assert_eq!(error.status, 502);
+            assert!(error.message.contains("it answered 500") && !error.message.contains("/hook"));
+        });
+        server.join().unwrap();
+    }
+}

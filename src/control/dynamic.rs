@@ -1,0 +1,227 @@
+//! Models that were added through the API, as part of the configuration document.
+
+use std::{collections::HashSet, fmt};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use serde_yaml::Value as Yaml;
+
+use super::document::Document;
+use crate::core::config::{self, Config};
+
+/// A model that is kept in the database, as an entry of `model_list` has it.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoredModel {
+    /// The group it belongs to.
+    pub model_name: String,
+    /// Its parameters. They hold keys.
+    pub litellm_params: Map<String, Value>,
+    /// `model_info`, with its `id`.
+    pub model_info: Map<String, Value>,
+}
+
+/// All of them, as the ledger tells them (`GET /internal/models`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoredModels {
+    /// Revision of the ledger at which one of them changed last; 0 when none ever did.
+    pub revision: u64,
+    /// In the order in which they were added.
+    pub models: Vec<StoredModel>,
+}
+
+/// Without the parameters, which hold keys.
+impl fmt::Debug for StoredModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredModel").field("model_name", &self.model_name).field("id", &self.id()).finish()
+    }
+}
+
+impl StoredModel {
+    /// `model_info.id`.
+    pub fn id(&self) -> &str {
+        self.model_info.get("id").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The entry for `model_list`.
+    pub fn entry(&self) -> Value {
+        let mut info = self.model_info.clone();
+        info.insert("db_model".to_owned(), json!(true));
+        json!({"model_name": self.model_name, "litellm_params": self.litellm_params, "model_info": info})
+    }
+
+    /// Whether the loader takes it; else what has to change.
+    pub fn check(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
+        let config = load(std::slice::from_ref(self), env)?;
+        match config.unavailable.values().next() {
+            Some(reason) => Err(format!("it cannot be called: {reason}")),
+            None => Ok(config),
+        }
+    }
+}
+
+/// What models mean by themselves. The error is the loader's, all problems together.
+pub fn load(models: &[StoredModel], env: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
+    let entries: Vec<Value> = models.iter().map(StoredModel::entry).collect();
+    let document = serde_yaml::to_string(&json!({"model_list": entries}))
+        .map_err(|error| format!("it cannot be written as YAML: {error}"))?;
+    let loaded = config::load(&document, env, &|_| None).map_err(|problems| {
+        let told = problems.into_iter().map(|mut problem| {
+            // Its author has seen neither the list nor its lines.
+            problem.line = None;
+            if let Some((_, rest)) = problem.setting.split_once("].") {
+                problem.setting = rest.to_owned();
+            }
+            problem.to_string()
+        });
+        told.collect::<Vec<_>>().join("; ")
+    })?;
+    Ok(loaded.config)
+}
+
+/// The document with the models behind its own, and why some were left out: a model that the loader does not take, or whose
+/// id is there already, must not keep the others from being served. Without models it is the document itself.
+pub fn merged(
+    document: &Document,
+    models: &[StoredModel],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> (Document, Vec<String>) {
+    let mut merged = document.clone();
+    let mut left_out = Vec::new();
+    let mut ids = own_ids(document);
+    let mut entries = Vec::new();
+    for model in models {
+        let id = model.id().to_owned();
+        let name = &model.model_name;
+        if !ids.insert(id.clone()) {
+            left_out.push(format!("model `{name}` of the database: its id `{id}` is used by another model"));
+            continue;
+        }
+        // One that cannot be called here is the loader's to report, as it does for the file's own.
+        match load(std::slice::from_ref(model), env)
+            .and_then(|_| serde_yaml::to_value(model.entry()).map_err(|error| error.to_string()))
+        {
+            Ok(entry) => entries.push(entry),
+            Err(why) => left_out.push(format!("model `{name}` of the database (id `{id}`): {why}")),
+        }
+    }
+    if entries.is_empty() {
+        return (merged, left_out);
+    }
+    if let Yaml::Mapping(settings) = &mut merged.value {
+        match settings.get_mut("model_list") {
+            Some(Yaml::Sequence(list)) => list.extend(entries),
+            // A list that is no list is for the loader to refuse.
+            Some(other) if !other.is_null() => {}
+            _ => {
+                settings.insert("model_list".into(), Yaml::Sequence(entries));
+            }
+        }
+    }
+    // Line numbers of the file mean nothing any more.
+    merged.text = None;
+    (merged, left_out)
+}
+
+/// Ids that the document's own entries have.
+fn own_ids(document: &Document) -> HashSet<String> {
+    let list = document.value.get("model_list").and_then(Yaml::as_sequence);
+    let ids = list.into_iter().flatten().filter_map(|entry| entry.get("model_info")?.get("id"));
+    ids.filter_map(|id| match id {
+        Yaml::String(text) => Some(text.clone()),
+        Yaml::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::config::seal;
+
+    fn document(text: &str) -> Document {
+        Document {
+            value: serde_yaml::from_str(text).unwrap(),
+            files: Vec::new(),
+            text: Some(text.to_owned()),
+        }
+    }
+
+    fn model(name: &str, id: &str, params: Value) -> StoredModel {
+        let map = |value: Value| value.as_object().unwrap().clone();
+        StoredModel {
+            model_name: name.to_owned(),
+            litellm_params: map(params),
+            model_info: map(json!({"id": id})),
+        }
+    }
+
+    const OWN: &str =
+        "model_list:\n- model_name: a\n  litellm_params: {model: openai/a}\n  model_info: {id: one}\n";
+
+    #[test]
+    fn models_come_behind_the_documents_own() {
+        let params = json!({"model": "openai/b", "api_key": "sk-secret-of-b", "rpm": 5});
+        let models = [model("b", "two", params.clone()), model("a", "three", params)];
+        let (merged, left_out) = merged(&document(OWN), &models, &|_| None);
+        assert_eq!(left_out, [""; 0]);
+        let text = merged.sealed(&[1; 32]).unwrap();
+        assert!(!text.contains("sk-secret-of-b"), "{text}");
+        let config = config::load(&text, &|_| None, &|sealed| seal::unseal(sealed, &[1; 32])).unwrap().config;
+        let ids: Vec<&str> = config.deployments.iter().map(|d| d.id.as_str()).collect();
+        assert_eq!(ids, ["one", "two", "three"]);
+        assert_eq!(config.groups["a"], [0, 2]);
+        assert_eq!(config.deployments[1].model_info["db_model"], true);
+        assert_eq!(config.deployments[1].api_key.as_ref().unwrap().reveal(), "sk-secret-of-b");
+        assert_eq!(config.deployments[1].rpm, Some(5));
+    }
+
+    #[test]
+    fn a_document_without_models_gets_a_list() {
+        for own in ["{}", "model_list:\n", "model_list: []\n"] {
+            let (merged, _) =
+                merged(&document(own), &[model("b", "x", json!({"model": "openai/b"}))], &|_| None);
+            assert_eq!(merged.value.get("model_list").unwrap().as_sequence().unwrap().len(), 1, "{own}");
+            assert!(!merged.origin().1);
+        }
+        let (same, _) = merged(&document(OWN), &[], &|_| None);
+        assert_eq!(same, document(OWN));
+    }
+
+    #[test]
+    fn a_bad_model_keeps_nobody_from_being_served() {
+        let models = [
+            model("b", "one", json!({"model": "openai/b"})),
+            model("c", "c", json!({"model": "openai/c", "input_cost_per_token": "cheap"})),
+            model("d", "d", json!({"model": "openai/d"})),
+            model("d", "d", json!({"model": "openai/d"})),
+            model("e", "e", json!({})),
+        ];
+        let (merged, left_out) = merged(&document(OWN), &models, &|_| None);
+        assert_eq!(merged.value.get("model_list").unwrap().as_sequence().unwrap().len(), 2);
+        assert_eq!(left_out.len(), 4, "{left_out:?}");
+        for (line, says) in
+            left_out.iter().zip(["`one`", "input_cost_per_token", "`d`", "litellm_params.model"])
+        {
+            assert!(line.contains(says) && line.contains("model `"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_model_is_checked_as_the_loader_does() {
+        assert!(model("a", "a", json!({"model": "openai/a"})).check(&|_| None).is_ok());
+        for (params, says) in [
+            (json!({}), "`litellm_params.model`: expected a text"),
+            (json!({"model": "openai/a", "timeout": "soon"}), "`litellm_params.timeout`"),
+            (json!({"model": "no-such-model"}), "LLM Provider NOT provided"),
+            (json!({"model": "openai/a", "api_base": "nonsense"}), "api_base"),
+        ] {
+            let problem = model("a", "a", params).check(&|_| None).unwrap_err();
+            assert!(problem.contains(says) && !problem.contains("model_list"), "{problem}");
+        }
+        let shown = format!("{:?}", model("a", "b", json!({"model": "x", "api_key": "sk-1"})));
+        assert!(!shown.contains("sk-1") && shown.contains("\"b\""), "{shown}");
+    }
+}

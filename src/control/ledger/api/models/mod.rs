@@ -1,0 +1,231 @@
+//! Models: what is served, and models added through the API.
+
+mod change;
+mod info;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use sqlx::AnyConnection;
+
+use crate::{
+    control::{
+        dynamic::{self, StoredModel, StoredModels},
+        ledger::{
+            App,
+            db::DbError,
+            log,
+            problem::Problem,
+            route::{Access, Field, Route, Type},
+            rows::{self, Record, Select},
+            schema::MODELS,
+            seal::Sealer,
+        },
+    },
+    core::{
+        config::{Config, Deployment, Resolved},
+        cost::{price::Price, table},
+    },
+};
+
+const TAG: &str = "models";
+const PARTS: [Field; 3] = [
+    Field::new("model_name", Type::Text, "Model group it belongs to."),
+    Field::new("litellm_params", Type::Object, "Provider, model, key and the like; kept encrypted."),
+    Field::new(
+        "model_info",
+        Type::Object,
+        "Id, base model, mode, prices; shown to everybody who may call it.",
+    ),
+];
+const NEW: &[Field] = &[
+    Field::required("model_name", Type::Text, PARTS[0].about),
+    Field::required("litellm_params", Type::Object, PARTS[1].about),
+    PARTS[2],
+];
+
+/// The routes of this chapter.
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        paths: &["/model/info", "/v1/model/info"],
+        tag: TAG,
+        summary: "Lists the deployments that the caller may call, without their secrets.",
+        access: Access::AnyKey,
+        query: &[Field::new("litellm_model_id", Type::Text, "Only the deployment with this id.")],
+        body: &[],
+        handler: |call| Box::pin(info::deployments(call)),
+    },
+    Route {
+        method: "GET",
+        paths: &["/model_group/info"],
+        tag: TAG,
+        summary: "Lists the model groups that the caller may call, with what they can do.",
+        access: Access::AnyKey,
+        query: &[Field::new("model_group", Type::Text, "Only this group.")],
+        body: &[],
+        handler: |call| Box::pin(info::groups(call)),
+    },
+    Route {
+        method: "POST",
+        paths: &["/model/new"],
+        tag: TAG,
+        summary: "Adds a model.",
+        access: Access::Admin,
+        query: &[],
+        body: NEW,
+        handler: |call| Box::pin(change::add(call)),
+    },
+    Route {
+        method: "POST",
+        paths: &["/model/update"],
+        tag: TAG,
+        summary: "Changes a model that was added; the one with the id in `model_info`.",
+        access: Access::Admin,
+        query: &[],
+        body: &PARTS,
+        handler: |call| Box::pin(change::update(call)),
+    },
+    Route {
+        method: "PATCH",
+        paths: &["/model/{model_id}/update"],
+        tag: TAG,
+        summary: "Changes a model that was added. Members that are left out stay; null removes one.",
+        access: Access::Admin,
+        query: &[],
+        body: &PARTS,
+        handler: |call| Box::pin(change::patch(call)),
+    },
+    Route {
+        method: "POST",
+        paths: &["/model/delete"],
+        tag: TAG,
+        summary: "Removes a model that was added.",
+        access: Access::Admin,
+        query: &[],
+        body: &[Field::required("id", Type::Text, "Id of the model.")],
+        handler: |call| Box::pin(change::delete(call)),
+    },
+];
+
+/// The models that were added through the API, unsealed, for `GET /internal/models`. A row that cannot be unsealed is left out
+/// and told of in the log. Without `store_model_in_db` there are none.
+pub async fn stored_models(app: &App) -> Result<StoredModels, Problem> {
+    let config = app.config();
+    if !config.ledger.store_model_in_db {
+        return Ok(StoredModels::default());
+    }
+    let (mut tx, _) = app.db.snapshot().await?;
+    let sql = "SELECT revision FROM tollgate_changes WHERE meter = $1";
+    let changed = rows::rows(&mut tx, sql, vec![CHANGED.into()]).await?;
+    let revision = changed.first().map(|row| sqlx::Row::try_get::<i64, _>(row, 0)).transpose()?;
+    let rows = all_rows(&mut tx).await?;
+    drop(tx);
+    let sealer = match Sealer::of(&config) {
+        Ok(sealer) => sealer,
+        Err(_) if rows.is_empty() => return Ok(StoredModels::default()),
+        Err(why) => return Err(Problem::refused(500, why)),
+    };
+    let mut models = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match opened(row, &sealer) {
+            Ok(model) => models.push(model),
+            Err(why) => {
+                let id = row.get("model_id").and_then(Value::as_str).unwrap_or_default();
+                log(&format!("model `{id}` of the database is left out: {why}"));
+            }
+        }
+    }
+    Ok(StoredModels { revision: revision.and_then(|r| u64::try_from(r).ok()).unwrap_or_default(), models })
+}
+
+/// The entry of the change feed that every change of a stored model moves.
+pub const CHANGED: &str = "models";
+
+async fn all_rows(connection: &mut AnyConnection) -> Result<Vec<Record>, DbError> {
+    let select = Select { order: Some(("created_at", false)), ..Select::default() };
+    rows::select(connection, &MODELS, &select).await
+}
+
+/// A row as a model. The error says what is wrong with it, and shows nothing of it.
+fn opened(row: &Record, sealer: &Sealer) -> Result<StoredModel, String> {
+    let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
+    let params = sealer.unseal(text("litellm_params"))?;
+    let litellm_params: Map<String, Value> =
+        serde_json::from_str(&params).map_err(|_| "its stored parameters are no JSON object".to_owned())?;
+    let mut model_info = row.get("model_info").and_then(Value::as_object).cloned().unwrap_or_default();
+    model_info.insert("id".to_owned(), Value::from(text("model_id")));
+    Ok(StoredModel { model_name: text("model_name").to_owned(), litellm_params, model_info })
+}
+
+/// What the stored models mean; those that the loader does not take are left out.
+async fn stored_config(app: &App) -> Result<Config, Problem> {
+    let models = stored_models(app).await?.models;
+    let env = |name: &str| std::env::var(name).ok();
+    let good: Vec<StoredModel> = match dynamic::load(&models, &env) {
+        Ok(config) => return Ok(config),
+        Err(_) => {
+            models.into_iter().filter(|m| dynamic::load(std::slice::from_ref(m), &env).is_ok()).collect()
+        }
+    };
+    dynamic::load(&good, &env)
+        .map_err(|why| Problem::refused(500, format!("the stored models cannot be used: {why}")))
+}
+
+/// A model as a deployment serves it.
+pub struct Served {
+    config: Arc<Config>,
+    at: usize,
+    resolved: Resolved,
+}
+
+/// The deployment that would serve a model, the first of its group: of the configuration, else of the stored models. `None` when
+/// nothing serves it.
+pub async fn served(app: &App, model: &str) -> Result<Option<Served>, Problem> {
+    let find = |config: Arc<Config>| {
+        let resolved = config.resolve(model)?;
+        let at = *resolved.deployments.first()?;
+        Some(Served { config, at, resolved })
+    };
+    match find(app.config()) {
+        Some(served) => Ok(Some(served)),
+        None => Ok(find(Arc::new(stored_config(app).await?))),
+    }
+}
+
+impl Served {
+    /// The deployment.
+    pub fn deployment(&self) -> Option<&Deployment> {
+        self.config.deployments.get(self.at)
+    }
+
+    /// The model at the provider, without its brand.
+    pub fn model(&self) -> String {
+        let captures: Vec<&str> = self.resolved.captures.iter().map(String::as_str).collect();
+        self.deployment().map(|d| d.model_for(&self.resolved.requested, &captures)).unwrap_or_default()
+    }
+
+    /// The name that says which tokenizer it has.
+    pub fn tokenizer_model(&self) -> String {
+        let base = self.deployment().and_then(|deployment| deployment.base_model.clone());
+        base.unwrap_or_else(|| self.model())
+    }
+
+    /// The price of a call, by the same rule as the filter's: `answered` is the model that the answer names.
+    pub fn price(&self, answered: Option<&str>) -> Option<Price> {
+        let deployment = self.deployment()?;
+        let brand = deployment.brand.name;
+        let known = match deployment.model.contains('*') {
+            true => format!("{brand}/{}", self.model()),
+            false => deployment.litellm_model.clone(),
+        };
+        let listed = table::price_for(&known, brand, deployment.base_model.as_deref(), answered);
+        if deployment.prices.is_empty() {
+            return listed;
+        }
+        Some(Price::with_overrides(listed.as_ref(), &deployment.prices))
+    }
+}
+
+#[cfg(test)]
+mod tests;

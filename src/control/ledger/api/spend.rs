@@ -1,6 +1,0 @@
-//! Spend: logs, sums, prices.
-
-use crate::control::ledger::route::Route;
-
-/// The routes of this chapter.
-pub static ROUTES: &[Route] = &[];

@@ -1,0 +1,214 @@
+//! `/spend/logs`: single calls, pages of them, and their sums by day.
+
+use std::collections::BTreeMap;
+
+use jiff::ToSpan as _;
+use serde_json::{Map, Value, json};
+use sqlx::{AnyConnection, Row as _};
+
+use super::sums::{Amounts, Filter, Owner, Span, date, sums};
+use crate::control::ledger::{
+    caller::token_of,
+    db::DbError,
+    problem::Problem,
+    route::{Answer, Call, Field, Type},
+    rows::{self, Record, dollars},
+    schema::SPEND_LOGS,
+};
+
+/// What `/spend/logs` can be asked.
+pub const QUERY: &[Field] = &[
+    Field::new("api_key", Type::Text, "Only calls of this key, given raw or as its hash."),
+    Field::new("user_id", Type::Text, "Only calls of this user."),
+    Field::new("request_id", Type::Text, "Only the call with this id."),
+    Field::new("team_id", Type::Text, "Only calls of this team."),
+    Field::new("end_user", Type::Text, "Only calls of this end user."),
+    Field::new("model", Type::Text, "Only calls of this model at its provider."),
+    Field::new("model_group", Type::Text, "Only calls that this model group served."),
+    Field::new("session_id", Type::Text, "Only calls of this session."),
+    Field::new("status_filter", Type::Text, "Only calls that ended so: success or failure."),
+    Field::new("min_spend", Type::Money, "Only calls that cost at least this."),
+    Field::new("max_spend", Type::Money, "Only calls that cost at most this."),
+    Field::new("start_date", Type::Text, "First day, such as 2026-01-01 (UTC)."),
+    Field::new("end_date", Type::Text, "Last day, included."),
+    Field::new("summarize", Type::Bool, "Sums by day when both days are given; true unless said otherwise."),
+    Field::new("page", Type::Int, "Answers this page, from 1, with totals."),
+    Field::new("page_size", Type::Int, "Calls on a page: 1 to 1000, 50 unless said otherwise."),
+];
+
+/// At most so many calls are answered without paging: the newest.
+const MOST_ROWS: i64 = 10_000;
+/// Sums by day cover at most so many days: ten years.
+const MOST_DAYS: i64 = 3_660;
+
+/// `GET /spend/logs`.
+pub async fn logs(call: Call) -> Result<Answer, Problem> {
+    if call.query.contains_key("page") || call.query.contains_key("page_size") {
+        return pages(call).await;
+    }
+    let span = Span::of(&call)?;
+    let summarize = call.query.get("summarize").and_then(Value::as_bool).unwrap_or(true);
+    let single = ["request_id", "end_user", "session_id", "status_filter", "min_spend", "max_spend"];
+    let mut connection = call.app.db.read().await?;
+    if let Some(span) = span
+        && summarize
+        && single.iter().all(|name| !call.query.contains_key(*name))
+    {
+        return by_day(&call, &mut connection, &span).await;
+    }
+    let rows = select(&mut connection, &filter(&call)?, MOST_ROWS, 0).await?;
+    Ok(Answer::json(&Value::from(rows)))
+}
+
+/// `GET /spend/logs/v2`, and `/spend/logs` when a page is asked for.
+pub async fn pages(call: Call) -> Result<Answer, Problem> {
+    let (page, size) = paging(&call, 50, 1_000)?;
+    let filter = filter(&call)?;
+    let mut connection = call.app.db.read().await?;
+    let sql = format!("SELECT COUNT(*) FROM {}{}", SPEND_LOGS.name, filter.sql());
+    let counted = rows::rows(&mut connection, &sql, filter.values()).await?;
+    let total: i64 = counted.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+    let rows = select(&mut connection, &filter, size, (page - 1).saturating_mul(size)).await?;
+    Ok(Answer::json(&json!({
+        "data": rows, "total": total, "page": page, "page_size": size, "total_pages": pages_of(total, size),
+    })))
+}
+
+/// `page` and `page_size`, within their limits.
+pub fn paging(call: &Call, size: i64, largest: i64) -> Result<(i64, i64), Problem> {
+    let number = |name: &str, default: i64, largest: i64| {
+        let number = call.number(name).unwrap_or(default);
+        let (kind, message) = match number {
+            ..1 => ("greater_than_equal", "Input should be greater than or equal to 1".to_owned()),
+            n if n > largest => {
+                ("less_than_equal", format!("Input should be less than or equal to {largest}"))
+            }
+            _ => return Ok(number),
+        };
+        Err(Problem::invalid("query", name, kind, &message, &json!(number.to_string())))
+    };
+    Ok((number("page", 1, i64::MAX)?, number("page_size", size, largest)?))
+}
+
+/// How many pages of a size hold so many rows.
+pub fn pages_of(total: i64, size: i64) -> i64 {
+    total / size + i64::from(total % size > 0)
+}
+
+/// Single calls that the query means and the caller may see.
+fn filter(call: &Call) -> Result<Filter, Problem> {
+    let mut filter = Filter::of(&Owner::of(&call.caller))
+        .maybe("request_id", "=", call.parameter("request_id"))
+        .maybe("api_key", "=", call.parameter("api_key").map(token_of));
+    for column in ["user_id", "team_id", "end_user", "model", "model_group", "session_id"] {
+        filter = filter.maybe(column, "=", call.parameter(column));
+    }
+    let amount = |name: &str| call.query.get(name).and_then(rows::money);
+    filter = filter
+        .maybe("status", "=", call.parameter("status_filter"))
+        .maybe("spend", ">=", amount("min_spend"))
+        .maybe("spend", "<=", amount("max_spend"));
+    for (name, operator) in [("start_date", ">="), ("end_date", "<")] {
+        if let Some(text) = call.parameter(name) {
+            let day = date(name, text)?;
+            let (start, end) = Span { first: day, last: day }.times();
+            filter = filter.with("start_time", operator, if name == "start_date" { start } else { end });
+        }
+    }
+    Ok(filter)
+}
+
+/// Rows, the newest first. The order is that of the indexes, so a page costs what stands before it in the index.
+async fn select(
+    connection: &mut AnyConnection,
+    filter: &Filter,
+    limit: i64,
+    offset: i64,
+) -> Result<Vec<Value>, DbError> {
+    let names: Vec<&str> = SPEND_LOGS.columns.iter().map(|(name, _)| *name).collect();
+    let sql = format!(
+        "SELECT {} FROM {}{} ORDER BY start_time DESC, request_id LIMIT {limit} OFFSET {offset}",
+        names.join(", "),
+        SPEND_LOGS.name,
+        filter.sql()
+    );
+    let found = rows::rows(connection, &sql, filter.values()).await?;
+    found.iter().map(|row| rows::shown(&SPEND_LOGS, row).map(renamed)).collect()
+}
+
+/// A row under LiteLLM's names, with what is never stored as empty objects.
+fn renamed(row: Record) -> Value {
+    let mut shown: Map<String, Value> = row
+        .into_iter()
+        .map(|(name, value)| {
+            let name = match name.as_str() {
+                "start_time" => "startTime",
+                "end_time" => "endTime",
+                "completion_start_time" => "completionStartTime",
+                "user_id" => "user",
+                _ => return (name, value),
+            };
+            (name.to_owned(), value)
+        })
+        .collect();
+    for name in ["messages", "response", "proxy_server_request"] {
+        shown.insert(name.to_owned(), json!({}));
+    }
+    Value::Object(shown)
+}
+
+/// What a day cost, by key, user and model.
+#[derive(Default)]
+struct Day {
+    spend: i64,
+    keys: Amounts,
+    users: Amounts,
+    models: Amounts,
+}
+
+impl Day {
+    fn shown(&self, day: &str) -> Value {
+        let mut map = self.keys.members();
+        map.insert("users".to_owned(), self.users.members().into());
+        map.insert("models".to_owned(), self.models.members().into());
+        map.insert("spend".to_owned(), dollars(self.spend));
+        map.insert("startTime".to_owned(), json!(day));
+        Value::Object(map)
+    }
+}
+
+/// Sums by day. Days after the last call are there with nothing, days between calls are not, as in LiteLLM.
+async fn by_day(call: &Call, connection: &mut AnyConnection, span: &Span) -> Result<Answer, Problem> {
+    if span.days() > MOST_DAYS {
+        let message = format!("`start_date` and `end_date` must be at most {MOST_DAYS} days apart");
+        return Err(Problem::Detail(400, json!({"error": message})));
+    }
+    let mut filter = Filter::of(&Owner::of(&call.caller)).days(span).maybe(
+        "api_key",
+        "=",
+        call.parameter("api_key").map(token_of),
+    );
+    for column in ["user_id", "team_id", "model", "model_group"] {
+        filter = filter.maybe(column, "=", call.parameter(column));
+    }
+    let by = ["day", "api_key", "user_id", "model"];
+    let found = sums(connection, "tollgate_daily", &by, &["spend"], &filter, "").await?;
+    let mut days: BTreeMap<&str, Day> = BTreeMap::new();
+    for sum in &found {
+        let day = days.entry(sum.name(0)).or_default();
+        let amount = sum.number(0);
+        day.spend = day.spend.saturating_add(amount);
+        day.keys.add(sum.name(1), amount);
+        day.users.add(sum.name(2), amount);
+        day.models.add(sum.name(3), amount);
+    }
+    let mut list: Vec<Value> = days.iter().map(|(name, day)| day.shown(name)).collect();
+    if let Some(last) = days.keys().next_back() {
+        let mut next = date("day", last)?.saturating_add(1.days());
+        while next <= span.last {
+            list.push(json!({"startTime": next.to_string(), "spend": 0, "users": {}, "models": {}}));
+            next = next.saturating_add(1.days());
+        }
+    }
+    Ok(Answer::json(&Value::from(list)))
+}

@@ -1,0 +1,153 @@
+//! Utilities: counting tokens, parameters of models.
+
+use serde_json::{Value, json};
+
+use crate::{
+    control::ledger::{
+        api::models::served,
+        problem::Problem,
+        route::{Access, Answer, Call, Field, Route, Type},
+        tokens::{self, Prompt},
+    },
+    core::provider::{Brand, Family, infer, model_quirks},
+};
+
+const TAG: &str = "utilities";
+
+/// The routes of this chapter.
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: "POST",
+        paths: &["/utils/token_counter"],
+        tag: TAG,
+        summary: "Counts the tokens of a prompt or of chat messages, without calling anybody.",
+        access: Access::AnyKey,
+        query: &[],
+        body: &[
+            Field::required("model", Type::Text, "Model group, or a model's name."),
+            Field::new("prompt", Type::Text, "Text."),
+            Field::new("messages", Type::List, "Chat messages."),
+            Field::new("tools", Type::List, "Tools of a chat request."),
+            Field::new("tool_choice", Type::Any, "Choice of tools of a chat request."),
+        ],
+        handler: |call| Box::pin(token_counter(call)),
+    },
+    Route {
+        method: "GET",
+        paths: &["/utils/supported_openai_params"],
+        tag: TAG,
+        summary: "Lists the OpenAI parameters that a model takes.",
+        access: Access::AnyKey,
+        query: &[Field::required("model", Type::Text, "Model group, or a model with its provider in front.")],
+        body: &[],
+        handler: |call| Box::pin(supported_openai_params(call)),
+    },
+];
+
+/// `POST /utils/token_counter`.
+async fn token_counter(call: Call) -> Result<Answer, Problem> {
+    let model = call.text("model").unwrap_or_default().to_owned();
+    let list = |name: &str| call.body.get(name).and_then(Value::as_array).cloned();
+    let (text, messages) = (call.text("prompt").map(str::to_owned), list("messages"));
+    if text.is_none() && messages.is_none() {
+        return Err(Problem::refused(400, "prompt or messages must be provided"));
+    }
+    let (used, tokenizer) = match served(&call.app, &model).await? {
+        Some(served) => (served.model(), served.tokenizer_model()),
+        None => (model.clone(), model.clone()),
+    };
+    let prompt = Prompt {
+        text: text.filter(|_| messages.is_none()),
+        messages: messages.unwrap_or_default(),
+        tools: list("tools").unwrap_or_default(),
+        tool_choice: call.body.get("tool_choice").cloned(),
+    };
+    let total = tokens::count(&tokenizer, prompt).await?;
+    Ok(Answer::json(&json!({
+        "total_tokens": total,
+        "request_model": model,
+        "model_used": used,
+        "tokenizer_type": "openai_tokenizer",
+    })))
+}
+
+/// `GET /utils/supported_openai_params`.
+async fn supported_openai_params(call: Call) -> Result<Answer, Problem> {
+    let model = call.parameter("model").unwrap_or_default();
+    let served = served(&call.app, model).await?;
+    let params = match served.as_ref().and_then(|served| Some((served.deployment()?, served.model()))) {
+        Some((deployment, model)) => Some(supported_params(deployment.brand, &model)),
+        None => infer(model, None, None).ok().map(|(brand, model)| supported_params(brand, &model)),
+    };
+    let Some(params) = params else {
+        return Err(Problem::Detail(400, json!({"error": format!("Could not map model={model}")})));
+    };
+    Ok(Answer::json(&json!({"supported_openai_params": params})))
+}
+
+/// OpenAI's chat parameters.
+const CHAT: [&str; 29] = [
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "max_tokens",
+    "max_completion_tokens",
+    "modalities",
+    "prediction",
+    "n",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "tools",
+    "tool_choice",
+    "function_call",
+    "functions",
+    "max_retries",
+    "extra_headers",
+    "parallel_tool_calls",
+    "audio",
+    "web_search_options",
+    "service_tier",
+    "safety_identifier",
+    "response_format",
+    "user",
+];
+
+/// Those that Anthropic's messages have something for.
+const MESSAGES: [&str; 15] = [
+    "stream",
+    "stop",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "tools",
+    "tool_choice",
+    "extra_headers",
+    "parallel_tool_calls",
+    "response_format",
+    "user",
+    "reasoning_effort",
+    "thinking",
+    "web_search_options",
+];
+
+/// The OpenAI parameters that a model of a brand takes.
+pub fn supported_params(brand: &Brand, model: &str) -> Vec<&'static str> {
+    let quirks = model_quirks(brand, model);
+    let list: &[&'static str] = if brand.family == Family::Anthropic { &MESSAGES } else { &CHAT };
+    let refused = |name: &&str| brand.unsupported.contains(name) || quirks.unsupported.contains(name);
+    let mut params: Vec<&str> = list.iter().copied().filter(|name| !refused(name)).collect();
+    if quirks.max_completion_tokens {
+        params.push("reasoning_effort");
+    }
+    params
+}
+
+#[cfg(test)]
+mod tests;

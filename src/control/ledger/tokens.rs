@@ -1,0 +1,266 @@
+//! Counting tokens before a call: OpenAI's tokenizers, and the rule by which chat messages and tools become tokens.
+//!
+//! Models of other makers are counted with `cl100k_base`, which is near enough for estimates; what is charged is what their
+//! providers tell.
+
+use serde_json::Value;
+use tiktoken_rs::{
+    CoreBPE, bpe_for_tokenizer,
+    tokenizer::{Tokenizer, get_tokenizer},
+};
+use tokio::sync::Semaphore;
+
+use super::problem::Problem;
+
+/// Text that is counted in one call, in bytes. Longer text is refused: counting takes about a second for it.
+pub const MAX_BYTES: usize = 4 << 20;
+
+/// Counting is work for a processor: more at a time would only keep others waiting.
+static COUNTING: Semaphore = Semaphore::const_new(2);
+
+/// What is to be counted.
+#[derive(Clone, Debug, Default)]
+pub struct Prompt {
+    /// Plain text.
+    pub text: Option<String>,
+    /// Chat messages.
+    pub messages: Vec<Value>,
+    /// Tools of a chat request.
+    pub tools: Vec<Value>,
+    /// `tool_choice` of a chat request.
+    pub tool_choice: Option<Value>,
+}
+
+/// Counts a prompt as the model's tokenizer does, aside from the threads that answer calls.
+pub async fn count(model: &str, prompt: Prompt) -> Result<u64, Problem> {
+    let size = size(&prompt);
+    if size > MAX_BYTES {
+        let message =
+            format!("the text is too long to be counted: expected at most {MAX_BYTES} bytes, found {size}");
+        return Err(Problem::refused(413, message));
+    }
+    let tokenizer = tokenizer_of(model);
+    let failed = |_| Problem::refused(500, "the text could not be counted");
+    let _turn =
+        COUNTING.acquire().await.map_err(|_| Problem::refused(500, "the text could not be counted"))?;
+    // The tokenizer panics on text that its patterns give up on; the task's end tells.
+    let counted = tokio::task::spawn_blocking(move || Some(Counter::of(tokenizer)?.prompt(&prompt)));
+    counted.await.map_err(failed)?.ok_or_else(|| Problem::refused(500, "this model's tokenizer is missing"))
+}
+
+/// The tokenizer of a model, by its name with or without a provider in front.
+pub fn tokenizer_of(model: &str) -> Tokenizer {
+    let mut name = model;
+    loop {
+        if let Some(tokenizer) = get_tokenizer(name) {
+            return tokenizer;
+        }
+        match name.split_once('/') {
+            Some((_, rest)) => name = rest,
+            None => return Tokenizer::Cl100kBase,
+        }
+    }
+}
+
+/// Counts with one tokenizer.
+pub struct Counter {
+    tokenizer: &'static CoreBPE,
+}
+
+/// What a message costs besides its text.
+const PER_MESSAGE: u64 = 3;
+/// What a `name` costs besides its text.
+const PER_NAME: u64 = 1;
+/// The start of the answer.
+const PRIMING: u64 = 3;
+/// An image whose size is not known, and one of low detail.
+const IMAGE: u64 = 250;
+const LOW_IMAGE: u64 = 85;
+
+impl Counter {
+    /// Loads a tokenizer the first time, which takes a moment. `None` when its data is broken.
+    pub fn of(tokenizer: Tokenizer) -> Option<Counter> {
+        bpe_for_tokenizer(tokenizer).ok().map(|tokenizer| Counter { tokenizer })
+    }
+
+    /// Tokens of a text.
+    pub fn text(&self, text: &str) -> u64 {
+        self.tokenizer.count_ordinary(text) as u64
+    }
+
+    /// Tokens of a prompt.
+    pub fn prompt(&self, prompt: &Prompt) -> u64 {
+        let text = prompt.text.as_deref().map_or(0, |text| self.text(text));
+        if prompt.messages.is_empty() && prompt.tools.is_empty() {
+            return text;
+        }
+        let messages: u64 = prompt.messages.iter().map(|message| self.message(message)).sum();
+        (text + messages + PRIMING).saturating_add_signed(self.tools(prompt))
+    }
+
+    fn message(&self, message: &Value) -> u64 {
+        let members =
+            message.as_object().into_iter().flatten().map(|(name, value)| match (name.as_str(), value) {
+                ("name", Value::String(text)) => self.text(text) + PER_NAME,
+                (_, Value::String(text)) => self.text(text),
+                ("content", Value::Array(parts)) => parts.iter().map(|part| self.part(part)).sum(),
+                ("tool_calls", Value::Array(calls)) => {
+                    let arguments = calls.iter().filter_map(|call| call.get("function")?.get("arguments"));
+                    arguments.map(|arguments| self.written(arguments)).sum()
+                }
+                ("function_call", call) => {
+                    call.get("arguments").map_or(0, |arguments| self.written(arguments))
+                }
+                _ => 0,
+            });
+        PER_MESSAGE + members.sum::<u64>()
+    }
+
+    /// One part of a message's content.
+    fn part(&self, part: &Value) -> u64 {
+        if let Some(text) = part.as_str() {
+            return self.text(text);
+        }
+        match part.get("type").and_then(Value::as_str) {
+            Some("image_url") => {
+                let detail =
+                    part.get("image_url").and_then(|image| image.get("detail")).and_then(Value::as_str);
+                if detail == Some("low") { LOW_IMAGE } else { IMAGE }
+            }
+            Some("image") => IMAGE,
+            Some("tool_use") => ["name", "input"]
+                .iter()
+                .filter_map(|name| part.get(name))
+                .map(|value| self.written(value))
+                .sum(),
+            Some("tool_result") => match part.get("content") {
+                Some(Value::Array(parts)) => parts.iter().map(|part| self.part(part)).sum(),
+                Some(value) => self.written(value),
+                None => 0,
+            },
+            _ => ["text", "thinking"]
+                .iter()
+                .filter_map(|name| part.get(name)?.as_str())
+                .map(|t| self.text(t))
+                .sum(),
+        }
+    }
+
+    /// Text as it is, anything else as JSON.
+    fn written(&self, value: &Value) -> u64 {
+        match value {
+            Value::String(text) => self.text(text),
+            Value::Null => 0,
+            other => self.text(&other.to_string()),
+        }
+    }
+
+    /// What tools add: their declaration and what stands around it. A system message shares some of that.
+    fn tools(&self, prompt: &Prompt) -> i64 {
+        if prompt.tools.is_empty() {
+            return 0;
+        }
+        let declared = self.text(&declaration(&prompt.tools)) + 9;
+        let system = |message: &Value| message.get("role").and_then(Value::as_str) == Some("system");
+        let shared = if prompt.messages.iter().any(system) { 4 } else { 0 };
+        let choice = match &prompt.tool_choice {
+            Some(Value::String(text)) if text == "none" => 1,
+            Some(Value::Object(choice)) => {
+                let name = choice.get("function").and_then(|function| function.get("name"));
+                7 + name.map_or(0, |name| self.written(name))
+            }
+            _ => 0,
+        };
+        i64::try_from(declared + choice).unwrap_or(i64::MAX).saturating_sub(shared)
+    }
+}
+
+/// Bytes of text in a prompt, roughly.
+fn size(prompt: &Prompt) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(list) => list.iter().map(of).sum(),
+            Value::Object(map) => map.iter().map(|(name, value)| name.len() + of(value)).sum(),
+            _ => 4,
+        }
+    }
+    let lists = prompt.messages.iter().chain(&prompt.tools).map(of);
+    prompt.text.as_ref().map_or(0, String::len) + lists.sum::<usize>()
+}
+
+/// Tools as the type declarations that OpenAI's models are shown.
+fn declaration(tools: &[Value]) -> String {
+    let mut lines = vec!["namespace functions {".to_owned(), String::new()];
+    for function in tools.iter().filter_map(|tool| tool.get("function")) {
+        if let Some(about) = text(function, "description") {
+            lines.push(format!("// {about}"));
+        }
+        let name = text(function, "name").unwrap_or_default();
+        let parameters = function.get("parameters");
+        match parameters.filter(|parameters| !properties(parameters).is_empty()) {
+            Some(parameters) => {
+                lines.push(format!("type {name} = (_: {{"));
+                lines.push(members(parameters, 0));
+                lines.push("}) => any;".to_owned());
+            }
+            None => lines.push(format!("type {name} = () => any;")),
+        }
+        lines.push(String::new());
+    }
+    lines.push("} // namespace functions".to_owned());
+    lines.join("\n")
+}
+
+fn text<'v>(value: &'v Value, name: &str) -> Option<&'v str> {
+    value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
+}
+
+fn properties(schema: &Value) -> Vec<(&String, &Value)> {
+    schema.get("properties").and_then(Value::as_object).map(|map| map.iter().collect()).unwrap_or_default()
+}
+
+fn members(schema: &Value, indent: usize) -> String {
+    let required = schema.get("required").and_then(Value::as_array);
+    let mut lines = Vec::new();
+    for (name, property) in properties(schema) {
+        // Deeper ones are not shown to the model.
+        if let Some(about) = text(property, "description").filter(|_| indent < 2) {
+            lines.push(format!("// {about}"));
+        }
+        let is_required = required.is_some_and(|list| list.iter().any(|item| item == name.as_str()));
+        let mark = if is_required { "" } else { "?" };
+        lines.push(format!("{name}{mark}: {},", type_of(property, indent)));
+    }
+    let space = " ".repeat(indent);
+    lines.iter().map(|line| format!("{space}{line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn type_of(schema: &Value, indent: usize) -> String {
+    let choices = |quote: &str| {
+        let list = schema.get("enum")?.as_array()?;
+        let shown = list.iter().map(|item| {
+            let text = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+            format!("{quote}{text}{quote}")
+        });
+        Some(shown.collect::<Vec<_>>().join(" | "))
+    };
+    match schema.get("type").and_then(Value::as_str) {
+        Some("string") => choices("\"").unwrap_or_else(|| "string".to_owned()),
+        Some("number" | "integer") => choices("").unwrap_or_else(|| "number".to_owned()),
+        Some("boolean") => "boolean".to_owned(),
+        Some("null") => "null".to_owned(),
+        Some("array") => match schema.get("items") {
+            Some(items) => format!("{}[]", type_of(items, indent)),
+            None => "any[]".to_owned(),
+        },
+        Some("object") => format!("{{\n{}\n}}", members(schema, indent + 2)),
+        _ => match schema.get("anyOf").and_then(Value::as_array) {
+            Some(list) => list.iter().map(|item| type_of(item, indent)).collect::<Vec<_>>().join(" | "),
+            None => "any".to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
