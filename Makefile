@@ -58,12 +58,12 @@ lint: ## Check format and lints, of the command and of the filter
 
 check: lint test ## Everything that must pass before a change is merged
 
-test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python)
-	TOLLGATE_ENVOY=$$(envoy/find) cargo test
+test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), with a Postgres of their own
+	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
-	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests/sdk -q
-	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests/envoy -q
-	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
+	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests/sdk -q
+	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests/envoy -q
+	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
 
 # A virtual environment; where Python comes without one and there is no way to add it, a folder of packages does.
 .venv/ready: $(wildcard tests/requirements.txt)

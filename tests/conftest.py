@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
+import subprocess
+import uuid
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -69,6 +72,27 @@ def mocks() -> Iterator[Callable[..., Any]]:
     yield make
     for mock in made:
         mock.stop()
+
+
+POSTGRES = os.environ.get("TOLLGATE_TEST_POSTGRES")
+"""The URL of a server whose user may make databases; `tests/with-postgres` starts one."""
+
+
+@pytest.fixture
+def postgres() -> str:
+    """The URL of a new database."""
+    if not POSTGRES:
+        pytest.skip("no Postgres: run the tests under `tests/with-postgres`")
+    name = f"e2e_{uuid.uuid4().hex}"
+    done = subprocess.run(["psql", "-d", POSTGRES, "-qc", f"CREATE DATABASE {name}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return POSTGRES.rsplit("/", 1)[0] + f"/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Environment of a gateway whose ledger keeps its books in one database, then in the other."""
+    return {} if request.param == "sqlite" else {"DATABASE_URL": request.getfixturevalue("postgres")}
 
 
 def shared_config(providers: Providers) -> dict:

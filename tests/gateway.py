@@ -52,7 +52,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """This process's environment without provider keys and proxies, and with `extra`."""
-    foreign = re.compile(r"_API_KEY$|_API_BASE$|_BASE_URL$|^LITELLM_|_PROXY$", re.IGNORECASE)
+    foreign = re.compile(r"_API_KEY$|_API_BASE$|_BASE_URL$|^LITELLM_|^DATABASE_URL$|_PROXY$", re.IGNORECASE)
     return {name: value for name, value in os.environ.items() if not foreign.search(name)} | (extra or {})
 
 
@@ -88,6 +88,11 @@ def deployment(group: str, params: dict, **info: Any) -> dict:
     return {"model_name": group, "litellm_params": params} | ({"model_info": info} if info else {})
 
 
+def bearer(key: str) -> dict[str, str]:
+    """The header that carries a key."""
+    return {"authorization": f"Bearer {key}"}
+
+
 class Asking:
     """Something that listens like a gateway, and what tests ask of it."""
 
@@ -113,6 +118,29 @@ class Asking:
         """An Anthropic message with plain HTTP, read to its end."""
         body = {"model": model, "max_tokens": 64, "messages": [{"role": "user", "content": content}]} | body
         return self.client.post("/v1/messages", json=body, headers={"anthropic-version": "2023-06-01"} | (headers or {}))
+
+    def manage(self, path: str, body: dict | None = None, key: str = MASTER_KEY, method: str | None = None, **query: Any) -> Any:
+        """A management call that must succeed: POST with a body, else GET."""
+        answer = self.manage_raw(path, body, key, method, **query)
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def manage_raw(
+        self, path: str, body: dict | None = None, key: str = MASTER_KEY, method: str | None = None, **query: Any
+    ) -> httpx.Response:
+        """A management call, whatever comes of it."""
+        method = method or ("GET" if body is None else "POST")
+        return self.client.request(method, path, json=body, params=query or None, headers=bearer(key))
+
+    def new_key(self, **fields: Any) -> str:
+        """A new virtual key."""
+        return self.manage("/key/generate", fields)["key"]
+
+    def spend_of(self, key: str) -> float:
+        """What the ledger says the key has spent."""
+        answer = self.client.get("/key/info", params={"key": key}, headers=bearer(MASTER_KEY))
+        assert answer.status_code == 200, answer.text
+        return answer.json()["info"]["spend"]
 
     def serves(self, model: str = "", **body: Any) -> bool:
         """Whether it answers right now, on a new connection: a model, or only the question whether it is alive."""
@@ -271,15 +299,21 @@ class Gateway(Asking):
 
     def envoy_pid(self) -> int:
         """Process id of the running Envoy: the child of the command that runs a program called envoy."""
+        return self._child(lambda words: b"envoy" in words[0].rsplit(b"/", 1)[-1], "Envoy")
 
+    def ledger_pid(self) -> int:
+        """Process id of the running ledger: the child of the command that runs the command again."""
+        return self._child(lambda words: words[1:2] == [b"ledger"], "the ledger")
+
+    def _child(self, wanted: Callable[[list[bytes]], bool], what: str) -> int:
         def find() -> int | None:
             for pid in children(self.process.pid):
                 with contextlib.suppress(OSError):
-                    if b"envoy" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].rsplit(b"/", 1)[-1]:
+                    if wanted(pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")):
                         return pid
             return None
 
-        return wait_until(find, "Envoy among the children of the command")
+        return wait_until(find, f"{what} among the children of the command")
 
     def wasm_trouble(self) -> dict[str, int]:
         """Envoy's counters of lost VMs that are not zero."""

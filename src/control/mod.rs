@@ -8,6 +8,7 @@
 //! | [`checked`] | a document's meaning, or what is wrong with it |
 //! | [`envoy`] | Envoy's configuration |
 //! | [`render`] | one static file for an Envoy that runs without the command |
+//! | [`ledger`] | keys, budgets and spend: the database, the management API, what the filter asks |
 //! | [`machine`] | what this machine gives: an address, certificate authorities, environment variables |
 //! | [`state`] | the folder of an instance: module, generated files, admin socket |
 //! | [`binary`] | finding an Envoy that is new enough |
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod client;
 pub mod document;
 pub mod envoy;
+pub mod ledger;
 pub mod machine;
 pub mod render;
 pub mod secrets;

@@ -24,6 +24,13 @@ class AnthropicMock(Mock):
         "output_config",
     }  # fmt: skip
 
+    USAGE = {
+        "input_tokens": PROMPT_TOKENS,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": COMPLETION_TOKENS,
+    }
+
     @property
     def base(self) -> str:
         return self.origin
@@ -50,12 +57,7 @@ class AnthropicMock(Mock):
             "content": blocks,
             "stop_reason": stop,
             "stop_sequence": None,
-            "usage": {
-                "input_tokens": PROMPT_TOKENS,
-                "cache_creation_input_tokens": 0,
-                "cache_read_input_tokens": 0,
-                "output_tokens": COMPLETION_TOKENS,
-            },
+            "usage": self.usage(body) if self.usage else self.USAGE,
         }
         headers = (("request-id", "req_mock_1"), ("anthropic-ratelimit-requests-remaining", "49"))
         if body.get("stream"):
@@ -104,7 +106,7 @@ class AnthropicMock(Mock):
             events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
             events.append({"type": "content_block_stop", "index": index})
         delta = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-        events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": COMPLETION_TOKENS}})
+        events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": message["usage"]["output_tokens"]}})
         events.append({"type": "message_stop"})
         return events
 

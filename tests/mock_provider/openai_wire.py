@@ -34,6 +34,10 @@ class OpenAiMock(Mock):
         """`litellm_params` of a deployment at this mock."""
         return {"model": f"openai/{model}", "api_base": self.base, "api_key": self.key}
 
+    def usage_of(self, body: dict) -> dict:
+        """What the answer to this body is said to have used."""
+        return self.usage(body) if self.usage else self.USAGE
+
     def route(self, request: Recorded) -> str:
         need(request.path.startswith("/v1/"), f"Invalid URL ({request.method} {request.path})", 404)
         return request.path.removeprefix("/v1")
@@ -69,10 +73,11 @@ class OpenAiMock(Mock):
         head = {"id": "chatcmpl-mock1", "created": 1754000000, "model": model, "system_fingerprint": "fp_mock"}
         if body.get("stream"):
             usage = (body.get("stream_options") or {}).get("include_usage")
+            usage = usage and self.usage_of(body)
             return _sse(self.chat_chunks(head | {"object": "chat.completion.chunk"}, message, finish, usage))
         need("stream_options" not in body, "The 'stream_options' parameter is only allowed when 'stream' is enabled.")
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-        return _json(head | {"object": "chat.completion", "choices": [choice], "usage": self.USAGE})
+        return _json(head | {"object": "chat.completion", "choices": [choice], "usage": self.usage_of(body)})
 
     def say(self, body: dict) -> tuple[dict, str]:
         tools = body.get("tools") or []
@@ -115,7 +120,7 @@ class OpenAiMock(Mock):
             chunks += [chunk({"content": piece}) for piece in cut(message["content"], 5)]
         chunks.append(chunk({}, finish))
         if usage:
-            chunks.append(head | {"choices": [], "usage": self.USAGE})
+            chunks.append(head | {"choices": [], "usage": usage})
         return chunks
 
     # -- the others
@@ -133,9 +138,9 @@ class OpenAiMock(Mock):
             chunks = [head | {"choices": [choice(piece, None)]} for piece in cut(self.text, 4)]
             chunks.append(head | {"choices": [choice("", "stop")]})
             if (body.get("stream_options") or {}).get("include_usage"):
-                chunks.append(head | {"choices": [], "usage": self.USAGE})
+                chunks.append(head | {"choices": [], "usage": self.usage_of(body)})
             return _sse(chunks)
-        return _json(head | {"choices": [choice(self.text, "stop")], "usage": self.USAGE})
+        return _json(head | {"choices": [choice(self.text, "stop")], "usage": self.usage_of(body)})
 
     def embeddings(self, body: dict) -> Answer:
         model = self.model(body)

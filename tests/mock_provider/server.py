@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import random
 import socket
 import ssl
 import struct
@@ -12,7 +13,7 @@ import threading
 import urllib.parse
 import zlib
 from collections import deque
-from typing import Any, Coroutine, Iterable
+from typing import Any, Callable, Coroutine, Iterable
 
 from .http2 import Http2
 
@@ -292,6 +293,13 @@ class Mock:
         self.text = self.own_text
         """What the model says."""
         self.default = ok()
+        self.delay: tuple[float, float] | None = None
+        """Least and most seconds of thinking before each answer."""
+        self.usage: Callable[[dict], dict] | None = None
+        """The `usage` of the answer to a body, in the provider's own members; the regular one when it is not set."""
+        self.in_flight = 0
+        self.peak = 0
+        """The most requests at one time."""
         self._script: deque[Behaviour] = deque()
         self._requests: list[Recorded] = []
         self._changed = threading.Condition()
@@ -323,6 +331,8 @@ class Mock:
             self._requests = []
             self.default = ok()
             self.text = self.own_text
+            self.delay = self.usage = None
+            self.peak = self.in_flight
         return self
 
     @property
@@ -396,11 +406,17 @@ class Mock:
         """One request and its answer. False when the connection ends with it."""
         request = await self._read(connection)
         behaviour = self._record(request)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
         try:
+            if self.delay and await connection.closed_before(asyncio.sleep(random.uniform(*self.delay))):
+                raise _ClientGone
             keep = await self._answer(connection, request, behaviour)
         except (_ClientGone, OSError):
             request.gone.set()
             return False
+        finally:
+            self.in_flight -= 1
         request.done.set()
         return keep and (request.header("connection") or "").lower() != "close"
 

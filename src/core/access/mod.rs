@@ -146,7 +146,7 @@ fn unreachable() -> Error {
 }
 
 /// The key in the request, without its scheme.
-fn presented<'h>(headers: &'h Headers, general: &General) -> Result<&'h [u8], Error> {
+pub fn presented<'h>(headers: &'h Headers, general: &General) -> Result<&'h [u8], Error> {
     let found = match &general.key_header {
         Some(name) => headers.get(name).map(|value| bearer(value).unwrap_or_default()),
         None => KEY_HEADERS.iter().find_map(|name| {
@@ -175,7 +175,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The refusal of a key that is not the master key. It shows no more of the key than its last four characters.
-fn refuse(key: &[u8], hash: &str) -> Error {
+pub fn refuse(key: &[u8], hash: &str) -> Error {
     let text = String::from_utf8_lossy(key);
     if !key.starts_with(b"sk-") {
         return Error::auth(format!(

@@ -1,0 +1,6 @@
+//! End users (customers).
+
+use crate::control::ledger::route::Route;
+
+/// The routes of this chapter.
+pub static ROUTES: &[Route] = &[];

@@ -1,0 +1,6 @@
+//! Is everything well.
+
+use crate::control::ledger::route::Route;
+
+/// The routes of this chapter.
+pub static ROUTES: &[Route] = &[];

@@ -1,0 +1,35 @@
+//! The routes of the management API, chapter by chapter, and what Envoy's filter asks.
+
+pub mod budgets;
+pub mod customers;
+pub mod docs;
+pub mod health;
+pub mod internal;
+pub mod keys;
+pub mod models;
+pub mod organizations;
+pub mod spend;
+pub mod teams;
+pub mod users;
+pub mod utils;
+
+use super::route::Route;
+
+/// All routes.
+pub fn routes() -> impl Iterator<Item = &'static Route> {
+    [
+        keys::ROUTES,
+        users::ROUTES,
+        teams::ROUTES,
+        organizations::ROUTES,
+        budgets::ROUTES,
+        customers::ROUTES,
+        models::ROUTES,
+        spend::ROUTES,
+        utils::ROUTES,
+        health::ROUTES,
+        docs::ROUTES,
+    ]
+    .into_iter()
+    .flatten()
+}

@@ -1,0 +1,6 @@
+//! Spend: logs, sums, prices.
+
+use crate::control::ledger::route::Route;
+
+/// The routes of this chapter.
+pub static ROUTES: &[Route] = &[];

@@ -1,0 +1,155 @@
+//! The ledger: keys, users, teams, budgets and spend in a database, the management API over them, and what Envoy's filter
+//! asks of it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`db`] | SQLite or Postgres behind one set of statements; transactions with revisions |
+//! | [`schema`] | the tables |
+//! | [`rows`] | rows as JSON |
+//! | [`caller`] | who calls |
+//! | [`route`] | what a route is; the check of bodies and queries |
+//! | [`problem`] | refusals |
+//! | [`serve`](mod@serve) | HTTP: dispatch over the table of routes |
+//! | [`api`] | the routes |
+//!
+//! It runs as a process of its own (`tollgate ledger`), so that whatever happens to it, requests with known keys go on.
+
+pub mod api;
+pub mod caller;
+pub mod db;
+pub mod problem;
+pub mod route;
+pub mod rows;
+pub mod schema;
+pub mod serve;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use super::{Failure, checked, cli::Serve, complain, document, watch::Watch};
+use crate::core::{config::Config, ledger::KEY_VARIABLE};
+use db::Db;
+
+/// How often the files of the configuration are looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+
+/// How to run a ledger.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it serves: the same flags as the gateway's.
+    pub serve: Serve,
+    /// Unix socket to listen on.
+    pub socket: Option<PathBuf>,
+    /// Address to listen on (for fleets).
+    pub listen: Option<SocketAddr>,
+    /// Where the SQLite file is when no database is configured.
+    pub folder: PathBuf,
+}
+
+/// Everything a call needs.
+pub struct App {
+    /// The database.
+    pub db: Db,
+    config: RwLock<Arc<Config>>,
+    /// The secret between Envoy and the ledger.
+    secret: String,
+    /// Unix milliseconds; tests set it.
+    clock: Clock,
+}
+
+/// Tells the time in Unix milliseconds.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+impl App {
+    /// A ledger over an open database.
+    pub fn new(db: Db, config: Config, secret: String, clock: Clock) -> Arc<App> {
+        Arc::new(App { db, config: RwLock::new(Arc::new(config)), secret, clock })
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config
+            .read()
+            .map_or_else(|poisoned| Arc::clone(&poisoned.into_inner()), |config| Arc::clone(&config))
+    }
+
+    /// Puts another configuration in force.
+    pub fn set_config(&self, new: Config) {
+        match self.config.write() {
+            Ok(mut config) => *config = Arc::new(new),
+            Err(poisoned) => *poisoned.into_inner() = Arc::new(new),
+        }
+    }
+
+    /// Now, in Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// The secret that Envoy shows.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+}
+
+/// The clock on the wall.
+pub fn wall_clock() -> Clock {
+    Arc::new(|| jiff::Timestamp::now().as_millisecond())
+}
+
+/// Runs a ledger until a signal ends it.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let document = document::read(&options.serve)?;
+    let config = checked::check_document(&document)?.config;
+    let secret = std::env::var(KEY_VARIABLE).ok().filter(|secret| secret.len() >= 16).ok_or_else(|| {
+        Failure::configuration(format!(
+            "{KEY_VARIABLE} must hold the secret that Envoy and the ledger share: at least 16 characters"
+        ))
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::running(format!("ledger: cannot start its threads: {error}")))?;
+    runtime.block_on(async {
+        let url = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+        let db = Db::open(url.as_deref(), 10, &options.folder.join("ledger.db")).await?;
+        let app = App::new(db, config, secret, wall_clock());
+        tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files)));
+        let served = serve::serve(&app, options.socket.as_deref(), options.listen).await;
+        app.db.close().await;
+        served
+    })
+}
+
+/// Takes over changes of the configuration's files.
+async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch) {
+    loop {
+        tokio::time::sleep(WATCH_EVERY).await;
+        if !watch.changed() {
+            continue;
+        }
+        let read = document::read(&serve)
+            .and_then(|document| checked::check_document(&document).map(|checked| (document, checked)));
+        match read {
+            Ok((document, checked)) => {
+                app.set_config(checked.config);
+                watch.follow(&document.files);
+            }
+            // The gateway's own process has said what is wrong with it.
+            Err(_) => log("the changed configuration is not used"),
+        }
+    }
+}
+
+/// A line in the log.
+pub fn log(line: &str) {
+    complain(&format!("ledger: {line}"));
+}
+
+/// Database suites: every test in them runs on SQLite, and on Postgres when `TOLLGATE_TEST_POSTGRES` names one.
+#[cfg(test)]
+pub mod testing;

@@ -1,0 +1,98 @@
+//! Why a management call was refused, in the shapes LiteLLM's clients know.
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::db::DbError;
+use crate::core::{api::ErrorFormat, error::Error};
+
+/// A refusal.
+#[derive(Debug)]
+pub enum Problem {
+    /// `{"error": {"message", "type", "param", "code"}}`.
+    Error(Error),
+    /// `{"detail": …}` with any status (404 of an unknown path, 422 of a body that does not fit).
+    Detail(u16, Value),
+}
+
+impl Problem {
+    /// A refusal whose `type` is `internal_server_error`, as LiteLLM words most of them on management paths.
+    pub fn refused(status: u16, message: impl Into<String>) -> Problem {
+        Problem::Error(Error::new(status, message).with_kind("internal_server_error").with_param("None"))
+    }
+
+    /// The same, with the message as `{'error': '…'}`, the text LiteLLM makes of a map.
+    pub fn wrapped(status: u16, message: impl AsRef<str>) -> Problem {
+        Problem::refused(status, format!("{{'error': '{}'}}", message.as_ref()))
+    }
+
+    /// 404 `not_found_error`.
+    pub fn not_found(message: impl Into<String>, param: &str) -> Problem {
+        Problem::Error(Error::new(404, message).with_kind("not_found_error").with_param(param.to_owned()))
+    }
+
+    /// 401 `auth_error`; the message gets `Authentication Error, ` in front.
+    pub fn auth(message: impl AsRef<str>) -> Problem {
+        Problem::Error(Error::auth(format!("Authentication Error, {}", message.as_ref())))
+    }
+
+    /// A member of the body (or the query) does not fit; `kind` and `message` in pydantic's words.
+    pub fn invalid(place: &str, name: &str, kind: &str, message: &str, input: &Value) -> Problem {
+        Problem::Detail(422, json!([{"type": kind, "loc": [place, name], "msg": message, "input": input}]))
+    }
+
+    /// A member of the body is missing.
+    pub fn missing(place: &str, name: &str, input: &Value) -> Problem {
+        Problem::invalid(place, name, "missing", "Field required", input)
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        Problem::Error(error)
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Problem {
+        let status = if matches!(error, DbError::Unavailable(_)) { 503 } else { 500 };
+        let kind = if status == 503 { "service_unavailable" } else { "internal_server_error" };
+        // The client cannot do anything about it: what happened goes to the log.
+        super::log(&error.to_string());
+        let message = match status {
+            503 => "the ledger cannot reach its database; try again",
+            _ => "the ledger could not do this; the reason is in its log",
+        };
+        Problem::Error(Error::new(status, message).with_kind(kind))
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Problem {
+        DbError::from(error).into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, headers, body) = match self {
+            Problem::Error(error) => (error.status, error.headers.clone(), error.body(ErrorFormat::OpenAi)),
+            Problem::Detail(status, detail) => {
+                (status, Vec::new(), json!({"detail": detail}).to_string().into_bytes())
+            }
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, body).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in headers {
+            let pair = (HeaderName::try_from(name.as_ref()), HeaderValue::try_from(value));
+            if let (Ok(name), Ok(value)) = pair {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}

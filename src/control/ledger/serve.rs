@@ -1,0 +1,278 @@
+//! HTTP: finds the route, the caller and the body's members, runs the handler, writes the answer.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{
+    App, api,
+    caller::{self, Caller},
+    log,
+    problem::Problem,
+    route::{Access, Answer, Call, Route, check_body, check_query},
+};
+use crate::{
+    control::Failure,
+    core::{access::grant::Role, ledger::CHANGED_HEADER},
+};
+
+/// Largest body of a management call (an import of thousands of keys is far below).
+const MAX_BODY: usize = 32 << 20;
+
+/// Serves until SIGTERM or SIGINT, then finishes what is under way.
+pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
+    let router = router(Arc::clone(app));
+    let failed =
+        |what: String| move |error: std::io::Error| Failure::running(format!("ledger: {what}: {error}"));
+    let mut servers = tokio::task::JoinSet::new();
+    if let Some(path) = socket {
+        let _ = std::fs::remove_file(path);
+        let listener =
+            UnixListener::bind(path).map_err(failed(format!("cannot listen on `{}`", path.display())))?;
+        let server = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped());
+        servers.spawn(async move { server.await });
+    }
+    if let Some(address) = listen {
+        let listener =
+            TcpListener::bind(address).await.map_err(failed(format!("cannot listen on {address}")))?;
+        let server = axum::serve(listener, router).with_graceful_shutdown(stopped());
+        servers.spawn(async move { server.await });
+    }
+    while let Some(ended) = servers.join_next().await {
+        let _ = ended;
+    }
+    Ok(())
+}
+
+/// The service itself, without a socket.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new().fallback(answer).with_state(app)
+}
+
+async fn stopped() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+}
+
+async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
+    match dispatch(app, request).await {
+        Ok(answer) => written(answer),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn dispatch(app: Arc<App>, request: Request) -> Result<Answer, Problem> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let path = if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path };
+    if let Some(rest) = path.strip_prefix("/internal/") {
+        authorize_envoy(&app, &head.headers)?;
+        let body = read(body).await?;
+        return api::internal::answer(&app, &head.method, rest, &body).await;
+    }
+    let (route, parts) = find(&head.method, &path)?;
+    let now_ms = app.now_ms();
+    let caller = match route.access {
+        Access::Public => Caller::Master,
+        _ => caller::identify(&app, &head.headers, now_ms).await?,
+    };
+    permit(route, &caller, &path)?;
+    let pairs: Vec<(String, String)> = form(head.uri.query().unwrap_or_default());
+    let query = check_query(route.query, &pairs)?;
+    let body = match route.method {
+        "GET" => Map::new(),
+        _ => members(route, &read(body).await?)?,
+    };
+    (route.handler)(Call { app, caller, path, parts, query, body, now_ms }).await
+}
+
+fn authorize_envoy(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    use subtle::ConstantTimeEq;
+
+    let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
+    if bool::from(given.ct_eq(app.secret().as_bytes())) {
+        return Ok(());
+    }
+    Err(Problem::auth("this is for the gateway's own Envoy, which knows the ledger's secret."))
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    to_bytes(body, MAX_BODY).await.map_err(|_| {
+        Problem::refused(
+            413,
+            format!("the body is too large, or broke off: expected at most {MAX_BODY} bytes."),
+        )
+    })
+}
+
+fn members(route: &Route, body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return check_body(route.body, &Value::Object(Map::new()));
+    }
+    let value: Value = serde_json::from_slice(body).map_err(|error| {
+        Problem::Detail(
+            422,
+            json!([{"type": "json_invalid", "loc": ["body", error.column()], "msg": "JSON decode error",
+                    "input": {}, "ctx": {"error": error.to_string()}}]),
+        )
+    })?;
+    check_body(route.body, &value)
+}
+
+/// Finds the route of a method and a path.
+fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), Problem> {
+    let mut other_method = false;
+    for route in api::routes() {
+        for pattern in route.paths {
+            let Some(parts) = matched(pattern, path) else { continue };
+            if route.method == method.as_str() || (method == Method::HEAD && route.method == "GET") {
+                return Ok((route, parts));
+            }
+            other_method = true;
+        }
+    }
+    Err(match other_method {
+        true => Problem::Detail(405, json!("Method Not Allowed")),
+        false => Problem::Detail(404, json!("Not Found")),
+    })
+}
+
+/// The varying parts of a path that fits a pattern.
+fn matched(pattern: &str, path: &str) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(parts),
+            (Some(part), Some(text)) if part.starts_with('{') && !text.is_empty() => {
+                parts.push(unescape(text))
+            }
+            (Some(part), Some(text)) if part == text => {}
+            _ => return None,
+        }
+    }
+}
+
+/// The rule of the route; handlers look at whose records are meant.
+fn permit(route: &Route, caller: &Caller, path: &str) -> Result<(), Problem> {
+    let role = caller.role();
+    let allowed = match route.access {
+        Access::Public | Access::AnyKey => true,
+        Access::InternalUser => {
+            matches!(role, Role::ProxyAdmin | Role::OrgAdmin | Role::InternalUser)
+        }
+        Access::Viewer => matches!(role, Role::ProxyAdmin | Role::ProxyAdminViewer),
+        Access::Admin => role == Role::ProxyAdmin,
+    };
+    if allowed {
+        return Ok(());
+    }
+    if role == Role::ProxyAdminViewer {
+        return Err(Problem::Error(
+            crate::core::error::Error::new(
+                403,
+                format!("user not allowed to access this route, role= proxy_admin_viewer. Trying to access: {path}"),
+            )
+            .with_kind("auth_error")
+            .with_param("None"),
+        ));
+    }
+    Err(admin_only(caller, path))
+}
+
+/// The refusal of a route for admins.
+pub fn admin_only(caller: &Caller, path: &str) -> Problem {
+    let role = serde_json::to_value(caller.role()).ok();
+    let role = role.as_ref().and_then(Value::as_str).unwrap_or("unknown").to_owned();
+    Problem::auth(format!(
+        "Only proxy admin can be used to generate, delete, update info for new keys/users/teams. \
+         Route={path}. Your role={role}. Your user_id={}",
+        masked(caller.user_id().unwrap_or("None"))
+    ))
+}
+
+/// The beginning of an id, and how much follows: enough for its owner to know it.
+fn masked(id: &str) -> String {
+    let head: String = id.chars().take(4).collect();
+    if id.chars().count() <= 4 { id.to_owned() } else { format!("{head}****") }
+}
+
+/// Names and values of a query string.
+pub fn form(query: &str) -> Vec<(String, String)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (unescape(&name.replace('+', " ")), unescape(&value.replace('+', " ")))
+        })
+        .collect()
+}
+
+/// Percent escapes resolved.
+pub fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        match (first, tail) {
+            (b'%', [high, low, ..]) if digit(high).is_some() && digit(low).is_some() => {
+                bytes.push(digit(high).unwrap_or_default() << 4 | digit(low).unwrap_or_default());
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A name as it stands in [`CHANGED_HEADER`] and in paths.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b'/' | b'@' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn written(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, answer.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if !answer.changed.is_empty() {
+        // A header has to stay small; a call that changes very much makes everything stale.
+        let names: Vec<String> = answer.changed.iter().map(|name| escape(name)).collect();
+        let list = if names.len() > 64 { "*".to_owned() } else { names.join(",") };
+        match HeaderValue::from_str(&list) {
+            Ok(value) => {
+                headers.insert(CHANGED_HEADER, value);
+            }
+            Err(error) => log(&format!("cannot say what a call changed: {error}")),
+        }
+    }
+    response
+}
