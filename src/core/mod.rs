@@ -13,6 +13,7 @@
 //! | [`ledger`] | what the filter and the ledger say to each other |
 //! | [`cost`] | usage out of answers, and its price |
 //! | [`exchange`] | the life of one request, from its headers to its record |
+//! | [`sync`] | what the node tells the ledger, and what it makes of the answer |
 //! | [`shared`] | the one thing that workers share: a small compare-and-swap store |
 //! | [`random`] | chance, from a seed |
 //! | [`headers`] | header names and values as bytes |
@@ -32,4 +33,5 @@ pub mod quota;
 pub mod random;
 pub mod route;
 pub mod shared;
+pub mod sync;
 pub mod translate;
