@@ -1,6 +1,6 @@
 //! The command line: LiteLLM's flags with LiteLLM's spelling, and the sub-commands of our own.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -34,12 +34,32 @@ pub enum Action {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Run the ledger alone (keys, budgets, spend, management API), for gateways whose `tollgate_settings.ledger_url` names it
+    Ledger(Box<LedgerFlags>),
     /// Exit 0 when the gateway on this machine answers (for container health checks)
     Healthcheck {
         /// Port the gateway listens on
         #[arg(long, env = "PORT", default_value_t = 4000)]
         port: u16,
     },
+}
+
+/// Flags of `tollgate ledger`: those of the gateway, whose configuration it reads, and where it listens.
+#[derive(Clone, Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct LedgerFlags {
+    /// What it serves.
+    #[command(flatten)]
+    pub serve: Serve,
+    /// Address and port to listen on for gateways (TOLLGATE_LEDGER_KEY holds the secret they show)
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "socket")]
+    pub listen: Option<SocketAddr>,
+    /// Unix socket to listen on
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Where the SQLite file is when no database is configured [default: the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub database_dir: Option<PathBuf>,
 }
 
 /// Flags of `tollgate` itself: LiteLLM's, plus where state and Envoy are.
@@ -190,6 +210,8 @@ mod tests {
             "tollgate render --config c.yaml --module /m.wasm",
             "tollgate check -c c.yaml",
             "tollgate healthcheck --port 4000",
+            "tollgate ledger --config c.yaml --listen 0.0.0.0:4001",
+            "tollgate ledger --model groq/llama-3 --socket /run/ledger.sock --database_dir /var/lib/tollgate",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -203,6 +225,8 @@ mod tests {
             "tollgate --telemetry perhaps",
             "tollgate --ssl_certfile_path c.pem",
             "tollgate render",
+            "tollgate ledger --config c.yaml",
+            "tollgate ledger --config c.yaml --listen 4001",
             "tollgate --num-workers 2",
         ] {
             assert!(parse(line).is_err(), "{line}");

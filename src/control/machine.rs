@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Failure, cli::bracketed};
-use crate::core::config::seal;
+use crate::core::{config::seal, ledger::KEY_VARIABLE};
 
 /// Where a machine keeps its certificate authorities (Debian, Fedora, SUSE, Alpine and macOS).
 const AUTHORITIES: [&str; 5] = [
@@ -53,7 +53,7 @@ pub fn variables() -> Vec<String> {
     let mut names: Vec<String> = env::vars_os()
         .filter_map(|(name, value)| name.into_string().ok().filter(|_| value.to_str().is_some()))
         .filter(|name| is_name(name))
-        .chain([seal::KEY_VARIABLE.to_owned()])
+        .chain([seal::KEY_VARIABLE, KEY_VARIABLE].map(str::to_owned))
         .collect();
     names.sort();
     names.dedup();

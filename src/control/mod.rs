@@ -8,6 +8,7 @@
 //! | [`checked`] | a document's meaning, or what is wrong with it |
 //! | [`envoy`] | Envoy's configuration |
 //! | [`render`] | one static file for an Envoy that runs without the command |
+//! | [`keeper`] | the ledger's process, kept alive |
 //! | [`ledger`] | keys, budgets and spend: the database, the management API, what the filter asks |
 //! | [`machine`] | what this machine gives: an address, certificate authorities, environment variables |
 //! | [`state`] | the folder of an instance: module, generated files, admin socket |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod client;
 pub mod document;
 pub mod envoy;
+pub mod keeper;
 pub mod ledger;
 pub mod machine;
 pub mod render;
@@ -38,7 +40,7 @@ use std::{fmt, io::Write, process::ExitCode};
 
 use clap::Parser;
 
-use cli::{Action, Cli, Serve};
+use cli::{Action, Cli, LedgerFlags, Serve};
 
 /// Why the command ends without having done what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,9 +100,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let document = document::read_file(config)?;
             print(&checked::check_document(&document)?.report.table())
         }
+        Some(Action::Ledger(flags)) => ledger::run(&ledger_options(*flags)?),
         Some(Action::Healthcheck { port }) => client::healthcheck(port),
         None => serve(&cli.serve),
     }
+}
+
+fn ledger_options(flags: LedgerFlags) -> Result<ledger::Options, Failure> {
+    let LedgerFlags { serve, listen, socket, database_dir } = flags;
+    let folder = match database_dir {
+        Some(folder) => folder,
+        None => state::folder(serve.state_dir.as_deref(), "ledger")?,
+    };
+    Ok(ledger::Options { serve, socket, listen, folder })
 }
 
 fn serve(serve: &Serve) -> Result<(), Failure> {

@@ -14,10 +14,10 @@ use serde_yaml::Value;
 use super::{
     Failure, checked,
     document::{self, Document},
-    envoy::{AccessLog, Admin, Gateway, Setup, bootstrap, callable},
+    envoy::{AccessLog, Admin, Gateway, Ledger, LedgerAddress, Setup, bootstrap, callable},
     secrets,
 };
-use crate::core::config::Config;
+use crate::core::{config::Config, ledger::KEY_VARIABLE};
 
 /// Where Debian, Ubuntu and Envoy's own images keep the certificate authorities.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -49,6 +49,12 @@ pub fn render(config: PathBuf, module: &str) -> Result<String, Failure> {
         module: module.to_owned(),
         variables: variables(&value, &checked.config),
         admin: Admin::Loopback(PORTS.1),
+        ledger: checked
+            .config
+            .tollgate
+            .ledger_url
+            .clone()
+            .map(|endpoint| Ledger::new(LedgerAddress::Remote(endpoint), &checked.config)),
         authorities: AUTHORITIES.to_owned(),
     };
     let gateway =
@@ -118,6 +124,9 @@ fn variables(document: &Value, config: &Config) -> Vec<String> {
         names.extend(brand.key_env.iter().chain(brand.base_env).map(|name| (*name).to_owned()));
     }
     names.extend(IMPLIED.map(str::to_owned));
+    if config.tollgate.ledger_url.is_some() {
+        names.insert(KEY_VARIABLE.to_owned());
+    }
     names.into_iter().collect()
 }
 

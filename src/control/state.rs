@@ -20,6 +20,7 @@ const SOCKET_PATH_BYTES: usize = 100;
 pub struct State {
     folder: PathBuf,
     socket: PathBuf,
+    ledger_socket: PathBuf,
     _lock: File,
 }
 
@@ -33,18 +34,7 @@ impl State {
         } else {
             format!("{}-{port}", host.replace([':', '/', '[', ']'], "_"))
         };
-        let folder = match base {
-            Some(base) => base.join(&name),
-            None => default_base().join(&name),
-        };
-        let folder = match make(&folder) {
-            Ok(folder) => folder,
-            Err(_) if base.is_none() => {
-                let other = env::temp_dir().join(format!("tollgate-{}", user())).join(&name);
-                make(&other).map_err(|error| cannot_use(&other, &error))?
-            }
-            Err(error) => return Err(cannot_use(&folder, &error)),
-        };
+        let folder = folder(base, &name)?;
         let lock = File::options()
             .create(true)
             .append(true)
@@ -60,14 +50,17 @@ impl State {
             }
             Err(TryLockError::Error(error)) => return Err(cannot_use(&folder, &error)),
         }
-        let mut socket = folder.join("admin.sock");
-        if socket.as_os_str().len() > SOCKET_PATH_BYTES {
+        let mut sockets = folder.clone();
+        // The longest name of a socket.
+        if folder.join("ledger.sock").as_os_str().len() > SOCKET_PATH_BYTES {
             let short = hex(&Sha256::digest(folder.as_os_str().as_encoded_bytes()), 8);
             let other = env::temp_dir().join(format!("tollgate-{}-{short}", user()));
             make(&other).map_err(|error| cannot_use(&other, &error))?;
-            socket = other.join("admin.sock");
+            sockets = other;
         }
-        Ok(State { folder, socket, _lock: lock })
+        let socket = sockets.join("admin.sock");
+        let ledger_socket = sockets.join("ledger.sock");
+        Ok(State { folder, socket, ledger_socket, _lock: lock })
     }
 
     /// The folder.
@@ -78,6 +71,11 @@ impl State {
     /// Envoy's admin socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// The ledger's socket.
+    pub fn ledger_socket(&self) -> &Path {
+        &self.ledger_socket
     }
 
     /// Writes the filter module under a name that tells its content, and says where it is.
@@ -114,6 +112,22 @@ impl State {
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+}
+
+/// Makes the folder `name` in `base`, or where state is kept by convention.
+pub fn folder(base: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
+    let folder = match base {
+        Some(base) => base.join(name),
+        None => default_base().join(name),
+    };
+    match make(&folder) {
+        Ok(folder) => Ok(folder),
+        Err(_) if base.is_none() => {
+            let other = env::temp_dir().join(format!("tollgate-{}", user())).join(name);
+            make(&other).map_err(|error| cannot_use(&other, &error))
+        }
+        Err(error) => Err(cannot_use(&folder, &error)),
     }
 }
 

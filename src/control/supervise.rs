@@ -25,12 +25,16 @@ use super::{
     cli::{Serve, bracketed},
     complain,
     document::{self, Document},
-    envoy::{AccessLog, Admin, Gateway, Setup, bootstrap, cluster, listener},
+    envoy::{AccessLog, Admin, Gateway, Ledger, LedgerAddress, Setup, bootstrap, cluster, listener},
+    keeper::Keeper,
     machine::{authorities, claim, variables},
     state::State,
     watch::Watch,
 };
-use crate::core::config::{Config, seal};
+use crate::core::{
+    config::{Config, seal},
+    ledger::KEY_VARIABLE,
+};
 
 /// The filter, carried inside the command.
 static MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tollgate.wasm"));
@@ -56,6 +60,9 @@ const WELL: Duration = Duration::from_secs(30);
 /// Deaths in a row before the command gives up.
 const DEATHS: u32 = 5;
 
+/// How long the last usage may take to reach the ledger at the end.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
 /// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
 const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
 
@@ -72,7 +79,8 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         ));
     }
     let document = document::read(serve)?;
-    for remark in checked::check_document(&document)?.remarks() {
+    let checked = checked::check_document(&document)?;
+    for remark in checked.remarks() {
         complain(&remark);
     }
     let binary = binary::find(serve.envoy.as_deref())?;
@@ -80,6 +88,15 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
     let stop = stop_signal()?;
     let key = new_key()?;
+    let secret = ledger_secret(&checked.config)?;
+    let at = match &checked.config.tollgate.ledger_url {
+        Some(endpoint) => LedgerAddress::Remote(endpoint.clone()),
+        None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
+    };
+    let keeper = match &at {
+        LedgerAddress::Socket(socket) => Some(Keeper::start(socket, state.folder(), &secret)?),
+        LedgerAddress::Remote(_) => None,
+    };
     let setup = Setup {
         host: address.ip().to_string(),
         port: address.port(),
@@ -87,9 +104,12 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         module: state.write_module(MODULE)?.display().to_string(),
         variables: variables(),
         admin: Admin::Socket(state.socket().to_owned()),
+        ledger: Some(Ledger::new(at, &checked.config)),
         authorities: authorities()?,
     };
     let mut instance = Instance {
+        secret,
+        keeper,
         serve,
         binary,
         admin: admin::Envoy::new(state.socket()),
@@ -120,6 +140,10 @@ struct Instance<'a> {
     admin: admin::Envoy,
     state: State,
     key: seal::Key,
+    /// What Envoy and the ledger share.
+    secret: String,
+    /// The ledger, when it is ours.
+    keeper: Option<Keeper>,
     setup: Setup,
     stop: Arc<AtomicBool>,
     /// Goes up with every file that is written.
@@ -152,6 +176,9 @@ impl Instance<'_> {
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return self.drain(envoy);
+            }
+            if let Some(keeper) = &mut self.keeper {
+                keeper.look();
             }
             if let Some(status) = exited(&mut envoy)? {
                 deaths = if started.elapsed() >= WELL { 1 } else { deaths + 1 };
@@ -322,6 +349,7 @@ impl Instance<'_> {
             .args(["--file-flush-interval-msec", "1000"])
             .arg("--disable-hot-restart")
             .env(seal::KEY_VARIABLE, seal::key_text(&self.key))
+            .env(KEY_VARIABLE, &self.secret)
             .stdin(Stdio::null());
         own_group_and_fate(&mut command);
         command
@@ -391,7 +419,7 @@ impl Instance<'_> {
     }
 
     /// Takes no new connections, lets requests in flight end, then ends Envoy. A second signal ends everything at once.
-    fn drain(&self, mut envoy: Child) -> Result<(), Failure> {
+    fn drain(&mut self, mut envoy: Child) -> Result<(), Failure> {
         let begun = Instant::now();
         let _ = self.admin.fail_health_checks();
         let _ = self.admin.stop_listening();
@@ -401,10 +429,43 @@ impl Instance<'_> {
             idle = if matches!(active, Ok(1..)) { 0 } else { idle + 1 };
             thread::sleep(TICK);
         }
+        self.flush();
         let _ = self.admin.quit();
         end(&mut envoy);
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.end();
+        }
         Ok(())
     }
+
+    /// Waits until the ledger has all usage, as far as it can be reached.
+    fn flush(&mut self) {
+        let deadline = Instant::now() + FLUSH_LIMIT;
+        let count = |name: &str| self.admin.count(&format!("wasmcustom.{name}"));
+        let is_behind = || match (count("tollgate_events_enqueued"), count("tollgate_events_acknowledged")) {
+            (Ok(enqueued), Ok(acknowledged)) => acknowledged < enqueued,
+            _ => false,
+        };
+        while is_behind() {
+            if Instant::now() > deadline {
+                return complain("the ledger was not reached: usage of the last calls is lost");
+            }
+            thread::sleep(TICK / 4);
+        }
+    }
+}
+
+/// What Envoy and the ledger share: given by the operator when they are on different machines, else new with each start.
+fn ledger_secret(config: &Config) -> Result<String, Failure> {
+    if let Some(secret) = env::var(KEY_VARIABLE).ok().filter(|secret| !secret.is_empty()) {
+        return Ok(secret);
+    }
+    if config.tollgate.ledger_url.is_some() {
+        return Err(Failure::configuration(format!(
+            "`tollgate_settings.ledger_url` needs {KEY_VARIABLE}: the secret of that ledger"
+        )));
+    }
+    Ok(seal::key_text(&new_key()?))
 }
 
 /// Waits a little for a process that was told to go, then ends it.
@@ -430,7 +491,7 @@ fn exited(envoy: &mut Child) -> Result<Option<ExitStatus>, Failure> {
     unsafe_code,
     reason = "what runs between fork and exec is one system call that touches no memory of ours"
 )]
-fn own_group_and_fate(command: &mut Command) {
+pub(super) fn own_group_and_fate(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     command.process_group(0);
     #[cfg(target_os = "linux")]

@@ -13,7 +13,15 @@
 //! node once, so every event counts exactly once. Totals come down with the revision of the ledger they were read at: a node
 //! takes a total only when it is newer than the one it has.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
+
+use crate::core::{
+    access::{Lookup, changes},
+    api::path::unescape,
+    shared::Shared,
+};
 
 /// Envoy's (and the ledger's) environment variable with the secret between them. Without it the filter has no ledger.
 pub const KEY_VARIABLE: &str = "TOLLGATE_LEDGER_KEY";
@@ -21,10 +29,6 @@ pub const KEY_VARIABLE: &str = "TOLLGATE_LEDGER_KEY";
 pub const CLUSTER: &str = "tollgate_ledger";
 /// Where Envoy says usage and hears of changes ([`SyncRequest`]).
 pub const SYNC_PATH: &str = "/internal/sync";
-/// In front of a key's hash: where its [`Grant`](crate::core::access::grant::Grant) is.
-pub const KEYS_PATH: &str = "/internal/keys/";
-/// In front of an end user's id, percent-encoded.
-pub const END_USERS_PATH: &str = "/internal/end_users/";
 /// Answers 200 when the ledger can serve.
 pub const READY_PATH: &str = "/internal/ready";
 /// Answer header of the ledger's management API: what the call changed, as meter names (see [`crate::core::quota`]) with
@@ -32,6 +36,50 @@ pub const READY_PATH: &str = "/internal/ready";
 pub const CHANGED_HEADER: &str = "x-tollgate-changed";
 /// Request header by which the gateway tells the ledger the client's address.
 pub const CLIENT_HEADER: &str = "x-tollgate-client";
+
+/// What stands in [`CHANGED_HEADER`] when a call changed too much to name.
+pub const EVERYTHING: &str = "*";
+
+/// A name as it stands in [`CHANGED_HEADER`] and in paths: whatever could mean something there is percent-escaped.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b'/' | b'@' => {
+                out.push(char::from(byte));
+            }
+            _ => {
+                // Writing to a String cannot fail.
+                _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+/// Tells all workers what a management call changed, as [`CHANGED_HEADER`] says it.
+pub fn announce(shared: &dyn Shared, header: &str) {
+    if header == EVERYTHING {
+        return changes::reset(shared);
+    }
+    let names: Vec<_> = header.split(',').map(unescape).collect();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    // From the first of them on, requests have to be asked for theirs.
+    if names.iter().any(|name| name.starts_with("end_user:")) {
+        changes::set_end_users(shared, true);
+    }
+    changes::announce(shared, &names);
+}
+
+impl Lookup {
+    /// The path at the ledger.
+    pub fn path(&self) -> String {
+        match self {
+            Lookup::Key(hash) => format!("/internal/keys/{hash}"),
+            Lookup::EndUser(id) => format!("/internal/end_users/{}", escape(id)),
+        }
+    }
+}
 
 /// One finished model call.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

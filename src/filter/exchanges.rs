@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// A seed that differs between VMs. The standard library's hasher keys come from the host's random source.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish() ^ host::now_ms()
 }
@@ -65,6 +65,16 @@ pub fn forget(id: u64) {
     });
 }
 
+/// This VM, as the holder of requests in flight.
+pub fn worker() -> Worker {
+    Worker(WORKER.with(|worker| *worker))
+}
+
+/// Runs a piece of work on this VM's copies of the ledger's records.
+pub fn with_keys<T>(work: impl FnOnce(&mut Keyring) -> T) -> Option<T> {
+    VM.with(|vm| vm.try_borrow_mut().ok().map(|mut vm| work(&mut vm.0)))
+}
+
 /// Runs a piece of core logic with what it may look at.
 pub fn with_env<T>(work: impl FnOnce(&mut Env) -> T) -> Option<T> {
     RANDOM.with(|random| {
@@ -78,7 +88,7 @@ pub fn with_env<T>(work: impl FnOnce(&mut Env) -> T) -> Option<T> {
                 random: &mut random,
                 keys,
                 lengths,
-                worker: Worker(WORKER.with(|worker| *worker)),
+                worker: worker(),
                 client: &host::client,
             }))
         })

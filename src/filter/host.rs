@@ -131,6 +131,57 @@ pub fn enter(context_id: u32) -> bool {
     hostcalls::set_effective_context(context_id).is_ok()
 }
 
+/// Removes an answer header.
+pub fn remove_answer_header(name: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, None);
+}
+
+/// Begins a call to a cluster; its answer comes to `on_http_call_response` of the context that is asking. `None` when it cannot
+/// even begin.
+pub fn call(
+    cluster: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+    limit: std::time::Duration,
+) -> Option<u32> {
+    hostcalls::dispatch_http_call(cluster, headers.to_vec(), body, Vec::new(), limit).ok()
+}
+
+/// Status and body of the answer that has just come. `None` when there is none (a broken connection): the SDK must not be
+/// asked for its headers then, it panics.
+pub fn call_answer(headers: usize, body: usize) -> Option<(u16, Vec<u8>)> {
+    if headers == 0 {
+        return None;
+    }
+    let map = Headers::new(hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).ok()?);
+    let status = map.text(":status")?.parse().ok()?;
+    let bytes = match body {
+        0 => Vec::new(),
+        size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok()??,
+    };
+    Some((status, bytes))
+}
+
+/// Makes a queue that all VMs with this VM's id share; the one there when it exists.
+pub fn make_queue(name: &str) -> Option<u32> {
+    hostcalls::register_shared_queue(name).ok()
+}
+
+/// Finds a queue that another VM made.
+pub fn find_queue(vm: &str, name: &str) -> Option<u32> {
+    hostcalls::resolve_shared_queue(vm, name).ok().flatten()
+}
+
+/// Puts a value into a queue.
+pub fn enqueue(queue: u32, value: &[u8]) -> bool {
+    hostcalls::enqueue_shared_queue(queue, Some(value)).is_ok()
+}
+
+/// Takes the oldest value out of a queue.
+pub fn dequeue(queue: u32) -> Option<Vec<u8>> {
+    hostcalls::dequeue_shared_queue(queue).ok().flatten()
+}
+
 /// Lets a request go on that was paused.
 pub fn resume_request() {
     let _ = hostcalls::resume_http_request();

@@ -47,6 +47,13 @@ impl Metrics {
         }
     }
 
+    /// Adds to a counter by its whole name.
+    pub fn add(&self, name: &str, by: u64) {
+        if by > 0 {
+            self.count(name.to_owned(), by);
+        }
+    }
+
     fn count(&self, name: String, by: u64) {
         if by == 0 {
             return;

@@ -1,15 +1,18 @@
 //! The filter: carries bytes between Envoy and the core. No rule of the gateway is in here.
 //!
-//! One module, two roles that Envoy runs in one VM per worker: [`policy`] in the listener's chain, [`provider`] in the router's
-//! upstream chain, once per attempt. They meet in [`exchanges`].
+//! One module, three roles. Envoy runs two of them in one VM per worker: [`policy`] in the listener's chain, [`provider`] in the
+//! router's upstream chain, once per attempt; they meet in [`exchanges`]. The third, [`sync`], is one VM for the whole process: it
+//! talks to the ledger.
 
 mod exchanges;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod host;
+mod lookup;
 mod metrics;
 mod policy;
 mod provider;
+mod sync;
 
 use proxy_wasm::{
     traits::{Context, HttpContext, RootContext},
@@ -42,15 +45,23 @@ struct Root {
 enum Role {
     Policy(policy::Policy),
     Provider,
+    Sync(Box<sync::Role>),
 }
 
-impl Context for Root {}
+impl Context for Root {
+    fn on_http_call_response(&mut self, _token: u32, headers: usize, body: usize, _trailers: usize) {
+        if let Some(Role::Sync(sync)) = &mut self.role {
+            sync.on_answer(headers, body);
+        }
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
         let role = host::property(&["plugin_root_id"]).unwrap_or_default();
         self.role = match role.as_slice() {
             b"provider" => Some(Role::Provider),
+            b"sync" => sync::Role::configure().map(|role| Role::Sync(Box::new(role))),
             _ => policy::Policy::configure().map(Role::Policy),
         };
         self.role.is_some()
@@ -60,7 +71,7 @@ impl RootContext for Root {
         match &self.role {
             Some(Role::Policy(policy)) => Some(Box::new(policy.stream(context_id))),
             Some(Role::Provider) => Some(Box::new(provider::Attempt::default())),
-            None => None,
+            Some(Role::Sync(_)) | None => None,
         }
     }
 
@@ -69,8 +80,10 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some(Role::Policy(policy)) = &self.role {
-            policy.tick();
+        match &mut self.role {
+            Some(Role::Policy(policy)) => policy.tick(),
+            Some(Role::Sync(sync)) => sync.tick(),
+            Some(Role::Provider) | None => {}
         }
     }
 }

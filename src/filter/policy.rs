@@ -13,12 +13,19 @@ use proxy_wasm::{
 
 use super::{
     exchanges::{self, Shared},
-    fault, host,
+    fault, host, lookup,
     metrics::Metrics,
+    sync,
 };
 use crate::core::{
+    access::{Lookup, changes},
+    api::ErrorFormat,
     config::{self, Config},
-    exchange::{self, Begin, Opening, Reply},
+    error::Error,
+    exchange::{self, Begin, Opening, Reply, local},
+    headers::Headers,
+    ledger::{self, CHANGED_HEADER, CLIENT_HEADER},
+    quota,
 };
 
 /// Filter state that names the cluster of the next attempt; the route's matcher reads it as `wasm.tollgate.next`.
@@ -27,6 +34,19 @@ pub const NEXT: &str = "tollgate.next";
 const USAGE: &str = "tollgate.usage";
 /// How often waiting requests (`mock_timeout`) are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How often this VM says that it lives, so that the requests it holds count.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long a call of the ledger's API may take.
+const MANAGE_LIMIT_MS: u64 = 60_000;
+/// How often one request may ask for records. Two are regular (its key, its end user); more come when they change meanwhile.
+const LOOKUPS: u8 = 6;
+
+thread_local! {
+    /// When this VM last said that it lives.
+    static BEATEN_MS: Cell<u64> = const { Cell::new(0) };
+    /// The queue of usage events, once it is found.
+    static QUEUE: Cell<Option<u32>> = const { Cell::new(None) };
+}
 
 /// One configuration of the role.
 pub struct Policy {
@@ -56,11 +76,7 @@ impl Policy {
         let key = env(config::seal::KEY_VARIABLE).as_deref().and_then(config::seal::parse_key);
         let unseal = |text: &str| config::seal::unseal(text, key.as_ref()?);
         match config::load(yaml, &env, &unseal) {
-            Ok(loaded) => Some(Policy {
-                config: Rc::new(loaded.config),
-                metrics: Rc::new(Metrics::default()),
-                waiting: Rc::default(),
-            }),
+            Ok(loaded) => Some(Policy::begin(loaded.config)),
             Err(problems) => {
                 for problem in problems {
                     host::error(&format!("tollgate: {problem}"));
@@ -70,6 +86,16 @@ impl Policy {
         }
     }
 
+    /// Makes ready what requests need.
+    fn begin(config: Config) -> Policy {
+        let shared = &host::SharedData;
+        quota::prepare(shared);
+        changes::prepare(shared);
+        beat();
+        host::tick_every(BEAT);
+        Policy { config: Rc::new(config), metrics: Rc::new(Metrics::default()), waiting: Rc::default() }
+    }
+
     /// A request begins.
     pub fn stream(&self, context_id: u32) -> Request {
         Request {
@@ -77,14 +103,17 @@ impl Policy {
             config: Rc::clone(&self.config),
             metrics: Rc::clone(&self.metrics),
             waiting: Rc::clone(&self.waiting),
-            exchange: None,
-            replied: false,
+            state: State::New,
+            lookups: 0,
         }
     }
 
-    /// Wakes the requests whose wait is over.
+    /// Says that this VM lives, and wakes the requests whose wait is over.
     pub fn tick(&self) {
         let now = host::now_ms();
+        if now.saturating_sub(BEATEN_MS.get()) >= BEAT.as_millis() as u64 / 2 {
+            beat();
+        }
         let Ok(mut list) = self.waiting.list.try_borrow_mut() else { return };
         let (due, later) = std::mem::take(&mut *list).into_iter().partition(|(until, _, _)| *until <= now);
         *list = later;
@@ -100,14 +129,20 @@ impl Policy {
                 }
             }
         }
-        if idle {
-            self.waiting.ticking.set(false);
-            host::tick_every(Duration::ZERO);
+        if idle && self.waiting.ticking.replace(false) {
+            host::tick_every(BEAT);
         }
     }
 }
 
-/// Goes on with a request that has waited.
+/// Says that this VM lives.
+fn beat() {
+    let now = host::now_ms();
+    BEATEN_MS.set(now);
+    quota::beat(&host::SharedData, exchanges::worker(), now);
+}
+
+/// Goes on with a request that has waited for a time.
 fn resume(begin: Begin) {
     match begin {
         Begin::Reply(answer) => host::reply(answer.status, &answer.headers, &answer.body),
@@ -115,7 +150,11 @@ fn resume(begin: Begin) {
             forward(&cluster, max_retries, per_try_timeout_ms);
             host::resume_request();
         }
-        Begin::Wait(_) | Begin::Ask(_) => host::reply(500, &[], b""),
+        // One wait is all a request can have, and its records were there before it.
+        Begin::Wait(_) | Begin::Ask(_) => {
+            let answer = super::lost();
+            host::reply(answer.status, &answer.headers, &answer.body);
+        }
     }
 }
 
@@ -127,32 +166,119 @@ fn forward(cluster: &str, max_retries: u32, per_try_timeout_ms: u64) {
     host::set_request_header("x-envoy-max-retries", &max_retries.to_string());
 }
 
+/// Names the ledger's cluster. It is asked once: a call that makes something must not be made twice.
+fn forward_to_ledger() {
+    host::set_state(NEXT, ledger::CLUSTER.as_bytes());
+    if let Some(client) = host::client() {
+        host::set_request_header(CLIENT_HEADER, &client);
+    }
+    host::set_request_header("x-envoy-upstream-rq-timeout-ms", &MANAGE_LIMIT_MS.to_string());
+    host::set_request_header("x-envoy-max-retries", "0");
+}
+
+/// Gives an event to the sync role.
+fn report(event: &ledger::Event, metrics: &Metrics) {
+    let queue = QUEUE.get().or_else(|| host::find_queue(sync::VM, sync::QUEUE));
+    QUEUE.set(queue);
+    let Ok(bytes) = serde_json::to_vec(event) else { return };
+    let kept = queue.is_some_and(|queue| host::enqueue(queue, &bytes));
+    metrics.add(if kept { "tollgate_events_enqueued" } else { "tollgate_events_lost" }, 1);
+}
+
 /// One request.
 pub struct Request {
     context_id: u32,
     config: Rc<Config>,
     metrics: Rc<Metrics>,
     waiting: Rc<Waiting>,
-    exchange: Option<Shared>,
+    state: State,
+    /// How often it has asked for a record.
+    lookups: u8,
+}
+
+/// Where a request stands.
+enum State {
+    /// Nothing is known of it.
+    New,
+    /// Envoy's own business.
+    Passed,
+    /// Its key is being looked up.
+    Identifying { lookup: Lookup, headers: Headers, ended: bool },
+    /// A call of the ledger's API; true for a browser's.
+    Managing(bool),
+    /// A model call.
+    Calling(Shared),
+    /// A model call whose end user is being looked up.
+    Naming(Shared, Lookup),
     /// An answer of ours is on its way through this same filter.
-    replied: bool,
+    Replied(Option<Shared>),
 }
 
 impl Request {
     /// Answers the client. Every answer of this role goes through here.
     fn reply(&mut self, answer: &Reply) -> Action {
-        self.replied = true;
+        let exchange = match std::mem::replace(&mut self.state, State::New) {
+            State::Calling(exchange) | State::Naming(exchange, _) => Some(exchange),
+            State::Replied(exchange) => exchange,
+            _ => None,
+        };
+        self.state = State::Replied(exchange);
         host::reply(answer.status, &answer.headers, &answer.body);
         Action::Pause
+    }
+
+    /// Finds out what a request is. It may come here again, once its key has been looked up.
+    fn open(&mut self, headers: Headers, ended: bool) -> Action {
+        let Some(opening) = exchanges::with_env(|env| exchange::open(&self.config, &headers, env)) else {
+            return self.reply(&super::lost());
+        };
+        match opening {
+            Opening::Reply(answer) => {
+                self.metrics.local(answer.status);
+                self.reply(&answer)
+            }
+            Opening::Pass => {
+                self.state = State::Passed;
+                Action::Continue
+            }
+            Opening::Manage => {
+                self.state = State::Managing(headers.get("origin").is_some());
+                forward_to_ledger();
+                Action::Continue
+            }
+            Opening::Ask(lookup) => {
+                if !self.may_ask() {
+                    return self.reply(&super::lost());
+                }
+                if !lookup::ask(&lookup, &self.metrics) {
+                    return self.open(headers, ended);
+                }
+                self.state = State::Identifying { lookup, headers, ended };
+                Action::Pause
+            }
+            Opening::Call(exchange) => {
+                let exchange = Rc::new(RefCell::new(*exchange));
+                exchanges::file(&exchange);
+                self.state = State::Calling(exchange);
+                if ended { self.on_whole_body() } else { Action::Pause }
+            }
+        }
+    }
+
+    /// Whether one more record may be asked for.
+    fn may_ask(&mut self) -> bool {
+        self.lookups = self.lookups.saturating_add(1);
+        self.lookups <= LOOKUPS
     }
 
     /// The whole body is here, or the headers say that there is none.
     fn on_whole_body(&mut self) -> Action {
         fault::strike("request_body");
-        let Some(exchange) = self.exchange.clone() else { return Action::Continue };
+        let State::Calling(exchange) = &self.state else { return Action::Continue };
+        let exchange = Rc::clone(exchange);
         let body = host::request_body();
         let Some(begin) = exchanges::with(&exchange, |exchange, env| exchange.on_body(&body, env)) else {
-            return Action::Continue;
+            return self.reply(&super::lost());
         };
         match begin {
             Begin::Reply(answer) => self.reply(&answer),
@@ -169,12 +295,68 @@ impl Request {
                 }
                 Action::Pause
             }
-            Begin::Ask(_) => self.reply(&Reply { status: 500, headers: Vec::new(), body: Vec::new() }),
+            Begin::Ask(lookup) => {
+                if !self.may_ask() {
+                    return self.reply(&super::lost());
+                }
+                if !lookup::ask(&lookup, &self.metrics) {
+                    return self.on_whole_body();
+                }
+                self.state = State::Naming(exchange, lookup);
+                Action::Pause
+            }
         }
+    }
+
+    /// The ledger has answered a question of this request.
+    fn on_record(&mut self, answer: Option<(u16, Vec<u8>)>) -> Action {
+        match std::mem::replace(&mut self.state, State::New) {
+            State::Identifying { lookup, headers, ended } => {
+                lookup::learn(&lookup, answer, &self.metrics);
+                self.open(headers, ended)
+            }
+            State::Naming(exchange, lookup) => {
+                lookup::learn(&lookup, answer, &self.metrics);
+                self.state = State::Calling(exchange);
+                self.on_whole_body()
+            }
+            other => {
+                self.state = other;
+                Action::Pause
+            }
+        }
+    }
+
+    /// The ledger's answer to a management call, or Envoy's when there was none.
+    fn on_managed(&mut self, browser: bool) -> Action {
+        let headers = host::answer_headers();
+        if let Some(changed) = headers.text(CHANGED_HEADER) {
+            ledger::announce(&host::SharedData, changed);
+            host::remove_answer_header(CHANGED_HEADER);
+        }
+        let details = host::property(&["response", "code_details"]).unwrap_or_default();
+        if details == b"via_upstream" {
+            self.metrics.local(headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0));
+            return Action::Continue;
+        }
+        self.metrics.local(503);
+        let error =
+            Error::new(503, "the ledger is not reachable now; model calls with known keys go on. Try again.")
+                .with_kind("service_unavailable");
+        let mut answer = local::refusal(&error, ErrorFormat::OpenAi, "");
+        local::add_cors(&mut answer, browser);
+        self.reply(&answer)
     }
 }
 
-impl Context for Request {}
+impl Context for Request {
+    fn on_http_call_response(&mut self, _token: u32, headers: usize, body: usize, _trailers: usize) {
+        // Going on is only right for what has not been answered.
+        if self.on_record(host::call_answer(headers, body)) == Action::Continue {
+            host::resume_request();
+        }
+    }
+}
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
@@ -187,55 +369,49 @@ impl HttpContext for Request {
         {
             host::remove_request_header(name);
         }
-        let Some(opening) = exchanges::with_env(|env| exchange::open(&self.config, &headers, env)) else {
-            return Action::Continue;
-        };
-        match opening {
-            Opening::Reply(answer) => {
-                self.metrics.local(answer.status);
-                self.reply(&answer)
-            }
-            Opening::Pass => Action::Continue,
-            // Without a ledger neither comes.
-            Opening::Ask(_) | Opening::Manage => {
-                self.reply(&Reply { status: 500, headers: Vec::new(), body: Vec::new() })
-            }
-            Opening::Call(exchange) => {
-                let exchange = Rc::new(RefCell::new(*exchange));
-                exchanges::file(&exchange);
-                self.exchange = Some(exchange);
-                if end_of_stream { self.on_whole_body() } else { Action::Pause }
-            }
-        }
+        self.open(headers, end_of_stream)
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if self.replied {
-            return Action::Pause;
+        match &mut self.state {
+            State::Replied(_) | State::Naming(..) => Action::Pause,
+            State::Identifying { ended, .. } => {
+                *ended = end_of_stream;
+                Action::Pause
+            }
+            State::Calling(_) if end_of_stream => self.on_whole_body(),
+            State::Calling(exchange) => {
+                // A part is all that has come so far: parts are kept back.
+                let refusal =
+                    exchange.try_borrow_mut().ok().and_then(|mut exchange| exchange.on_body_part(size));
+                refusal.map_or(Action::Pause, |answer| self.reply(&answer))
+            }
+            // Not a model call, and not answered.
+            State::New | State::Passed | State::Managing(_) => Action::Continue,
         }
-        // Not a model call, and not answered: Envoy's own business.
-        let Some(exchange) = &self.exchange else { return Action::Continue };
-        if end_of_stream {
-            return self.on_whole_body();
-        }
-        // A part is all that has come so far: parts are kept back.
-        let refusal = exchange.try_borrow_mut().ok().and_then(|mut exchange| exchange.on_body_part(size));
-        refusal.map_or(Action::Pause, |answer| self.reply(&answer))
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         // With trailers the body never says that it has ended.
-        if self.replied {
-            return Action::Pause;
+        match &mut self.state {
+            State::Replied(_) | State::Naming(..) => Action::Pause,
+            State::Identifying { ended, .. } => {
+                *ended = true;
+                Action::Pause
+            }
+            _ => self.on_whole_body(),
         }
-        self.on_whole_body()
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        if self.replied {
-            return Action::Continue;
-        }
-        let Some(exchange) = &self.exchange else { return Action::Continue };
+        let exchange = match &self.state {
+            State::Managing(browser) => {
+                let browser = *browser;
+                return self.on_managed(browser);
+            }
+            State::Calling(exchange) | State::Naming(exchange, _) => Rc::clone(exchange),
+            _ => return Action::Continue,
+        };
         let released = exchange.try_borrow().is_ok_and(|exchange| exchange.is_answered());
         if released {
             return Action::Continue;
@@ -243,7 +419,7 @@ impl HttpContext for Request {
         let status = host::answer_headers().text(":status").and_then(|text| text.parse().ok()).unwrap_or(0);
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         let details = String::from_utf8_lossy(&details);
-        let decided = exchanges::with(exchange, |exchange, env| exchange.on_release(status, &details, env));
+        let decided = exchanges::with(&exchange, |exchange, env| exchange.on_release(status, &details, env));
         match decided.flatten() {
             Some(answer) => self.reply(&answer),
             None => Action::Continue,
@@ -252,7 +428,12 @@ impl HttpContext for Request {
 
     fn on_log(&mut self) {
         fault::strike("log");
-        let Some(exchange) = self.exchange.take() else { return };
+        let exchange = match std::mem::replace(&mut self.state, State::Passed) {
+            State::Calling(exchange) | State::Naming(exchange, _) | State::Replied(Some(exchange)) => {
+                exchange
+            }
+            _ => return,
+        };
         let Some((id, record)) =
             exchanges::with(&exchange, |exchange, env| (exchange.id, exchange.on_done(env)))
         else {
@@ -261,5 +442,8 @@ impl HttpContext for Request {
         exchanges::forget(id);
         host::set_state(USAGE, record.to_json().as_bytes());
         self.metrics.record(&record, &self.config);
+        if let Some(event) = record.event() {
+            report(event, &self.metrics);
+        }
     }
 }

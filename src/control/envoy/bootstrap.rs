@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Gateway, Setup, cluster, listener, timed};
+use super::{Gateway, Setup, cluster, ledger, listener, timed};
 
 /// File name of the clusters in the state directory.
 pub const CLUSTERS: &str = "cds.json";
@@ -21,6 +21,7 @@ pub fn fixed(gateway: &Gateway) -> Value {
     let mut bootstrap = common(gateway.setup);
     let mut clusters = cluster::all(gateway);
     clusters.push(timed::cluster());
+    clusters.extend(ledger::cluster(gateway.setup));
     bootstrap.insert(
         "static_resources".to_owned(),
         json!({"listeners": [listener::listener(gateway), timed::listener()], "clusters": clusters}),
@@ -38,9 +39,10 @@ pub fn served(setup: &Setup, state: &Path) -> Value {
     };
     let mut bootstrap = common(setup);
     bootstrap.insert("node".to_owned(), json!({"id": "tollgate", "cluster": "tollgate"}));
+    let clusters: Vec<Value> = [timed::cluster()].into_iter().chain(ledger::cluster(setup)).collect();
     bootstrap.insert(
         "static_resources".to_owned(),
-        json!({"listeners": [timed::listener()], "clusters": [timed::cluster()]}),
+        json!({"listeners": [timed::listener()], "clusters": clusters}),
     );
     bootstrap.insert(
         "dynamic_resources".to_owned(),
@@ -72,8 +74,9 @@ pub const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Li
 fn common(setup: &Setup) -> Map<String, Value> {
     let tags = LABELS
         .map(|label| json!({"tag_name": label, "regex": format!(r"^wasmcustom\..*?(;{label}=([^;]*))")}));
+    let extensions: Vec<Value> = [timed::extension()].into_iter().chain(ledger::extension(setup)).collect();
     let bootstrap = json!({
-        "bootstrap_extensions": [timed::extension()],
+        "bootstrap_extensions": extensions,
         "admin": {"address": cluster::admin_address(&setup.admin)},
         "stats_config": {"stats_tags": tags},
         // Statistics of a cluster take memory from its first request on, not from its definition.

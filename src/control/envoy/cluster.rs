@@ -63,7 +63,7 @@ fn provider(deployment: &Deployment, setup: &Setup) -> Value {
 }
 
 /// A name stands for all of its addresses, asked for again and again.
-fn discovery(endpoint: &Endpoint) -> &'static str {
+pub(super) fn discovery(endpoint: &Endpoint) -> &'static str {
     if address(endpoint).is_some() { "STATIC" } else { "STRICT_DNS" }
 }
 
@@ -107,7 +107,7 @@ fn protocol(endpoint: &Endpoint) -> Value {
     protocol
 }
 
-fn tls(endpoint: &Endpoint, setup: &Setup) -> Value {
+pub(super) fn tls(endpoint: &Endpoint, setup: &Setup) -> Value {
     let (kind, sni) = match address(endpoint) {
         Some(_) => ("IP_ADDRESS", None),
         None => ("DNS", Some(&endpoint.host)),

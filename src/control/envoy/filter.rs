@@ -1,6 +1,6 @@
-//! The Wasm filter in its two roles.
+//! The Wasm filter in its roles.
 //!
-//! Both roles must live in one VM of each worker: they hand the parsed request over in its memory. Envoy puts plugins into
+//! Policy and provider must live in one VM of each worker: they hand the parsed request over in its memory. Envoy puts plugins into
 //! one VM when their whole `vm_config` is the same, so it is made in one place and only from what never changes while an
 //! Envoy process lives.
 
@@ -10,20 +10,13 @@ use super::Setup;
 
 /// The role in the listener's chain: `document` is its configuration.
 pub fn policy(setup: &Setup, document: &str) -> Value {
-    let mut filter = plugin(setup, "policy");
-    if let Some(config) = filter.pointer_mut("/typed_config/config").and_then(Value::as_object_mut) {
-        config.insert(
-            "configuration".to_owned(),
-            json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": document}),
-        );
-    }
-    filter
+    plugin(setup, "policy", Some(document))
 }
 
 /// The role in the router's upstream chain, run once for each attempt whatever its cluster. It takes no configuration: it
 /// finds what it needs in the exchange that the policy role filed.
 pub fn provider(setup: &Setup) -> Value {
-    plugin(setup, "provider")
+    plugin(setup, "provider", None)
 }
 
 /// What must come last in every upstream chain.
@@ -36,23 +29,35 @@ pub fn codec() -> Value {
     })
 }
 
-fn plugin(setup: &Setup, role: &str) -> Value {
+fn plugin(setup: &Setup, role: &str, configuration: Option<&str>) -> Value {
     json!({
         "name": format!("tollgate.{role}"),
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": format!("tollgate_{role}"),
-                "root_id": role,
-                "vm_config": vm(setup),
-                // A trap costs the requests in flight on its worker and nothing after them.
-                "failure_policy": "FAIL_RELOAD",
-                "reload_config": {"backoff": {"base_interval": "0.02s", "max_interval": "0.5s"}},
-                // Headers can be held until the body has been read.
-                "allow_on_headers_stop_iteration": true,
-            }
+            "config": plugin_config(setup, role, configuration),
         }
     })
+}
+
+/// A role of the module, wherever it runs.
+pub(super) fn plugin_config(setup: &Setup, role: &str, configuration: Option<&str>) -> Value {
+    let mut config = json!({
+        "name": format!("tollgate_{role}"),
+        "root_id": role,
+        "vm_config": vm(setup),
+        // A trap costs the requests in flight on its worker and nothing after them.
+        "failure_policy": "FAIL_RELOAD",
+        "reload_config": {"backoff": {"base_interval": "0.02s", "max_interval": "0.5s"}},
+        // Headers can be held until the body has been read.
+        "allow_on_headers_stop_iteration": true,
+    });
+    if let (Some(config), Some(text)) = (config.as_object_mut(), configuration) {
+        config.insert(
+            "configuration".to_owned(),
+            json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text}),
+        );
+    }
+    config
 }
 
 fn vm(setup: &Setup) -> Value {

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{AccessLog, Gateway, callable, cluster, filter, longest_timeout};
-use crate::core::exchange::{NO_CLUSTER, timed::TIMED_CLUSTER};
+use crate::core::{
+    exchange::{NO_CLUSTER, timed::TIMED_CLUSTER},
+    ledger,
+};
 
 /// Bytes of an answer that may be held: by a filter that needs it whole, or because the client reads slowly. An answer that
 /// a filter holds beyond this becomes a 500, so it is far above any completion (10 MB of JSON is about 2 million tokens).
@@ -134,6 +137,7 @@ fn next_deployment(gateway: &Gateway) -> Value {
     let known: Map<String, Value> = callable(gateway.config)
         .map(|d| d.cluster.as_str())
         .chain([TIMED_CLUSTER])
+        .chain(gateway.setup.ledger.as_ref().map(|_| ledger::CLUSTER))
         .map(|cluster| (cluster.to_owned(), choose(cluster)))
         .collect();
     let matcher = json!({

@@ -6,7 +6,8 @@
 //! | [`listener`] | the listener: connection manager, routes, retries, access log, replies of Envoy's own |
 //! | [`timed`] | the listener inside, which keeps the time-out of attempts that have their own |
 //! | [`cluster`] | one cluster for each deployment, and the one to Envoy's own admin interface |
-//! | [`filter`] | the Wasm filter in its two roles |
+//! | [`ledger`] | the way to the ledger: its cluster, and the role that talks to it |
+//! | [`filter`] | the Wasm filter in its roles |
 //!
 //! Everything here is a function of its arguments: the same configuration makes the same bytes, so comparing texts tells
 //! whether Envoy has anything to reload.
@@ -14,13 +15,14 @@
 pub mod bootstrap;
 pub mod cluster;
 pub mod filter;
+pub mod ledger;
 pub mod listener;
 pub mod timed;
 
 use std::path::PathBuf;
 
 use crate::core::{
-    config::{Config, Deployment, MAX_TIMEOUT_MS},
+    config::{Config, Deployment, Endpoint, MAX_TIMEOUT_MS},
     provider::Family,
 };
 
@@ -52,6 +54,8 @@ pub struct Setup {
     pub variables: Vec<String>,
     /// Where Envoy's admin interface is.
     pub admin: Admin,
+    /// Where the ledger is. Without one there are only the keys of the configuration.
+    pub ledger: Option<Ledger>,
     /// Certificates of the authorities that providers' certificates are checked against.
     pub authorities: String,
 }
@@ -63,6 +67,34 @@ pub enum Admin {
     Socket(PathBuf),
     /// A port of this machine, for an Envoy that a person runs by hand.
     Loopback(u16),
+}
+
+/// Where the ledger is, and how often it is talked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its address.
+    pub at: LedgerAddress,
+    /// Milliseconds between two syncs (`proxy_batch_write_at`).
+    pub interval_ms: u64,
+}
+
+impl Ledger {
+    /// At an address, talked to as often as a configuration says.
+    pub fn new(at: LedgerAddress, config: &Config) -> Ledger {
+        Ledger { at, interval_ms: config.ledger.batch_write_ms.unwrap_or(SYNC_INTERVAL_MS).max(1) }
+    }
+}
+
+/// Milliseconds between two syncs, unless `proxy_batch_write_at` says otherwise.
+const SYNC_INTERVAL_MS: u64 = 250;
+
+/// The ledger's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerAddress {
+    /// A Unix socket of this machine.
+    Socket(PathBuf),
+    /// Elsewhere (`tollgate_settings.ledger_url`).
+    Remote(Endpoint),
 }
 
 /// Where requests are logged (`tollgate_settings.access_log`).

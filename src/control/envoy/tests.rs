@@ -14,6 +14,7 @@ fn setup() -> Setup {
         tls: None,
         module: "/etc/envoy/tollgate.wasm".to_owned(),
         variables: vec!["OPENAI_API_KEY".to_owned(), "TOLLGATE_SEAL_KEY".to_owned()],
+        ledger: None,
         admin: Admin::Loopback(9901),
         authorities: "/etc/ssl/certs/ca-certificates.crt".to_owned(),
     }

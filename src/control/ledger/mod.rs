@@ -115,8 +115,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::running(format!("ledger: cannot start its threads: {error}")))?;
     runtime.block_on(async {
-        let url = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
-        let db = Db::open(url.as_deref(), 10, &options.folder.join("ledger.db")).await?;
+        let url = config.ledger.database_url.as_ref().map(|url| url.reveal().to_owned());
+        let connections = config.ledger.pool_limit.unwrap_or(10);
+        let db = Db::open(url.as_deref(), connections, &options.folder.join("ledger.db")).await?;
         let app = App::new(db, config, secret, wall_clock());
         tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files)));
         let served = serve::serve(&app, options.socket.as_deref(), options.listen).await;

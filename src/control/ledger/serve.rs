@@ -24,7 +24,11 @@ use super::{
 };
 use crate::{
     control::Failure,
-    core::{access::grant::Role, ledger::CHANGED_HEADER},
+    core::{
+        access::grant::Role,
+        api::path,
+        ledger::{CHANGED_HEADER, EVERYTHING, escape},
+    },
 };
 
 /// Largest body of a management call (an import of thousands of keys is far below).
@@ -226,36 +230,7 @@ pub fn form(query: &str) -> Vec<(String, String)> {
 
 /// Percent escapes resolved.
 pub fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        match (first, tail) {
-            (b'%', [high, low, ..]) if digit(high).is_some() && digit(low).is_some() => {
-                bytes.push(digit(high).unwrap_or_default() << 4 | digit(low).unwrap_or_default());
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// A name as it stands in [`CHANGED_HEADER`] and in paths.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b'/' | b'@' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+    path::unescape(text).into_owned()
 }
 
 fn written(answer: Answer) -> Response {
@@ -266,7 +241,7 @@ fn written(answer: Answer) -> Response {
     if !answer.changed.is_empty() {
         // A header has to stay small; a call that changes very much makes everything stale.
         let names: Vec<String> = answer.changed.iter().map(|name| escape(name)).collect();
-        let list = if names.len() > 64 { "*".to_owned() } else { names.join(",") };
+        let list = if names.len() > 64 { EVERYTHING.to_owned() } else { names.join(",") };
         match HeaderValue::from_str(&list) {
             Ok(value) => {
                 headers.insert(CHANGED_HEADER, value);

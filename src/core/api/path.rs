@@ -183,7 +183,7 @@ fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
 }
 
 /// Percent escapes resolved; a broken escape or one that is not UTF-8 stays as it is.
-pub(crate) fn unescape(text: &str) -> Cow<'_, str> {
+pub fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Alias, CountedTokens, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
+    Alias, CountedTokens, Endpoint, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
     entry::hex,
     read::{Block, Reference, Source, reference, scalar_text},
     settings::Verdict,
@@ -161,6 +161,17 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
             .max(1),
         access_log: own.text(src, "access_log").unwrap_or_else(|| "stdout".to_owned()),
         drain_timeout_ms: own.millis(src, "drain_timeout").unwrap_or(600_000),
+        ledger_url: own.text(src, "ledger_url").and_then(|url| match Endpoint::parse(&url) {
+            Ok(endpoint) => Some(endpoint),
+            Err(problem) => {
+                src.problem(
+                    &member(&own.path, "ledger_url"),
+                    &format!("not a URL: {problem}"),
+                    "write where the ledger listens, such as `http://ledger:4001`",
+                );
+                None
+            }
+        }),
     }
 }
 

@@ -310,6 +310,8 @@ pub struct TollgateSettings {
     pub access_log: String,
     /// `drain_timeout` in milliseconds: how long requests in flight may go on after SIGTERM (600,000).
     pub drain_timeout_ms: u64,
+    /// `ledger_url`: a ledger that runs elsewhere. None is one of this gateway's own.
+    pub ledger_url: Option<Endpoint>,
 }
 
 /// `initial_prompt_value`, `roles`, `final_prompt_value`, `bos_token`, `eos_token`.

@@ -7,10 +7,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`lookup`] | asking for one record, and what the answer means |
 //! | [`sums`] | calls without their details |
 
-pub mod lookup;
 pub mod sums;
 #[cfg(test)]
 mod tests;
@@ -22,7 +20,6 @@ use serde_json::value::RawValue;
 use self::sums::Sums;
 use crate::core::{
     access::changes,
-    api::path::unescape,
     cost::money::Money,
     ledger::{Event, Folded, Rate, SyncReply},
     quota::{self, Base, Meter},
@@ -334,16 +331,4 @@ impl UnderWay {
         }
         UnderWay { text, calls, charges, full }
     }
-}
-
-/// Takes in what a management call changed, as the ledger says in [`crate::core::ledger::CHANGED_HEADER`]: names with commas
-/// between them, percent-encoded, or `*` for everything.
-pub fn announce(shared: &dyn Shared, header: &str) {
-    let names: Vec<_> = header.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
-    if names.contains(&"*") {
-        return changes::reset(shared);
-    }
-    let names: Vec<_> = names.into_iter().map(unescape).collect();
-    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    changes::announce(shared, &names);
 }

@@ -216,23 +216,3 @@ fn nonsense_neither_stops_nor_acknowledges() {
     shared.set(STATE, b"garbage", None);
     assert!(Sync::open(&shared, "n".to_owned()).under_way.is_none());
 }
-
-#[test]
-fn management_calls_say_what_changed() {
-    for (header, names, resets) in [
-        ("key:ab,team:x%2Cy", 2, 0),
-        (" user:u , ", 1, 0),
-        ("", 0, 0),
-        ("*", 0, 1),
-        ("key:a,*", 0, 1),
-        ("%", 1, 0),
-    ] {
-        let shared = memory();
-        announce(&shared, header);
-        let mark = changes::mark(&shared);
-        assert_eq!((mark.count, mark.resets), (names, resets), "{header:?}");
-    }
-    let shared = memory();
-    announce(&shared, "team:x%2Cy");
-    assert_eq!(changes::since(&shared, 0), Some(vec![changes::fingerprint("team:x,y")]));
-}

@@ -1,0 +1,55 @@
+//! The way to the ledger: a cluster without the filter in its chain (a call to one that has it would enter the calling VM a
+//! second time), and the sync role, one VM for the whole process.
+
+use serde_json::{Value, json};
+
+use super::{
+    LedgerAddress, Setup,
+    cluster::{self, PROTOCOL_OPTIONS, PROTOCOL_OPTIONS_TYPE},
+    filter,
+};
+use crate::core::ledger::CLUSTER;
+
+/// The cluster, when there is a ledger.
+pub fn cluster(setup: &Setup) -> Option<Value> {
+    let ledger = setup.ledger.as_ref()?;
+    let (kind, address, tls) = match &ledger.at {
+        LedgerAddress::Socket(path) => ("STATIC", json!({"pipe": {"path": path}}), None),
+        LedgerAddress::Remote(endpoint) => (
+            cluster::discovery(endpoint),
+            json!({"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}),
+            endpoint.tls.then(|| cluster::tls(endpoint, setup)),
+        ),
+    };
+    let mut cluster = json!({
+        "name": CLUSTER,
+        "type": kind,
+        "connect_timeout": "2s",
+        "circuit_breakers": cluster::no_limits(),
+        "load_assignment": cluster::assignment(CLUSTER, address),
+        "typed_extension_protocol_options": {
+            PROTOCOL_OPTIONS: {
+                "@type": PROTOCOL_OPTIONS_TYPE,
+                "explicit_http_config": {"http_protocol_options": {}},
+                "http_filters": [filter::codec()],
+            }
+        },
+    });
+    if let (Some(cluster), Some(tls)) = (cluster.as_object_mut(), tls) {
+        cluster.insert("transport_socket".to_owned(), tls);
+    }
+    Some(cluster)
+}
+
+/// The bootstrap extension that runs the sync role, when there is a ledger.
+pub fn extension(setup: &Setup) -> Option<Value> {
+    let ledger = setup.ledger.as_ref()?;
+    Some(json!({
+        "name": "envoy.bootstrap.wasm",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.wasm.v3.WasmService",
+            "singleton": true,
+            "config": filter::plugin_config(setup, "sync", Some(&ledger.interval_ms.to_string())),
+        }
+    }))
+}
