@@ -204,6 +204,16 @@ pub fn count(id: u32, by: u64) {
     }
 }
 
+/// What a counter stands at, in all VMs together.
+pub fn counted(id: u32) -> Option<u64> {
+    hostcalls::get_metric(id).ok()
+}
+
+/// Writes a warning to Envoy's log.
+pub fn warn(message: &str) {
+    let _ = hostcalls::log(LogLevel::Warn, message);
+}
+
 /// Writes an error to Envoy's log.
 pub fn error(message: &str) {
     let _ = hostcalls::log(LogLevel::Error, message);

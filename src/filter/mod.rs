@@ -34,6 +34,7 @@ mod entry {
 mod fault {
     pub fn arm() {}
     pub fn strike(_callback: &str) {}
+    pub fn strike_shared(_role: &str) {}
 }
 
 /// A root context before it is known which role it has: the role is its configured root id.

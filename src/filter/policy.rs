@@ -182,7 +182,7 @@ fn report(event: &ledger::Event, metrics: &Metrics) {
     QUEUE.set(queue);
     let Ok(bytes) = serde_json::to_vec(event) else { return };
     let kept = queue.is_some_and(|queue| host::enqueue(queue, &bytes));
-    metrics.add(if kept { "tollgate_events_enqueued" } else { "tollgate_events_lost" }, 1);
+    metrics.add(if kept { sync::ENQUEUED } else { "tollgate_events_lost" }, 1);
 }
 
 /// One request.
