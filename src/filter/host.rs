@@ -131,6 +131,11 @@ pub fn enter(context_id: u32) -> bool {
     hostcalls::set_effective_context(context_id).is_ok()
 }
 
+/// Sets one answer header.
+pub fn set_answer_header(name: &str, value: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, Some(value.as_bytes()));
+}
+
 /// Removes an answer header.
 pub fn remove_answer_header(name: &str) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, None);

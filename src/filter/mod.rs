@@ -51,8 +51,10 @@ enum Role {
 
 impl Context for Root {
     fn on_http_call_response(&mut self, _token: u32, headers: usize, body: usize, _trailers: usize) {
-        if let Some(Role::Sync(sync)) = &mut self.role {
-            sync.on_answer(headers, body);
+        match &mut self.role {
+            Some(Role::Policy(policy)) => policy.on_answer(headers, body),
+            Some(Role::Sync(sync)) => sync.on_answer(headers, body),
+            Some(Role::Provider) | None => {}
         }
     }
 }

@@ -7,8 +7,10 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | [`lease`] | who does all this: one VM at a time |
 //! | [`sums`] | calls without their details |
 
+pub mod lease;
 pub mod sums;
 #[cfg(test)]
 mod tests;
@@ -138,15 +140,12 @@ struct NewBatch<'b> {
 impl Sync {
     /// Goes on where a lost VM stopped, or begins as the node `fresh`.
     pub fn open(shared: &dyn Shared, fresh: String) -> Sync {
-        let kept = shared.get(STATE).and_then(|(bytes, _)| serde_json::from_slice::<State>(&bytes).ok());
-        let is_new = kept.is_none();
-        let State { node, number, batch } = kept.unwrap_or(State { node: fresh, number: 0, batch: None });
-        let sync = Sync {
-            node,
-            number,
+        let mut sync = Sync {
+            node: fresh,
+            number: 0,
             cursor: 0,
             nodes: 1,
-            under_way: batch.map(|text| UnderWay::of(text, false)),
+            under_way: None,
             next: Vec::new(),
             next_bytes: 0,
             folded: Sums::default(),
@@ -154,10 +153,21 @@ impl Sync {
             not_before_ms: 0,
             asked_ms: None,
         };
-        if is_new {
+        if !sync.resume(shared) {
             sync.keep(shared);
         }
         sync
+    }
+
+    /// Goes on where another VM stopped. False when there is nothing to go on with.
+    pub fn resume(&mut self, shared: &dyn Shared) -> bool {
+        let kept = shared.get(STATE).and_then(|(bytes, _)| serde_json::from_slice::<State>(&bytes).ok());
+        let Some(State { node, number, batch }) = kept else { return false };
+        (self.node, self.number) = (node, number);
+        self.under_way = batch.map(|text| UnderWay::of(text, false));
+        // What the other heard meanwhile is in shared data; hearing it again changes nothing.
+        (self.asked_ms, self.not_before_ms) = (None, 0);
+        true
     }
 
     /// Whether an event is to be taken out of the host's queue, in which `queued` are: for a batch that is about to go, or

@@ -99,6 +99,24 @@ fn a_lost_vm_goes_on_with_its_batch() {
 }
 
 #[test]
+fn vms_take_turns() {
+    let shared = memory();
+    let mut first = Sync::open(&shared, "n".to_owned());
+    let mut second = Sync::open(&shared, "m".to_owned());
+    first.push(&event(1, 5, &[]), 0);
+    let before = sent(&mut first, &shared, 0);
+    second.resume(&shared);
+    let after = sent(&mut second, &shared, 0);
+    assert_eq!((&after.node, &after.batch), (&before.node, &before.batch));
+    assert_eq!(second.on_reply(&acknowledged(1), &shared, 0).acknowledged, 1);
+    // Back with the first one, which still waits for an answer about the batch that is settled.
+    first.resume(&shared);
+    assert_eq!(first.on_reply(&acknowledged(1), &shared, 0).acknowledged, 0);
+    first.push(&event(2, 5, &[]), 0);
+    assert_eq!(batch(&sent(&mut first, &shared, 0)).number, 2);
+}
+
+#[test]
 fn full_batches_follow_each_other_at_once() {
     let shared = memory();
     let mut sync = Sync::open(&shared, "n".to_owned());
