@@ -8,7 +8,7 @@
 //! | [`provider`] | the table of provider brands: base URL, credentials, quirks |
 //! | [`translate`] | one API's request and answer as another's |
 //! | [`route`] | which deployments a request may try, in which order, and which rest in cooldown |
-//! | [`access`] | who may call |
+//! | [`access`] | who may call, and what |
 //! | [`quota`] | limits that hold exactly: requests, tokens, money, requests at a time |
 //! | [`ledger`] | what the filter and the ledger say to each other |
 //! | [`cost`] | usage out of answers, and its price |

@@ -4,7 +4,7 @@
 //! tests. Every transaction that writes takes the next revision first. The row that holds it is locked until the
 //! transaction ends, so revisions become visible in order: whoever has seen revision 7 has missed nothing up to 7.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction,
@@ -12,7 +12,7 @@ use sqlx::{
     pool::PoolConnection,
 };
 
-use super::schema;
+use super::{grants::Known, schema};
 use crate::control::Failure;
 
 /// How long to wait for a connection, or for another writer of an SQLite file.
@@ -24,6 +24,7 @@ pub struct Db {
     read: AnyPool,
     write: AnyPool,
     postgres: bool,
+    known: Arc<Known>,
 }
 
 /// What went wrong in the database. Its text never holds values.
@@ -71,14 +72,14 @@ impl Db {
         let write = pool(&url, 1, SQLITE_SETTINGS).await?;
         schema::migrate(&write).await?;
         let read = pool(&url, 4, SQLITE_SETTINGS).await?;
-        Ok(Db { read, write, postgres: false })
+        Ok(Db { read, write, postgres: false, known: Arc::default() })
     }
 
     /// Connects to Postgres. Several ledgers may do so at the same moment: migrations take a lock.
     pub async fn postgres(url: &str, connections: u32) -> Result<Db, DbError> {
         let both = pool(url, connections.max(2), &[]).await?;
         schema::migrate(&both).await?;
-        Ok(Db { read: both.clone(), write: both, postgres: true })
+        Ok(Db { read: both.clone(), write: both, postgres: true, known: Arc::default() })
     }
 
     /// Opens what a configuration names: a Postgres URL, else the SQLite file.
@@ -108,6 +109,25 @@ impl Db {
         Ok(self.read.acquire().await?)
     }
 
+    /// What is remembered of the records in it, kept up by every transaction that commits here.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Begins a transaction that reads: everything in it is as it was at one moment. Also gives the revision of that moment.
+    pub async fn snapshot(&self) -> Result<(Transaction<'static, Any>, i64), DbError> {
+        let begin = if self.postgres { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
+        let mut tx = self.read.begin_with(begin).await?;
+        let row = tx.fetch_one("SELECT revision FROM tollgate_state WHERE id = 1").await?;
+        let revision = row.try_get::<i64, _>(0)?;
+        Ok((tx, revision))
+    }
+
+    /// Begins a transaction that writes what has no revision: rates, when nodes were seen, old logs that go.
+    pub async fn aside(&self) -> Result<Transaction<'static, Any>, DbError> {
+        Ok(self.write.begin().await?)
+    }
+
     /// Begins a transaction that writes.
     pub async fn write(&self) -> Result<Tx, DbError> {
         let mut tx = self.write.begin().await?;
@@ -115,7 +135,7 @@ impl Db {
             .fetch_one("UPDATE tollgate_state SET revision = revision + 1 WHERE id = 1 RETURNING revision")
             .await?;
         let revision = row.try_get::<i64, _>(0)?;
-        Ok(Tx { tx, revision, changes: Vec::new() })
+        Ok(Tx { tx, revision, changes: BTreeMap::new(), known: Arc::clone(&self.known) })
     }
 
     /// Closes all connections; SQLite then folds its log into the file.
@@ -129,7 +149,8 @@ impl Db {
 pub struct Tx {
     tx: Transaction<'static, Any>,
     revision: i64,
-    changes: Vec<(String, bool)>,
+    changes: BTreeMap<String, bool>,
+    known: Arc<Known>,
 }
 
 impl Tx {
@@ -154,33 +175,43 @@ impl Tx {
     }
 
     fn note(&mut self, meter: String, record: bool) {
-        match self.changes.iter_mut().find(|(known, _)| *known == meter) {
-            Some((_, also)) => *also |= record,
-            None => self.changes.push((meter, record)),
-        }
+        *self.changes.entry(meter).or_default() |= record;
     }
 
     /// Writes the change feed and commits. Returns the meters whose records changed, for
     /// [`CHANGED_HEADER`](crate::core::ledger::CHANGED_HEADER).
     pub async fn commit(mut self) -> Result<Vec<String>, DbError> {
-        for (meter, record) in &self.changes {
-            let record_revision = if *record { self.revision } else { 0 };
-            sqlx::query(
-                "INSERT INTO tollgate_changes (meter, revision, record_revision) VALUES ($1, $2, $3) \
+        let all: Vec<(&String, &bool)> = self.changes.iter().collect();
+        for some in all.chunks(FEED_ROWS) {
+            let marks: Vec<String> = (0..some.len())
+                .map(|at| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3))
+                .collect();
+            let sql = format!(
+                "INSERT INTO tollgate_changes (meter, revision, record_revision) VALUES {} \
                  ON CONFLICT (meter) DO UPDATE SET revision = excluded.revision, record_revision = \
                  CASE WHEN excluded.record_revision > 0 THEN excluded.record_revision \
                  ELSE tollgate_changes.record_revision END",
-            )
-            .bind(meter)
-            .bind(self.revision)
-            .bind(record_revision)
-            .execute(&mut *self.tx)
-            .await?;
+                marks.join(", ")
+            );
+            // Statements of the common sizes stay prepared; those of the many others would only fill the cache.
+            let mut query =
+                sqlx::query(AssertSqlSafe(sql)).persistent(matches!(some.len(), 1 | 2 | FEED_ROWS));
+            for (meter, record) in some {
+                let record_revision = if **record { self.revision } else { 0 };
+                query = query.bind((*meter).clone()).bind(self.revision).bind(record_revision);
+            }
+            query.execute(&mut *self.tx).await?;
         }
         self.tx.commit().await?;
-        Ok(self.changes.into_iter().filter(|(_, record)| *record).map(|(meter, _)| meter).collect())
+        let changed: Vec<String> =
+            self.changes.into_iter().filter(|(_, record)| *record).map(|(meter, _)| meter).collect();
+        self.known.note(changed.iter().map(String::as_str));
+        Ok(changed)
     }
 }
+
+/// How many rows of the feed one statement writes.
+const FEED_ROWS: usize = 200;
 
 /// Each connection of an SQLite file: a log beside the file, synced at checkpoints, and patience with other writers.
 const SQLITE_SETTINGS: &[&str] =

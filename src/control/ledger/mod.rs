@@ -10,18 +10,30 @@
 //! | [`route`] | what a route is; the check of bodies and queries |
 //! | [`problem`] | refusals |
 //! | [`serve`](mod@serve) | HTTP: dispatch over the table of routes |
+//! | [`grants`] | what a key may do, joined for the filter |
+//! | [`usage`] | usage from the filter: sums, logs, changes |
+//! | [`rates`] | rates between nodes |
+//! | [`resets`] | when budgets start again |
+//! | [`alerts`] | telling somebody that a budget is used up |
+//! | [`seal`] | secrets at rest |
 //! | [`api`] | the routes |
 //!
 //! It runs as a process of its own (`tollgate ledger`), so that whatever happens to it, requests with known keys go on.
 
+pub mod alerts;
 pub mod api;
 pub mod caller;
 pub mod db;
+pub mod grants;
 pub mod problem;
+pub mod rates;
+pub mod resets;
 pub mod route;
 pub mod rows;
 pub mod schema;
+pub mod seal;
 pub mod serve;
+pub mod usage;
 
 use std::{
     net::SocketAddr,
@@ -59,6 +71,10 @@ pub struct App {
     secret: String,
     /// Unix milliseconds; tests set it.
     clock: Clock,
+    /// When nodes were last written down.
+    beats: rates::Beats,
+    /// Tells of budgets that are used up.
+    alerts: alerts::Alerts,
 }
 
 /// Tells the time in Unix milliseconds.
@@ -67,7 +83,16 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 impl App {
     /// A ledger over an open database.
     pub fn new(db: Db, config: Config, secret: String, clock: Clock) -> Arc<App> {
-        Arc::new(App { db, config: RwLock::new(Arc::new(config)), secret, clock })
+        let receivers =
+            alerts::Receivers::of(&config.ledger.alerting, &|name: &str| std::env::var(name).ok());
+        Arc::new(App {
+            db,
+            config: RwLock::new(Arc::new(config)),
+            secret,
+            clock,
+            beats: rates::Beats::default(),
+            alerts: alerts::Alerts::to(receivers),
+        })
     }
 
     /// The configuration in force.
@@ -115,11 +140,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::running(format!("ledger: cannot start its threads: {error}")))?;
     runtime.block_on(async {
-        let url = config.ledger.database_url.as_ref().map(|url| url.reveal().to_owned());
+        let url = config.ledger.database_url.as_ref().map(|url| url.reveal()).filter(|url| !url.is_empty());
         let connections = config.ledger.pool_limit.unwrap_or(10);
-        let db = Db::open(url.as_deref(), connections, &options.folder.join("ledger.db")).await?;
+        let db = Db::open(url, connections, &options.folder.join("ledger.db")).await?;
         let app = App::new(db, config, secret, wall_clock());
         tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files)));
+        tokio::spawn(grants::follow(Arc::clone(&app)));
+        tokio::spawn(resets::keep_up(Arc::clone(&app)));
         let served = serve::serve(&app, options.socket.as_deref(), options.listen).await;
         app.db.close().await;
         served

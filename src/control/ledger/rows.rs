@@ -81,8 +81,11 @@ pub async fn select(
     sql.push_str(&conditions(table, &select.conditions, &mut values));
     let mut order: Vec<String> = Vec::new();
     if let Some((column, descending)) = select.order {
-        // The two databases sort missing values to different ends; this puts them last in both.
-        order.push(format!("CASE WHEN {column} IS NULL THEN 1 ELSE 0 END"));
+        // The two databases sort missing values to different ends; this puts them last in both. What is never missing is
+        // left alone, so that its index can give the order.
+        if !matches!(column, "created_at" | "spend") {
+            order.push(format!("CASE WHEN {column} IS NULL THEN 1 ELSE 0 END"));
+        }
         order.push(format!("{column}{}", if descending { " DESC" } else { "" }));
     }
     order.extend(table.key.iter().map(|column| (*column).to_owned()));

@@ -9,10 +9,13 @@
 //! | nothing, and the ledger did not answer within the last second | [`Found::Unreachable`] |
 //! | nothing | [`Found::Ask`] |
 
+mod cache;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use self::cache::{Cache, Copy};
 use super::{
     changes::{self, Fingerprint, Mark, fingerprint, hash_start},
     grant::{EndUser, Grant},
@@ -62,6 +65,8 @@ pub struct Keyring {
     ttl_ms: u64,
     /// Until when the ledger is left alone.
     away_until_ms: u64,
+    /// It did not answer when it was asked last.
+    away: bool,
     mark: Option<Mark>,
     /// Names that are being asked for, and how many changes had been seen by then: an answer may be older than a change.
     watched: HashMap<Fingerprint, Watch>,
@@ -91,6 +96,7 @@ impl Keyring {
             unknown: vec![Unknown { print: 0, until_ms: 0 }; UNKNOWN_SLOTS].into(),
             ttl_ms: 60_000,
             away_until_ms: 0,
+            away: false,
             mark: None,
             watched: HashMap::new(),
             seen: Vec::new(),
@@ -120,9 +126,9 @@ impl Keyring {
         }
         match changes::since(shared, before.count) {
             Some(names) => {
+                self.keys.drop_names(&names);
+                self.end_users.drop_names(&names);
                 for &name in &names {
-                    self.keys.drop_name(name);
-                    self.end_users.drop_name(name);
                     let slot = self.slot(name);
                     if let Some(slot) = slot.filter(|slot| slot.print == name) {
                         slot.until_ms = 0;
@@ -142,6 +148,11 @@ impl Keyring {
         }
     }
 
+    /// Whether the ledger did not answer when this VM asked it last.
+    pub fn ledger_is_away(&self) -> bool {
+        self.away
+    }
+
     /// Whether requests have to be asked for their end user, as of the last [`Keyring::refresh`].
     pub fn wants_end_users(&self) -> bool {
         self.mark.is_some_and(|mark| mark.end_users)
@@ -150,13 +161,12 @@ impl Keyring {
     /// The record of a key, by its hash in lower-case hexadecimal.
     pub fn key(&mut self, hash: &str, now_ms: u64) -> Found<Grant> {
         let Some(print) = hash_start(hash) else { return Found::Unknown };
-        if let Some(found) = self.keys.find(print, now_ms) {
+        match self.keys.find(print, now_ms) {
             // Half a hash finds the record; all of it must fit.
-            return match &found {
-                Found::Known(grant) if grant.key.id != hash => Found::Unknown,
-                Found::Ask => self.ask(print, now_ms),
-                _ => found,
-            };
+            Some(Copy::Good(grant)) if grant.key.id == hash => return Found::Known(grant),
+            Some(Copy::Good(_)) => return Found::Unknown,
+            Some(Copy::Old) => return self.ask(print, now_ms),
+            None => {}
         }
         if self.slot(print).is_some_and(|slot| slot.print == print && slot.until_ms > now_ms) {
             return Found::Unknown;
@@ -168,8 +178,8 @@ impl Keyring {
     pub fn end_user(&mut self, id: &str, now_ms: u64) -> Found<EndUser> {
         let print = end_user_print(id);
         match self.end_users.find(print, now_ms) {
-            Some(Found::Ask) | None => self.ask(print, now_ms),
-            Some(found) => found,
+            Some(Copy::Good(record)) => Found::Known(record),
+            Some(Copy::Old) | None => self.ask(print, now_ms),
         }
     }
 
@@ -177,6 +187,7 @@ impl Keyring {
     pub fn learn_key(&mut self, hash: &str, answer: Answer<Grant>, now_ms: u64) {
         let Some(print) = hash_start(hash) else { return };
         let watch = self.watched.remove(&print);
+        self.away = false;
         match answer {
             Answer::Record(grant) => {
                 let names = names_of(&grant);
@@ -184,7 +195,7 @@ impl Keyring {
                 self.keys.put(print, names, grant, until);
             }
             Answer::None => {
-                self.keys.drop_name(print);
+                self.keys.drop_names(&[print]);
                 let until = self.good_until(watch, &[print], now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
                 if let Some(slot) = self.slot(print) {
                     *slot = Unknown { print, until_ms: until };
@@ -198,6 +209,7 @@ impl Keyring {
     pub fn learn_end_user(&mut self, id: &str, answer: Answer<EndUser>, now_ms: u64) {
         let print = end_user_print(id);
         let watch = self.watched.remove(&print);
+        self.away = false;
         let record = match answer {
             Answer::Record(record) => record,
             Answer::None => {
@@ -227,6 +239,7 @@ impl Keyring {
     }
 
     fn leave_alone(&mut self, now_ms: u64) {
+        self.away = true;
         self.away_until_ms = now_ms.saturating_add(RETRY_MS);
         self.keys.leave_alone_until_ms = self.away_until_ms;
         self.end_users.leave_alone_until_ms = self.away_until_ms;
@@ -281,122 +294,5 @@ fn names_of(grant: &Grant) -> Box<[Fingerprint]> {
     names.into()
 }
 
-/// Records by name. When there is no more room, the next one goes that nobody asked for since the hand came by last.
-struct Cache<T> {
-    places: HashMap<Fingerprint, usize>,
-    slots: Vec<Slot<T>>,
-    free: Vec<usize>,
-    hand: usize,
-    capacity: usize,
-    leave_alone_until_ms: u64,
-}
-
-struct Slot<T> {
-    print: Fingerprint,
-    names: Box<[Fingerprint]>,
-    /// None in a free slot.
-    value: Option<Arc<T>>,
-    good_until_ms: u64,
-    /// Until when somebody is asking for a newer one.
-    asking_until_ms: u64,
-    /// Nobody goes on with it but when the ledger is away.
-    outdated: bool,
-    used: bool,
-}
-
-impl<T> Cache<T> {
-    fn new(capacity: usize) -> Cache<T> {
-        Cache {
-            places: HashMap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            hand: 0,
-            capacity: capacity.max(1),
-            leave_alone_until_ms: 0,
-        }
-    }
-
-    fn resize(&mut self, capacity: usize) {
-        self.capacity = capacity.max(1);
-        if self.slots.len() > self.capacity {
-            self.clear();
-        }
-    }
-
-    fn find(&mut self, print: Fingerprint, now_ms: u64) -> Option<Found<T>> {
-        let alone = now_ms < self.leave_alone_until_ms;
-        let slot = self.slots.get_mut(*self.places.get(&print)?)?;
-        let value = Arc::clone(slot.value.as_ref()?);
-        slot.used = true;
-        let good = now_ms < slot.good_until_ms && !slot.outdated;
-        let is_asked_for = now_ms < slot.asking_until_ms && !slot.outdated;
-        if good || alone || is_asked_for {
-            return Some(Found::Known(value));
-        }
-        slot.asking_until_ms = now_ms.saturating_add(ASKING_MS);
-        Some(Found::Ask)
-    }
-
-    fn put(&mut self, print: Fingerprint, names: Box<[Fingerprint]>, value: T, good_until_ms: u64) {
-        let slot = Slot {
-            print,
-            names,
-            value: Some(Arc::new(value)),
-            good_until_ms,
-            asking_until_ms: 0,
-            outdated: false,
-            used: true,
-        };
-        let at = match self.places.get(&print) {
-            Some(&at) => at,
-            None => self.room(),
-        };
-        self.places.insert(print, at);
-        match self.slots.get_mut(at) {
-            Some(place) => *place = slot,
-            None => self.slots.push(slot),
-        }
-    }
-
-    /// A place for one more.
-    fn room(&mut self) -> usize {
-        if let Some(at) = self.free.pop() {
-            return at;
-        }
-        if self.slots.len() < self.capacity {
-            return self.slots.len();
-        }
-        // After one round nobody counts as used any more.
-        for _ in 0..=self.slots.len() {
-            let at = self.hand;
-            self.hand = if at.saturating_add(1) >= self.slots.len() { 0 } else { at.saturating_add(1) };
-            let Some(slot) = self.slots.get_mut(at) else { continue };
-            if !std::mem::take(&mut slot.used) {
-                self.places.remove(&slot.print);
-                return at;
-            }
-        }
-        self.hand
-    }
-
-    fn drop_name(&mut self, name: Fingerprint) {
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            if slot.value.is_some() && slot.names.contains(&name) {
-                slot.value = None;
-                self.places.remove(&slot.print);
-                self.free.push(at);
-            }
-        }
-    }
-
-    fn outdate(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.outdated = true);
-    }
-
-    fn clear(&mut self) {
-        self.places.clear();
-        self.slots.clear();
-        self.free.clear();
-        self.hand = 0;
-    }
-}
+#[cfg(test)]
+mod tests;

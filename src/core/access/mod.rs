@@ -121,13 +121,8 @@ pub fn identify(
 
 /// SHA-256 of a key in lower-case hexadecimal: what stands for it everywhere.
 pub fn hash(key: &[u8]) -> String {
-    use std::fmt::Write;
-
-    Sha256::digest(key).iter().fold(String::with_capacity(64), |mut out, byte| {
-        // Writing to a String cannot fail.
-        _ = write!(out, "{byte:02x}");
-        out
-    })
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    Sha256::digest(key).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Who passes while the ledger is away (`allow_requests_on_db_unavailable`). Nothing is known of the key, so it stands for

@@ -355,8 +355,8 @@ mod tests {
         let config = gateway("");
         let mut grant = Grant::default();
         grant.key.models = vec!["b".into()];
-        let mut end_user = EndUser::default();
-        end_user.scope = Scope { id: "e".to_owned(), blocked: true, ..Scope::default() };
+        let scope = Scope { id: "e".to_owned(), blocked: true, ..Scope::default() };
+        let end_user = EndUser { scope, ..EndUser::default() };
         let call = Call {
             model: "a",
             fallbacks: Vec::new(),

@@ -110,7 +110,7 @@ pub fn no_ledger() -> Error {
     Error::new(400, "No connected db.").with_kind("no_db_connection").with_null_param()
 }
 
-/// What a limit says. `scope` is the id of what is limited, `model` the model of limits by model, `alias` the key's.
+/// What a limit or a budget says that refuses; `alias` is the key's.
 pub fn limit(rule: &Rule, why: Why, alias: Option<&str>, now_ms: u64) -> Error {
     let id = rule.meter.name().split_once(':').map_or("", |(_, id)| id);
     match why {

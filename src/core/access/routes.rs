@@ -152,7 +152,8 @@ mod tests {
             Caller::Key(grant.into())
         };
         let now = 1_767_225_610_000;
-        let rows: Vec<(Caller, &General, Option<(u16, &str, &str)>)> = vec![
+        type Row<'r> = (Caller, &'r General, Option<(u16, &'r str, &'r str)>);
+        let rows: Vec<Row> = vec![
             (change(|_| {}), &plain, None),
             (Caller::Master, &general, None),
             (

@@ -130,8 +130,7 @@ fn is_managed(path: &str) -> bool {
     let below = |prefix: &&str| {
         path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    (path == "/health" || MANAGED.iter().any(|prefix| below(&prefix)))
-        && !path.split('/').any(|part| part == "..")
+    (path == "/health" || MANAGED.iter().any(below)) && !path.split('/').any(|part| part == "..")
 }
 
 /// The API and path model of a model call.

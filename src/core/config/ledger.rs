@@ -53,6 +53,8 @@ pub struct Ledger {
     pub global_max_budget: Option<i64>,
     /// `litellm_settings.budget_duration`.
     pub global_budget_duration: Option<String>,
+    /// `alerting`: who is told of used up budgets.
+    pub alerting: Vec<String>,
 }
 
 /// Reads them.
@@ -85,5 +87,6 @@ pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
         end_user_budget_id: litellm.text(src, "max_end_user_budget_id"),
         global_max_budget: litellm.money(src, "max_budget").filter(|max| *max > 0),
         global_budget_duration: litellm.duration(src, "budget_duration"),
+        alerting: general.texts(src, "alerting"),
     }
 }

@@ -349,12 +349,15 @@ impl Exchange {
         Step { headers: Some(list), body: Some(Vec::new()), next, hold: false }
     }
 
-    /// What a stream has used that has begun and not ended: the client is charged for it when it goes away.
+    /// What an answer has used that has begun and not ended: the client is charged for it when it goes away. One that comes as
+    /// a whole was made before it began to come, but how long it is nobody can tell: its prompt counts.
     pub(super) fn unfinished(&self) -> Option<record::Completed> {
         match &self.answer {
             Answer::Streaming(stream) if stream.headers.is_none() => {
                 Some(record::Completed::of(&stream.pipeline, stream.pipeline.events()))
             }
+            Answer::Passing { pipeline, .. } => Some(record::Completed::of(pipeline, 1)),
+            Answer::Held { pipeline, .. } if self.status == 0 => Some(record::Completed::of(pipeline, 1)),
             _ => None,
         }
     }

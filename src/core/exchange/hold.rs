@@ -16,7 +16,7 @@ use crate::core::{
     api::Api,
     codec::json::Object,
     config::CountedTokens,
-    cost::{money::Money, usage::Usage},
+    cost::{money::Money, table, usage::Usage},
     error::Error,
     quota::{self, Estimate, Kind, Reservation, Rule},
     route::plan::Plan,
@@ -24,6 +24,8 @@ use crate::core::{
 
 /// Bytes of a request that make about one token.
 const BYTES_PER_TOKEN: u64 = 4;
+/// A request that seems longer than this likely holds pictures or sound, which are fewer tokens than their bytes say.
+const LONG_PROMPT: u64 = 16_384;
 
 /// What a call holds.
 #[derive(Default)]
@@ -142,7 +144,7 @@ impl Exchange {
     }
 
     fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
-        let prompt = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
+        let prompt = self.prompt_tokens();
         let group = self.plan.as_ref().and_then(Plan::segment).map_or("", |segment| segment.group.as_str());
         let output = match self.api {
             Api::Embeddings => 0,
@@ -158,6 +160,25 @@ impl Exchange {
         let cost = has_budget.then(|| self.price(None)).flatten();
         let cost = cost.map_or(Money::ZERO, |price| price.cost(&usage, None));
         Estimate { tokens: counted(&usage, self.config.general.counted_tokens), cost }
+    }
+
+    /// Tokens of the prompt, more or less: never more than the model takes.
+    fn prompt_tokens(&self) -> u64 {
+        let tokens = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
+        if tokens <= LONG_PROMPT {
+            return tokens;
+        }
+        let at = self.plan.as_ref().map(|plan| plan.current().deployment);
+        let most = at.and_then(|at| self.config.deployments.get(at)).and_then(|deployment| {
+            let own = deployment.model_info.get("max_input_tokens").and_then(serde_json::Value::as_u64);
+            let base = deployment.base_model.as_deref();
+            let known = || {
+                table::entry_for(&deployment.litellm_model, deployment.brand.name, base, None)?
+                    .max_input_tokens
+            };
+            own.or_else(known)
+        });
+        tokens.min(most.unwrap_or(u64::MAX))
     }
 
     /// The key's own limits, and what is left of every limit, as answer headers. `own` is what this call has reserved: the

@@ -5,13 +5,13 @@
 //!
 //! | who | method | what comes back |
 //! |---|---|---|
-//! | policy | [`open`] | an answer at once, or an [`Exchange`] that waits for the body |
-//! | policy | [`Exchange::on_body`] | forward to a cluster, answer, or wait |
+//! | policy | [`open`] | an answer at once, a record to fetch first, or an [`Exchange`] that waits for the body |
+//! | policy | [`Exchange::on_body`] | forward to a cluster, answer, wait, or fetch a record and come back |
 //! | provider, once per attempt | [`Exchange::on_attempt`] | the request as this provider wants it, and who is next |
 //! | provider | [`Exchange::on_retry_body`] | the same for attempts after the first, which read the body again |
 //! | provider | [`Exchange::on_answer_headers`], [`Exchange::on_answer_body`] | hold, pass, or release with new headers and body |
 //! | policy | [`Exchange::on_release`] | what to do with headers on their way to the client (Envoy's own replies included) |
-//! | policy | [`Exchange::on_done`] | the [`Record`](record::Record) |
+//! | policy | [`Exchange::on_done`] | the [`Record`](record::Record); must come for every exchange, because it gives back what is reserved |
 
 pub mod answer;
 pub mod attempt;

@@ -62,7 +62,11 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         }
         Operation::Metrics => return Opening::Pass,
         Operation::Manage => Err(refusals::no_ledger()),
-        _ => local::answer(&operation, config, headers, &|| models::listed(&caller, config)),
+        _ => {
+            let has_ledger = config.general.has_ledger && !env.keys.ledger_is_away();
+            let models = || models::listed(&caller, config);
+            local::answer(&operation, config, headers, &models, has_ledger)
+        }
     };
     match answer {
         Ok(mut reply) => {

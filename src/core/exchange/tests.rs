@@ -1,13 +1,15 @@
 //! Whole requests against scripted providers, with the part of Envoy played by a loop: it opens the cluster that was named
 //! last, retries what is marked for it, and never more often than it was told.
 
+mod accounts;
 mod chance;
+mod ledger;
 mod routing;
 
 use serde_json::{Value, json};
 
 use super::{attempt::StartAction, *};
-use crate::core::{config, random::Random, shared::Memory};
+use crate::core::{config, quota, random::Random, shared::Memory};
 
 /// How a provider behaves for one attempt.
 enum Behaviour {
@@ -71,20 +73,51 @@ struct Rig {
     now_ms: u64,
     /// What passes between an attempt's request and its answer.
     answer_takes_ms: u64,
+    /// The key that requests bring.
+    key: Option<&'static str>,
+    /// After so many steps of a request the client goes away.
+    patience: Option<u32>,
 }
 
 impl Rig {
     fn new(yaml: &str) -> Rig {
-        let loaded = config::load(yaml, &|_| None, &|_| None).unwrap();
+        Rig::with_environment(yaml, |_| None)
+    }
+
+    fn with_environment(yaml: &str, environment: fn(&str) -> Option<String>) -> Rig {
+        let loaded = config::load(yaml, &environment, &|_| None).unwrap();
+        let shared = Memory::default();
+        quota::prepare(&shared);
         Rig {
             config: Rc::new(loaded.config),
-            shared: Memory::default(),
+            shared,
             random: Random::new(1),
             keys: Keyring::new(100),
             lengths: Lengths::default(),
             now_ms: 1_000_000_000,
             answer_takes_ms: 0,
+            key: None,
+            patience: None,
         }
+    }
+
+    fn env(&mut self) -> Env<'_> {
+        Env {
+            shared: &self.shared,
+            now_ms: self.now_ms,
+            random: &mut self.random,
+            keys: &mut self.keys,
+            lengths: &mut self.lengths,
+            worker: Worker(1),
+            client: &|| Some("192.0.2.1".to_owned()),
+        }
+    }
+
+    fn headers(&self, path: &str) -> Headers {
+        let mut list = vec![(":method", "POST"), (":path", path)];
+        let key = self.key.map(|key| format!("Bearer {key}"));
+        list.extend(key.as_deref().map(|key| ("authorization", key)));
+        Headers::from_pairs(&list)
     }
 
     fn chat(&mut self, body: Value, play: impl FnMut(usize, &str) -> Behaviour) -> Story {
@@ -99,20 +132,24 @@ impl Rig {
 
     fn run(&mut self, path: &str, body: Value, mut play: impl FnMut(usize, &str) -> Behaviour) -> Story {
         let mut story = Story::default();
-        let headers = Headers::from_pairs(&[(":method", "POST"), (":path", path)]);
+        let headers = self.headers(path);
         let body = body.to_string().into_bytes();
         let config = Rc::clone(&self.config);
+        quota::beat(&self.shared, Worker(1), self.now_ms);
         macro_rules! env {
             () => {
-                &mut Env {
-                    shared: &self.shared,
-                    now_ms: self.now_ms,
-                    random: &mut self.random,
-                    keys: &mut self.keys,
-                    lengths: &mut self.lengths,
-                    worker: Worker(1),
-                    client: &|| Some("192.0.2.1".to_owned()),
+                &mut self.env()
+            };
+        }
+        let mut steps = self.patience.unwrap_or(u32::MAX);
+        // The client may go away at any moment.
+        macro_rules! step {
+            ($exchange:expr) => {
+                if steps == 0 {
+                    story.record = Some($exchange.on_done(env!()));
+                    return story;
                 }
+                steps -= 1;
             };
         }
         let mut exchange = match open(&config, &headers, env!()) {
@@ -121,7 +158,9 @@ impl Rig {
             Opening::Pass | Opening::Manage => panic!("a model call is ours"),
             Opening::Ask(lookup) => panic!("{lookup:?} without a ledger"),
         };
+        step!(exchange);
         let mut begin = exchange.on_body(&body, env!());
+        step!(exchange);
         if let Begin::Wait(ms) = begin {
             self.now_ms += ms;
             begin = exchange.on_body(&body, env!());
@@ -150,6 +189,7 @@ impl Rig {
             }
             let opened = next.clone();
             let start = exchange.on_attempt(env!());
+            step!(exchange);
             if let Some(following) = start.next {
                 next = following;
             }
@@ -242,6 +282,7 @@ impl Rig {
             let first = exchange.on_answer_headers(headers, raw.pieces.is_empty() && !raw.cut, env!());
             assert_eq!(first.hold, !raw.pieces.is_empty() || raw.cut);
             let (mut list, mut named) = (first.headers, first.next);
+            step!(exchange);
             for (at, piece) in raw.pieces.iter().enumerate() {
                 let end = at + 1 == raw.pieces.len() && !raw.cut;
                 kept.extend_from_slice(piece);
@@ -252,6 +293,7 @@ impl Rig {
                     continue;
                 }
                 let step = exchange.on_answer_body(&kept, end, env!());
+                step!(exchange);
                 if step.hold {
                     continue;
                 }

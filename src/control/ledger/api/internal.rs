@@ -3,17 +3,38 @@
 use std::sync::Arc;
 
 use axum::http::Method;
-use serde_json::json;
+use serde_json::{json, to_value};
 
-use crate::control::ledger::{App, problem::Problem, route::Answer};
+use crate::{
+    control::ledger::{App, grants, problem::Problem, route::Answer, serve::unescape, usage},
+    core::ledger::SyncRequest,
+};
 
 /// Answers a call below `/internal/`.
-pub async fn answer(app: &Arc<App>, method: &Method, path: &str, _body: &[u8]) -> Result<Answer, Problem> {
-    match (method.as_str(), path) {
-        ("GET", "ready") => {
+pub async fn answer(app: &Arc<App>, method: &Method, path: &str, body: &[u8]) -> Result<Answer, Problem> {
+    let (chapter, rest) = path.split_once('/').unwrap_or((path, ""));
+    match (method.as_str(), chapter, rest) {
+        ("GET", "ready", "") => {
             app.db.read().await?;
             Ok(Answer::json(&json!({"status": "ready"})))
         }
+        ("GET", "keys", hash) if !hash.is_empty() => match grants::grant(app, &unescape(hash)).await? {
+            Some(grant) => written(&grant),
+            None => Err(Problem::Detail(404, json!("there is no such key"))),
+        },
+        ("GET", "end_users", id) if !id.is_empty() => written(&grants::end_user(app, &unescape(id)).await?),
+        ("POST", "sync", "") => {
+            let request: SyncRequest = serde_json::from_slice(body).map_err(|error| {
+                Problem::Detail(400, json!(format!("the body is not what a node says: {error}")))
+            })?;
+            written(&usage::sync(app, &request).await?)
+        }
         _ => Err(Problem::Detail(404, json!("Not Found"))),
     }
+}
+
+fn written(answer: &impl serde::Serialize) -> Result<Answer, Problem> {
+    let value = to_value(answer)
+        .map_err(|error| Problem::Detail(500, json!(format!("the answer cannot be written: {error}"))))?;
+    Ok(Answer::json(&value))
 }

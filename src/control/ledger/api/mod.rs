@@ -1,8 +1,10 @@
 //! The routes of the management API, chapter by chapter, and what Envoy's filter asks.
 
+pub mod access;
 pub mod budgets;
 pub mod customers;
 pub mod docs;
+pub mod fields;
 pub mod health;
 pub mod internal;
 pub mod keys;

@@ -74,34 +74,42 @@ fn behaviour(bits: u64, model: &str, streaming: bool) -> Behaviour {
     }
 }
 
+/// A path and a body, `chance` deciding.
+fn request(chance: &mut Random) -> (&'static str, Value) {
+    let mut below = |n: usize| chance.bits() as usize % n;
+    let path =
+        ["/v1/chat/completions", "/v1/messages", "/v1/completions", "/v1/embeddings"][below(8) % 5 % 4];
+    let model = ["a", "b", "c", "x/gpt", "m", "nobody"][below(16) % 6];
+    let streaming = path != "/v1/embeddings" && below(2) == 0;
+    let mut body = match path {
+        "/v1/completions" => json!({"model": model, "prompt": "hello"}),
+        "/v1/embeddings" => json!({"model": model, "input": "hello"}),
+        _ => json!({"model": model, "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}),
+    };
+    body["stream"] = json!(streaming);
+    match below(14) {
+        0 => body["num_retries"] = json!(below(4)),
+        1 => body["fallbacks"] = json!(["c", {"model": "b", "temperature": 0}]),
+        2 => body["disable_fallbacks"] = json!(true),
+        3 => body["mock_timeout"] = json!(true),
+        4 => body["mock_testing_content_policy_fallbacks"] = json!(true),
+        5 => body["mock_response"] = json!("litellm.InternalServerError"),
+        6 => body["stream_options"] = json!({"include_usage": true}),
+        7 => body["logit_bias"] = json!({"1": 1}),
+        _ => {}
+    }
+    (path, body)
+}
+
 #[test]
 fn anything_ends_in_one_answer() {
     let mut rig = Rig::new(FILE);
     let mut chance = Random::new(20_26);
     let mut seen = [0_u32; 3];
     for round in 0..10_000 {
+        let (path, body) = request(&mut chance);
+        let streaming = body["stream"] == json!(true);
         let mut below = |n: usize| chance.bits() as usize % n;
-        let path =
-            ["/v1/chat/completions", "/v1/messages", "/v1/completions", "/v1/embeddings"][below(8) % 5 % 4];
-        let model = ["a", "b", "c", "x/gpt", "m", "nobody"][below(16) % 6];
-        let streaming = path != "/v1/embeddings" && below(2) == 0;
-        let mut body = match path {
-            "/v1/completions" => json!({"model": model, "prompt": "hello"}),
-            "/v1/embeddings" => json!({"model": model, "input": "hello"}),
-            _ => json!({"model": model, "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}),
-        };
-        body["stream"] = json!(streaming);
-        match below(14) {
-            0 => body["num_retries"] = json!(below(4)),
-            1 => body["fallbacks"] = json!(["c", {"model": "b", "temperature": 0}]),
-            2 => body["disable_fallbacks"] = json!(true),
-            3 => body["mock_timeout"] = json!(true),
-            4 => body["mock_testing_content_policy_fallbacks"] = json!(true),
-            5 => body["mock_response"] = json!("litellm.InternalServerError"),
-            6 => body["stream_options"] = json!({"include_usage": true}),
-            7 => body["logit_bias"] = json!({"1": 1}),
-            _ => {}
-        }
         let all_good = below(8) == 0;
         let story = rig.call(path, body.clone(), |attempt, model| {
             assert!(attempt < 64, "round {round} does not end");
@@ -122,4 +130,38 @@ fn anything_ends_in_one_answer() {
         rig.now_ms += 400;
     }
     assert!(seen.iter().all(|&count| count > 500), "all kinds of ends: {seen:?}");
+}
+
+/// What a key is charged with all along is what its requests used, and nothing is held once they are over: however they go,
+/// and whenever the client leaves.
+#[test]
+fn whatever_happens_reservations_end() {
+    let limits = "rpm_limit: 1000000, tpm_limit: 1000000000, max_parallel_requests: 5, max_budget: 1000000";
+    let key = format!("{{token: {}, {limits}}}", crate::core::access::hash(b"sk-key"));
+    let prices = "input_cost_per_token: 0.000001, output_cost_per_token: 0.000003";
+    let file = FILE.replace("api_key: k", &format!("api_key: k, {prices}"));
+    let mut rig = Rig::new(&format!("{file}general_settings: {{master_key: sk-master, keys: [{key}]}}\n"));
+    rig.key = Some("sk-key");
+    let grant = rig.config.general.keys.values().next().unwrap().clone();
+    let names = Names::of("a", Some(&grant));
+    let rules = crate::core::access::rules::rules(&grant, None, &names, &rig.config.general);
+    let mut chance = Random::new(7);
+    let mut spent = crate::core::cost::money::Money::ZERO;
+    let (mut left, mut charged) = (0, 0);
+    for round in 0..10_000 {
+        let (path, body) = request(&mut chance);
+        let streaming = body["stream"] == json!(true);
+        rig.patience = chance.bits().is_multiple_of(2).then(|| (chance.bits() % 12) as u32);
+        let story = rig.run(path, body, |_, model| behaviour(chance.bits(), model, streaming));
+        left += u32::from(story.answers == 0);
+        let cost = story.record.and_then(|record| record.cost);
+        charged += u32::from(cost.is_some());
+        spent = spent.saturating_add(cost.unwrap_or_default());
+        quota::beat(&rig.shared, Worker(1), rig.now_ms);
+        let standing = quota::standing(&rig.shared, &rules[0], rig.now_ms);
+        assert_eq!(standing.parallel_left, Some(5), "round {round}");
+        assert_eq!(standing.spend, spent, "round {round}");
+        rig.now_ms += 400;
+    }
+    assert!(left > 1_000 && charged > 1_000, "{left} left, {charged} charged");
 }

@@ -1,0 +1,204 @@
+//! `/key/update`, `/key/block`, `/key/unblock`, `/key/regenerate`.
+
+use serde_json::{Value, json};
+
+use super::{
+    REGENERATE, UPDATE, WHICH,
+    make::{self, COLUMNS, New},
+    require, token,
+};
+use crate::control::ledger::{
+    api::{
+        access::{forbidden, may_change_key, runs_organization, runs_team, team_of},
+        budgets,
+        fields::{bounded, copied, expiry, metadata, reset_at, text},
+    },
+    caller::hash,
+    db::Tx,
+    problem::Problem,
+    resets,
+    route::{Answer, Call},
+    rows::{self, Record, Where},
+    schema::KEYS,
+};
+
+pub async fn update(call: Call) -> Result<Answer, Problem> {
+    bounded(UPDATE, &call.body)?;
+    let mut tx = call.app.db.write().await?;
+    let given = call.text("key").unwrap_or_default();
+    let row = require(tx.connection(), given).await?;
+    may_change_key(tx.connection(), &call, &row, "/key/update").await?;
+    let changes = changes(&mut tx, &call, &row, "/key/update").await?;
+    let now = store(&mut tx, token(&row), &changes).await?;
+    let mut reply = Record::from_iter([("key".to_owned(), json!(given))]);
+    for name in changes.keys() {
+        reply.insert(name.clone(), now.get(name).cloned().unwrap_or_default());
+    }
+    if let Some(kept) = now.get("metadata").filter(|_| changes.contains_key("metadata")) {
+        let sent = crate::control::ledger::api::fields::IN_METADATA
+            .iter()
+            .filter(|name| call.body.contains_key(**name));
+        for name in sent {
+            reply.insert((*name).to_owned(), kept.get(*name).cloned().unwrap_or_default());
+        }
+    }
+    Ok(Answer::changed(&Value::Object(reply), tx.commit().await?))
+}
+
+pub async fn block(call: Call, blocked: bool) -> Result<Answer, Problem> {
+    bounded(WHICH, &call.body)?;
+    let operation = if blocked { "/key/block" } else { "/key/unblock" };
+    let mut tx = call.app.db.write().await?;
+    let row = require(tx.connection(), call.text("key").unwrap_or_default()).await?;
+    may_change_key(tx.connection(), &call, &row, operation).await?;
+    if !blocked {
+        may_unblock(&mut tx, &call, &row).await?;
+    }
+    let changes = Record::from_iter([
+        ("blocked".to_owned(), json!(blocked)),
+        ("updated_at".to_owned(), json!(call.now_ms)),
+        ("updated_by".to_owned(), json!(call.caller.user_id())),
+    ]);
+    let mut now = [store(&mut tx, token(&row), &changes).await?];
+    budgets::attach(tx.connection(), &mut now).await?;
+    let [now] = now;
+    Ok(Answer::changed(&Value::Object(now), tx.commit().await?))
+}
+
+pub async fn regenerate(call: Call) -> Result<Answer, Problem> {
+    bounded(REGENERATE, &call.body)?;
+    if call.text("new_master_key").is_some() {
+        return Err(Problem::refused(
+            400,
+            "The master key stands in the configuration (`general_settings.master_key`): change it there. What is \
+             secret in the database stays readable with LITELLM_SALT_KEY.",
+        ));
+    }
+    let Some(given) = call.parts.first().map(String::as_str).or(call.text("key")) else {
+        return Err(Problem::missing("body", "key", &Value::Object(Record::new())));
+    };
+    let mut tx = call.app.db.write().await?;
+    let row = require(tx.connection(), given).await?;
+    may_change_key(tx.connection(), &call, &row, "/key/regenerate").await?;
+    let mut changes = changes(&mut tx, &call, &row, "/key/regenerate").await?;
+    let key = match call.text("new_key") {
+        Some(own) => {
+            make::own_key(own)?;
+            own.to_owned()
+        }
+        None => make::secret()?,
+    };
+    let (old, new) = (token(&row), hash(&key));
+    changes.insert("token".to_owned(), json!(new));
+    changes.insert("key_name".to_owned(), json!(make::name(&key)));
+    let this = [Where::Is("token", json!(old))];
+    rows::update(tx.connection(), &KEYS, &this, &changes).await.map_err(make::taken)?;
+    // What its models spent goes along, else a new value would be a new budget.
+    let (old_models, start) = (format!("key_model:{old}/"), "key_model:".len() + old.len() + 1);
+    let moved =
+        format!("UPDATE tollgate_windows SET meter = $1 || SUBSTR(meter, {start}) WHERE meter LIKE $2");
+    let values = vec![format!("key_model:{new}").into(), format!("{old_models}%").into()];
+    rows::run(tx.connection(), &moved, values).await?;
+    tx.record_changed(format!("key:{old}"));
+    tx.record_changed(format!("key:{new}"));
+    let row = rows::get(tx.connection(), &KEYS, &[&new]).await?.unwrap_or_default();
+    let reply = make::reply(&call.body, &New { key, row });
+    Ok(Answer::changed(&Value::Object(reply), tx.commit().await?))
+}
+
+/// The columns that a body changes, checked.
+async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Result<Record, Problem> {
+    let config = call.app.config();
+    let mut body = call.body.clone();
+    body.remove("key");
+    make::bind(&config.ledger.upperbound_key_params, &mut body, false)?;
+    if !call.caller.is_admin() {
+        narrow(tx, call, row, &body).await?;
+    }
+    if ["user_id", "team_id", "organization_id"].iter().any(|name| body.contains_key(*name)) {
+        moved(tx, call, row, &body, operation).await?;
+    }
+    if let Some(alias) = text(&body, "key_alias") {
+        make::free_alias(tx, alias, token(row)).await?;
+    }
+    if let Some(id) = text(&body, "budget_id") {
+        budgets::require(tx.connection(), id).await?;
+    }
+    let mut changes = copied(&body, COLUMNS);
+    // A sum cannot be nothing.
+    changes.retain(|name, value| name != "spend" || !value.is_null());
+    if let Some(metadata) = metadata(&body, row.get("metadata")) {
+        changes.insert("metadata".to_owned(), metadata);
+    }
+    if let Some(routes) = make::routes_of(&body)? {
+        changes.insert("allowed_routes".to_owned(), routes);
+    }
+    if body.contains_key("duration") {
+        changes.insert("expires".to_owned(), expiry(&body, call.now_ms)?);
+    }
+    if body.contains_key("budget_duration") {
+        let zone = resets::zone(&config);
+        changes.insert("budget_reset_at".to_owned(), reset_at(&body, call.now_ms, &zone)?);
+    }
+    changes.insert("updated_at".to_owned(), json!(call.now_ms));
+    changes.insert("updated_by".to_owned(), json!(call.caller.user_id()));
+    Ok(changes)
+}
+
+/// What only those above its owner may do with a key: change what it has spent, unblock it.
+async fn narrow(tx: &mut Tx, call: &Call, row: &Record, body: &Record) -> Result<(), Problem> {
+    if body.get("spend").is_some_and(|spend| !spend.is_null() && Some(spend) != row.get("spend")) {
+        return Err(forbidden("Only proxy admins may change what a key has spent (`spend`)."));
+    }
+    let is_blocked = row.get("blocked") == Some(&json!(true));
+    if is_blocked && body.get("blocked").is_some_and(|blocked| blocked != &json!(true)) {
+        may_unblock(tx, call, row).await?;
+    }
+    Ok(())
+}
+
+/// Whoever blocked a key meant it: its owner cannot undo that, only an admin of its team or organization, or of the gateway.
+async fn may_unblock(tx: &mut Tx, call: &Call, row: &Record) -> Result<(), Problem> {
+    let connection = tx.connection();
+    let above = match team_of(connection, row).await? {
+        Some(team) => runs_team(connection, &call.caller, &team).await?,
+        None => runs_organization(connection, &call.caller, text(row, "organization_id")).await?,
+    };
+    if above { Ok(()) } else { Err(forbidden("Only admins may unblock a key.")) }
+}
+
+/// Checks the key as it would stand after a change of its user, team or organization.
+async fn moved(
+    tx: &mut Tx,
+    call: &Call,
+    row: &Record,
+    body: &Record,
+    operation: &str,
+) -> Result<(), Problem> {
+    let mut after = body.clone();
+    for name in ["user_id", "team_id", "organization_id"] {
+        let stays = row.get(name).cloned().unwrap_or_default();
+        after.entry(name).or_insert(stays);
+    }
+    if call.caller.is_admin() {
+        return make::place(tx, call, &mut after, operation).await;
+    }
+    let same = |name: &str| text(&after, name) == text(row, name);
+    if same("user_id") && same("team_id") && same("organization_id") {
+        return Ok(());
+    }
+    // Without its organization a key would be out of that organization's limits.
+    if text(row, "organization_id").is_some()
+        && !same("organization_id")
+        && !make::may_leave_organization(tx, call, row).await?
+    {
+        return Err(forbidden("Only admins of its organization may take a key out of it."));
+    }
+    make::place(tx, call, &mut after, operation).await
+}
+
+async fn store(tx: &mut Tx, token: &str, changes: &Record) -> Result<Record, Problem> {
+    rows::update(tx.connection(), &KEYS, &[Where::Is("token", json!(token))], changes).await?;
+    tx.record_changed(format!("key:{token}"));
+    Ok(rows::get(tx.connection(), &KEYS, &[token]).await?.unwrap_or_default())
+}

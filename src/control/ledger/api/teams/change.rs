@@ -1,0 +1,340 @@
+//! `/team/new`, `/team/update`, `/team/delete`, `/team/block`, `/team/unblock`, `/team/model/…`, `/team/permissions_update`.
+
+use serde_json::{Value, json};
+
+use super::{DELETE, MODELS, Member, NEW, PERMISSIONS, UPDATE, WHICH, add_members, members, require, shown};
+use crate::control::ledger::{
+    api::{
+        access::{above_team, acting_user, forbidden, refused, runs_organization, runs_team},
+        budgets,
+        fields::{bounded, copied, metadata, reset_at, text, texts, uuid},
+        keys,
+    },
+    caller::Caller,
+    db::Tx,
+    problem::Problem,
+    resets,
+    route::{Answer, Call},
+    rows::{self, Record, Select, Where},
+    schema::{KEYS, ORGANIZATIONS, TEAM_MEMBERS, TEAMS},
+};
+
+/// Columns that are taken from the body as they are.
+const COLUMNS: &[&str] = &[
+    "team_alias",
+    "organization_id",
+    "team_member_permissions",
+    "tpm_limit",
+    "rpm_limit",
+    "max_budget",
+    "budget_duration",
+    "models",
+    "blocked",
+    "max_parallel_requests",
+    "model_max_budget",
+    "model_aliases",
+    "spend",
+];
+
+/// What admins of a team may change of it: nothing that limits it.
+const OF_TEAM_ADMINS: [&str; 3] = ["team_id", "team_alias", "team_member_permissions"];
+
+/// Where the metadata of a team names the budget of its members.
+pub const MEMBER_BUDGET: &str = "team_member_budget_id";
+
+pub async fn new(call: Call) -> Result<Answer, Problem> {
+    bounded(NEW, &call.body)?;
+    let mut body = call.body.clone();
+    for (name, default) in &call.app.config().ledger.default_team_params {
+        let is_empty = match body.get(name) {
+            None | Some(Value::Null) => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(_) => false,
+        };
+        if is_empty && !default.is_null() {
+            body.insert(name.clone(), default.clone());
+        }
+    }
+    let mut tx = call.app.db.write().await?;
+    if !call.caller.is_admin() {
+        acting_user(&call)?;
+        if !runs_organization(tx.connection(), &call.caller, text(&body, "organization_id")).await? {
+            return Err(refused(&call));
+        }
+    }
+    known_organization(&mut tx, &body).await?;
+    let id = match text(&body, "team_id") {
+        Some(id) => id.to_owned(),
+        None => uuid()?,
+    };
+    if rows::get(tx.connection(), &TEAMS, &[&id]).await?.is_some() {
+        return Err(Problem::wrapped(
+            400,
+            format!("Team id = {id} already exists. Please use a different team id."),
+        ));
+    }
+    let mut row = columns(&mut tx, &call, &body, None).await?;
+    row.retain(|_, value| !value.is_null());
+    row.entry("blocked").or_insert_with(|| json!(false));
+    row.insert("team_id".to_owned(), json!(id));
+    row.insert("members_with_roles".to_owned(), json!([]));
+    row.insert("created_at".to_owned(), json!(call.now_ms));
+    rows::insert(tx.connection(), &TEAMS, &row).await?;
+    tx.record_changed(format!("team:{id}"));
+    first_members(&mut tx, &call, &id, &body).await?;
+    let row = require(tx.connection(), &id).await?;
+    Ok(Answer::changed(&Value::Object(shown(&row)), tx.commit().await?))
+}
+
+/// The members that the body names, and whoever makes the team.
+async fn first_members(tx: &mut Tx, call: &Call, id: &str, body: &Record) -> Result<(), Problem> {
+    let listed = body.get("members_with_roles").cloned().unwrap_or_else(|| json!([]));
+    let mut wanted = members::named(tx, call, &listed).await?;
+    for (name, role) in [("admins", "admin"), ("members", "user")] {
+        for user in texts(body, name) {
+            if !wanted.iter().any(|member| member.user_id == user) {
+                wanted.push(Member { user_id: user, email: None, role: role.to_owned() });
+            }
+        }
+    }
+    let maker = call.caller.user_id().filter(|maker| !wanted.iter().any(|member| member.user_id == *maker));
+    if let (Some(maker), Caller::Key(_)) = (maker, &call.caller) {
+        wanted.push(Member { user_id: maker.to_owned(), email: None, role: "admin".to_owned() });
+    }
+    let team = require(tx.connection(), id).await?;
+    add_members(tx, call, &team, &wanted, None).await?;
+    if let (Some(maker), Caller::Master) = (maker, &call.caller) {
+        // The holder of the master key is no user: it stands in the list and nowhere else.
+        let team = require(tx.connection(), id).await?;
+        let mut list = members::list(&team);
+        list.push(json!({"user_id": maker, "user_email": null, "role": "admin"}));
+        members::store(tx, call, id, list).await?;
+    }
+    Ok(())
+}
+
+async fn known_organization(tx: &mut Tx, body: &Record) -> Result<(), Problem> {
+    let Some(id) = text(body, "organization_id") else { return Ok(()) };
+    if rows::get(tx.connection(), &ORGANIZATIONS, &[id]).await?.is_none() {
+        return Err(Problem::not_found(
+            format!("Organization not found. organization_id={id}"),
+            "organization_id",
+        ));
+    }
+    Ok(())
+}
+
+/// The columns that a body sets, checked; `there` is the row before.
+async fn columns(tx: &mut Tx, call: &Call, body: &Record, there: Option<&Record>) -> Result<Record, Problem> {
+    let mut body = body.clone();
+    if let Some(duration) = text(&body, "team_member_key_duration") {
+        resets::expires(duration, call.now_ms)
+            .map_err(|error| Problem::refused(400, format!("`team_member_key_duration`: {error}.")))?;
+    }
+    let zone = resets::zone(&call.app.config());
+    let mut row = copied(&body, COLUMNS);
+    row.retain(|name, value| name != "spend" || !value.is_null());
+    if body.contains_key("budget_duration") {
+        row.insert("budget_reset_at".to_owned(), reset_at(&body, call.now_ms, &zone)?);
+    }
+    let kept = there.and_then(|row| row.get("metadata"));
+    let known = kept.and_then(|kept| kept.get(MEMBER_BUDGET)).cloned();
+    if let Some(amount) = body.get("team_member_budget").cloned() {
+        let limits = Record::from_iter([("max_budget".to_owned(), amount.clone())]);
+        let budget = match known.as_ref().and_then(Value::as_str) {
+            Some(id) => {
+                budgets::change(tx, call, id, &limits).await?;
+                Some(id.to_owned())
+            }
+            None if amount.is_null() => None,
+            None => Some(budgets::make(tx, call, &limits, None).await?),
+        };
+        let mut metadata =
+            body.get("metadata").or(kept).and_then(Value::as_object).cloned().unwrap_or_default();
+        metadata.extend(budget.map(|id| (MEMBER_BUDGET.to_owned(), json!(id))));
+        body.insert("metadata".to_owned(), Value::Object(metadata));
+    }
+    if let Some(mut metadata) = metadata(&body, kept) {
+        // New metadata does not make the team forget its members' budget.
+        if let (Some(id), Some(map)) = (known, metadata.as_object_mut()) {
+            map.entry(MEMBER_BUDGET).or_insert(id);
+        }
+        row.insert("metadata".to_owned(), metadata);
+    }
+    row.insert("updated_at".to_owned(), json!(call.now_ms));
+    Ok(row)
+}
+
+pub async fn update(call: Call) -> Result<Answer, Problem> {
+    bounded(UPDATE, &call.body)?;
+    let id = call.text("team_id").unwrap_or_default();
+    let mut tx = call.app.db.write().await?;
+    let there = require(tx.connection(), id).await?;
+    if !call.caller.is_admin() {
+        narrow(&mut tx, &call, &there).await?;
+    }
+    known_organization(&mut tx, &call.body).await?;
+    let row = columns(&mut tx, &call, &call.body, Some(&there)).await?;
+    let now = store(&mut tx, id, &row).await?;
+    Ok(Answer::changed(&json!({"team_id": id, "data": shown(&now)}), tx.commit().await?))
+}
+
+/// Who runs the organization may change a team's limits; who runs the team may not.
+async fn narrow(tx: &mut Tx, call: &Call, there: &Record) -> Result<(), Problem> {
+    let connection = tx.connection();
+    if !runs_team(connection, &call.caller, there).await? {
+        return Err(not_yours(call, there));
+    }
+    let above = above_team(connection, &call.caller, there).await?;
+    if !above {
+        let beyond = call.body.keys().find(|name| !OF_TEAM_ADMINS.contains(&name.as_str()));
+        if let Some(name) = beyond {
+            return Err(forbidden(format!(
+                "Team admins may change the team's name and its members' permissions; `{name}` is for proxy admins and \
+                 admins of its organization."
+            )));
+        }
+    }
+    if call.body.get("spend").is_some_and(|spend| !spend.is_null()) {
+        return Err(forbidden("Only proxy admins may change what a team has spent (`spend`)."));
+    }
+    if call.body.contains_key("organization_id")
+        && call.text("organization_id") != text(there, "organization_id")
+        && !runs_organization(connection, &call.caller, call.text("organization_id")).await?
+    {
+        return Err(forbidden("You do not run the organization that the team would move to."));
+    }
+    Ok(())
+}
+
+/// The refusal of a change of a team.
+pub fn not_yours(call: &Call, team: &Record) -> Problem {
+    if acting_user(call).is_err() {
+        return refused(call);
+    }
+    let id = text(team, "team_id").unwrap_or_default();
+    Problem::wrapped(
+        403,
+        format!("Call not allowed. User not proxy admin OR team admin. route={}, team_id={id}", call.path),
+    )
+}
+
+async fn store(tx: &mut Tx, id: &str, changes: &Record) -> Result<Record, Problem> {
+    rows::update(tx.connection(), &TEAMS, &[Where::Is("team_id", json!(id))], changes).await?;
+    tx.record_changed(format!("team:{id}"));
+    require(tx.connection(), id).await
+}
+
+pub async fn delete(call: Call) -> Result<Answer, Problem> {
+    bounded(DELETE, &call.body)?;
+    let mut ids = texts(&call.body, "team_ids");
+    ids.sort();
+    ids.dedup();
+    let mut tx = call.app.db.write().await?;
+    for id in &ids {
+        let team = require(tx.connection(), id).await?;
+        if !above_team(tx.connection(), &call.caller, &team).await? {
+            return Err(not_yours(&call, &team));
+        }
+        remove(&mut tx, &team).await?;
+    }
+    Ok(Answer::changed(&json!({"deleted_teams": ids}), tx.commit().await?))
+}
+
+/// Removes a team, its keys, its memberships and the budget of its members.
+pub async fn remove(tx: &mut Tx, team: &Record) -> Result<(), Problem> {
+    let id = text(team, "team_id").unwrap_or_default();
+    let this = vec![Where::Is("team_id", json!(id))];
+    let select = Select::all(this.clone());
+    let keys = rows::select(tx.connection(), &KEYS, &select).await?;
+    keys::remove(tx, &keys).await?;
+    for member in rows::select(tx.connection(), &TEAM_MEMBERS, &select).await? {
+        members::leave(tx, team, text(&member, "user_id").unwrap_or_default()).await?;
+    }
+    let budget =
+        team.get("metadata").and_then(|metadata| metadata.get(MEMBER_BUDGET)).and_then(Value::as_str);
+    if let Some(budget) = budget {
+        budgets::remove_unused(tx, budget).await?;
+    }
+    rows::delete(tx.connection(), &TEAMS, &this).await?;
+    tx.record_changed(format!("team:{id}"));
+    Ok(())
+}
+
+pub async fn block(call: Call) -> Result<Answer, Problem> {
+    set_blocked(call, true).await
+}
+
+pub async fn unblock(call: Call) -> Result<Answer, Problem> {
+    set_blocked(call, false).await
+}
+
+async fn set_blocked(call: Call, blocked: bool) -> Result<Answer, Problem> {
+    bounded(WHICH, &call.body)?;
+    above(call, |_| Ok(Record::from_iter([("blocked".to_owned(), json!(blocked))]))).await
+}
+
+pub async fn add_models(call: Call) -> Result<Answer, Problem> {
+    bounded(MODELS, &call.body)?;
+    let more = texts(&call.body, "models");
+    above(call, move |team| {
+        let mut models = texts(team, "models");
+        for model in more {
+            if !models.contains(&model) {
+                models.push(model);
+            }
+        }
+        Ok(Record::from_iter([("models".to_owned(), json!(models))]))
+    })
+    .await
+}
+
+pub async fn delete_models(call: Call) -> Result<Answer, Problem> {
+    bounded(MODELS, &call.body)?;
+    let gone = texts(&call.body, "models");
+    above(call, move |team| {
+        let before = texts(team, "models");
+        let models: Vec<&String> = before.iter().filter(|model| !gone.contains(model)).collect();
+        if models.is_empty() && !before.is_empty() {
+            // No models at all means all models: the opposite of what was asked.
+            return Err(Problem::wrapped(
+                400,
+                "This would leave no model, which means all models. Name what the team may call with /team/update, or \
+                 block it with /team/block.",
+            ));
+        }
+        Ok(Record::from_iter([("models".to_owned(), json!(models))]))
+    })
+    .await
+}
+
+/// A change by those who may change a team's limits; answers the team.
+async fn above(
+    call: Call,
+    change: impl FnOnce(&Record) -> Result<Record, Problem> + Send,
+) -> Result<Answer, Problem> {
+    let id = call.text("team_id").unwrap_or_default();
+    let mut tx = call.app.db.write().await?;
+    let team = require(tx.connection(), id).await?;
+    if !above_team(tx.connection(), &call.caller, &team).await? {
+        return Err(not_yours(&call, &team));
+    }
+    let mut changes = change(&team)?;
+    changes.insert("updated_at".to_owned(), json!(call.now_ms));
+    let now = store(&mut tx, id, &changes).await?;
+    Ok(Answer::changed(&Value::Object(shown(&now)), tx.commit().await?))
+}
+
+pub async fn permissions(call: Call) -> Result<Answer, Problem> {
+    bounded(PERMISSIONS, &call.body)?;
+    let id = call.text("team_id").unwrap_or_default();
+    let mut tx = call.app.db.write().await?;
+    let team = require(tx.connection(), id).await?;
+    if !runs_team(tx.connection(), &call.caller, &team).await? {
+        return Err(not_yours(&call, &team));
+    }
+    let mut changes = copied(&call.body, &["team_member_permissions"]);
+    changes.insert("updated_at".to_owned(), json!(call.now_ms));
+    let now = store(&mut tx, id, &changes).await?;
+    Ok(Answer::changed(&Value::Object(shown(&now)), tx.commit().await?))
+}

@@ -1,0 +1,171 @@
+//! `/team/info`, `/team/list`, `/v2/team/list`, `/team/permissions_list`.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use sqlx::AnyConnection;
+
+use super::{require, shown};
+use crate::{
+    control::ledger::{
+        api::{
+            access::{forbidden, member_permissions, role_name, runs_organization, sees_team, teams_of},
+            budgets,
+            fields::{Page, bounded_query, order, text},
+            keys,
+        },
+        problem::Problem,
+        route::{Answer, Call},
+        rows::{self, Record, Select, Where},
+        schema::{KEYS, TEAM_MEMBERS, TEAMS},
+    },
+    core::error::Error,
+};
+
+/// Columns that a list can be sorted by.
+const SORTED: &[&str] = &["team_id", "team_alias", "created_at", "updated_at", "spend", "max_budget"];
+/// What members of a team may be allowed to do with its keys.
+const PERMISSIONS: [&str; 9] = [
+    "/key/generate",
+    "/key/service-account/generate",
+    "/key/update",
+    "/key/delete",
+    "/key/regenerate",
+    "/key/block",
+    "/key/unblock",
+    "/key/list",
+    "/key/info",
+];
+
+pub async fn info(call: Call) -> Result<Answer, Problem> {
+    bounded_query(&call)?;
+    let id = call.parameter("team_id").unwrap_or_default();
+    let mut connection = call.app.db.read().await?;
+    let team = visible(&mut connection, &call, id).await?;
+    let mut extras = extras(&mut connection, &[json!(id)], true).await?;
+    let (keys, memberships) = extras.remove(id).unwrap_or_default();
+    Ok(Answer::json(&json!({
+        "team_id": id, "team_info": shown(&team), "keys": keys, "team_memberships": memberships,
+    })))
+}
+
+async fn visible(connection: &mut AnyConnection, call: &Call, id: &str) -> Result<Record, Problem> {
+    let team = require(connection, id).await?;
+    if sees_team(connection, &call.caller, &team).await? {
+        return Ok(team);
+    }
+    Err(forbidden(format!(
+        "key not allowed to access this team's info. Key's team={}, requested team={id}",
+        call.caller.team_id().unwrap_or("None")
+    )))
+}
+
+/// Keys and memberships of each of some teams.
+type Extras = HashMap<String, (Vec<Record>, Vec<Record>)>;
+
+async fn extras(connection: &mut AnyConnection, ids: &[Value], is_info: bool) -> Result<Extras, Problem> {
+    let mut extras = Extras::new();
+    let newest = |some: &[Value]| Select {
+        order: Some(("created_at", true)),
+        limit: Some(keys::LONGEST_ANSWER),
+        ..Select::all(vec![Where::In("team_id", some.to_vec())])
+    };
+    for some in ids.chunks(500) {
+        for key in rows::select(connection, &KEYS, &newest(some)).await? {
+            let team = text(&key, "team_id").unwrap_or_default().to_owned();
+            extras.entry(team).or_default().0.push(key);
+        }
+        let members = Select::all(vec![Where::In("team_id", some.to_vec())]);
+        let mut members = rows::select(connection, &TEAM_MEMBERS, &members).await?;
+        budgets::attach(connection, &mut members).await?;
+        for member in members {
+            let team = text(&member, "team_id").unwrap_or_default().to_owned();
+            extras.entry(team).or_default().1.push(member);
+        }
+    }
+    if is_info {
+        for (keys, _) in extras.values_mut() {
+            *keys = keys::without_token(connection, std::mem::take(keys)).await?;
+        }
+    }
+    Ok(extras)
+}
+
+pub async fn list(call: Call) -> Result<Answer, Problem> {
+    bounded_query(&call)?;
+    let mut connection = call.app.db.read().await?;
+    let conditions = scope(&mut connection, &call).await?;
+    let select = Select { limit: Some(keys::LONGEST_ANSWER), ..Select::all(conditions) };
+    let teams = rows::select(&mut connection, &TEAMS, &select).await?;
+    let ids: Vec<Value> = teams.iter().map(|team| json!(text(team, "team_id"))).collect();
+    let mut extras = extras(&mut connection, &ids, false).await?;
+    let shown: Vec<Record> = teams
+        .iter()
+        .map(|team| {
+            let id = text(team, "team_id").unwrap_or_default();
+            let (keys, memberships) = extras.remove(id).unwrap_or_default();
+            let mut team = shown(team);
+            team.insert("team_memberships".to_owned(), json!(memberships));
+            team.insert("keys".to_owned(), json!(keys));
+            team
+        })
+        .collect();
+    Ok(Answer::json(&json!(shown)))
+}
+
+pub async fn pages(call: Call) -> Result<Answer, Problem> {
+    bounded_query(&call)?;
+    let page = Page::of(&call, "page_size", 10, 100)?;
+    let order = order(&call, SORTED, ("created_at", true))?;
+    let mut connection = call.app.db.read().await?;
+    let mut conditions = scope(&mut connection, &call).await?;
+    conditions.extend(call.parameter("team_id").map(|id| Where::Is("team_id", json!(id))));
+    conditions.extend(call.parameter("team_alias").map(|alias| Where::Holds("team_alias", alias.to_owned())));
+    let total = rows::count(&mut connection, &TEAMS, &conditions).await?;
+    let select = Select { conditions, order: Some(order), limit: Some(page.size), offset: page.offset() };
+    let teams: Vec<Record> =
+        rows::select(&mut connection, &TEAMS, &select).await?.iter().map(shown).collect();
+    Ok(Answer::json(&json!({
+        "teams": teams, "total": total, "page": page.number, "page_size": page.size, "total_pages": page.pages(total),
+    })))
+}
+
+/// Which teams the caller sees: all, those of an organization it runs, or its own.
+async fn scope(connection: &mut AnyConnection, call: &Call) -> Result<Vec<Where>, Problem> {
+    let caller = &call.caller;
+    let mut conditions = Vec::new();
+    let organization = call.parameter("organization_id");
+    conditions.extend(organization.map(|id| Where::Is("organization_id", json!(id))));
+    let runs = runs_organization(connection, caller, organization).await?;
+    if !caller.may_see_all()
+        && !runs
+        && (caller.user_id().is_none() || call.parameter("user_id") != caller.user_id())
+    {
+        return Err(Problem::Error(
+            Error::new(
+                401,
+                format!(
+                    "{{'error': 'Only admin users can query all teams/other teams. Your user role={}'}}",
+                    role_name(caller)
+                ),
+            )
+            .with_kind("auth_error")
+            .with_param("None"),
+        ));
+    }
+    if let Some(user) = call.parameter("user_id") {
+        let ids = teams_of(connection, user).await?.into_iter().map(Value::from).collect();
+        conditions.push(Where::In("team_id", ids));
+    }
+    Ok(conditions)
+}
+
+pub async fn permissions(call: Call) -> Result<Answer, Problem> {
+    bounded_query(&call)?;
+    let id = call.parameter("team_id").unwrap_or_default();
+    let mut connection = call.app.db.read().await?;
+    let team = visible(&mut connection, &call, id).await?;
+    Ok(Answer::json(&json!({
+        "team_id": id, "team_member_permissions": member_permissions(&team), "all_available_permissions": PERMISSIONS,
+    })))
+}

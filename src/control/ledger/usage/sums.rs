@@ -1,0 +1,260 @@
+//! What a batch adds to the spend of everybody it concerns.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::{Row as _, any::AnyRow};
+
+use super::bulk;
+use crate::{
+    control::ledger::{
+        alerts::{Crossing, Entity},
+        db::{DbError, Tx},
+        grants::model_budgets,
+        resets,
+        rows::Stored,
+    },
+    core::{
+        config::Config,
+        ledger::{Batch, Event},
+    },
+};
+
+/// All events of a batch with the number of calls each stands for; folded sums too.
+pub fn events(batch: &Batch) -> impl Iterator<Item = (&Event, u64)> {
+    let single = batch.events.iter().map(|event| (event, 1));
+    single.chain(batch.folded.iter().map(|folded| (&folded.sum, folded.calls)))
+}
+
+/// Amounts by who is charged. Sorted, so that every ledger touches rows in the same order.
+#[derive(Default)]
+struct Sums<'b> {
+    keys: BTreeMap<[&'b str; 1], i64>,
+    users: BTreeMap<[&'b str; 1], i64>,
+    teams: BTreeMap<[&'b str; 1], i64>,
+    members: BTreeMap<[&'b str; 2], i64>,
+    organizations: BTreeMap<[&'b str; 1], i64>,
+    organization_members: BTreeMap<[&'b str; 2], i64>,
+    end_users: BTreeMap<[&'b str; 1], i64>,
+    windows: BTreeMap<[&'b str; 1], i64>,
+    /// Meters that were charged on the node, with spend.
+    metered: BTreeSet<&'b str>,
+}
+
+impl<'b> Sums<'b> {
+    fn of(batch: &'b Batch) -> Sums<'b> {
+        let mut sums = Sums::default();
+        for (event, _) in events(batch) {
+            sums.add(event);
+        }
+        sums
+    }
+
+    fn add(&mut self, event: &'b Event) {
+        let spend = event.spend;
+        let (user, team) = (filled(&event.user), filled(&event.team));
+        let organization = filled(&event.organization);
+        if let Some(end_user) = filled(&event.end_user) {
+            put(&mut self.end_users, [end_user], spend);
+        }
+        if spend == 0 {
+            return;
+        }
+        put(&mut self.keys, [&event.api_key], spend);
+        put(&mut self.windows, ["global"], spend);
+        if let Some(user) = user {
+            put(&mut self.users, [user], spend);
+        }
+        if let Some(team) = team {
+            put(&mut self.teams, [team], spend);
+        }
+        if let Some(organization) = organization {
+            put(&mut self.organizations, [organization], spend);
+        }
+        if let (Some(team), Some(user)) = (team, user) {
+            put(&mut self.members, [team, user], spend);
+        }
+        if let (Some(organization), Some(user)) = (organization, user) {
+            put(&mut self.organization_members, [organization, user], spend);
+        }
+        for meter in &event.metered {
+            self.metered.insert(meter);
+            // Only the node knows which of a key's model budgets a call counted for.
+            if meter.starts_with("key_model:") {
+                put(&mut self.windows, [meter], spend);
+            }
+        }
+    }
+}
+
+fn filled(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn put<'b, const N: usize>(sums: &mut BTreeMap<[&'b str; N], i64>, key: [&'b str; N], spend: i64) {
+    let sum = sums.entry(key).or_default();
+    // The least number has no opposite: sums stay above it.
+    *sum = sum.saturating_add(spend).max(-i64::MAX);
+}
+
+/// Adds a batch's spend to all rows it concerns and notes the meters that changed. Says which budgets were crossed.
+pub async fn apply(
+    tx: &mut Tx,
+    config: &Config,
+    batch: &Batch,
+    now_ms: i64,
+) -> Result<Vec<Crossing>, DbError> {
+    let sums = Sums::of(batch);
+    let mut crossings = Vec::new();
+    let shown = "RETURNING tollgate_keys.token, tollgate_keys.spend, tollgate_keys.max_budget, \
+                 tollgate_keys.soft_budget, tollgate_keys.key_alias, tollgate_keys.user_id, tollgate_keys.team_id";
+    let keys = add(tx, "tollgate_keys", ["token"], &sums.keys, shown).await?;
+    crossed(&mut crossings, Entity::Key, &keys, &sums.keys)?;
+    let shown = "RETURNING tollgate_users.user_id, tollgate_users.spend, tollgate_users.max_budget, \
+                 CAST(NULL AS BIGINT) AS soft, tollgate_users.user_alias, tollgate_users.user_id AS u, \
+                 CAST(NULL AS TEXT) AS t";
+    let users = add(tx, "tollgate_users", ["user_id"], &sums.users, shown).await?;
+    crossed(&mut crossings, Entity::User, &users, &sums.users)?;
+    let shown = "RETURNING tollgate_teams.team_id, tollgate_teams.spend, tollgate_teams.max_budget, \
+                 CAST(NULL AS BIGINT) AS soft, tollgate_teams.team_alias, CAST(NULL AS TEXT) AS u, \
+                 tollgate_teams.team_id AS t";
+    let teams = add(tx, "tollgate_teams", ["team_id"], &sums.teams, shown).await?;
+    crossed(&mut crossings, Entity::Team, &teams, &sums.teams)?;
+    add(tx, "tollgate_team_members", ["team_id", "user_id"], &sums.members, "").await?;
+    add(tx, "tollgate_organizations", ["organization_id"], &sums.organizations, "").await?;
+    let members = &sums.organization_members;
+    add(tx, "tollgate_organization_members", ["organization_id", "user_id"], members, "").await?;
+    add_end_users(tx, config, &sums.end_users).await?;
+    add_windows(tx, config, &sums.windows, now_ms).await?;
+    for meter in sums.metered {
+        tx.spend_changed(meter);
+    }
+    Ok(crossings)
+}
+
+/// Adds to rows that are there.
+async fn add<const N: usize>(
+    tx: &mut Tx,
+    table: &str,
+    key: [&str; N],
+    sums: &BTreeMap<[&str; N], i64>,
+    returning: &str,
+) -> Result<Vec<AnyRow>, DbError> {
+    let same: Vec<String> = key.iter().map(|column| format!("{table}.{column} = v.{column}")).collect();
+    let statement = format!(
+        "WITH v ({}, delta) AS (VALUES {{}}) UPDATE {table} SET spend = {} FROM v WHERE {} {returning}",
+        key.join(", "),
+        bulk::sum(&format!("{table}.spend"), "v.delta"),
+        same.join(" AND "),
+    );
+    let all = sums.iter().map(|(key, delta)| {
+        key.iter().map(|text| Stored::from(*text)).chain([Stored::from(*delta)]).collect()
+    });
+    bulk::run(tx.connection(), &statement, all.collect()).await
+}
+
+/// End users come into being with their first call.
+async fn add_end_users(tx: &mut Tx, config: &Config, sums: &BTreeMap<[&str; 1], i64>) -> Result<(), DbError> {
+    let budget = &config.ledger.end_user_budget_id;
+    let statement = format!(
+        "INSERT INTO tollgate_end_users (user_id, spend, budget_id, blocked) VALUES {{}} \
+         ON CONFLICT (user_id) DO UPDATE SET spend = {}",
+        bulk::sum("tollgate_end_users.spend", "excluded.spend"),
+    );
+    let all = sums
+        .iter()
+        .map(|([id], spend)| vec![(*id).into(), (*spend).into(), budget.clone().into(), 0.into()])
+        .collect();
+    bulk::run(tx.connection(), &statement, all).await?;
+    Ok(())
+}
+
+/// Adds to spend with a period of its own, and starts the period where it is new or another one.
+async fn add_windows(
+    tx: &mut Tx,
+    config: &Config,
+    sums: &BTreeMap<[&str; 1], i64>,
+    now_ms: i64,
+) -> Result<(), DbError> {
+    let statement = format!(
+        "INSERT INTO tollgate_windows (meter, spend) VALUES {{}} ON CONFLICT (meter) DO UPDATE SET spend = {} \
+         RETURNING meter, period",
+        bulk::sum("tollgate_windows.spend", "excluded.spend"),
+    );
+    let all = sums.iter().map(|([meter], spend)| vec![(*meter).into(), (*spend).into()]).collect();
+    let rows = bulk::run(tx.connection(), &statement, all).await?;
+    let mut periods: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for row in rows {
+        periods.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    let wanted = model_periods(tx, periods.keys().map(String::as_str)).await?;
+    let zone = resets::zone(config);
+    let changed: Vec<Vec<Stored>> = wanted
+        .into_iter()
+        .filter(|(meter, period)| periods.get(meter) != Some(period))
+        .map(|(meter, period)| {
+            let reset_at =
+                period.as_deref().and_then(|period| resets::next_reset(period, now_ms, &zone).ok());
+            vec![meter.into(), period.into(), reset_at.into()]
+        })
+        .collect();
+    let statement = "WITH v (meter, period, reset_at) AS (VALUES {}) UPDATE tollgate_windows \
+                     SET period = v.period, reset_at = v.reset_at FROM v WHERE tollgate_windows.meter = v.meter";
+    bulk::run(tx.connection(), statement, changed).await?;
+    Ok(())
+}
+
+/// The periods that `key_model:<hash>/<model>` meters have by the records of their keys. Other meters are left out.
+pub async fn model_periods<'m>(
+    tx: &mut Tx,
+    meters: impl Iterator<Item = &'m str> + Clone,
+) -> Result<BTreeMap<String, Option<String>>, DbError> {
+    let split = |meter: &'m str| meter.strip_prefix("key_model:")?.split_once('/');
+    let hashes: BTreeSet<&str> = meters.clone().filter_map(split).map(|(hash, _)| hash).collect();
+    let mut budgets = BTreeMap::new();
+    let sql = "SELECT k.token, k.model_max_budget, b.model_max_budget FROM tollgate_keys k \
+               LEFT JOIN tollgate_budgets b ON b.budget_id = k.budget_id WHERE k.token IN (VALUES {})";
+    for row in
+        bulk::run(tx.connection(), sql, hashes.into_iter().map(|hash| vec![hash.into()]).collect()).await?
+    {
+        let parsed = |at: usize| -> Result<_, DbError> {
+            let text: Option<String> = row.try_get(at)?;
+            let value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            Ok(model_budgets(&value))
+        };
+        let own = parsed(1)?;
+        budgets.insert(row.try_get::<String, _>(0)?, if own.is_empty() { parsed(2)? } else { own });
+    }
+    let period = |(hash, model): (&str, &str)| budgets.get(hash)?.get(model)?.duration.clone();
+    Ok(meters.filter_map(|meter| Some((meter.to_owned(), split(meter).map(period)?))).collect())
+}
+
+/// Budgets that were not used up before and are now. Rows: id, spend, max, soft, alias, user, team.
+fn crossed(
+    crossings: &mut Vec<Crossing>,
+    entity: Entity,
+    rows: &[AnyRow],
+    sums: &BTreeMap<[&str; 1], i64>,
+) -> Result<(), DbError> {
+    for row in rows {
+        let id: String = row.try_get(0)?;
+        let spend: i64 = row.try_get(1)?;
+        let (max, soft): (Option<i64>, Option<i64>) = (row.try_get(2)?, row.try_get(3)?);
+        let before = spend.saturating_sub(sums.get(&[id.as_str()]).copied().unwrap_or(0));
+        let passed = |limit: Option<i64>| limit.is_some_and(|limit| before < limit && limit <= spend);
+        if !passed(max) && !passed(soft) {
+            continue;
+        }
+        crossings.push(Crossing {
+            entity,
+            id,
+            is_hard: passed(max),
+            spend,
+            max_budget: max,
+            soft_budget: soft,
+            alias: row.try_get(4)?,
+            user: row.try_get(5)?,
+            team: row.try_get(6)?,
+        });
+    }
+    Ok(())
+}

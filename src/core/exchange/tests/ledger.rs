@@ -1,0 +1,260 @@
+//! Requests of a gateway with a ledger: whom it is asked for, what passes by it, and what it is told.
+
+use super::*;
+use crate::core::access::{
+    self,
+    changes::{announce, set_end_users},
+    grant::{EndUser, Grant, Scope},
+    keyring::Answer,
+};
+
+const FILE: &str = r#"
+model_list:
+  - {model_name: a, litellm_params: {model: openai/a1, api_base: "http://a.test/v1", api_key: k, input_cost_per_token: 0.000001, output_cost_per_token: 0.000001}}
+general_settings: {master_key: sk-master}
+"#;
+
+fn rig_of(settings: &str) -> Rig {
+    let mut rig =
+        Rig::with_environment(&FILE.replace("sk-master", &format!("sk-master{settings}")), |name| {
+            (name == crate::core::ledger::KEY_VARIABLE).then(|| "secret".to_owned())
+        });
+    rig.key = Some("sk-one");
+    rig
+}
+
+fn grant() -> Grant {
+    let scope = |id: &str| Some(Box::new(Scope { id: id.to_owned(), ..Scope::default() }));
+    let mut grant = Grant {
+        user: scope("u"),
+        team: scope("t"),
+        organization: scope("o"),
+        revision: 5,
+        ..Grant::default()
+    };
+    grant.key.id = access::hash(b"sk-one");
+    grant.key.tags = vec!["k".to_owned()];
+    grant.key.budget.max = Some(1_000_000_000_000);
+    grant
+}
+
+fn opened(rig: &mut Rig, method: &str, path: &str) -> Opening {
+    let headers = rig.headers(path);
+    let list: Vec<(String, Vec<u8>)> = headers
+        .iter()
+        .map(|(name, value)| {
+            (name.to_owned(), if name == ":method" { method.into() } else { value.to_vec() })
+        })
+        .collect();
+    let config = Rc::clone(&rig.config);
+    open(&config, &Headers::new(list), &mut rig.env())
+}
+
+fn status(opening: &Opening) -> &'static str {
+    match opening {
+        Opening::Reply(reply) if reply.status == 200 => "200",
+        Opening::Reply(reply) if reply.status == 400 => "400",
+        Opening::Reply(reply) if reply.status == 401 => "401",
+        Opening::Reply(reply) if reply.status == 403 => "403",
+        Opening::Reply(reply) if reply.status == 503 => "503",
+        Opening::Reply(_) => "other",
+        Opening::Pass => "pass",
+        Opening::Manage => "manage",
+        Opening::Ask(Lookup::Key(_)) => "key",
+        Opening::Ask(Lookup::EndUser(_)) => "end user",
+        Opening::Call(_) => "call",
+    }
+}
+
+#[test]
+fn keys_are_asked_for_and_remembered() {
+    let mut rig = rig_of("");
+    let chat = "/v1/chat/completions";
+    let Opening::Ask(Lookup::Key(hash)) = opened(&mut rig, "POST", chat) else { panic!("asks") };
+    assert_eq!(hash, access::hash(b"sk-one"));
+    rig.keys.learn_key(&hash, Answer::Record(grant()), rig.now_ms);
+    assert_eq!(status(&opened(&mut rig, "POST", chat)), "call");
+    // Somebody changes the key's team.
+    announce(&rig.shared, &["team:t"]);
+    assert_eq!(status(&opened(&mut rig, "POST", chat)), "key");
+    rig.keys.learn_key(&hash, Answer::None, rig.now_ms);
+    assert_eq!(status(&opened(&mut rig, "POST", chat)), "401");
+    rig.key = Some("sk-two");
+    let two = access::hash(b"sk-two");
+    assert_eq!(status(&opened(&mut rig, "GET", "/v1/models")), "key");
+    rig.keys.learn_key(&two, Answer::Unreachable, rig.now_ms);
+    let Opening::Reply(reply) = opened(&mut rig, "POST", chat) else { panic!("refuses") };
+    assert_eq!(reply.status, 503);
+    assert!(String::from_utf8(reply.body).unwrap().contains("service_unavailable"));
+    rig.key = Some("sk-master");
+    assert_eq!(status(&opened(&mut rig, "POST", chat)), "call");
+    let db = |rig: &mut Rig| match opened(rig, "GET", "/health/readiness") {
+        Opening::Reply(reply) => {
+            serde_json::from_slice::<Value>(&reply.body).unwrap()["db"].as_str().unwrap().to_owned()
+        }
+        _ => panic!("is answered here"),
+    };
+    assert_eq!(db(&mut rig), "Not connected");
+    rig.keys.learn_key(&two, Answer::None, rig.now_ms);
+    assert_eq!(db(&mut rig), "connected");
+    rig.key = Some("not-a-key");
+    assert_eq!(status(&opened(&mut rig, "POST", chat)), "401", "is not worth asking");
+}
+
+#[test]
+fn a_ledger_that_is_away_may_be_passed_by() {
+    let mut rig = rig_of(", allow_requests_on_db_unavailable: true");
+    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Unreachable, rig.now_ms);
+    let story = rig.chat(hello("a"), |_, model| Answer(200, completion(model)));
+    assert_eq!(story.status, 200);
+    let record = story.record.unwrap();
+    assert_eq!(record.event().unwrap().api_key, "failed-to-connect-to-db");
+}
+
+#[test]
+fn the_ledgers_paths_pass_by() {
+    let rows = [
+        ("POST", "/key/generate", "manage", "400"),
+        ("GET", "/model/info", "manage", "200"),
+        ("GET", "/v1/model/info", "manage", "200"),
+        ("GET", "/", "manage", "200"),
+        ("GET", "/health", "manage", "400"),
+        ("GET", "/models", "200", "200"),
+        ("GET", "/health/liveliness", "200", "200"),
+        ("OPTIONS", "/key/generate", "200", "200"),
+        ("GET", "/metrics", "pass", "pass"),
+    ];
+    let mut with = rig_of("");
+    let mut without = Rig::new(FILE);
+    with.key = Some("sk-master");
+    without.key = Some("sk-master");
+    for (method, path, expected, alone) in rows {
+        assert_eq!(status(&opened(&mut with, method, path)), expected, "{path}");
+        assert_eq!(status(&opened(&mut without, method, path)), alone, "{path} without a ledger");
+    }
+    let Opening::Reply(reply) = opened(&mut without, "POST", "/key/generate") else { panic!("refused") };
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(
+        body,
+        json!({"error": {"message": "No connected db.", "type": "no_db_connection", "param": null, "code": "400"}})
+    );
+    without.key = None;
+    assert_eq!(status(&opened(&mut without, "POST", "/key/generate")), "401");
+    with.key = None;
+    assert_eq!(status(&opened(&mut with, "POST", "/key/generate")), "manage", "the ledger judges");
+    let mut fenced = rig_of(", allowed_ips: [10.0.0.1]");
+    assert_eq!(status(&opened(&mut fenced, "POST", "/key/generate")), "403");
+    assert_eq!(status(&opened(&mut fenced, "GET", "/health/liveliness")), "200");
+    let mut public = rig_of(", public_routes: [/v1/models]");
+    public.key = None;
+    assert_eq!(status(&opened(&mut public, "GET", "/v1/models")), "200");
+}
+
+#[test]
+fn end_users_are_asked_for_when_they_matter() {
+    let mut rig = rig_of("");
+    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(grant()), rig.now_ms);
+    let mut body = hello("a");
+    body["user"] = json!("e");
+    let ok = |rig: &mut Rig, body: &Value| rig.chat(body.clone(), |_, model| Answer(200, completion(model)));
+    let story = ok(&mut rig, &body);
+    assert_eq!(story.record.unwrap().event().unwrap().end_user.as_deref(), Some("e"));
+
+    set_end_users(&rig.shared, true);
+    let Opening::Call(mut exchange) = opened(&mut rig, "POST", "/v1/chat/completions") else {
+        panic!("known")
+    };
+    let bytes = body.to_string().into_bytes();
+    assert_eq!(exchange.on_body(&bytes, &mut rig.env()), Begin::Ask(Lookup::EndUser("e".to_owned())));
+    let mut record = EndUser { revision: 6, ..EndUser::default() };
+    record.scope.id = "e".to_owned();
+    record.scope.limits.rpm = Some(1);
+    rig.keys.learn_end_user("e", Answer::Record(record.clone()), rig.now_ms);
+    assert!(matches!(exchange.on_body(&bytes, &mut rig.env()), Begin::Forward { .. }));
+    exchange.on_done(&mut rig.env());
+    let story = ok(&mut rig, &body);
+    assert_eq!(story.status, 429);
+    assert!(story.message().starts_with("Rate limit exceeded for end_user: e. "));
+
+    record.scope.blocked = true;
+    rig.keys.learn_end_user("e", Answer::Record(record), rig.now_ms);
+    assert_eq!(ok(&mut rig, &body).status, 401);
+    // Nobody knows them, and nobody can be asked: a known key goes on.
+    body["user"] = json!("f");
+    rig.keys.learn_end_user("f", Answer::Unreachable, rig.now_ms);
+    assert_eq!(ok(&mut rig, &body).status, 200);
+}
+
+#[test]
+fn the_ledger_is_told_what_was_used() {
+    let mut rig = rig_of(", user_header_name: X-User");
+    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(grant()), rig.now_ms);
+    rig.answer_takes_ms = 40;
+    let mut body = hello("a");
+    body["metadata"] = json!({"tags": ["x", "k"], "user_id": "e", "session_id": "s"});
+    let start = rig.now_ms;
+    let story = rig.chat(body, |_, model| Answer(200, completion(model)));
+    let record = story.record.unwrap();
+    let mut event = record.event().unwrap().clone();
+    assert!(event.id.len() > 9, "{}", event.id);
+    event.id.clear();
+    let expected = crate::core::ledger::Event {
+        call_type: "acompletion".to_owned(),
+        api_key: access::hash(b"sk-one"),
+        user: Some("u".to_owned()),
+        team: Some("t".to_owned()),
+        organization: Some("o".to_owned()),
+        end_user: Some("e".to_owned()),
+        model: "a1".to_owned(),
+        model_group: "a".to_owned(),
+        model_id: rig.config.deployments[0].id.clone(),
+        provider: "openai".to_owned(),
+        api_base: "http://a.test/v1".to_owned(),
+        spend: 1_500_000_000,
+        prompt_tokens: 1_000,
+        completion_tokens: 500,
+        total_tokens: 1_500,
+        start_ms: start,
+        end_ms: start + 40,
+        first_ms: start + 40,
+        status: 200,
+        tags: vec!["x".to_owned(), "k".to_owned()],
+        ip: Some("192.0.2.1".to_owned()),
+        session: Some("s".to_owned()),
+        metered: vec![format!("key:{}", access::hash(b"sk-one"))],
+        ..crate::core::ledger::Event::default()
+    };
+    assert_eq!(event, expected);
+
+    let failed = rig.chat(hello("a"), |_, _| Answer(500, error("no", "x"))).record.unwrap();
+    let event = failed.event().unwrap();
+    assert_eq!((event.status, event.error.as_deref(), event.spend), (500, Some("InternalServerError"), 0));
+
+    rig.key = Some("sk-master");
+    let story = rig.chat(hello("a"), |_, model| Answer(200, completion(model)));
+    let record = story.record.unwrap();
+    let event = record.event().unwrap();
+    assert_eq!(
+        (event.api_key.as_str(), event.user.as_deref()),
+        (access::hash(b"sk-master").as_str(), Some("default_user_id"))
+    );
+    assert!(event.metered.is_empty());
+}
+
+#[test]
+fn the_ledger_is_not_told_of_refusals() {
+    let mut rig = rig_of("");
+    let mut limited = grant();
+    limited.key.limits.rpm = Some(0);
+    limited.key.models = vec!["a".to_owned(), "nobody".to_owned()];
+    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(limited), rig.now_ms);
+    for (model, status) in [("a", 429), ("b", 401), ("nobody", 400)] {
+        let story = rig.chat(hello(model), |_, model| Answer(200, completion(model)));
+        assert_eq!(story.status, status, "{model}");
+        assert_eq!(story.record.unwrap().event(), None, "{model}");
+    }
+    let mut alone = Rig::new(FILE);
+    alone.key = Some("sk-master");
+    let story = alone.chat(hello("a"), |_, model| Answer(200, completion(model)));
+    assert_eq!(story.record.unwrap().event(), None);
+}
