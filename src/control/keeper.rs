@@ -6,13 +6,17 @@ use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Failure, admin, complain, supervise::own_group_and_fate};
-use crate::core::ledger::KEY_VARIABLE;
+use super::{
+    Failure, admin, complain,
+    process::{self, own_group_and_fate},
+};
+use crate::core::ledger::{KEY_VARIABLE, READY_PATH};
 
 /// How long it may take to be ready the first time (a database may have to be made).
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -28,8 +32,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A ledger that is kept alive.
 #[derive(Debug)]
 pub struct Keeper {
+    /// Program and arguments.
+    words: Vec<OsString>,
     socket: PathBuf,
-    folder: PathBuf,
     secret: String,
     child: Option<Child>,
     started: Instant,
@@ -38,11 +43,24 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts a ledger that listens on `socket` and keeps its file in `folder`, and waits until it is ready.
-    pub fn start(socket: &Path, folder: &Path, secret: &str) -> Result<Keeper, Failure> {
+    /// Starts a ledger that listens on `socket` and keeps its file in `folder`, and waits until it is ready. It is this same
+    /// program with the same flags: it reads the same configuration.
+    pub fn start(socket: &Path, folder: &Path, secret: &str, stop: &AtomicBool) -> Result<Keeper, Failure> {
+        let mut words = vec![env::current_exe().map_err(cannot_start)?.into_os_string(), "ledger".into()];
+        words.extend(env::args_os().skip(1));
+        words.extend(["--socket".into(), socket.into(), "--database_dir".into(), folder.into()]);
+        Keeper::begin(words, socket, secret, stop)
+    }
+
+    fn begin(
+        words: Vec<OsString>,
+        socket: &Path,
+        secret: &str,
+        stop: &AtomicBool,
+    ) -> Result<Keeper, Failure> {
         let mut keeper = Keeper {
+            words,
             socket: socket.to_owned(),
-            folder: folder.to_owned(),
             secret: secret.to_owned(),
             child: None,
             started: Instant::now(),
@@ -53,7 +71,10 @@ impl Keeper {
         let deadline = Instant::now() + START_LIMIT;
         while !keeper.is_ready() {
             if let Some(Ok(Some(status))) = keeper.child.as_mut().map(Child::try_wait) {
-                return Err(Failure::running(format!("the ledger did not start: {status} (reason above)")));
+                return Err(did_not_start(status));
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(Failure::running("stopped while the ledger was starting"));
             }
             if Instant::now() > deadline {
                 return Err(Failure::running("the ledger did not get ready in time"));
@@ -91,47 +112,133 @@ impl Keeper {
     #[expect(unsafe_code, reason = "a signal is sent by a system call")]
     pub fn end(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        if let Ok(process) = libc::pid_t::try_from(child.id()) {
+        if let Ok(id) = libc::pid_t::try_from(child.id()) {
             // SAFETY: the process is our child and has not been waited for, so its number is its own.
-            unsafe { libc::kill(process, libc::SIGTERM) };
+            unsafe { libc::kill(id, libc::SIGTERM) };
         }
-        let deadline = Instant::now() + END_LIMIT;
-        while Instant::now() < deadline {
-            if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            thread::sleep(LOOK);
-        }
-        let _ = child.kill();
-        let _ = child.wait();
+        process::end(&mut child, END_LIMIT);
     }
 
-    /// The same program with the same flags: it reads the same configuration.
     fn spawn(&self) -> Result<Child, Failure> {
-        let cannot = |error: std::io::Error| Failure::running(format!("cannot start the ledger: {error}"));
-        let program = env::current_exe().map_err(cannot)?;
+        let (program, arguments) =
+            self.words.split_first().ok_or_else(|| Failure::running("the ledger has no program"))?;
         let mut command = Command::new(program);
-        command
-            .arg("ledger")
-            .args(env::args_os().skip(1).collect::<Vec<OsString>>())
-            .arg("--socket")
-            .arg(&self.socket)
-            .arg("--database_dir")
-            .arg(&self.folder)
-            .env(KEY_VARIABLE, &self.secret)
-            .stdin(Stdio::null());
+        command.args(arguments).env(KEY_VARIABLE, &self.secret).stdin(Stdio::null());
         own_group_and_fate(&mut command);
-        command.spawn().map_err(cannot)
+        command.spawn().map_err(cannot_start)
     }
 
     fn is_ready(&self) -> bool {
         let header = format!("authorization: Bearer {}\r\n", self.secret);
-        admin::call(&self.socket, "GET", "/internal/ready", &header).is_ok_and(|(status, _)| status == 200)
+        admin::call(&self.socket, "GET", READY_PATH, &header).is_ok_and(|(status, _)| status == 200)
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+fn cannot_start(error: std::io::Error) -> Failure {
+    Failure::running(format!("cannot start the ledger: {error}"))
+}
+
+/// It has said why. Whether that is the configuration's fault, its exit code says.
+fn did_not_start(status: ExitStatus) -> Failure {
+    let problem = format!("the ledger did not start: {status} (reason above)");
+    if status.code() == Some(2) { Failure::configuration(problem) } else { Failure::running(problem) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixListener,
+    };
+
+    use super::*;
+
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+
+    /// A socket on which somebody answers as a ready ledger does, once it was shown the secret.
+    fn ready(name: &str) -> PathBuf {
+        let path = env::temp_dir().join(format!("tollgate-keeper-{name}-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 1024];
+                let size = stream.read(&mut request).unwrap();
+                let request = String::from_utf8_lossy(&request[..size]).into_owned();
+                let good = request.contains("authorization: Bearer s3cret") && request.contains(READY_PATH);
+                let status = if good { "200 OK" } else { "401 No" };
+                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        path
+    }
+
+    fn words(script: &str) -> Vec<OsString> {
+        ["/bin/sh", "-c", script].map(OsString::from).to_vec()
+    }
+
+    fn begin(script: &str, socket: &Path) -> Result<Keeper, Failure> {
+        Keeper::begin(words(script), socket, "s3cret", &GO_ON)
+    }
+
+    #[test]
+    fn a_ledger_that_does_not_start_says_whose_fault_it_is() {
+        let nobody = Path::new("/nonexistent/ledger.sock");
+        assert!(matches!(begin("exit 2", nobody), Err(Failure::Configuration(_))));
+        let failure = begin("exit 1", nobody).unwrap_err();
+        assert_eq!(failure, Failure::running("the ledger did not start: exit status: 1 (reason above)"));
+        let gone = Keeper::begin(vec!["/nonexistent/program".into()], nobody, "s3cret", &GO_ON);
+        assert!(gone.unwrap_err().to_string().starts_with("cannot start the ledger"));
+        let stopped = Keeper::begin(words("sleep 60"), nobody, "s3cret", &AtomicBool::new(true));
+        assert!(stopped.unwrap_err().to_string().contains("stopped while"));
+    }
+
+    #[test]
+    fn a_ledger_that_dies_is_started_again_after_a_pause_that_grows() {
+        let mut keeper = begin("sleep 60", &ready("dies")).unwrap();
+        for pause in [100, 200, 400] {
+            keeper.child.as_mut().unwrap().kill().unwrap();
+            let died = Instant::now();
+            while keeper.child.is_some() {
+                keeper.look();
+            }
+            while keeper.child.is_none() {
+                keeper.look();
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert!(died.elapsed() >= Duration::from_millis(pause), "{:?} after {pause}", died.elapsed());
+        }
+        // One that lived long enough was well: the pause begins anew.
+        keeper.started = Instant::now().checked_sub(WELL).unwrap();
+        keeper.child.as_mut().unwrap().kill().unwrap();
+        while keeper.child.is_some() {
+            keeper.look();
+        }
+        assert_eq!(keeper.deaths, 1);
+    }
+
+    #[test]
+    fn a_ledger_ends_when_it_is_told_to_and_knows_the_secret() {
+        let told = env::temp_dir().join(format!("tollgate-keeper-told-{}", std::process::id()));
+        let script = format!(
+            "trap 'echo ended >> {0}; exit 0' TERM; echo $TOLLGATE_LEDGER_KEY > {0}; while :; do sleep 0.05; done",
+            told.display()
+        );
+        let mut keeper = begin(&script, &ready("ends")).unwrap();
+        while std::fs::read_to_string(&told).unwrap_or_default().is_empty() {
+            thread::sleep(LOOK);
+        }
+        keeper.end();
+        assert_eq!(std::fs::read_to_string(&told).unwrap(), "s3cret\nended\n");
+        // Nothing is left to end.
+        keeper.end();
+        std::fs::remove_file(told).unwrap();
     }
 }

@@ -12,6 +12,7 @@
 //! | [`keeper`] | the ledger's process, kept alive |
 //! | [`ledger`] | keys, budgets and spend: the database, the management API, what the filter asks |
 //! | [`machine`] | what this machine gives: an address, certificate authorities, environment variables |
+//! | [`process`] | child processes |
 //! | [`state`] | the folder of an instance: module, generated files, admin socket |
 //! | [`binary`] | finding an Envoy that is new enough |
 //! | [`admin`] | talking to Envoy's admin socket |
@@ -32,6 +33,7 @@ pub mod envoy;
 pub mod keeper;
 pub mod ledger;
 pub mod machine;
+pub mod process;
 pub mod render;
 pub mod secrets;
 pub mod state;

@@ -28,6 +28,7 @@ use super::{
     envoy::{AccessLog, Admin, Gateway, Ledger, LedgerAddress, Setup, bootstrap, cluster, listener},
     keeper::Keeper,
     machine::{authorities, claim, variables},
+    process::{end, own_group_and_fate},
     state::State,
     watch::Watch,
 };
@@ -59,6 +60,9 @@ const WELL: Duration = Duration::from_secs(30);
 
 /// Deaths in a row before the command gives up.
 const DEATHS: u32 = 5;
+
+/// How long Envoy may take to end, once it was told to.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the last usage may take to reach the ledger at the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
@@ -94,7 +98,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
     };
     let keeper = match &at {
-        LedgerAddress::Socket(socket) => Some(Keeper::start(socket, state.folder(), &secret)?),
+        LedgerAddress::Socket(socket) => Some(Keeper::start(socket, state.folder(), &secret, &stop)?),
         LedgerAddress::Remote(_) => None,
     };
     let setup = Setup {
@@ -177,9 +181,7 @@ impl Instance<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return self.drain(envoy);
             }
-            if let Some(keeper) = &mut self.keeper {
-                keeper.look();
-            }
+            self.keep();
             if let Some(status) = exited(&mut envoy)? {
                 deaths = if started.elapsed() >= WELL { 1 } else { deaths + 1 };
                 envoy = self.restart(status, deaths)?;
@@ -198,6 +200,13 @@ impl Instance<'_> {
             }
             self.retire()?;
             thread::sleep(TICK);
+        }
+    }
+
+    /// Looks after the ledger, when it is ours.
+    fn keep(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.look();
         }
     }
 
@@ -237,6 +246,7 @@ impl Instance<'_> {
         let document = document::read(self.serve)?;
         let checked = checked::check_document(&document)?;
         let new = self.files(&document)?;
+        self.remark_ledger(&checked.config);
         if new == self.served {
             return Ok(document);
         }
@@ -253,6 +263,23 @@ impl Instance<'_> {
                 self.write_listener(&served.listener)?;
                 Err(failure)
             }
+        }
+    }
+
+    /// Where the ledger is, and how often it is talked to, stands in what Envoy started from.
+    fn remark_ledger(&self, new: &Config) {
+        let Some(Ledger { at, interval_ms }) = &self.setup.ledger else { return };
+        let there = match &new.tollgate.ledger_url {
+            Some(endpoint) => LedgerAddress::Remote(endpoint.clone()),
+            None => LedgerAddress::Socket(self.state.ledger_socket().to_owned()),
+        };
+        if *at != there {
+            complain("`tollgate_settings.ledger_url` has changed: it is used from the next start on");
+        }
+        if *interval_ms != Ledger::new(there, new).interval_ms {
+            complain(
+                "`general_settings.proxy_batch_write_at` has changed: it is used from the next start on",
+            );
         }
     }
 
@@ -382,7 +409,7 @@ impl Instance<'_> {
             thread::sleep(TICK / 4);
         };
         let _ = self.admin.quit();
-        end(envoy);
+        end(envoy, END_LIMIT);
         Err(Failure::running(problem))
     }
 
@@ -427,11 +454,12 @@ impl Instance<'_> {
         while idle < 2 && begun.elapsed() < self.served.drain && exited(&mut envoy)?.is_none() {
             let active = self.admin.count(&format!("http.{}.downstream_rq_active", listener::STAT_PREFIX));
             idle = if matches!(active, Ok(1..)) { 0 } else { idle + 1 };
+            self.keep();
             thread::sleep(TICK);
         }
         self.flush();
         let _ = self.admin.quit();
-        end(&mut envoy);
+        end(&mut envoy, END_LIMIT);
         if let Some(mut keeper) = self.keeper.take() {
             keeper.end();
         }
@@ -440,18 +468,30 @@ impl Instance<'_> {
 
     /// Waits until the ledger has all usage, as far as it can be reached.
     fn flush(&mut self) {
-        let deadline = Instant::now() + FLUSH_LIMIT;
-        let count = |name: &str| self.admin.count(&format!("wasmcustom.{name}"));
-        let is_behind = || match (count("tollgate_events_enqueued"), count("tollgate_events_acknowledged")) {
-            (Ok(enqueued), Ok(acknowledged)) => acknowledged < enqueued,
-            _ => false,
-        };
-        while is_behind() {
-            if Instant::now() > deadline {
-                return complain("the ledger was not reached: usage of the last calls is lost");
+        let interval = self.setup.ledger.as_ref().map_or(0, |ledger| ledger.interval_ms);
+        let deadline = Instant::now() + FLUSH_LIMIT + Duration::from_millis(interval);
+        loop {
+            match self.unsent() {
+                Some(0) | None => return,
+                Some(unsent) if Instant::now() > deadline => {
+                    complain(&format!(
+                        "the ledger was not reached: usage of the last {unsent} calls is lost"
+                    ));
+                    return;
+                }
+                Some(_) => {}
             }
+            self.keep();
             thread::sleep(TICK / 4);
         }
+    }
+
+    /// How many calls the ledger has not been told of; `None` when Envoy cannot be asked.
+    fn unsent(&self) -> Option<u64> {
+        let count = |name: &str| self.admin.count(&format!("wasmcustom.{name}")).ok();
+        // In this order, so that what comes in between is not missed.
+        let acknowledged = count("tollgate_events_acknowledged")?;
+        Some(count("tollgate_events_enqueued")?.saturating_sub(acknowledged))
     }
 }
 
@@ -468,40 +508,8 @@ fn ledger_secret(config: &Config) -> Result<String, Failure> {
     Ok(seal::key_text(&new_key()?))
 }
 
-/// Waits a little for a process that was told to go, then ends it.
-fn end(envoy: &mut Child) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < deadline {
-        if matches!(envoy.try_wait(), Ok(Some(_)) | Err(_)) {
-            return;
-        }
-        thread::sleep(TICK / 4);
-    }
-    let _ = envoy.kill();
-    let _ = envoy.wait();
-}
-
 fn exited(envoy: &mut Child) -> Result<Option<ExitStatus>, Failure> {
     envoy.try_wait().map_err(|error| Failure::running(format!("cannot watch Envoy: {error}")))
-}
-
-/// Gives Envoy a process group of its own, so that Ctrl-C reaches only this process, which then drains; and has the kernel
-/// end it when this process is gone, however that came.
-#[expect(
-    unsafe_code,
-    reason = "what runs between fork and exec is one system call that touches no memory of ours"
-)]
-pub(super) fn own_group_and_fate(command: &mut Command) {
-    use std::os::unix::process::CommandExt;
-    command.process_group(0);
-    #[cfg(target_os = "linux")]
-    // SAFETY: prctl is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
-    }
 }
 
 fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `GET /internal/keys/{hash}` | – | [`Grant`](crate::core::access::grant::Grant), or 404 when there is no such key |
 //! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUser`](crate::core::access::grant::EndUser), also for an unknown one |
+//! | `GET /internal/ready` | – | 200 |
 //! | `POST /internal/sync` | [`SyncRequest`] | [`SyncReply`] |
 //!
 //! Usage goes up in numbered batches that a node repeats until they are acknowledged; the ledger applies each number of a
@@ -26,6 +27,10 @@ use crate::core::{
 pub const KEY_VARIABLE: &str = "TOLLGATE_LEDGER_KEY";
 /// The cluster that leads to the ledger. It has no Wasm filter in its chain.
 pub const CLUSTER: &str = "tollgate_ledger";
+/// Where Envoy says usage and hears of changes ([`SyncRequest`]).
+pub const SYNC_PATH: &str = "/internal/sync";
+/// Answers 200 when the ledger can serve.
+pub const READY_PATH: &str = "/internal/ready";
 /// Answer header of the ledger's management API: what the call changed, as meter names (see [`crate::core::quota`]) with
 /// commas between them, percent-encoded. The policy role drops those records and removes the header.
 pub const CHANGED_HEADER: &str = "x-tollgate-changed";

@@ -131,6 +131,11 @@ pub fn enter(context_id: u32) -> bool {
     hostcalls::set_effective_context(context_id).is_ok()
 }
 
+/// Sets one answer header.
+pub fn set_answer_header(name: &str, value: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, Some(value.as_bytes()));
+}
+
 /// Removes an answer header.
 pub fn remove_answer_header(name: &str) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, None);
@@ -202,6 +207,16 @@ pub fn count(id: u32, by: u64) {
     if let (true, Ok(by)) = (by > 0, i64::try_from(by)) {
         let _ = hostcalls::increment_metric(id, by);
     }
+}
+
+/// What a counter stands at, in all VMs together.
+pub fn counted(id: u32) -> Option<u64> {
+    hostcalls::get_metric(id).ok()
+}
+
+/// Writes a warning to Envoy's log.
+pub fn warn(message: &str) {
+    let _ = hostcalls::log(LogLevel::Warn, message);
 }
 
 /// Writes an error to Envoy's log.

@@ -49,24 +49,29 @@ impl Metrics {
 
     /// Adds to a counter by its whole name.
     pub fn add(&self, name: &str, by: u64) {
-        if by > 0 {
-            self.count(name.to_owned(), by);
+        if by > 0
+            && let Some(id) = self.id(name)
+        {
+            host::count(id, by);
         }
     }
 
+    /// What a counter stands at, by its whole name, in all VMs together.
+    pub fn value(&self, name: &str) -> Option<u64> {
+        host::counted(self.id(name)?)
+    }
+
     fn count(&self, name: String, by: u64) {
-        if by == 0 {
-            return;
+        self.add(&name, by);
+    }
+
+    fn id(&self, name: &str) -> Option<u32> {
+        let mut ids = self.0.try_borrow_mut().ok()?;
+        if let Some(id) = ids.get(name) {
+            return Some(*id);
         }
-        let Ok(mut ids) = self.0.try_borrow_mut() else { return };
-        let id = match ids.get(&name) {
-            Some(id) => Some(*id),
-            None => host::counter(&name).inspect(|id| {
-                ids.insert(name, *id);
-            }),
-        };
-        if let Some(id) = id {
-            host::count(id, by);
-        }
+        host::counter(name).inspect(|id| {
+            ids.insert(name.to_owned(), *id);
+        })
     }
 }

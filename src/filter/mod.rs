@@ -34,6 +34,7 @@ mod entry {
 mod fault {
     pub fn arm() {}
     pub fn strike(_callback: &str) {}
+    pub fn strike_shared(_role: &str) {}
 }
 
 /// A root context before it is known which role it has: the role is its configured root id.
@@ -50,8 +51,10 @@ enum Role {
 
 impl Context for Root {
     fn on_http_call_response(&mut self, _token: u32, headers: usize, body: usize, _trailers: usize) {
-        if let Some(Role::Sync(sync)) = &mut self.role {
-            sync.on_answer(headers, body);
+        match &mut self.role {
+            Some(Role::Policy(policy)) => policy.on_answer(headers, body),
+            Some(Role::Sync(sync)) => sync.on_answer(headers, body),
+            Some(Role::Provider) | None => {}
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Policy {
     config: Rc<Config>,
     metrics: Rc<Metrics>,
     waiting: Rc<Waiting>,
+    /// Stands by for the sync role's own VM, when there is a ledger.
+    sync: RefCell<Option<sync::Role>>,
 }
 
 /// Requests that wait for a time, by their stream.
@@ -93,7 +95,13 @@ impl Policy {
         changes::prepare(shared);
         beat();
         host::tick_every(BEAT);
-        Policy { config: Rc::new(config), metrics: Rc::new(Metrics::default()), waiting: Rc::default() }
+        let sync = config.general.has_ledger.then(|| sync::Role::stand_by(config.ledger.batch_write_ms));
+        Policy {
+            config: Rc::new(config),
+            metrics: Rc::new(Metrics::default()),
+            waiting: Rc::default(),
+            sync: RefCell::new(sync.flatten()),
+        }
     }
 
     /// A request begins.
@@ -108,11 +116,25 @@ impl Policy {
         }
     }
 
+    /// The ledger has answered what this VM told it in the sync role's place.
+    pub fn on_answer(&self, headers: usize, body: usize) {
+        self.with_sync(|sync| sync.on_answer(headers, body));
+    }
+
+    fn with_sync(&self, work: impl FnOnce(&mut sync::Role)) {
+        if let Ok(mut sync) = self.sync.try_borrow_mut()
+            && let Some(sync) = sync.as_mut()
+        {
+            work(sync);
+        }
+    }
+
     /// Says that this VM lives, and wakes the requests whose wait is over.
     pub fn tick(&self) {
         let now = host::now_ms();
         if now.saturating_sub(BEATEN_MS.get()) >= BEAT.as_millis() as u64 / 2 {
             beat();
+            self.with_sync(sync::Role::tick);
         }
         let Ok(mut list) = self.waiting.list.try_borrow_mut() else { return };
         let (due, later) = std::mem::take(&mut *list).into_iter().partition(|(until, _, _)| *until <= now);
@@ -182,7 +204,7 @@ fn report(event: &ledger::Event, metrics: &Metrics) {
     QUEUE.set(queue);
     let Ok(bytes) = serde_json::to_vec(event) else { return };
     let kept = queue.is_some_and(|queue| host::enqueue(queue, &bytes));
-    metrics.add(if kept { "tollgate_events_enqueued" } else { "tollgate_events_lost" }, 1);
+    metrics.add(if kept { sync::ENQUEUED } else { "tollgate_events_lost" }, 1);
 }
 
 /// One request.
@@ -337,6 +359,11 @@ impl Request {
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         if details == b"via_upstream" {
             self.metrics.local(headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0));
+            for (name, value) in
+                local::CORS.into_iter().filter(|(name, _)| browser && headers.get(name).is_none())
+            {
+                host::set_answer_header(name, value);
+            }
             return Action::Continue;
         }
         self.metrics.local(503);
@@ -346,6 +373,21 @@ impl Request {
         let mut answer = local::refusal(&error, ErrorFormat::OpenAi, "");
         local::add_cors(&mut answer, browser);
         self.reply(&answer)
+    }
+}
+
+impl Request {
+    /// Envoy has refused a request whose key was still being looked up: its body is too large, or did not come in time.
+    fn on_refused_early(&mut self) -> Action {
+        let status = host::answer_headers().text(":status").and_then(|text| text.parse().ok()).unwrap_or(500);
+        let message = match status {
+            413 => "the request body is too large.",
+            408 | 504 => "the request did not arrive in time.",
+            _ => "the request could not be read.",
+        };
+        self.metrics.local(status);
+        let error = Error::new(status, message).with_kind("invalid_request_error");
+        self.reply(&local::refusal(&error, ErrorFormat::OpenAi, ""))
     }
 }
 
@@ -410,6 +452,7 @@ impl HttpContext for Request {
                 return self.on_managed(browser);
             }
             State::Calling(exchange) | State::Naming(exchange, _) => Rc::clone(exchange),
+            State::Identifying { .. } => return self.on_refused_early(),
             _ => return Action::Continue,
         };
         let released = exchange.try_borrow().is_ok_and(|exchange| exchange.is_answered());

@@ -1,25 +1,39 @@
-//! The sync role: one VM for the whole process, on Envoy's main thread. Several times a second it tells the ledger what was used
-//! and hears what changed. What is told and what is made of the answer is [`core::sync`](crate::core::sync)'s business.
+//! The sync role: several times a second it tells the ledger what was used and hears what changed. What is told and what is made
+//! of the answer is [`core::sync`](crate::core::sync)'s business.
+//!
+//! It has one VM for the whole process, on Envoy's main thread, so that no worker is kept from requests. Envoy does not make that
+//! VM anew when it is lost; then a worker's VM takes over, which all stand by.
 
 use std::time::Duration;
 
-use super::{host, metrics::Metrics};
+use super::{fault, host, metrics::Metrics};
 use crate::core::{
     access::changes,
-    ledger::{CLUSTER, KEY_VARIABLE},
+    ledger::{CLUSTER, KEY_VARIABLE, SYNC_PATH},
     quota,
     random::Random,
-    sync::{Outcome, Sync},
+    sync::{
+        Kept, Outcome, Sync,
+        lease::{self, Lease},
+    },
 };
 
 /// The queue of usage events.
 pub const QUEUE: &str = "tollgate.usage";
 /// `vm_id` of all roles, by which their VMs share data and queues.
 pub const VM: &str = "tollgate";
+/// Counter of events that were put into the queue.
+pub const ENQUEUED: &str = "tollgate_events_enqueued";
 /// How long an answer may take. The next request waits for it.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often, unless the configuration says otherwise.
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL_MS: u64 = 250;
+/// How often the lease is renewed at least.
+const RENEW: Duration = Duration::from_secs(1);
+/// Most events that are taken out of the queue at a time: this is Envoy's main thread.
+const AT_A_TIME: usize = 5_000;
+/// So many failures in a row are worth a line in the log.
+const AWAY: u32 = 5;
 
 /// The role.
 pub struct Role {
@@ -27,71 +41,157 @@ pub struct Role {
     queue: u32,
     bearer: String,
     metrics: Metrics,
-    dropped: u64,
+    /// What [`ENQUEUED`] says less this are in the queue.
+    gone: Option<u64>,
+    /// The log says that the ledger is away.
+    told: bool,
+    /// Names it in the lease.
+    id: u64,
+    interval_ms: u64,
+    /// When to talk again.
+    next_ms: u64,
 }
 
 impl Role {
-    /// Begins. The configuration is the interval in milliseconds. `None` without the ledger's secret.
+    /// Begins in a VM of its own. The configuration is the interval in milliseconds. `None` without the ledger's secret.
     pub fn configure() -> Option<Role> {
-        let Ok(secret) = std::env::var(KEY_VARIABLE) else {
-            host::error("tollgate: the sync role has no secret: TOLLGATE_LEDGER_KEY is not set");
-            return None;
-        };
         let configured = String::from_utf8(host::plugin_configuration()).ok();
-        let interval = configured.and_then(|text| text.trim().parse().ok()).map(Duration::from_millis);
+        let interval_ms = configured.and_then(|text| text.trim().parse().ok());
         let shared = &host::SharedData;
         quota::prepare(shared);
         changes::prepare(shared);
-        let node = Random::new(super::exchanges::seed()).uuid();
-        let role = Role {
-            sync: Sync::open(shared, node),
-            queue: host::make_queue(QUEUE)?,
-            bearer: format!("Bearer {secret}"),
-            metrics: Metrics::default(),
-            dropped: 0,
-        };
-        host::tick_every(interval.unwrap_or(INTERVAL).max(Duration::from_millis(10)));
-        Some(role)
+        let queue = host::make_queue(QUEUE);
+        let role = queue.and_then(|queue| Role::begin(queue, interval_ms));
+        match &role {
+            Some(role) => host::tick_every(Duration::from_millis(role.interval_ms).min(RENEW)),
+            None => host::error("tollgate: the sync role has no secret: TOLLGATE_LEDGER_KEY is not set"),
+        }
+        role
     }
 
-    /// Time to talk.
-    pub fn tick(&mut self) {
-        while self.sync.wants_events() {
-            let Some(event) = host::dequeue(self.queue) else { break };
-            self.sync.push(&event);
+    /// Stands by in a worker's VM, which ticks about once a second. `None` without a ledger.
+    pub fn stand_by(interval_ms: Option<u64>) -> Option<Role> {
+        Role::begin(host::find_queue(VM, QUEUE).or_else(|| host::make_queue(QUEUE))?, interval_ms)
+    }
+
+    fn begin(queue: u32, interval_ms: Option<u64>) -> Option<Role> {
+        let secret = std::env::var(KEY_VARIABLE).ok().filter(|secret| !secret.is_empty())?;
+        let shared = &host::SharedData;
+        lease::prepare(shared);
+        let mut random = Random::new(super::exchanges::seed());
+        Some(Role {
+            sync: Sync::open(shared, random.uuid()),
+            queue,
+            bearer: format!("Bearer {secret}"),
+            metrics: Metrics::default(),
+            gone: None,
+            told: false,
+            id: random.bits() | 1,
+            interval_ms: interval_ms.unwrap_or(INTERVAL_MS).max(10),
+            next_ms: 0,
+        })
+    }
+
+    /// Whether talking is up to this VM. What another one did in between is read.
+    fn is_holder(&mut self, now: u64) -> bool {
+        match lease::hold(&host::SharedData, self.id, now) {
+            Lease::Kept => true,
+            Lease::Taken => {
+                self.sync.resume(&host::SharedData);
+                true
+            }
+            Lease::Other => false,
         }
-        self.metrics.add("tollgate_events_dropped", self.sync.dropped().saturating_sub(self.dropped));
-        self.dropped = self.sync.dropped();
+    }
+
+    /// Time to look whether it is time to talk.
+    pub fn tick(&mut self) {
         let now = host::now_ms();
+        if !self.is_holder(now) {
+            return;
+        }
+        fault::strike_shared("sync");
+        // A tick may come a little early.
+        if now.saturating_add(5) >= self.next_ms || now.saturating_add(self.interval_ms) < self.next_ms {
+            self.next_ms = now.saturating_add(self.interval_ms);
+            self.talk(now);
+        }
+    }
+
+    fn talk(&mut self, now: u64) {
+        self.drain(now);
         let Some(body) = self.sync.request(&host::SharedData, now) else { return };
         let headers = [
             (":method", "POST"),
-            (":path", "/internal/sync"),
+            (":path", SYNC_PATH),
             (":authority", CLUSTER),
             ("content-type", "application/json"),
             ("authorization", self.bearer.as_str()),
         ];
         if host::call(CLUSTER, &headers, Some(&body), LIMIT).is_none() {
             let outcome = self.sync.on_failure(now);
-            self.count(outcome);
+            self.count(outcome, 0);
         }
+    }
+
+    /// Takes out of the queue what goes with the next batch, and what is too much in it.
+    fn drain(&mut self, now: u64) {
+        let enqueued = self.metrics.value(ENQUEUED).unwrap_or(0);
+        // A VM that was lost did not say how many it took out: what was there before this one counts when it is seen.
+        let mut gone = self.gone.unwrap_or(enqueued);
+        let mut folded = 0;
+        for _ in 0..AT_A_TIME {
+            if !self.sync.wants_event(enqueued.saturating_sub(gone), now) {
+                break;
+            }
+            let Some(event) = host::dequeue(self.queue) else {
+                gone = enqueued;
+                break;
+            };
+            gone = gone.saturating_add(1);
+            if self.sync.push(&event, now) == Kept::Folded {
+                folded += 1;
+            }
+        }
+        self.gone = Some(gone);
+        self.metrics.add("tollgate_events_dropped", folded);
     }
 
     /// The ledger has answered, or not.
     pub fn on_answer(&mut self, headers: usize, body: usize) {
-        let outcome = match host::call_answer(headers, body) {
-            Some((200, body)) => self.sync.on_reply(&body, &host::SharedData, host::now_ms()),
-            _ => self.sync.on_failure(host::now_ms()),
+        let now = host::now_ms();
+        // Whoever has taken over has settled the batch, or will.
+        if !self.is_holder(now) {
+            return;
+        }
+        let (status, outcome) = match host::call_answer(headers, body) {
+            Some((200, body)) => (200, self.sync.on_reply(&body, &host::SharedData, now)),
+            Some((status, _)) => (status, self.sync.on_failure(now)),
+            None => (0, self.sync.on_failure(now)),
         };
-        self.count(outcome);
+        self.count(outcome, status);
         if outcome.again {
-            self.tick();
+            self.talk(now);
         }
     }
 
-    fn count(&self, outcome: Outcome) {
+    /// Counts, and says in the log when the ledger goes away and when it is back.
+    fn count(&mut self, outcome: Outcome, status: u16) {
         self.metrics.add("tollgate_events_acknowledged", outcome.acknowledged);
         self.metrics.add("tollgate_sync_failures", u64::from(outcome.failed));
         self.metrics.add("tollgate_syncs", u64::from(!outcome.failed));
+        self.metrics.add("tollgate_sync_batches", u64::from(outcome.acknowledged > 0));
+        if self.sync.failures() >= AWAY && !self.told {
+            self.told = true;
+            let what = match status {
+                0 => "does not answer".to_owned(),
+                200 => "answers what makes no sense".to_owned(),
+                status => format!("answers with status {status}"),
+            };
+            host::warn(&format!("tollgate: the ledger {what}; usage waits for it"));
+        } else if self.told && !outcome.failed {
+            self.told = false;
+            host::warn("tollgate: the ledger answers again");
+        }
     }
 }

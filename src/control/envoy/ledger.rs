@@ -30,6 +30,8 @@ pub fn cluster(setup: &Setup) -> Option<Value> {
         "typed_extension_protocol_options": {
             PROTOCOL_OPTIONS: {
                 "@type": PROTOCOL_OPTIONS_TYPE,
+                // Before something in between forgets the connection: a call that is lost with it is not made twice.
+                "common_http_protocol_options": {"idle_timeout": "30s"},
                 "explicit_http_config": {"http_protocol_options": {}},
                 "http_filters": [filter::codec()],
             }

@@ -55,13 +55,54 @@ fn bootstrap_is_golden() {
     check_golden("static.yaml", &serde_yaml::to_string(&bootstrap::fixed(&gateway)).unwrap());
 }
 
+fn with_ledger(at: LedgerAddress) -> Setup {
+    Setup { ledger: Some(Ledger { at, interval_ms: 250 }), ..setup() }
+}
+
+fn remote(url: &str) -> LedgerAddress {
+    LedgerAddress::Remote(Endpoint::parse(url).unwrap())
+}
+
 #[test]
-fn both_roles_share_one_vm_config() {
-    let (config, setup) = (sample_config(), setup());
+fn the_way_to_the_ledger_is_golden() {
+    let mut text = String::new();
+    for at in [
+        LedgerAddress::Socket("/run/tollgate/ledger.sock".into()),
+        remote("http://10.0.0.9:4001"),
+        remote("http://ledger.internal:4001"),
+        remote("https://ledger.example.com"),
+    ] {
+        let cluster = ledger::cluster(&with_ledger(at)).unwrap();
+        text += &format!("---\n{}", serde_yaml::to_string(&cluster).unwrap());
+    }
+    let mut extension = ledger::extension(&with_ledger(remote("http://x"))).unwrap();
+    // Which is looked at below.
+    extension.pointer_mut("/typed_config/config").unwrap().as_object_mut().unwrap().remove("vm_config");
+    text += &format!("---\n{}", serde_yaml::to_string(&extension).unwrap());
+    check_golden("ledger.yaml", &text);
+}
+
+#[test]
+fn without_a_ledger_nothing_leads_to_one() {
+    let config = sample_config();
+    let names = |setup: &Setup| {
+        let gateway = Gateway { config: &config, document: DOCUMENT, setup, access_log: &AccessLog::Off };
+        let (fixed, served) =
+            (bootstrap::fixed(&gateway), bootstrap::served(setup, std::path::Path::new("/s")));
+        let listener = listener::listener(&gateway).to_string();
+        [fixed.to_string(), served.to_string(), listener].map(|text| text.contains("tollgate_ledger"))
+    };
+    assert_eq!(names(&setup()), [false; 3]);
+    assert_eq!(names(&with_ledger(remote("http://x"))), [true; 3]);
+}
+
+#[test]
+fn all_roles_share_one_vm_config() {
+    let (config, setup) = (sample_config(), with_ledger(remote("http://x")));
     let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &AccessLog::Off };
     let mut found = Vec::new();
     collect(&bootstrap::fixed(&gateway), "vm_config", &mut found);
-    assert_eq!(found.len(), 2, "one policy role, one provider role");
+    assert_eq!(found.len(), 3, "one policy role, one provider role, one sync role");
     let texts: Vec<String> = found.iter().map(Value::to_string).collect();
     assert!(texts.windows(2).all(|pair| pair[0] == pair[1]));
 }
@@ -104,11 +145,19 @@ fn envoy_accepts_what_is_written() {
     };
     let mut nothing = sample_config();
     nothing.deployments.clear();
-    for (name, config, log) in [
-        ("sample", sample_config(), AccessLog::Stdout),
-        ("nothing callable", nothing, AccessLog::File("/dev/null".to_owned())),
-    ] {
-        let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &log };
+    let ledgers = [
+        None,
+        Some(LedgerAddress::Socket(folder.join("ledger.sock"))),
+        Some(remote("http://10.0.0.9:4001")),
+        Some(remote("http://ledger.internal:4001")),
+        Some(remote("https://ledger.example.com")),
+    ];
+    let plain = AccessLog::Stdout;
+    let samples = ledgers.into_iter().map(|at| (format!("sample, {at:?}"), sample_config(), &plain, at));
+    let file = AccessLog::File("/dev/null".to_owned());
+    for (name, config, log, at) in samples.chain([("nothing callable".to_owned(), nothing, &file, None)]) {
+        let setup = Setup { ledger: at.map(|at| Ledger { at, interval_ms: 250 }), ..setup.clone() };
+        let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: log };
         let file = folder.join("envoy.json");
         fs::write(&file, without_plugins(bootstrap::fixed(&gateway)).to_string()).unwrap();
         let output = Command::new(&envoy).args(["--mode", "validate", "-c"]).arg(&file).output().unwrap();
@@ -129,7 +178,7 @@ fn without_plugins(mut bootstrap: Value) -> Value {
                     !entry
                         .get("name")
                         .and_then(Value::as_str)
-                        .is_some_and(|name| name.starts_with("tollgate."))
+                        .is_some_and(|name| name.starts_with("tollgate.") || name == "envoy.bootstrap.wasm")
                 });
                 entries.iter_mut().for_each(walk);
             }

@@ -1,0 +1,42 @@
+//! Child processes: they end with this one, and not before it wants them to.
+
+use std::{
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often a child is looked at that is to end.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits so long for a child that was told to go, then ends it.
+pub fn end(child: &mut Child, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
+        thread::sleep(LOOK);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Gives a child a process group of its own, so that Ctrl-C reaches only this process, which then ends its children in order;
+/// and has the kernel end it when this process is gone, however that came.
+#[expect(
+    unsafe_code,
+    reason = "what runs between fork and exec is one system call that touches no memory of ours"
+)]
+pub fn own_group_and_fate(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    command.process_group(0);
+    #[cfg(target_os = "linux")]
+    // SAFETY: prctl is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}

@@ -1,0 +1,344 @@
+//! The sync role's memory: usage that goes up in numbered batches, changes that come down.
+//!
+//! One batch is under way at a time. It stands in shared data until the ledger has acknowledged it, and is repeated without a
+//! change until then: a lost VM loses nothing, and nothing counts twice. What waits behind it stays in the host's queue, which
+//! survives VMs as well. When the ledger stays away and the queue grows beyond [`WAITING`], its oldest calls are folded into
+//! sums: their details are dropped, their spend never is.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`lease`] | who does all this: one VM at a time |
+//! | [`sums`] | calls without their details |
+
+pub mod lease;
+pub mod sums;
+#[cfg(test)]
+mod tests;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use self::sums::Sums;
+use crate::core::{
+    access::changes,
+    cost::money::Money,
+    ledger::{Event, Folded, Rate, SyncReply},
+    quota::{self, Base, Meter},
+    shared::Shared,
+};
+
+/// Where the batch under way and its number stand in shared data.
+const STATE: &str = "sync/state";
+/// Most events of a batch, and most sums.
+const BATCH_EVENTS: usize = 1_000;
+/// A batch with so many bytes of events takes no more of them.
+const BATCH_BYTES: usize = 1 << 20;
+/// Most events that wait in the host's queue.
+pub const WAITING: u64 = 50_000;
+/// Milliseconds between two tries after the first failure, and at most.
+const BACK_OFF_MS: (u64, u64) = (200, 5_000);
+/// An answer that did not come in this time never will: the host gives up long before.
+const LOST_MS: u64 = 60_000;
+
+/// What the role knows.
+pub struct Sync {
+    node: String,
+    number: u64,
+    cursor: u64,
+    nodes: u64,
+    under_way: Option<UnderWay>,
+    /// Events of the next batch, and their bytes.
+    next: Vec<Box<RawValue>>,
+    next_bytes: usize,
+    folded: Sums,
+    failures: u32,
+    not_before_ms: u64,
+    /// When the request was sent whose answer is awaited.
+    asked_ms: Option<u64>,
+}
+
+/// What became of an event that was taken out of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It goes with the next batch.
+    Whole,
+    /// Its details are dropped; it counts in a sum.
+    Folded,
+    /// It is no event.
+    Nothing,
+}
+
+/// What a reply or a failure comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Calls that the ledger has taken over with this reply.
+    pub acknowledged: u64,
+    /// Ask again at once: there is more to say or to hear.
+    pub again: bool,
+    /// The reply made no sense, or none came.
+    pub failed: bool,
+}
+
+/// What is kept in shared data.
+#[derive(Serialize, Deserialize)]
+struct State {
+    node: String,
+    number: u64,
+    batch: Option<Box<RawValue>>,
+}
+
+/// The batch under way: its text, how many calls it stands for, and what it charges each meter with.
+struct UnderWay {
+    text: Box<RawValue>,
+    calls: u64,
+    charges: HashMap<String, i64>,
+    /// More was waiting when it was made.
+    full: bool,
+}
+
+/// The part of a batch that acknowledging it takes.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Charges {
+    events: Vec<Charge>,
+    folded: Vec<FoldedCharge>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Charge {
+    spend: i64,
+    metered: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct FoldedCharge {
+    sum: Charge,
+    calls: u64,
+}
+
+/// [`crate::core::ledger::SyncRequest`] around a batch whose text is made already.
+#[derive(Serialize)]
+struct Request<'r> {
+    node: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<&'r RawValue>,
+    cursor: u64,
+    rates: Vec<Rate>,
+}
+
+/// [`crate::core::ledger::Batch`] around events whose text is made already.
+#[derive(Serialize)]
+struct NewBatch<'b> {
+    number: u64,
+    events: &'b [Box<RawValue>],
+    folded: &'b [Folded],
+}
+
+impl Sync {
+    /// Goes on where a lost VM stopped, or begins as the node `fresh`.
+    pub fn open(shared: &dyn Shared, fresh: String) -> Sync {
+        let mut sync = Sync {
+            node: fresh,
+            number: 0,
+            cursor: 0,
+            nodes: 1,
+            under_way: None,
+            next: Vec::new(),
+            next_bytes: 0,
+            folded: Sums::default(),
+            failures: 0,
+            not_before_ms: 0,
+            asked_ms: None,
+        };
+        if !sync.resume(shared) {
+            sync.keep(shared);
+        }
+        sync
+    }
+
+    /// Goes on where another VM stopped. False when there is nothing to go on with.
+    pub fn resume(&mut self, shared: &dyn Shared) -> bool {
+        let kept = shared.get(STATE).and_then(|(bytes, _)| serde_json::from_slice::<State>(&bytes).ok());
+        let Some(State { node, number, batch }) = kept else { return false };
+        (self.node, self.number) = (node, number);
+        self.under_way = batch.map(|text| UnderWay::of(text, false));
+        // What the other heard meanwhile is in shared data; hearing it again changes nothing.
+        (self.asked_ms, self.not_before_ms) = (None, 0);
+        true
+    }
+
+    /// Whether an event is to be taken out of the host's queue, in which `queued` are: for a batch that is about to go, or
+    /// because too many wait.
+    pub fn wants_event(&self, queued: u64, now_ms: u64) -> bool {
+        self.has_room(now_ms) || queued > WAITING
+    }
+
+    /// Takes an event ([`Event`] in JSON) out of the queue.
+    pub fn push(&mut self, event: &[u8], now_ms: u64) -> Kept {
+        if self.has_room(now_ms) {
+            // What is no JSON could never be acknowledged.
+            let Ok(event) = serde_json::from_slice::<Box<RawValue>>(event) else { return Kept::Nothing };
+            self.next_bytes = self.next_bytes.saturating_add(event.get().len());
+            self.next.push(event);
+            return Kept::Whole;
+        }
+        match serde_json::from_slice::<Event>(event) {
+            Ok(event) => {
+                self.folded.add(&event);
+                Kept::Folded
+            }
+            Err(_) => Kept::Nothing,
+        }
+    }
+
+    /// A batch can be made now, and would take one more.
+    fn has_room(&self, now_ms: u64) -> bool {
+        self.is_due(now_ms)
+            && self.under_way.is_none()
+            && self.next.len() < BATCH_EVENTS
+            && self.next_bytes < BATCH_BYTES
+    }
+
+    /// No answer is awaited, and it is not too early after a failure.
+    fn is_due(&self, now_ms: u64) -> bool {
+        let awaits = self.asked_ms.is_some_and(|asked| now_ms.saturating_sub(asked) < LOST_MS);
+        !awaits && now_ms >= self.not_before_ms
+    }
+
+    /// What to send now, if anything. The caller says [`Sync::on_reply`] or [`Sync::on_failure`] for every request.
+    pub fn request(&mut self, shared: &dyn Shared, now_ms: u64) -> Option<Vec<u8>> {
+        if !self.is_due(now_ms) {
+            return None;
+        }
+        if self.under_way.is_none() {
+            self.begin_batch(shared);
+        }
+        let rates = if self.nodes > 1 { quota::open_rates(shared, now_ms) } else { Vec::new() };
+        let batch = self.under_way.as_ref().map(|batch| &*batch.text);
+        let body =
+            serde_json::to_vec(&Request { node: &self.node, batch, cursor: self.cursor, rates }).ok()?;
+        self.asked_ms = Some(now_ms);
+        Some(body)
+    }
+
+    /// Makes a batch, and keeps it in shared data before it is sent for the first time.
+    fn begin_batch(&mut self, shared: &dyn Shared) {
+        let folded = self.folded.take(BATCH_EVENTS);
+        if self.next.is_empty() && folded.is_empty() {
+            return;
+        }
+        let full =
+            self.next.len() >= BATCH_EVENTS || self.next_bytes >= BATCH_BYTES || !self.folded.is_empty();
+        let number = self.number.saturating_add(1);
+        let batch = NewBatch { number, events: &self.next, folded: &folded };
+        let Ok(text) = serde_json::value::to_raw_value(&batch) else { return };
+        self.number = number;
+        self.next.clear();
+        self.next_bytes = 0;
+        self.under_way = Some(UnderWay::of(text, full));
+        self.keep(shared);
+    }
+
+    fn keep(&self, shared: &dyn Shared) {
+        let batch = self.under_way.as_ref().map(|batch| batch.text.clone());
+        let state = State { node: self.node.clone(), number: self.number, batch };
+        if let Ok(bytes) = serde_json::to_vec(&state) {
+            shared.set(STATE, &bytes, None);
+        }
+    }
+
+    /// The ledger has answered with a 200.
+    pub fn on_reply(&mut self, body: &[u8], shared: &dyn Shared, now_ms: u64) -> Outcome {
+        let Ok(reply) = serde_json::from_slice::<SyncReply>(body) else {
+            return self.on_failure(now_ms);
+        };
+        self.asked_ms = None;
+        self.failures = 0;
+        self.not_before_ms = 0;
+        self.nodes = reply.nodes.max(1);
+        let settled = self.settle(&reply, shared);
+        self.follow(&reply, shared, now_ms);
+        Outcome {
+            acknowledged: settled.as_ref().map_or(0, |batch| batch.calls),
+            again: reply.more || settled.is_some_and(|batch| batch.full),
+            failed: false,
+        }
+    }
+
+    /// The batch under way is the ledger's when it says so: what it charged is in the totals that come with the reply.
+    fn settle(&mut self, reply: &SyncReply, shared: &dyn Shared) -> Option<UnderWay> {
+        if reply.acknowledged < self.number {
+            return None;
+        }
+        let batch = self.under_way.take()?;
+        self.keep(shared);
+        let totals: HashMap<&str, Base> = reply
+            .changes
+            .iter()
+            .filter_map(|change| {
+                let spend = Money::from_pico(change.spend?.into());
+                Some((change.meter.as_str(), Base { spend, revision: change.revision }))
+            })
+            .collect();
+        for (name, spent) in &batch.charges {
+            let total = totals.get(name.as_str()).copied();
+            quota::synced(shared, &Meter::named(name), Money::from_pico((*spent).into()), total);
+        }
+        Some(batch)
+    }
+
+    /// What changed in the ledger, here or elsewhere.
+    fn follow(&mut self, reply: &SyncReply, shared: &dyn Shared, now_ms: u64) {
+        for change in &reply.changes {
+            if let Some(spend) = change.spend {
+                let spend = Money::from_pico(spend.into());
+                quota::rebase(shared, &Meter::named(&change.meter), spend, change.revision);
+            }
+        }
+        let records = reply.changes.iter().filter(|change| change.record);
+        let names: Vec<&str> = records.map(|change| change.meter.as_str()).collect();
+        changes::announce(shared, &names);
+        if reply.reset {
+            changes::reset(shared);
+        }
+        changes::set_end_users(shared, reply.end_users);
+        if self.nodes > 1 {
+            quota::set_remote(shared, &reply.rates, now_ms);
+        }
+        self.cursor = reply.cursor;
+    }
+
+    /// No answer came, or one that is not a 200.
+    pub fn on_failure(&mut self, now_ms: u64) -> Outcome {
+        self.asked_ms = None;
+        self.failures = self.failures.saturating_add(1);
+        let (first, most) = BACK_OFF_MS;
+        let doubled = first << self.failures.saturating_sub(1).min(16);
+        self.not_before_ms = now_ms.saturating_add(doubled.min(most));
+        Outcome { failed: true, ..Outcome::default() }
+    }
+
+    /// How many requests in a row have failed.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+impl UnderWay {
+    fn of(text: Box<RawValue>, full: bool) -> UnderWay {
+        let read = serde_json::from_str::<Charges>(text.get()).unwrap_or_default();
+        let calls =
+            read.folded.iter().fold(read.events.len() as u64, |calls, f| calls.saturating_add(f.calls));
+        let mut charges: HashMap<String, i64> = HashMap::new();
+        for charge in read.events.into_iter().chain(read.folded.into_iter().map(|folded| folded.sum)) {
+            for name in charge.metered {
+                let total = charges.entry(name).or_default();
+                *total = total.saturating_add(charge.spend);
+            }
+        }
+        UnderWay { text, calls, charges, full }
+    }
+}

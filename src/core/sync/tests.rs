@@ -1,0 +1,236 @@
+//! Conversations with a ledger.
+
+use super::*;
+use crate::core::{
+    ledger::{Batch, Change, SyncRequest},
+    shared::Memory,
+};
+
+fn event(id: u64, spend: i64, metered: &[&str]) -> Vec<u8> {
+    let metered = metered.iter().map(|name| (*name).to_owned()).collect();
+    let event = Event { id: format!("c{id}"), api_key: "k".to_owned(), spend, metered, ..Event::default() };
+    serde_json::to_vec(&event).unwrap()
+}
+
+fn memory() -> Memory {
+    let shared = Memory::default();
+    quota::prepare(&shared);
+    changes::prepare(&shared);
+    shared
+}
+
+fn sent(sync: &mut Sync, shared: &Memory, now: u64) -> SyncRequest {
+    serde_json::from_slice(&sync.request(shared, now).unwrap()).unwrap()
+}
+
+fn reply(reply: &SyncReply) -> Vec<u8> {
+    serde_json::to_vec(reply).unwrap()
+}
+
+fn acknowledged(number: u64) -> Vec<u8> {
+    reply(&SyncReply { acknowledged: number, ..SyncReply::default() })
+}
+
+fn batch(request: &SyncRequest) -> &Batch {
+    request.batch.as_ref().unwrap()
+}
+
+#[test]
+fn a_batch_is_repeated_until_it_is_acknowledged() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    assert!(sent(&mut sync, &shared, 0).batch.is_none());
+    assert!(sync.request(&shared, 0).is_none(), "one request at a time");
+    assert!(!sync.wants_event(1, 0), "what waits stays in the queue");
+    sync.on_reply(&reply(&SyncReply { cursor: 7, ..SyncReply::default() }), &shared, 0);
+    assert!(sync.wants_event(1, 0));
+    assert_eq!(sync.push(&event(1, 5, &[]), 0), Kept::Whole);
+    let first = sent(&mut sync, &shared, 1);
+    assert_eq!((first.cursor, batch(&first).number, batch(&first).events.len()), (7, 1, 1));
+    assert!(!sync.wants_event(WAITING, 1));
+    assert!(sync.on_failure(1).failed);
+    assert!(sync.request(&shared, 100).is_none(), "too early");
+    assert!(!sync.wants_event(1, 201), "a batch is there already");
+    assert_eq!(sent(&mut sync, &shared, 201).batch, first.batch);
+    // The ledger answered, and did not take it.
+    assert_eq!(sync.on_reply(&acknowledged(0), &shared, 250), Outcome::default());
+    assert_eq!(sent(&mut sync, &shared, 251).batch, first.batch);
+    assert_eq!(sync.on_reply(&acknowledged(1), &shared, 300).acknowledged, 1);
+    sync.push(&event(2, 5, &[]), 300);
+    let second = sent(&mut sync, &shared, 301);
+    assert_eq!((batch(&second).number, batch(&second).events[0].id.as_str()), (2, "c2"));
+}
+
+#[test]
+fn failures_are_tried_again_more_and_more_slowly() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    let mut now = 1_000;
+    for wait in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+        assert!(sync.request(&shared, now).is_some());
+        sync.on_failure(now);
+        assert!(sync.request(&shared, now + wait - 1).is_none());
+        now += wait;
+    }
+    assert!(sync.request(&shared, now).is_some());
+    // An answer that never came.
+    assert!(sync.request(&shared, now + LOST_MS - 1).is_none());
+    assert!(sync.request(&shared, now + LOST_MS).is_some());
+    sync.on_reply(&acknowledged(0), &shared, now + LOST_MS);
+    assert_eq!(sync.failures(), 0);
+    assert!(sync.request(&shared, now + LOST_MS).is_some());
+}
+
+#[test]
+fn a_lost_vm_goes_on_with_its_batch() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "first".to_owned());
+    sync.push(&event(1, 5, &["key:k"]), 0);
+    let before = sent(&mut sync, &shared, 0);
+    let mut sync = Sync::open(&shared, "second".to_owned());
+    let after = sent(&mut sync, &shared, 0);
+    assert_eq!((after.node.as_str(), &after.batch), ("first", &before.batch));
+    assert_eq!(sync.on_reply(&acknowledged(1), &shared, 0).acknowledged, 1);
+    let mut sync = Sync::open(&shared, "third".to_owned());
+    assert_eq!(sent(&mut sync, &shared, 0).batch, None);
+    sync.on_reply(&acknowledged(1), &shared, 0);
+    sync.push(&event(2, 5, &[]), 0);
+    assert_eq!(batch(&sent(&mut sync, &shared, 0)).number, 2);
+}
+
+#[test]
+fn vms_take_turns() {
+    let shared = memory();
+    let mut first = Sync::open(&shared, "n".to_owned());
+    let mut second = Sync::open(&shared, "m".to_owned());
+    first.push(&event(1, 5, &[]), 0);
+    let before = sent(&mut first, &shared, 0);
+    second.resume(&shared);
+    let after = sent(&mut second, &shared, 0);
+    assert_eq!((&after.node, &after.batch), (&before.node, &before.batch));
+    assert_eq!(second.on_reply(&acknowledged(1), &shared, 0).acknowledged, 1);
+    // Back with the first one, which still waits for an answer about the batch that is settled.
+    first.resume(&shared);
+    assert_eq!(first.on_reply(&acknowledged(1), &shared, 0).acknowledged, 0);
+    first.push(&event(2, 5, &[]), 0);
+    assert_eq!(batch(&sent(&mut first, &shared, 0)).number, 2);
+}
+
+#[test]
+fn full_batches_follow_each_other_at_once() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    for (size, most) in [(10, BATCH_EVENTS), (BATCH_BYTES / 10, 10)] {
+        let text = event(1, 1, &[&"x".repeat(size)]);
+        let mut taken = 0;
+        while sync.wants_event(9_999, 0) {
+            sync.push(&text, 0);
+            taken += 1;
+        }
+        assert_eq!(taken, most);
+        let number = batch(&sent(&mut sync, &shared, 0)).number;
+        let done = sync.on_reply(&acknowledged(number), &shared, 0);
+        assert_eq!((done.acknowledged, done.again), (taken as u64, true));
+    }
+    sync.push(&event(1, 1, &[]), 0);
+    let number = batch(&sent(&mut sync, &shared, 0)).number;
+    assert!(!sync.on_reply(&acknowledged(number), &shared, 0).again);
+}
+
+#[test]
+fn what_a_batch_charged_leaves_the_meters_with_it() {
+    use quota::{Estimate, Kind, Rule, Worker};
+    let shared = memory();
+    quota::beat(&shared, Worker(1), 1);
+    let rule = Rule {
+        kind: Kind::Key,
+        meter: Meter::named("key:k"),
+        limits: Default::default(),
+        max_budget: Some(Money::from_pico(1_000)),
+        base: Base { spend: Money::from_pico(100), revision: 1 },
+        resets: None,
+    };
+    let held =
+        quota::reserve(&shared, Worker(1), std::slice::from_ref(&rule), Estimate::default(), 1).unwrap();
+    held.settle(&shared, 0, Money::from_pico(30), 2);
+    let spend = || quota::standing(&shared, &rule, 3).spend.pico();
+    assert_eq!(spend(), 130);
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    sync.push(&event(1, 10, &["key:k"]), 3);
+    sync.push(&event(2, 20, &["key:k", "global"]), 3);
+    sent(&mut sync, &shared, 3);
+    let total = Change { meter: "key:k".to_owned(), revision: 2, record: false, spend: Some(145) };
+    let answer = SyncReply { acknowledged: 1, changes: vec![total], cursor: 2, ..SyncReply::default() };
+    sync.on_reply(&reply(&answer), &shared, 4);
+    // Another node has spent 15 meanwhile.
+    assert_eq!(spend(), 145);
+}
+
+#[test]
+fn records_that_changed_are_announced() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    sent(&mut sync, &shared, 0);
+    let before = changes::mark(&shared);
+    let change = |name: &str, record| Change { meter: name.to_owned(), record, ..Change::default() };
+    let answer = SyncReply {
+        changes: vec![change("key:a", true), change("team:b", false)],
+        end_users: true,
+        reset: true,
+        more: true,
+        ..SyncReply::default()
+    };
+    assert!(sync.on_reply(&reply(&answer), &shared, 0).again);
+    let after = changes::mark(&shared);
+    assert_eq!((after.count, after.resets, after.end_users), (before.count + 1, before.resets + 1, true));
+}
+
+#[test]
+fn details_are_dropped_before_spend_is() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    sync.push(&event(0, 1, &["key:k"]), 0);
+    sent(&mut sync, &shared, 0);
+    sync.on_failure(0);
+    let mut queue: std::collections::VecDeque<Vec<u8>> =
+        (1..=WAITING + 500).map(|id| event(id, 1, &["key:k"])).collect();
+    let mut drain = |sync: &mut Sync, now: u64| {
+        let mut folded = 0;
+        while sync.wants_event(queue.len() as u64, now) {
+            let Some(event) = queue.pop_front() else { break };
+            folded += u64::from(sync.push(&event, now) == Kept::Folded);
+        }
+        (folded, queue.len() as u64)
+    };
+    assert_eq!(drain(&mut sync, 1), (500, WAITING));
+    let (mut spend, mut calls, mut details) = (0, 0, 0);
+    for number in 1.. {
+        let now = 1_000_000;
+        drain(&mut sync, now);
+        let request = sent(&mut sync, &shared, now);
+        let Some(batch) = request.batch else { break };
+        assert!(batch.events.len() <= BATCH_EVENTS);
+        details += batch.events.len() as u64;
+        spend += batch.events.iter().map(|event| event.spend).sum::<i64>();
+        spend += batch.folded.iter().map(|folded| folded.sum.spend).sum::<i64>();
+        let in_batch =
+            batch.events.len() as u64 + batch.folded.iter().map(|folded| folded.calls).sum::<u64>();
+        calls += in_batch;
+        assert_eq!(sync.on_reply(&acknowledged(number), &shared, now).acknowledged, in_batch);
+    }
+    assert_eq!((spend, calls, details), (WAITING as i64 + 501, WAITING + 501, WAITING + 1));
+}
+
+#[test]
+fn nonsense_neither_stops_nor_acknowledges() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    assert_eq!(sync.push(b"no json", 0), Kept::Nothing);
+    sync.push(&event(1, 1, &[]), 0);
+    assert_eq!(batch(&sent(&mut sync, &shared, 0)).events.len(), 1);
+    assert_eq!(sync.push(b"no json", 0), Kept::Nothing);
+    assert!(sync.on_reply(b"{", &shared, 0).failed);
+    assert_eq!(batch(&sent(&mut sync, &shared, 9_999)).number, 1);
+    shared.set(STATE, b"garbage", None);
+    assert!(Sync::open(&shared, "n".to_owned()).under_way.is_none());
+}
