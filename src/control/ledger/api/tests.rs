@@ -10,9 +10,9 @@ use crate::control::ledger::{
     route::{Route, Type},
     rows,
     schema::KEYS,
-    serve::escape,
     testing::{START_MS, on_each},
 };
+use crate::core::ledger::escape;
 
 fn routes() -> impl Iterator<Item = &'static Route> {
     super::routes().filter(|route| {
