@@ -23,7 +23,7 @@ use super::{
     route::{Access, Answer, Call, Route, check_body, check_query},
 };
 use crate::{
-    control::Failure,
+    control::{Failure, print},
     core::{
         access::grant::Role,
         api::path,
@@ -50,6 +50,9 @@ pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketA
     if let Some(address) = listen {
         let listener =
             TcpListener::bind(address).await.map_err(failed(format!("cannot listen on {address}")))?;
+        // Port 0 takes a free one.
+        let address = listener.local_addr().unwrap_or(address);
+        print(&format!("tollgate: ledger listening on http://{address}"))?;
         let server = axum::serve(listener, router).with_graceful_shutdown(stopped());
         servers.spawn(async move { server.await });
     }
