@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build fault-module run envoy example fmt lint check test clean
+.PHONY: help build fault-module run envoy example fmt lint check test bench-ledger clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -64,6 +64,9 @@ test: build fault-module envoy .venv/ready ## Run every test: unit and golden (R
 	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests/sdk -q
 	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests/envoy -q
 	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
+
+bench-ledger: build envoy .venv/ready ## Time a ledger of 100,000 keys and a million calls
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench_ledger.py
 
 # A virtual environment; where Python comes without one and there is no way to add it, a folder of packages does.
 .venv/ready: $(wildcard tests/requirements.txt)

@@ -163,11 +163,13 @@ class Gateway(Asking):
         workers: int = 2,
         arguments: tuple[str, ...] = (),
         port: int | None = None,
+        state: pathlib.Path | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        # Not below `directory`: the path of a Unix socket has room for 107 bytes.
-        self.state = pathlib.Path(tempfile.mkdtemp(prefix="tollgate-"))
+        # Not below `directory`: the path of a Unix socket has room for 107 bytes. One that was given stays when it stops.
+        self.keeps_state = state is not None
+        self.state = state or pathlib.Path(tempfile.mkdtemp(prefix="tollgate-"))
         self.config = directory / "config.yaml"
         self.write_config(config.read_text() if isinstance(config, pathlib.Path) else config)
         self.port = port or free_port()
@@ -224,7 +226,7 @@ class Gateway(Asking):
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"tollgate did not end after SIGTERM:\n{self.log()}") from None
-        shutil.rmtree(self.state, ignore_errors=True)
+        self._clean()
         assert code == 0, f"tollgate ended with {code}:\n{self.log()}"
         assert not trouble, f"Envoy lost Wasm VMs: {trouble}\n{self.log()}"
 
@@ -233,7 +235,11 @@ class Gateway(Asking):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        shutil.rmtree(self.state, ignore_errors=True)
+        self._clean()
+
+    def _clean(self) -> None:
+        if not self.keeps_state:
+            shutil.rmtree(self.state, ignore_errors=True)
 
     def write_config(self, config: dict | str) -> None:
         """Replaces config.yaml in one step, as an editor does."""

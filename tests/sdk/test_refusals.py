@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import uuid
 from typing import Any, Callable, Iterator
 
 import httpx
@@ -138,14 +139,48 @@ def member_budget(gateway: Gateway) -> dict:
     return {"key": key}
 
 
-def end_user_budget(gateway: Gateway) -> dict:
-    import uuid
+def organization_model(gateway: Gateway) -> dict:
+    made = gateway.manage("/organization/new", {"organization_alias": "o", "models": ["other"]})
+    return {"key": gateway.new_key(organization_id=made["organization_id"])}
 
+
+def organization_budget(gateway: Gateway) -> dict:
+    made = gateway.manage("/organization/new", {"organization_alias": "o", "max_budget": 0.25})
+    key = gateway.new_key(organization_id=made["organization_id"])
+    spent(gateway, key)
+    return {"key": key, "id": made["organization_id"]}
+
+
+def customer(gateway: Gateway, **fields: Any) -> str:
+    """A new customer's id."""
     name = f"customer-{uuid.uuid4().hex[:8]}"
-    gateway.manage("/customer/new", {"user_id": name, "max_budget": 0.25})
+    gateway.manage("/customer/new", {"user_id": name} | fields)
+    return name
+
+
+def end_user_blocked(gateway: Gateway) -> dict:
+    name = customer(gateway)
+    gateway.manage("/customer/block", {"user_ids": [name]})
+    return {"key": gateway.new_key(), "id": name, "body": {"user": name}}
+
+
+def end_user_budget(gateway: Gateway) -> dict:
+    name = customer(gateway, max_budget=0.25)
     key = gateway.new_key()
     spent(gateway, key, user=name)
     return {"key": key, "id": name, "body": {"user": name}}
+
+
+def client_fallback(gateway: Gateway) -> dict:
+    return {"key": gateway.new_key(models=["other"]), "model": "other", "body": {"extra_body": {"fallbacks": ["m"]}}}
+
+
+def enforced_params(gateway: Gateway) -> dict:
+    return {"key": gateway.new_key(enforced_params=["metadata.trace"])}
+
+
+def foreign_base(gateway: Gateway) -> dict:
+    return {"key": gateway.new_key(), "body": {"extra_body": {"api_base": "http://127.0.0.1:1"}}}
 
 
 def model_budget(gateway: Gateway) -> dict:
@@ -200,11 +235,15 @@ def model_rpm(gateway: Gateway) -> dict:
     return {"key": key}
 
 
-def end_user_rpm(gateway: Gateway) -> dict:
-    import uuid
+def team_model_rpm(gateway: Gateway) -> dict:
+    team = gateway.manage("/team/new", {"model_rpm_limit": {"m": 1}})["team_id"]
+    key = gateway.new_key(team_id=team)
+    ask(gateway, key)
+    return {"key": key, "id": team}
 
-    name = f"customer-{uuid.uuid4().hex[:8]}"
-    gateway.manage("/customer/new", {"user_id": name, "rpm_limit": 1})
+
+def end_user_rpm(gateway: Gateway) -> dict:
+    name = customer(gateway, rpm_limit=1)
     key = gateway.new_key()
     ask(gateway, key, user=name)
     return {"key": key, "id": name, "body": {"user": name}}
@@ -306,6 +345,41 @@ ROWS = [
         rf"LiteLLM Virtual Key: {HASH}, key_alias: None, exceeded budget for model=m",
         None,
     ),
+    Row(
+        organization_model,
+        401,
+        "org_model_access_denied",
+        r"org not allowed to access model\. This org can only access models=\['other'\]\. Tried to access m",
+        "model",
+    ),
+    Row(organization_budget, 400, "budget_exceeded", BUDGET.format("Organization=ID "), None),
+    Row(
+        end_user_blocked,
+        401,
+        "auth_error",
+        r"Authentication Error, End User=ID is blocked\. Update via `/customer/unblock` if you're admin\.",
+    ),
+    Row(
+        client_fallback,
+        401,
+        "key_model_access_denied",
+        r"key not allowed to access model\. This key can only access models=\['other'\]\. Tried to access m",
+        "model",
+    ),
+    Row(
+        enforced_params,
+        400,
+        "invalid_request_error",
+        r"BadRequest please pass param=metadata\.trace in request body\. This is a required param",
+        r"metadata\.trace",
+    ),
+    Row(
+        foreign_base,
+        401,
+        "auth_error",
+        r"Authentication Error, Rejected Request: api_base is not allowed in request body\. Enable with "
+        r"`general_settings::allow_client_side_credentials` on proxy config\.yaml\..*",
+    ),
     Row(team_blocked, 401, "auth_error", r"Authentication Error, Team=ID is blocked\. Update via `/team/unblock` if your admin\."),
     Row(
         key_routes,
@@ -320,6 +394,7 @@ ROWS = [
     Row(user_rpm, 429, "None", LIMIT.format("user", "ID", "requests", 1), "None", LIMITED),
     Row(team_rpm, 429, "None", LIMIT.format("team", "ID", "requests", 1), "None", LIMITED),
     Row(model_rpm, 429, "None", LIMIT.format("model_per_key", f"{HASH}:m", "requests", 1), "None", LIMITED),
+    Row(team_model_rpm, 429, "None", LIMIT.format("model_per_team", "ID:m", "requests", 1), "None", LIMITED),
     Row(end_user_rpm, 429, "None", LIMIT.format("end_user", "ID", "requests", 1), "None", LIMITED),
 ]
 
@@ -328,7 +403,7 @@ ROWS = [
 def test_a_refusal(gateway: Gateway, row: Row) -> None:
     case = row.case(gateway)
     key, body = case["key"], case.get("body", {})
-    error = refusal(gateway, key, **body)
+    error = refusal(gateway, key, case.get("model", "m"), **body)
     shape = error.response.json()["error"]
     assert error.status_code == row.status, shape
     assert set(shape) == {"message", "type", "param", "code"}
@@ -414,3 +489,27 @@ def test_the_user_is_enforced_and_the_whole_gateway_has_a_budget(strict: Gateway
     error = refusal(strict, key, user="somebody")
     assert (error.status_code, error.response.json()["error"]["type"]) == (400, "budget_exceeded")
     assert re.fullmatch(BUDGET.format(""), error.response.json()["error"]["message"])
+
+
+def test_what_the_configuration_closes(start: Callable[..., Gateway], mock: OpenAiMock) -> None:
+    models = [deployment("m", mock.params())]
+    general = {"master_key": MASTER_KEY, "allowed_routes": ["/chat/completions", "/key/generate"], "max_request_size_mb": 1 / 1024}
+    gateway = start({"model_list": models, "general_settings": general}, workers=1)
+    key = gateway.new_key()
+    ask(gateway, key)
+    answer = gateway.client.post("/v1/embeddings", json={"model": "m", "input": "hi"}, headers=bearer(key))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["message"]) == (
+        403,
+        "auth_error",
+        "Access forbidden: Route /v1/embeddings not allowed",
+    )
+    answer = gateway.chat("m", "x" * 2_000, headers=bearer(key))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (400, "bad_request_error", "content-length")
+    assert re.fullmatch(r"Request size is too large\. Request size is \S+ MB\. Max size is 0\.0009765625 MB", error["message"])
+    general = {"master_key": MASTER_KEY, "allowed_ips": ["10.9.9.9"]}
+    elsewhere = start({"model_list": models, "general_settings": general}, workers=1)
+    answer = elsewhere.chat("m", headers=bearer(MASTER_KEY))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (403, "auth_error") and "127.0.0.1 not allowed" in error["message"]
