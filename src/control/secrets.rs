@@ -58,12 +58,21 @@ fn walk_members(
     for (name, value) in members.iter_mut() {
         let Some(name) = name.as_str() else { continue };
         let below = match kind {
-            Kind::Plain => kind_of(name),
+            Kind::Plain => kind_of_known_key(path, name).unwrap_or_else(|| kind_of(name)),
             inherited => inherited,
         };
         path.push(name.to_owned());
         walk(value, path, below, act);
         path.pop();
+    }
+}
+
+/// `general_settings.keys` lists keys by their hashes, which give nothing away; what stands beside a hash is judged by its name.
+fn kind_of_known_key(path: &Path, name: &str) -> Option<Kind> {
+    match (path, name) {
+        ([section], "keys") if section == "general_settings" => Some(Kind::Plain),
+        ([section, list, _], "token") if section == "general_settings" && list == "keys" => Some(Kind::Names),
+        _ => None,
     }
 }
 
@@ -150,6 +159,10 @@ mod tests {
             ("p: {api_base: 'https://u:p@h/v1'}", "p.api_base=https://u:p@h/v1"),
             ("p: {target: 'https://h/v1?api-key=1'}", "p.target=https://h/v1?api-key=1"),
             ("tollgate_settings: {keys: [sk-a1]}", "tollgate_settings.keys.0=sk-a1"),
+            (
+                "general_settings: {keys: [{token: ab12, metadata: {pager_token: t1}}]}",
+                "general_settings.keys.0.metadata.pager_token=t1",
+            ),
             ("p: {vertex_credentials: '{json}'}", "p.vertex_credentials={json}"),
             ("p: {extra_body: {deep: [{user_token: tt}]}}", "p.extra_body.deep.0.user_token=tt"),
         ] {
@@ -165,6 +178,7 @@ mod tests {
             "p: {aws_web_identity_token: oidc/github/x}",
             "p: {api_key: sealed/abc}",
             "p: {max_tokens: 5, input_cost_per_token: '0.1', eos_token: '</s>', model: a/key, litellm_key_header_name: X-Key}",
+            "general_settings: {keys: [{token: ab12, key_alias: checkout, models: [gpt-4o], aliases: {a: b}}]}",
             "router_settings: {model_group_alias: {my-key: gpt-4o}}",
             "p: {api_base: 'https://h/v1?api-version=2'}",
         ] {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import threading
 
 import httpx
 import pytest
 
-from gateway import PlainEnvoy, deployment, wait_until
+from gateway import MASTER_KEY, PlainEnvoy, bearer, deployment, wait_until
 from mock_provider import Gate, OpenAiMock, gated, ok
 
 CALLBACKS = ("request_headers", "request_body", "attempt", "answer_headers", "answer_body", "log")
@@ -128,6 +130,50 @@ def test_cooldowns_survive(envoy, mock):
     for _ in range(32):
         assert envoy.serves("pair")
     assert refused() == 1, "known to be resting, by VMs that never saw it fail"
+
+
+def test_a_lost_vm_holds_no_place(tmp_path, fault_module, mock):
+    """A stream holds the one place of its key when the VM of its worker is lost: what that VM held is free again."""
+    mock.clear()
+    config = {
+        "model_list": [deployment("a", mock.params() | {"api_key": "os.environ/GOOD_KEY"})],
+        "router_settings": {"num_retries": 0},
+        "general_settings": {
+            "master_key": "os.environ/MASTER",
+            "keys": [{"token": hashlib.sha256(b"sk-one-at-a-time").hexdigest(), "max_parallel_requests": 1}],
+        },
+    }
+    envoy = PlainEnvoy(tmp_path / "envoy", config, fault_module, {"GOOD_KEY": mock.key, "MASTER": MASTER_KEY})
+    try:
+        one, master = bearer("sk-one-at-a-time"), bearer(MASTER_KEY)
+        gate = Gate()
+        mock.script(gated(gate, after=3))
+        body = {"model": "a", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+
+        def hold() -> None:
+            with envoy.connect() as client, contextlib.suppress(httpx.RemoteProtocolError):
+                client.post("/v1/chat/completions", json=body, headers=one)
+
+        def ask(headers: dict) -> int:
+            # A connection of its own, which comes to one of the workers.
+            with envoy.connect() as client, contextlib.suppress(httpx.RemoteProtocolError):
+                return client.post("/v1/chat/completions", json=body | {"stream": False}, headers=headers).status_code
+            return 0
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        gate.wait_reached()
+        assert {ask(one) for _ in range(8)} == {429}, "the place is taken, whichever worker is asked"
+
+        def is_free() -> bool:
+            ask(master | {"x-fault": "request_headers"})
+            return ask(one) == 200
+
+        wait_until(is_free, "the place to be free once the VM that holds it is lost")
+        gate.open()
+        holder.join(30)
+    finally:
+        envoy.stop()
 
 
 def test_a_fault_header_means_nothing_in_a_release(gateway, providers):
