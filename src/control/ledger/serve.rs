@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
+    sync::watch,
 };
 
 use super::{
@@ -36,6 +37,7 @@ const MAX_BODY: usize = 32 << 20;
 
 /// Serves until SIGTERM or SIGINT, then finishes what is under way.
 pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
+    let stop = stop_signal()?;
     let router = router(Arc::clone(app));
     let failed =
         |what: String| move |error: std::io::Error| Failure::running(format!("ledger: {what}: {error}"));
@@ -44,7 +46,7 @@ pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketA
         let _ = std::fs::remove_file(path);
         let listener =
             UnixListener::bind(path).map_err(failed(format!("cannot listen on `{}`", path.display())))?;
-        let server = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped());
+        let server = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped(stop.clone()));
         servers.spawn(async move { server.await });
     }
     if let Some(address) = listen {
@@ -53,7 +55,7 @@ pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketA
         // Port 0 takes a free one.
         let address = listener.local_addr().unwrap_or(address);
         print(&format!("tollgate: ledger listening on http://{address}"))?;
-        let server = axum::serve(listener, router).with_graceful_shutdown(stopped());
+        let server = axum::serve(listener, router).with_graceful_shutdown(stopped(stop.clone()));
         servers.spawn(async move { server.await });
     }
     while let Some(ended) = servers.join_next().await {
@@ -67,12 +69,22 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new().fallback(answer).with_state(app)
 }
 
-async fn stopped() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+/// Turns true at SIGTERM or SIGINT. They are listened for from here on, so whoever has read that the ledger listens can end it.
+fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::running(format!("ledger: cannot listen for signals: {error}"));
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (tell, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        let _ = tell.send(true);
+    });
+    Ok(stop)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
