@@ -107,7 +107,7 @@ fn cursor(row: &Record) -> Option<String> {
 }
 
 /// And behind a cursor.
-fn after(filter: Filter, cursor: &str) -> Result<Filter, Problem> {
+pub(super) fn after(filter: Filter, cursor: &str) -> Result<Filter, Problem> {
     let read = cursor.split_once(':').and_then(|(ms, id)| Some((ms.parse::<i64>().ok()?, id)));
     let Some((ms, id)) = read else {
         let message = "`cursor` must be the `next_cursor` of the page before";
@@ -186,7 +186,7 @@ async fn select(
     found.iter().map(|row| rows::shown(&SPEND_LOGS, row)).collect()
 }
 
-fn listing(filter: &Filter) -> String {
+pub(super) fn listing(filter: &Filter) -> String {
     let names: Vec<&str> = SPEND_LOGS.columns.iter().map(|(name, _)| *name).collect();
     let (names, table) = (names.join(", "), SPEND_LOGS.name);
     format!("SELECT {names} FROM {table}{} ORDER BY start_time DESC, request_id", filter.sql())
