@@ -343,11 +343,9 @@ fn no_parameter_breaks_a_route() {
                     "-5:\u{0}",
                     "\u{202e}",
                 ] {
-                    for base in ["", days] {
-                        let path = format!("{}?{base}&{}={}", route.paths[0], field.name, escape(value));
-                        let (status, answer) = cast.call("master", route.method, &path, Value::Null).await;
-                        assert!(status < 500, "{} {path:.200}: {answer}", route.method);
-                    }
+                    let path = format!("{}?{days}&{}={}", route.paths[0], field.name, escape(value));
+                    let (status, answer) = cast.call("master", route.method, &path, Value::Null).await;
+                    assert!(status < 500, "{} {path:.200}: {answer}", route.method);
                 }
             }
             for field in route.body {
