@@ -203,7 +203,8 @@ fn bound(sql: &str, values: Vec<Stored>) -> Query<'static, Any, AnyArguments> {
     let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
     for value in values {
         query = match value {
-            Stored::Text(text) => query.bind(text),
+            // Postgres has no place for this character, and clients can send it. Usage is written in the same way.
+            Stored::Text(text) => query.bind(text.map(|text| text.replace('\0', "\u{fffd}"))),
             Stored::Int(number) => query.bind(number),
         };
     }

@@ -298,7 +298,8 @@ const FIXED: &[&str] = &[
      prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL, requests BIGINT NOT NULL, \
      failures BIGINT NOT NULL, PRIMARY KEY (day, tag))",
     "CREATE TABLE tollgate_daily_end_users (day TEXT NOT NULL, end_user TEXT NOT NULL, api_key TEXT NOT NULL, \
-     spend BIGINT NOT NULL, requests BIGINT NOT NULL, PRIMARY KEY (day, end_user, api_key))",
+     model TEXT NOT NULL, spend BIGINT NOT NULL, prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL, \
+     requests BIGINT NOT NULL, PRIMARY KEY (day, end_user, api_key, model))",
     // Spend that has a period of its own: `key_model:…` and `global`.
     "CREATE TABLE tollgate_windows (meter TEXT PRIMARY KEY, spend BIGINT NOT NULL, period TEXT, reset_at BIGINT)",
     // Envoys, and the newest batch of each that is applied.
@@ -328,7 +329,11 @@ const FIXED: &[&str] = &[
     "CREATE INDEX tollgate_spend_logs_user ON tollgate_spend_logs (user_id, start_time)",
     "CREATE INDEX tollgate_spend_logs_team ON tollgate_spend_logs (team_id, start_time)",
     "CREATE INDEX tollgate_spend_logs_end_user ON tollgate_spend_logs (end_user, start_time)",
+    "CREATE INDEX tollgate_spend_logs_model ON tollgate_spend_logs (model, start_time)",
+    "CREATE INDEX tollgate_spend_logs_group ON tollgate_spend_logs (model_group, start_time)",
     "CREATE INDEX tollgate_spend_logs_session ON tollgate_spend_logs (session_id)",
+    // Failures are few, and somebody always looks for them; most calls cost nothing here.
+    "CREATE INDEX tollgate_spend_logs_failed ON tollgate_spend_logs (start_time) WHERE status = 'failure'",
 ];
 
 /// The version of the schema that this build works with.

@@ -21,7 +21,7 @@ static COUNTING: Semaphore = Semaphore::const_new(2);
 /// What is to be counted.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt {
-    /// Plain text.
+    /// Plain text. With it nothing else counts.
     pub text: Option<String>,
     /// Chat messages.
     pub messages: Vec<Value>,
@@ -33,11 +33,12 @@ pub struct Prompt {
 
 /// Counts a prompt as the model's tokenizer does, aside from the threads that answer calls.
 pub async fn count(model: &str, prompt: Prompt) -> Result<u64, Problem> {
-    let size = size(&prompt);
-    if size > MAX_BYTES {
-        let message =
-            format!("the text is too long to be counted: expected at most {MAX_BYTES} bytes, found {size}");
-        return Err(Problem::refused(413, message));
+    let too_long = || {
+        let message = format!("the text is too long to be counted: expected at most {MAX_BYTES} bytes");
+        Problem::refused(413, message)
+    };
+    if size(&prompt) > MAX_BYTES {
+        return Err(too_long());
     }
     let tokenizer = tokenizer_of(model);
     let failed = |_| Problem::refused(500, "the text could not be counted");
@@ -45,7 +46,8 @@ pub async fn count(model: &str, prompt: Prompt) -> Result<u64, Problem> {
         COUNTING.acquire().await.map_err(|_| Problem::refused(500, "the text could not be counted"))?;
     // The tokenizer panics on text that its patterns give up on; the task's end tells.
     let counted = tokio::task::spawn_blocking(move || Some(Counter::of(tokenizer)?.prompt(&prompt)));
-    counted.await.map_err(failed)?.ok_or_else(|| Problem::refused(500, "this model's tokenizer is missing"))
+    let counted = counted.await.map_err(failed)?;
+    counted.ok_or_else(|| Problem::refused(500, "this model's tokenizer is missing"))?.ok_or_else(too_long)
 }
 
 /// The tokenizer of a model, by its name with or without a provider in front.
@@ -88,14 +90,14 @@ impl Counter {
         self.tokenizer.count_ordinary(text) as u64
     }
 
-    /// Tokens of a prompt.
-    pub fn prompt(&self, prompt: &Prompt) -> u64 {
-        let text = prompt.text.as_deref().map_or(0, |text| self.text(text));
-        if prompt.messages.is_empty() && prompt.tools.is_empty() {
-            return text;
+    /// Tokens of a prompt; `None` when its tools become too long a declaration.
+    pub fn prompt(&self, prompt: &Prompt) -> Option<u64> {
+        if let Some(text) = &prompt.text {
+            return Some(self.text(text));
         }
+        let tools = self.tools(prompt)?;
         let messages: u64 = prompt.messages.iter().map(|message| self.message(message)).sum();
-        (text + messages + PRIMING).saturating_add_signed(self.tools(prompt))
+        Some((messages + PRIMING).saturating_add_signed(tools))
     }
 
     fn message(&self, message: &Value) -> u64 {
@@ -156,11 +158,12 @@ impl Counter {
     }
 
     /// What tools add: their declaration and what stands around it. A system message shares some of that.
-    fn tools(&self, prompt: &Prompt) -> i64 {
+    fn tools(&self, prompt: &Prompt) -> Option<i64> {
         if prompt.tools.is_empty() {
-            return 0;
+            return Some(0);
         }
-        let declared = self.text(&declaration(&prompt.tools)) + 9;
+        let declaration = Some(declaration(&prompt.tools)).filter(|text| text.len() <= MAX_BYTES)?;
+        let declared = self.text(&declaration) + 9;
         let system = |message: &Value| message.get("role").and_then(Value::as_str) == Some("system");
         let shared = if prompt.messages.iter().any(system) { 4 } else { 0 };
         let choice = match &prompt.tool_choice {
@@ -171,11 +174,11 @@ impl Counter {
             }
             _ => 0,
         };
-        i64::try_from(declared + choice).unwrap_or(i64::MAX).saturating_sub(shared)
+        Some(i64::try_from(declared + choice).unwrap_or(i64::MAX).saturating_sub(shared))
     }
 }
 
-/// Bytes of text in a prompt, roughly.
+/// Bytes of text in a prompt, roughly: what is counted, not what stands for an image.
 fn size(prompt: &Prompt) -> usize {
     fn of(value: &Value) -> usize {
         match value {
@@ -185,8 +188,20 @@ fn size(prompt: &Prompt) -> usize {
             _ => 4,
         }
     }
-    let lists = prompt.messages.iter().chain(&prompt.tools).map(of);
-    prompt.text.as_ref().map_or(0, String::len) + lists.sum::<usize>()
+    fn part(value: &Value) -> usize {
+        match (value.get("type").and_then(Value::as_str), value.get("content")) {
+            (Some("image_url" | "image"), _) => 4,
+            (Some("tool_result"), Some(Value::Array(parts))) => parts.iter().map(part).sum(),
+            _ => of(value),
+        }
+    }
+    let member = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+        ("content", Value::Array(parts)) => parts.iter().map(part).sum(),
+        _ => of(value),
+    };
+    let messages = prompt.messages.iter().filter_map(Value::as_object).flatten().map(member);
+    let others = prompt.tools.iter().chain(&prompt.tool_choice).map(of);
+    prompt.text.as_ref().map_or(0, String::len) + messages.chain(others).sum::<usize>()
 }
 
 /// Tools as the type declarations that OpenAI's models are shown.
@@ -219,6 +234,9 @@ fn text<'v>(value: &'v Value, name: &str) -> Option<&'v str> {
 fn properties(schema: &Value) -> Vec<(&String, &Value)> {
     schema.get("properties").and_then(Value::as_object).map(|map| map.iter().collect()).unwrap_or_default()
 }
+
+/// Indent below which objects are not spelled out: every line of theirs would start with more spaces than it has text.
+const DEEPEST: usize = 32;
 
 fn members(schema: &Value, indent: usize) -> String {
     let required = schema.get("required").and_then(Value::as_array);
@@ -254,7 +272,8 @@ fn type_of(schema: &Value, indent: usize) -> String {
             Some(items) => format!("{}[]", type_of(items, indent)),
             None => "any[]".to_owned(),
         },
-        Some("object") => format!("{{\n{}\n}}", members(schema, indent + 2)),
+        Some("object") if indent < DEEPEST => format!("{{\n{}\n}}", members(schema, indent + 2)),
+        Some("object") => "object".to_owned(),
         _ => match schema.get("anyOf").and_then(Value::as_array) {
             Some(list) => list.iter().map(|item| type_of(item, indent)).collect::<Vec<_>>().join(" | "),
             None => "any".to_owned(),

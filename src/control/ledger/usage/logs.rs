@@ -51,7 +51,8 @@ fn column(event: &Event, name: &str, metadata: &str) -> Stored {
         "total_tokens" => count(event.total_tokens),
         "prompt_tokens" => count(event.prompt_tokens),
         "completion_tokens" => count(event.completion_tokens),
-        "start_time" => time(event.start_ms),
+        // Lists are ordered by it, so it is always there.
+        "start_time" => count(event.start_ms),
         "end_time" => time(event.end_ms),
         "completion_start_time" => time(event.first_ms),
         "model" => text(&event.model),
@@ -159,7 +160,7 @@ impl Day {
 pub async fn sum(connection: &mut AnyConnection, batch: &Batch) -> Result<(), DbError> {
     let mut days: BTreeMap<[&str; 8], Day> = BTreeMap::new();
     let mut tags: BTreeMap<[&str; 2], Day> = BTreeMap::new();
-    let mut end_users: BTreeMap<[&str; 3], Day> = BTreeMap::new();
+    let mut end_users: BTreeMap<[&str; 4], Day> = BTreeMap::new();
     let failures = batch
         .events
         .iter()
@@ -182,7 +183,8 @@ pub async fn sum(connection: &mut AnyConnection, batch: &Batch) -> Result<(), Db
             tags.entry([date, tag]).or_default().add(event, calls, failures);
         }
         if let Some(end_user) = event.end_user.as_deref().filter(|id| !id.is_empty()) {
-            end_users.entry([date, end_user, &event.api_key]).or_default().add(event, calls, failures);
+            let key = [date.as_str(), end_user, &event.api_key, &event.model];
+            end_users.entry(key).or_default().add(event, calls, failures);
         }
     }
     upsert(
@@ -203,8 +205,9 @@ pub async fn sum(connection: &mut AnyConnection, batch: &Batch) -> Result<(), Db
     .await?;
     let columns = ["spend", "prompt_tokens", "completion_tokens", "requests", "failures"];
     upsert(connection, "tollgate_daily_tags", &["day", "tag"], &columns, &tags).await?;
-    let key = ["day", "end_user", "api_key"];
-    upsert(connection, "tollgate_daily_end_users", &key, &["spend", "requests"], &end_users).await
+    let key = ["day", "end_user", "api_key", "model"];
+    let columns = ["spend", "prompt_tokens", "completion_tokens", "requests"];
+    upsert(connection, "tollgate_daily_end_users", &key, &columns, &end_users).await
 }
 
 async fn upsert<const N: usize>(

@@ -222,7 +222,7 @@ fn ten_thousand_random_events_add_up_exactly() {
                 }
                 "tags" => "SELECT spend FROM tollgate_daily_tags WHERE day = $1 AND tag = $2",
                 _ => {
-                    "SELECT spend FROM tollgate_daily_end_users WHERE day = $1 AND end_user = $2 AND api_key = $3"
+                    "SELECT CAST(SUM(spend) AS BIGINT) FROM tollgate_daily_end_users WHERE day = $1 AND end_user = $2 AND api_key = $3"
                 }
             };
             let names: Vec<&str> = key.iter().map(String::as_str).collect();

@@ -56,7 +56,11 @@ fn operation(route: &Route, path: &str, is_alias: bool) -> Value {
         "tags": [route.tag],
         "summary": route.summary,
         "operationId": operation_id(route.method, path),
-        "responses": responses(route.access != Access::Public, !route.query.is_empty() || !route.body.is_empty()),
+        "responses": responses(
+            produces(path),
+            route.access != Access::Public,
+            !route.query.is_empty() || !route.body.is_empty(),
+        ),
     });
     let Some(map) = operation.as_object_mut() else { return operation };
     let mut description = who(route.access).to_owned();
@@ -134,9 +138,19 @@ fn schema(kind: Type) -> Value {
     }
 }
 
-fn responses(needs_key: bool, has_input: bool) -> Value {
-    let mut responses =
-        json!({"200": {"description": "Done.", "content": {"application/json": {"schema": {}}}}});
+/// The type of what a path answers.
+fn produces(path: &str) -> &'static str {
+    match path {
+        "/" | "/docs" | "/redoc" => "text/html",
+        "/metrics" => "text/plain",
+        _ if path.ends_with(".css") => "text/css",
+        _ if path.ends_with(".js") => "text/javascript",
+        _ => "application/json",
+    }
+}
+
+fn responses(content: &str, needs_key: bool, has_input: bool) -> Value {
+    let mut responses = json!({"200": {"description": "Done.", "content": {content: {"schema": {}}}}});
     let Some(map) = responses.as_object_mut() else { return responses };
     let mut refusal = |status: &str, about: &str, schema: &str| {
         let content =
@@ -174,7 +188,7 @@ fn model_call(path: &str, method: &str) -> Value {
         "tags": [tag],
         "summary": summary,
         "operationId": operation_id(method, path),
-        "responses": responses(!is_public, is_call),
+        "responses": responses(produces(path), !is_public, is_call),
     });
     let Some(map) = operation.as_object_mut() else { return operation };
     let parameters = path_parameters(path);

@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use sqlx::{AnyConnection, Row as _};
 
-use super::sums::{Amounts, Filter, Owner, Span, date, sums};
+use super::{
+    MOST_LISTED,
+    logs::number,
+    sums::{Amounts, Filter, Owner, Span, date, first, sums},
+};
 use crate::control::ledger::{
     caller::{Caller, token_of},
     db::DbError,
@@ -17,6 +21,8 @@ use crate::control::ledger::{
 
 /// Teamless spend in LiteLLM's words.
 pub const NO_TEAM: &str = "Unassigned";
+/// End users in a list of those that cost most.
+const MOST_END_USERS: i64 = 100;
 
 /// `GET /global/spend`: with a budget of the whole gateway, what that budget counts.
 pub async fn total(call: Call) -> Result<Answer, Problem> {
@@ -63,8 +69,9 @@ pub async fn days(call: Call) -> Result<Answer, Problem> {
 pub async fn keys(call: Call) -> Result<Answer, Problem> {
     let filter = last_30_days(&call);
     let mut connection = call.app.db.read().await?;
-    let rest = format!("ORDER BY 2 DESC, api_key{}", limit(&call));
-    let found = sums(&mut connection, "tollgate_daily", &["api_key"], &["spend"], &filter, &rest).await?;
+    let (by, order) = (["api_key"], "ORDER BY 2 DESC, api_key");
+    let found =
+        first(&mut connection, "tollgate_daily", &by, &["spend"], &filter, order, limit(&call)?).await?;
     let names = key_names(&mut connection, found.iter().map(|sum| sum.name(0))).await?;
     let list = found.iter().map(|sum| {
         let name = names.get(sum.name(0)).cloned().unwrap_or_default();
@@ -77,9 +84,10 @@ pub async fn keys(call: Call) -> Result<Answer, Problem> {
 /// `GET /global/spend/models`: the models that cost most.
 pub async fn models(call: Call) -> Result<Answer, Problem> {
     let mut connection = call.app.db.read().await?;
-    let rest = format!("ORDER BY 2 DESC, model{}", limit(&call));
+    let (by, order) = (["model"], "ORDER BY 2 DESC, model");
     let filter = last_30_days(&call);
-    let found = sums(&mut connection, "tollgate_daily", &["model"], &["spend"], &filter, &rest).await?;
+    let found =
+        first(&mut connection, "tollgate_daily", &by, &["spend"], &filter, order, limit(&call)?).await?;
     let list = found.iter().map(|sum| json!({"model": sum.name(0), "total_spend": dollars(sum.number(0))}));
     Ok(Answer::json(&list.collect()))
 }
@@ -123,15 +131,9 @@ pub async fn end_users(call: Call) -> Result<Answer, Problem> {
     };
     let filter = Filter::default().days(&span).maybe("api_key", "=", call.text("api_key").map(token_of));
     let mut connection = call.app.db.read().await?;
-    let found = sums(
-        &mut connection,
-        "tollgate_daily_end_users",
-        &["end_user"],
-        &["spend", "requests"],
-        &filter,
-        "ORDER BY 2 DESC, end_user LIMIT 100",
-    )
-    .await?;
+    let (by, of, order) = (["end_user"], ["spend", "requests"], "ORDER BY 2 DESC, end_user");
+    let found =
+        first(&mut connection, "tollgate_daily_end_users", &by, &of, &filter, order, MOST_END_USERS).await?;
     let list = found.iter().map(|sum| {
         json!({"end_user": sum.name(0), "total_count": sum.number(1), "total_spend": dollars(sum.number(0))})
     });
@@ -169,7 +171,7 @@ pub async fn tags_by_log(call: Call) -> Result<Answer, Problem> {
     Ok(Answer::json(&list.collect()))
 }
 
-/// Tag, spend and calls, the dearest first; all days when none are named.
+/// Tag, spend and calls, the dearest [`MOST_LISTED`] first; all days when none are named.
 async fn tag_sums(call: &Call) -> Result<Vec<(String, i64, i64)>, Problem> {
     let mut filter = match Span::of(call)? {
         Some(span) => Filter::default().days(&span),
@@ -182,16 +184,17 @@ async fn tag_sums(call: &Call) -> Result<Vec<(String, i64, i64)>, Problem> {
     }
     let mut connection = call.app.db.read().await?;
     let (by, of) = (["tag"], ["spend", "requests"]);
-    let rest = "ORDER BY 2 DESC, tag";
-    let found = sums(&mut connection, "tollgate_daily_tags", &by, &of, &filter, rest).await?;
+    let order = "ORDER BY 2 DESC, tag";
+    let found = first(&mut connection, "tollgate_daily_tags", &by, &of, &filter, order, MOST_LISTED).await?;
     Ok(found.iter().map(|sum| (sum.name(0).to_owned(), sum.number(0), sum.number(1))).collect())
 }
 
-/// `GET /global/spend/all_tag_names`.
+/// `GET /global/spend/all_tag_names`: clients make tags, so their number is bounded.
 pub async fn tag_names(call: Call) -> Result<Answer, Problem> {
     let mut connection = call.app.db.read().await?;
     let filter = Filter::default();
-    let found = sums(&mut connection, "tollgate_daily_tags", &["tag"], &[], &filter, "ORDER BY tag").await?;
+    let (by, order) = (["tag"], "ORDER BY tag");
+    let found = first(&mut connection, "tollgate_daily_tags", &by, &[], &filter, order, MOST_LISTED).await?;
     Ok(Answer::json(&json!({"tag_names": found.iter().map(|sum| sum.name(0)).collect::<Vec<_>>()})))
 }
 
@@ -259,9 +262,6 @@ fn last_30_days(call: &Call) -> Filter {
     Filter::of(&Owner::of(&call.caller)).days(&Span::last_30_days(call.now_ms))
 }
 
-fn limit(call: &Call) -> String {
-    call.number("limit")
-        .filter(|limit| *limit >= 0)
-        .map(|limit| format!(" LIMIT {limit}"))
-        .unwrap_or_default()
+fn limit(call: &Call) -> Result<i64, Problem> {
+    number(call, "limit", MOST_LISTED, MOST_LISTED)
 }

@@ -6,7 +6,7 @@ use jiff::ToSpan as _;
 use serde_json::{Map, Value, json};
 use sqlx::{AnyConnection, Row as _};
 
-use super::sums::{Amounts, Filter, Owner, Span, date, sums};
+use super::sums::{Amounts, Filter, Moment, Owner, Span, date, moment, sums};
 use crate::control::ledger::{
     caller::token_of,
     db::DbError,
@@ -29,11 +29,16 @@ pub const QUERY: &[Field] = &[
     Field::new("status_filter", Type::Text, "Only calls that ended so: success or failure."),
     Field::new("min_spend", Type::Money, "Only calls that cost at least this."),
     Field::new("max_spend", Type::Money, "Only calls that cost at most this."),
-    Field::new("start_date", Type::Text, "First day, such as 2026-01-01 (UTC)."),
-    Field::new("end_date", Type::Text, "Last day, included."),
+    Field::new("start_date", Type::Text, "First day, such as 2026-01-01 (UTC); of single calls a time too."),
+    Field::new("end_date", Type::Text, "Last day (of single calls a time too), included."),
     Field::new("summarize", Type::Bool, "Sums by day when both days are given; true unless said otherwise."),
     Field::new("page", Type::Int, "Answers this page, from 1, with totals."),
     Field::new("page_size", Type::Int, "Calls on a page: 1 to 1000, 50 unless said otherwise."),
+    Field::new(
+        "cursor",
+        Type::Text,
+        "Goes on after a page's `next_cursor`: no call is left out or answered twice while others come in.",
+    ),
 ];
 
 /// At most so many calls are answered without paging: the newest.
@@ -43,7 +48,7 @@ const MOST_DAYS: i64 = 3_660;
 
 /// `GET /spend/logs`.
 pub async fn logs(call: Call) -> Result<Answer, Problem> {
-    if call.query.contains_key("page") || call.query.contains_key("page_size") {
+    if ["page", "page_size", "cursor"].iter().any(|name| call.query.contains_key(*name)) {
         return pages(call).await;
     }
     let span = Span::of(&call)?;
@@ -57,7 +62,7 @@ pub async fn logs(call: Call) -> Result<Answer, Problem> {
         return by_day(&call, &mut connection, &span).await;
     }
     let rows = select(&mut connection, &filter(&call)?, MOST_ROWS, 0).await?;
-    Ok(Answer::json(&Value::from(rows)))
+    Ok(Answer::json(&rows.into_iter().map(renamed).collect()))
 }
 
 /// `GET /spend/logs/v2`, and `/spend/logs` when a page is asked for.
@@ -65,29 +70,67 @@ pub async fn pages(call: Call) -> Result<Answer, Problem> {
     let (page, size) = paging(&call, 50, 1_000)?;
     let filter = filter(&call)?;
     let mut connection = call.app.db.read().await?;
+    if let Some(cursor) = call.parameter("cursor") {
+        // Counting all of them again for every page would cost more than the page.
+        let (rows, next) = page_of(&mut connection, &after(filter, cursor)?, size, 0).await?;
+        return Ok(Answer::json(&json!({"data": rows, "page_size": size, "next_cursor": next})));
+    }
     let sql = format!("SELECT COUNT(*) FROM {}{}", SPEND_LOGS.name, filter.sql());
     let counted = rows::rows(&mut connection, &sql, filter.values()).await?;
     let total: i64 = counted.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
-    let rows = select(&mut connection, &filter, size, (page - 1).saturating_mul(size)).await?;
+    let (rows, next) = page_of(&mut connection, &filter, size, (page - 1).saturating_mul(size)).await?;
     Ok(Answer::json(&json!({
         "data": rows, "total": total, "page": page, "page_size": size, "total_pages": pages_of(total, size),
+        "next_cursor": next,
     })))
+}
+
+/// A page, and the cursor of what follows when something does.
+async fn page_of(
+    connection: &mut AnyConnection,
+    filter: &Filter,
+    size: i64,
+    offset: i64,
+) -> Result<(Vec<Value>, Option<String>), DbError> {
+    let mut rows = select(connection, filter, size.saturating_add(1), offset).await?;
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let is_last = rows.len() <= size;
+    rows.truncate(size);
+    let next = rows.last().filter(|_| !is_last).and_then(cursor);
+    Ok((rows.into_iter().map(renamed).collect(), next))
+}
+
+/// Where a row stands in the order of lists: its time, then its id.
+fn cursor(row: &Record) -> Option<String> {
+    let ms = row.get("start_time").and_then(rows::time)?;
+    Some(format!("{ms}:{}", row.get("request_id").and_then(Value::as_str)?))
+}
+
+/// And behind a cursor.
+pub(super) fn after(filter: Filter, cursor: &str) -> Result<Filter, Problem> {
+    let read = cursor.split_once(':').and_then(|(ms, id)| Some((ms.parse::<i64>().ok()?, id)));
+    let Some((ms, id)) = read else {
+        let message = "`cursor` must be the `next_cursor` of the page before";
+        return Err(Problem::Detail(400, json!({"error": message})));
+    };
+    // The first condition alone decides where the index is entered.
+    Ok(filter.with("start_time", "<=", ms).with_either(("start_time", "<", ms), ("request_id", ">", id)))
 }
 
 /// `page` and `page_size`, within their limits.
 pub fn paging(call: &Call, size: i64, largest: i64) -> Result<(i64, i64), Problem> {
-    let number = |name: &str, default: i64, largest: i64| {
-        let number = call.number(name).unwrap_or(default);
-        let (kind, message) = match number {
-            ..1 => ("greater_than_equal", "Input should be greater than or equal to 1".to_owned()),
-            n if n > largest => {
-                ("less_than_equal", format!("Input should be less than or equal to {largest}"))
-            }
-            _ => return Ok(number),
-        };
-        Err(Problem::invalid("query", name, kind, &message, &json!(number.to_string())))
+    Ok((number(call, "page", 1, i64::MAX)?, number(call, "page_size", size, largest)?))
+}
+
+/// A number of the query from 1 to the largest.
+pub fn number(call: &Call, name: &str, default: i64, largest: i64) -> Result<i64, Problem> {
+    let number = call.number(name).unwrap_or(default);
+    let (kind, message) = match number {
+        ..1 => ("greater_than_equal", "Input should be greater than or equal to 1".to_owned()),
+        n if n > largest => ("less_than_equal", format!("Input should be less than or equal to {largest}")),
+        _ => return Ok(number),
     };
-    Ok((number("page", 1, i64::MAX)?, number("page_size", size, largest)?))
+    Err(Problem::invalid("query", name, kind, &message, &json!(number.to_string())))
 }
 
 /// How many pages of a size hold so many rows.
@@ -104,16 +147,29 @@ fn filter(call: &Call) -> Result<Filter, Problem> {
         filter = filter.maybe(column, "=", call.parameter(column));
     }
     let amount = |name: &str| call.query.get(name).and_then(rows::money);
-    filter = filter
-        .maybe("status", "=", call.parameter("status_filter"))
-        .maybe("spend", ">=", amount("min_spend"))
-        .maybe("spend", "<=", amount("max_spend"));
-    for (name, operator) in [("start_date", ">="), ("end_date", "<")] {
-        if let Some(text) = call.parameter(name) {
-            let day = date(name, text)?;
-            let (start, end) = Span { first: day, last: day }.times();
-            filter = filter.with("start_time", operator, if name == "start_date" { start } else { end });
+    filter = match call.parameter("status_filter") {
+        None => filter,
+        // Not as values: the index of failures serves a statement that names them.
+        Some("failure") => filter.and("status = 'failure'"),
+        Some("success") => filter.and("status = 'success'"),
+        Some(_) => {
+            let message = "`status_filter` must be success or failure";
+            return Err(Problem::Detail(400, json!({"error": message})));
         }
+    };
+    filter = filter.maybe("spend", ">=", amount("min_spend")).maybe("spend", "<=", amount("max_spend"));
+    if let Some(text) = call.parameter("start_date") {
+        let from = match moment("start_date", text)? {
+            Moment::Day(day) => Span { first: day, last: day }.times().0,
+            Moment::Time(ms) => ms,
+        };
+        filter = filter.with("start_time", ">=", from);
+    }
+    if let Some(text) = call.parameter("end_date") {
+        filter = match moment("end_date", text)? {
+            Moment::Day(day) => filter.with("start_time", "<", Span { first: day, last: day }.times().1),
+            Moment::Time(ms) => filter.with("start_time", "<=", ms),
+        };
     }
     Ok(filter)
 }
@@ -124,22 +180,23 @@ async fn select(
     filter: &Filter,
     limit: i64,
     offset: i64,
-) -> Result<Vec<Value>, DbError> {
-    let names: Vec<&str> = SPEND_LOGS.columns.iter().map(|(name, _)| *name).collect();
-    let sql = format!(
-        "SELECT {} FROM {}{} ORDER BY start_time DESC, request_id LIMIT {limit} OFFSET {offset}",
-        names.join(", "),
-        SPEND_LOGS.name,
-        filter.sql()
-    );
+) -> Result<Vec<Record>, DbError> {
+    let sql = format!("{} LIMIT {limit} OFFSET {offset}", listing(filter));
     let found = rows::rows(connection, &sql, filter.values()).await?;
-    found.iter().map(|row| rows::shown(&SPEND_LOGS, row).map(renamed)).collect()
+    found.iter().map(|row| rows::shown(&SPEND_LOGS, row)).collect()
 }
 
-/// A row under LiteLLM's names, with what is never stored as empty objects.
+pub(super) fn listing(filter: &Filter) -> String {
+    let names: Vec<&str> = SPEND_LOGS.columns.iter().map(|(name, _)| *name).collect();
+    let (names, table) = (names.join(", "), SPEND_LOGS.name);
+    format!("SELECT {names} FROM {table}{} ORDER BY start_time DESC, request_id", filter.sql())
+}
+
+/// A row under LiteLLM's names and with no others; what is never stored stands there as empty objects.
 fn renamed(row: Record) -> Value {
     let mut shown: Map<String, Value> = row
         .into_iter()
+        .filter(|(name, _)| name != "organization_id")
         .map(|(name, value)| {
             let name = match name.as_str() {
                 "start_time" => "startTime",
@@ -204,10 +261,10 @@ async fn by_day(call: &Call, connection: &mut AnyConnection, span: &Span) -> Res
     }
     let mut list: Vec<Value> = days.iter().map(|(name, day)| day.shown(name)).collect();
     if let Some(last) = days.keys().next_back() {
-        let mut next = date("day", last)?.saturating_add(1.days());
-        while next <= span.last {
-            list.push(json!({"startTime": next.to_string(), "spend": 0, "users": {}, "models": {}}));
-            next = next.saturating_add(1.days());
+        let mut next = date("day", last)?.checked_add(1.days()).ok();
+        while let Some(day) = next.filter(|day| *day <= span.last) {
+            list.push(json!({"startTime": day.to_string(), "spend": 0, "users": {}, "models": {}}));
+            next = day.checked_add(1.days()).ok();
         }
     }
     Ok(Answer::json(&Value::from(list)))

@@ -23,7 +23,13 @@ use sums::Owner;
 
 const START: Field = Field::new("start_date", Type::Text, "First day, such as 2026-01-01 (UTC).");
 const END: Field = Field::new("end_date", Type::Text, "Last day, included.");
-const LIMIT: Field = Field::new("limit", Type::Int, "At most so many; all unless said.");
+/// Rows of a list that names no smaller number: the dearest.
+const MOST_LISTED: i64 = 10_000;
+
+const LIMIT: Field = Field::new("limit", Type::Int, "At most so many: 1 to 10000, which it is unless said.");
+const PAGE: Field = Field::new("page", Type::Int, "Page, from 1.");
+const PAGE_SIZE: Field =
+    Field::new("page_size", Type::Int, "Rows on a page: 1 to 10000, which it is unless said.");
 const KEY: Field = Field::new("api_key", Type::Text, "Only spend of this key, given raw or as its hash.");
 const SPAN: &[Field] = &[START, END];
 const TAG: &str = "spend";
@@ -68,14 +74,14 @@ pub static ROUTES: &[Route] = &[
         &["/spend/keys"],
         Access::AnyKey,
         "Lists keys, the dearest first; others than admins see their own.",
-        &[],
+        &[PAGE, PAGE_SIZE],
         |call| Box::pin(keys(call)),
     ),
     get(
         &["/spend/users"],
         Access::AnyKey,
         "Lists users, the dearest first; others than admins see themselves.",
-        &[Field::new("user_id", Type::Text, "Only this user.")],
+        &[Field::new("user_id", Type::Text, "Only this user."), PAGE, PAGE_SIZE],
         |call| Box::pin(users(call)),
     ),
     get(&["/spend/tags"], Access::Viewer, "Sums spend by request tag.", SPAN, |call| {
@@ -201,7 +207,7 @@ pub static ROUTES: &[Route] = &[
             Field::new("user_id", Type::Text, "Only this user."),
             Field::new("model", Type::Text, "Only this model at its provider."),
             KEY,
-            Field::new("page", Type::Int, "Page, from 1."),
+            PAGE,
             Field::new("page_size", Type::Int, "Days on a page: 1 to 1000, 50 unless said otherwise."),
         ],
         |call| Box::pin(activity::of_user(call)),
@@ -222,7 +228,7 @@ async fn keys(call: Call) -> Result<Answer, Problem> {
         Owner::Key(token) => vec![Where::Is("token", json!(token))],
     };
     let mut connection = call.app.db.read().await?;
-    let select = Select { order: Some(("spend", true)), ..Select::all(own) };
+    let select = dearest(&call, own)?;
     let found = rows::select(&mut connection, &KEYS, &select).await?;
     Ok(Answer::json(&found.into_iter().map(Value::Object).collect()))
 }
@@ -236,9 +242,16 @@ async fn users(call: Call) -> Result<Answer, Problem> {
     };
     conditions.extend(call.parameter("user_id").map(|user| Where::Is("user_id", json!(user))));
     let mut connection = call.app.db.read().await?;
-    let select = Select { order: Some(("spend", true)), ..Select::all(conditions) };
+    let select = dearest(&call, conditions)?;
     let found = rows::select(&mut connection, &USERS, &select).await?;
     Ok(Answer::json(&found.into_iter().map(Value::Object).collect()))
+}
+
+/// A page of a list that LiteLLM answers whole: without a page it is as much of it as makes sense.
+fn dearest(call: &Call, conditions: Vec<Where>) -> Result<Select, Problem> {
+    let (page, size) = logs::paging(call, MOST_LISTED, MOST_LISTED)?;
+    let offset = (page - 1).saturating_mul(size);
+    Ok(Select { order: Some(("spend", true)), limit: Some(size), offset, conditions })
 }
 
 /// `GET /provider/budgets`: there are none, as long as no setting makes them.

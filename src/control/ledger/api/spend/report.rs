@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sqlx::{AnyConnection, Row as _};
+use sqlx::AnyConnection;
 
 use super::{
     global::{team_aliases, team_name},
-    sums::{Filter, Span, sums},
+    sums::{Filter, Span, Sum, sums},
 };
 use crate::control::ledger::{
     caller::token_of,
     problem::Problem,
     route::{Answer, Call},
-    rows::{self, dollars},
+    rows::dollars,
 };
 
 /// `GET /global/spend/report`.
@@ -54,9 +54,13 @@ struct Share {
 }
 
 impl Share {
-    fn add(&mut self, model: Option<&str>, api_key: &str, spend: i64, tokens: Option<i64>) {
+    /// Adds a sum of a day and somebody, by model and key.
+    fn add(&mut self, sum: &Sum) {
+        let spend = sum.number(0);
+        self.spend = self.spend.saturating_add(spend);
+        let tokens = sum.number(1).saturating_add(sum.number(2));
         self.parts.push(
-            json!({"model": model, "spend": dollars(spend), "total_tokens": tokens, "api_key": api_key}),
+            json!({"model": sum.name(2), "spend": dollars(spend), "total_tokens": tokens, "api_key": sum.name(3)}),
         );
     }
 }
@@ -77,48 +81,31 @@ async fn teams(call: &Call, connection: &mut AnyConnection, span: &Span) -> Resu
     let rest = "ORDER BY day, team_id, model, api_key";
     let found = sums(connection, "tollgate_daily", &by, &OF, &filter(call, span), rest).await?;
     let aliases = team_aliases(connection).await?;
-    let mut days: BTreeMap<String, BTreeMap<String, Share>> = BTreeMap::new();
-    for sum in &found {
-        let team = team_name(&aliases, sum.name(1)).to_owned();
-        let share = days.entry(sum.name(0).to_owned()).or_default().entry(team).or_default();
-        share.spend = share.spend.saturating_add(sum.number(0));
-        share.add(Some(sum.name(2)), sum.name(3), sum.number(0), Some(sum.number(1) + sum.number(2)));
-    }
-    Ok(shown(days, "teams", "team_name"))
+    Ok(shown(shares(&found, |id| team_name(&aliases, id)), "teams", "team_name"))
 }
 
-/// Totals come from the sums by day, which stay; models and tokens from the rows of single calls, as far as they are kept.
 async fn customers(call: &Call, connection: &mut AnyConnection, span: &Span) -> Result<Vec<Value>, Problem> {
-    let customer = call.parameter("customer_id");
-    let filter = Filter::default().days(span).maybe("end_user", "=", customer);
-    let by = ["day", "end_user"];
-    let found = sums(connection, "tollgate_daily_end_users", &by, &["spend"], &filter, "").await?;
-    let mut days: BTreeMap<String, BTreeMap<String, Share>> = BTreeMap::new();
-    for sum in &found {
-        let share = Share { spend: sum.number(0), ..Share::default() };
-        days.entry(sum.name(0).to_owned()).or_default().insert(sum.name(1).to_owned(), share);
-    }
-    let (from, until) = span.times();
     let filter = Filter::default()
-        .with("start_time", ">=", from)
-        .with("start_time", "<", until)
-        .with("end_user", "<>", "")
-        .maybe("end_user", "=", customer);
-    let sql = format!(
-        "SELECT start_time / 86400000 AS d, end_user, model, api_key, CAST(SUM(spend) AS BIGINT), \
-         CAST(SUM(total_tokens) AS BIGINT) FROM tollgate_spend_logs{} \
-         GROUP BY start_time / 86400000, end_user, model, api_key ORDER BY d, end_user, model, api_key",
-        filter.sql()
-    );
-    for row in rows::rows(connection, &sql, filter.values()).await? {
-        let day = super::sums::today(row.try_get::<i64, _>(0)?.saturating_mul(86_400_000)).to_string();
-        let text = |at: usize| row.try_get::<Option<String>, _>(at).map(Option::unwrap_or_default);
-        let Some(share) = days.get_mut(&day).and_then(|shares| shares.get_mut(&text(1).ok()?)) else {
-            continue;
-        };
-        share.add(Some(&text(2)?), &text(3)?, row.try_get(4)?, row.try_get(5)?);
+        .days(span)
+        .maybe("api_key", "=", call.parameter("api_key").map(token_of))
+        .maybe("end_user", "=", call.parameter("customer_id"));
+    let by = ["day", "end_user", "model", "api_key"];
+    let order = "ORDER BY day, end_user, model, api_key";
+    let found = sums(connection, "tollgate_daily_end_users", &by, &OF, &filter, order).await?;
+    Ok(shown(shares(&found, |customer| customer), "customers", "customer"))
+}
+
+/// Everybody's share by day, of sums by day, who, model and key.
+fn shares<'s>(
+    found: &'s [Sum],
+    name: impl Fn(&'s str) -> &'s str,
+) -> BTreeMap<String, BTreeMap<String, Share>> {
+    let mut days: BTreeMap<String, BTreeMap<String, Share>> = BTreeMap::new();
+    for sum in found {
+        let day = days.entry(sum.name(0).to_owned()).or_default();
+        day.entry(name(sum.name(1)).to_owned()).or_default().add(sum);
     }
-    Ok(shown(days, "customers", "customer"))
+    days
 }
 
 async fn keys(call: &Call, connection: &mut AnyConnection, span: &Span) -> Result<Vec<Value>, Problem> {

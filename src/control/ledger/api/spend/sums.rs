@@ -16,6 +16,8 @@ use crate::control::ledger::{
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
+/// Groups of one answer: beyond them it would fill the memory of whoever asks, and ours.
+pub const MOST_GROUPS: i64 = 100_000;
 
 /// Whose spend a caller may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,8 @@ impl Owner {
         if caller.may_see_all() {
             return Owner::All;
         }
-        match caller.user_id() {
+        // Empty text stands for "no user" in the sums, which is not somebody whose spend these callers may see.
+        match caller.user_id().filter(|user| !user.is_empty()) {
             Some(user) => Owner::User(user.to_owned()),
             None => Owner::Key(caller.token().unwrap_or_default().to_owned()),
         }
@@ -89,11 +92,38 @@ fn start_ms(day: Date) -> i64 {
     day.to_zoned(TimeZone::UTC).map_or(0, |start| start.timestamp().as_millisecond())
 }
 
-/// A date of the query; a time of day behind it is left out.
+/// A date, or the day (UTC) of a time.
 pub fn date(name: &str, text: &str) -> Result<Date, Problem> {
-    let (day, rest) = text.split_at_checked(10).unwrap_or((text, ""));
-    let is_whole = rest.is_empty() || rest.starts_with(['T', ' ']);
-    day.parse::<Date>().ok().filter(|_| is_whole).ok_or_else(|| {
+    Ok(match moment(name, text)? {
+        Moment::Day(day) => day,
+        Moment::Time(ms) => today(ms),
+    })
+}
+
+/// What a query means by a date: a whole day, or a time in Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A day.
+    Day(Date),
+    /// A time.
+    Time(i64),
+}
+
+/// Reads `2026-01-31`, `2026-01-31 12:00:00` (UTC) or `2026-01-31T12:00:00Z`.
+pub fn moment(name: &str, text: &str) -> Result<Moment, Problem> {
+    let read = || {
+        let day = text.get(..10)?;
+        let is_written_out = day.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+        let day = day.parse::<Date>().ok().filter(|_| is_written_out)?;
+        match text.len() {
+            10 => Some(Moment::Day(day)),
+            _ => rows::time(&Value::from(text)).map(Moment::Time),
+        }
+    };
+    read().ok_or_else(|| {
         let message = format!("`{name}` must be a date such as 2026-01-31");
         Problem::Detail(400, json!({"error": message}))
     })
@@ -124,7 +154,25 @@ impl Filter {
         self
     }
 
-    /// The same, when there is a value.
+    /// And one of two.
+    pub fn with_either(
+        mut self,
+        (one, is, this): (&str, &str, impl Into<Stored>),
+        (other, relates, that): (&str, &str, impl Into<Stored>),
+    ) -> Filter {
+        self.values.extend([this.into(), that.into()]);
+        let at = self.values.len();
+        self.conditions.push(format!("({one} {is} ${} OR {other} {relates} ${at})", at - 1));
+        self
+    }
+
+    /// And a condition without values.
+    pub fn and(mut self, condition: &str) -> Filter {
+        self.conditions.push(condition.to_owned());
+        self
+    }
+
+    /// The same as [`with`](Filter::with), when there is a value.
     pub fn maybe(self, column: &str, operator: &str, value: Option<impl Into<Stored>>) -> Filter {
         match value {
             Some(value) => self.with(column, operator, value),
@@ -182,20 +230,42 @@ impl Sum {
     }
 }
 
-/// Sums `of` grouped `by`; `rest` orders and limits.
+/// Sums `of` grouped `by`, all of them. More than [`MOST_GROUPS`] are refused.
 pub async fn sums(
     connection: &mut AnyConnection,
     table: &str,
     by: &[&str],
     of: &[&str],
     filter: &Filter,
-    rest: &str,
+    order: &str,
+) -> Result<Vec<Sum>, Problem> {
+    let found = first(connection, table, by, of, filter, order, MOST_GROUPS + 1).await?;
+    if i64::try_from(found.len()).is_ok_and(|count| count <= MOST_GROUPS) {
+        return Ok(found);
+    }
+    let message = format!(
+        "this is more than {MOST_GROUPS} sums: ask for fewer days (with `page_size` where there are pages), \
+         or for one key, user or team"
+    );
+    Err(Problem::Detail(400, json!({"error": message})))
+}
+
+/// The first so many sums `of` grouped `by`, in an order.
+pub async fn first(
+    connection: &mut AnyConnection,
+    table: &str,
+    by: &[&str],
+    of: &[&str],
+    filter: &Filter,
+    order: &str,
+    limit: i64,
 ) -> Result<Vec<Sum>, DbError> {
     let mut columns: Vec<String> = by.iter().map(|column| (*column).to_owned()).collect();
     // Postgres sums BIGINTs as NUMERIC, and both answer nothing for no rows.
     columns.extend(of.iter().map(|column| format!("CAST(COALESCE(SUM({column}), 0) AS BIGINT)")));
     let group = if by.is_empty() { String::new() } else { format!(" GROUP BY {}", by.join(", ")) };
-    let sql = format!("SELECT {} FROM {table}{}{group} {rest}", columns.join(", "), filter.sql());
+    let sql =
+        format!("SELECT {} FROM {table}{}{group} {order} LIMIT {limit}", columns.join(", "), filter.sql());
     let found = rows::rows(connection, &sql, filter.values()).await?;
     let read = found.iter().map(|row| {
         let names: Result<Vec<String>, sqlx::Error> =
