@@ -44,13 +44,13 @@ pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketA
         let _ = std::fs::remove_file(path);
         let listener =
             UnixListener::bind(path).map_err(failed(format!("cannot listen on `{}`", path.display())))?;
-        let server = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped());
+        let server = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped(Arc::clone(app)));
         servers.spawn(async move { server.await });
     }
     if let Some(address) = listen {
         let listener =
             TcpListener::bind(address).await.map_err(failed(format!("cannot listen on {address}")))?;
-        let server = axum::serve(listener, router).with_graceful_shutdown(stopped());
+        let server = axum::serve(listener, router).with_graceful_shutdown(stopped(Arc::clone(app)));
         servers.spawn(async move { server.await });
     }
     while let Some(ended) = servers.join_next().await {
@@ -64,12 +64,14 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new().fallback(answer).with_state(app)
 }
 
-async fn stopped() {
+/// Returns when a signal ends the process; calls that only wait are over then.
+async fn stopped(app: Arc<App>) {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return std::future::pending().await;
     };
     tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    app.live().close();
 }
 
 async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -86,7 +88,8 @@ async fn dispatch(app: Arc<App>, request: Request) -> Result<Answer, Problem> {
     if let Some(rest) = path.strip_prefix("/internal/") {
         authorize_envoy(&app, &head.headers)?;
         let body = read(body).await?;
-        return api::internal::answer(&app, &head.method, rest, &body).await;
+        return api::internal::answer(&app, &head.method, rest, head.uri.query().unwrap_or_default(), &body)
+            .await;
     }
     let (route, parts) = find(&head.method, &path)?;
     let now_ms = app.now_ms();
