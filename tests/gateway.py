@@ -163,11 +163,12 @@ class Gateway(Asking):
         workers: int = 2,
         arguments: tuple[str, ...] = (),
         port: int | None = None,
+        state: pathlib.Path | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         # Not below `directory`: the path of a Unix socket has room for 107 bytes.
-        self.state = pathlib.Path(tempfile.mkdtemp(prefix="tollgate-"))
+        self.state = state or pathlib.Path(tempfile.mkdtemp(prefix="tollgate-"))
         self.config = directory / "config.yaml"
         self.write_config(config.read_text() if isinstance(config, pathlib.Path) else config)
         self.port = port or free_port()
