@@ -277,7 +277,8 @@ mod tests {
         let params =
             json!({"model": "openai/a", "api_base": "os.environ/BASE", "litellm_credential_name": "c"});
         let stored = model("a", "a", params);
-        assert!(stored.check(&Yaml::Null, &|_| None).is_err());
+        let alone = stored.check(&Yaml::Null, &|_| None).unwrap();
+        assert_eq!(alone.deployments[0].endpoint.host, "api.openai.com");
         let config = stored.check(&settings(&document(own)), &|_| None).unwrap();
         assert_eq!(config.deployments[0].endpoint.host, "10.0.0.7");
         assert_eq!(config.deployments[0].api_key.as_ref().unwrap().reveal(), "sk-c");

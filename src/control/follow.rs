@@ -269,3 +269,164 @@ impl Stored {
         (merged, now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        os::unix::net::UnixListener,
+    };
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRET: &str = "s3cret";
+
+    fn stored(name: &str, id: &str, params: Value) -> StoredModel {
+        let map = |value: Value| value.as_object().unwrap().clone();
+        StoredModel {
+            model_name: name.to_owned(),
+            litellm_params: map(params),
+            model_info: map(json!({"id": id})),
+        }
+    }
+
+    fn told(revision: u64, names: &[&str]) -> String {
+        let models = names.iter().map(|name| stored(name, name, json!({"model": "openai/x"}))).collect();
+        serde_json::to_string(&StoredModels { revision, models }).unwrap()
+    }
+
+    /// Answers the next question with a status and a body, and gives its first line.
+    fn answer(stream: &mut (impl Read + Write), status: u16, body: &str) -> String {
+        let mut request = Vec::new();
+        let mut part = [0; 512];
+        while !request.ends_with(b"\r\n\r\n") {
+            let size = stream.read(&mut part).unwrap();
+            request.extend_from_slice(&part[..size]);
+        }
+        let request = String::from_utf8(request).unwrap();
+        assert!(request.contains("authorization: Bearer s3cret"), "{request}");
+        let length = body.len();
+        write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+            .unwrap();
+        request.lines().next().unwrap().to_owned()
+    }
+
+    fn names(models: &[StoredModel]) -> Vec<&str> {
+        models.iter().map(|model| model.model_name.as_str()).collect()
+    }
+
+    #[test]
+    fn our_own_ledger_hears_what_is_in_force() {
+        let path = env::temp_dir().join(format!("tollgate-follow-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let (asks, asked) = channel();
+        thread::spawn(move || {
+            let answers = [
+                (200, told(5, &["a"])),
+                (204, String::new()),
+                (500, "?".to_owned()),
+                (200, told(7, &["a", "b"])),
+            ];
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                asks.send(answer(&mut stream, status, &body)).unwrap();
+            }
+            // Only once that is in force.
+            let (mut stream, _) = listener.accept().unwrap();
+            asks.send(answer(&mut stream, 204, "")).unwrap();
+        });
+        let ledger = Ledger::at(&LedgerAddress::Socket(path.clone()), SECRET, "").unwrap();
+        let (follower, first) = Follower::start(ledger);
+        assert_eq!(names(&first), ["a"]);
+        assert_eq!(names(&follower.next(Duration::from_secs(20)).unwrap()), ["a", "b"]);
+        let lines: Vec<String> = asked.try_iter().collect();
+        assert_eq!(
+            lines,
+            [
+                "GET /internal/models?wait_ms=0 HTTP/1.1",
+                "GET /internal/models?wait_ms=2000&since=5&applied=5 HTTP/1.1",
+                "GET /internal/models?wait_ms=2000&since=5&applied=5 HTTP/1.1",
+                "GET /internal/models?wait_ms=2000&since=5&applied=5 HTTP/1.1",
+            ]
+        );
+        assert!(asked.recv_timeout(Duration::from_millis(50)).is_err(), "it is not in force yet");
+        follower.taken();
+        let line = asked.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(line, "GET /internal/models?wait_ms=2000&since=7&applied=7 HTTP/1.1");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_that_is_away_at_first_is_heard_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = format!("http://{}/ignored", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            [(503, "later".to_owned()), (200, told(3, &["a"]))].map(|(status, body)| {
+                let (mut stream, _) = listener.accept().unwrap();
+                answer(&mut stream, status, &body)
+            })
+        });
+        let address = LedgerAddress::Remote(Endpoint::parse(&at).unwrap());
+        let (follower, first) = Follower::start(Ledger::at(&address, SECRET, "").unwrap());
+        assert_eq!(names(&first), [""; 0]);
+        assert_eq!(names(&follower.next(Duration::from_secs(20)).unwrap()), ["a"]);
+        let lines = server.join().unwrap();
+        // A ledger of many gateways waits for none of them.
+        assert_eq!(lines[1], "GET /internal/models?wait_ms=2000 HTTP/1.1");
+    }
+
+    #[test]
+    fn answers_that_are_none_are_told_without_their_text() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = format!("http://{}", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            for body in ["{\"models\": [{\"litellm_params\": {\"api_key\": \"sk-7", "[]"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                answer(&mut stream, 200, body);
+            }
+        });
+        let address = LedgerAddress::Remote(Endpoint::parse(&at).unwrap());
+        let ledger = Ledger::at(&address, SECRET, "").unwrap();
+        for _ in 0..2 {
+            let why = ledger.ask(&Known::default(), Duration::ZERO).unwrap_err();
+            assert_eq!(why, "its answer is no list of models, or broke off");
+        }
+        server.join().unwrap();
+        let missing = LedgerAddress::Remote(Endpoint::parse("https://ledger.example.com").unwrap());
+        let failure = Ledger::at(&missing, SECRET, "/nonexistent/authorities.pem").unwrap_err();
+        assert!(failure.to_string().contains("/nonexistent/authorities.pem"), "{failure}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_models_is_said_once() {
+        let own = "model_list: [{model_name: a, litellm_params: {model: openai/a}, model_info: {id: one}}]\n";
+        let document = Document {
+            value: serde_yaml::from_str(own).unwrap(),
+            files: Vec::new(),
+            text: Some(own.to_owned()),
+        };
+        let bad = stored("b", "one", json!({"model": "openai/b"}));
+        let unset = stored("c", "two", json!({"model": "openai/c", "api_key": "os.environ/UNSET"}));
+        let good = stored("d", "three", json!({"model": "openai/d", "api_key": "os.environ/SET"}));
+        let env = |name: &str| (name == "SET").then(|| "sk-x".to_owned());
+        let mut models = Stored::default();
+        assert_eq!(models.merged_with(&document, &env), (document.clone(), Vec::new()));
+        models.replace(vec![bad.clone(), unset, good.clone()]);
+        let (merged, said) = models.merged_with(&document, &env);
+        assert_eq!(merged.value.get("model_list").unwrap().as_sequence().unwrap().len(), 3);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("`b`") && said[0].contains("It is left out"), "{}", said[0]);
+        assert!(said[1].contains("`c`") && said[1].contains("`os.environ/UNSET`"), "{}", said[1]);
+        // Another change does not say it again; a return of the fault does.
+        models.replace(vec![bad.clone(), good.clone()]);
+        assert_eq!(models.merged_with(&document, &env).1, [""; 0]);
+        models.replace(vec![good]);
+        assert_eq!(models.merged_with(&document, &env).1, [""; 0]);
+        models.replace(vec![bad]);
+        assert_eq!(models.merged_with(&document, &env).1.len(), 1);
+    }
+}

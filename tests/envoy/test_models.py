@@ -193,9 +193,11 @@ def test_stored_models_survive_a_restart(start, providers, first, database) -> N
     add(gateway, "new", first)
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(WAIT) == 0
-    again = start(config, env=database, state=gateway.state)
+    again = start(config, env=database, state=gateway.state, port=gateway.port)
     assert ask(again, "new").status_code == 200
     assert ask(again, "old").status_code == 200
+    # Before the first one takes the folder of both away.
+    again.stop()
 
 
 def test_a_ledger_that_is_away_takes_no_model_along(start, providers, first, second) -> None:
@@ -296,7 +298,7 @@ def lone_ledger(tmp_path, providers) -> Iterator[Callable[[dict], dict[str, str]
         assert process.wait(WAIT) == 0
 
 
-def test_gateways_of_a_fleet_follow_their_ledger(start, providers, first, lone_ledger) -> None:
+def test_gateways_of_a_fleet_follow_their_ledger(lone_ledger, start, providers, first) -> None:
     config = config_of(providers.openai, "old")
     url, secret = lone_ledger(config)
     fleet = [start(config | {"tollgate_settings": {"ledger_url": url}}, env=secret) for _ in range(2)]
