@@ -69,7 +69,9 @@ fn load(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Checked, Vec<Problem>> {
     let loaded = config::load(document, variable, &|text| seal::unseal(text, key?))?;
-    if loaded.config.deployments.is_empty() && loaded.config.unavailable.is_empty() {
+    let config = &loaded.config;
+    // With `store_model_in_db` models may come later.
+    if config.deployments.is_empty() && config.unavailable.is_empty() && !config.ledger.store_model_in_db {
         return Err(vec![Problem {
             line: None,
             setting: "model_list".to_owned(),

@@ -51,21 +51,66 @@ impl StoredModel {
         json!({"model_name": self.model_name, "litellm_params": self.litellm_params, "model_info": info})
     }
 
-    /// Whether the loader takes it; else what has to change.
-    pub fn check(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
-        let config = load(std::slice::from_ref(self), env)?;
+    /// Whether the loader takes it, beside `settings`; else what has to change.
+    pub fn check(&self, settings: &Yaml, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
+        let config = load(settings, std::slice::from_ref(self), env)?;
         match config.unavailable.values().next() {
             Some(reason) => Err(format!("it cannot be called: {reason}")),
             None => Ok(config),
         }
     }
+
+    /// Environment variables that its parameters refer to (`os.environ/NAME`) and that nobody knows: neither `settings` (in
+    /// `environment_variables`) nor the environment. Each once.
+    pub fn missing_variables(&self, settings: &Yaml, env: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+        let own = settings.get("environment_variables");
+        let mut names = Vec::new();
+        self.litellm_params.values().for_each(|value| references(value, &mut names));
+        names.retain(|name| {
+            own.and_then(|own| own.get(name)).is_none() && env(name).is_none_or(|value| value.is_empty())
+        });
+        names
+    }
 }
 
-/// What models mean by themselves. The error is the loader's, all problems together.
-pub fn load(models: &[StoredModel], env: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
+/// Names behind `os.environ/`, each once.
+fn references(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            for rest in text.split("os.environ/").skip(1) {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                let name = rest.get(..end).unwrap_or_default();
+                if !name.is_empty() && !names.iter().any(|known| known == name) {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| references(value, names)),
+        Value::Object(members) => members.values().for_each(|value| references(value, names)),
+        _ => {}
+    }
+}
+
+/// What a document says besides its models: variables, credentials and defaults that models refer to.
+pub fn settings(document: &Document) -> Yaml {
+    let mut settings = document.value.clone();
+    if let Yaml::Mapping(members) = &mut settings {
+        members.remove("model_list");
+    }
+    settings
+}
+
+/// What models mean beside `settings`. The error is the loader's, all problems together.
+pub fn load(
+    settings: &Yaml,
+    models: &[StoredModel],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, String> {
+    let not_yaml = |error: serde_yaml::Error| format!("it cannot be written as YAML: {error}");
     let entries: Vec<Value> = models.iter().map(StoredModel::entry).collect();
-    let document = serde_yaml::to_string(&json!({"model_list": entries}))
-        .map_err(|error| format!("it cannot be written as YAML: {error}"))?;
+    let mut whole = settings.as_mapping().cloned().unwrap_or_default();
+    whole.insert("model_list".into(), serde_yaml::to_value(entries).map_err(not_yaml)?);
+    let document = serde_yaml::to_string(&whole).map_err(not_yaml)?;
     let loaded = config::load(&document, env, &|_| None).map_err(|problems| {
         let told = problems.into_iter().map(|mut problem| {
             // Its author has seen neither the list nor its lines.
@@ -90,6 +135,7 @@ pub fn merged(
     let mut merged = document.clone();
     let mut left_out = Vec::new();
     let mut ids = own_ids(document);
+    let settings = settings(document);
     let mut entries = Vec::new();
     for model in models {
         let id = model.id().to_owned();
@@ -99,7 +145,7 @@ pub fn merged(
             continue;
         }
         // One that cannot be called here is the loader's to report, as it does for the file's own.
-        match load(std::slice::from_ref(model), env)
+        match load(&settings, std::slice::from_ref(model), env)
             .and_then(|_| serde_yaml::to_value(model.entry()).map_err(|error| error.to_string()))
         {
             Ok(entry) => entries.push(entry),
@@ -211,17 +257,51 @@ mod tests {
 
     #[test]
     fn a_model_is_checked_as_the_loader_does() {
-        assert!(model("a", "a", json!({"model": "openai/a"})).check(&|_| None).is_ok());
+        assert!(model("a", "a", json!({"model": "openai/a"})).check(&Yaml::Null, &|_| None).is_ok());
         for (params, says) in [
             (json!({}), "`litellm_params.model`: expected a text"),
             (json!({"model": "openai/a", "timeout": "soon"}), "`litellm_params.timeout`"),
             (json!({"model": "no-such-model"}), "LLM Provider NOT provided"),
             (json!({"model": "openai/a", "api_base": "nonsense"}), "api_base"),
         ] {
-            let problem = model("a", "a", params).check(&|_| None).unwrap_err();
+            let problem = model("a", "a", params).check(&Yaml::Null, &|_| None).unwrap_err();
             assert!(problem.contains(says) && !problem.contains("model_list"), "{problem}");
         }
         let shown = format!("{:?}", model("a", "b", json!({"model": "x", "api_key": "sk-1"})));
         assert!(!shown.contains("sk-1") && shown.contains("\"b\""), "{shown}");
+    }
+    #[test]
+    fn a_model_may_refer_to_what_the_document_says() {
+        let own = "environment_variables: {BASE: 'http://10.0.0.7/v1'}\n\
+                   credential_list: [{credential_name: c, credential_values: {api_key: sk-c}}]\n";
+        let params =
+            json!({"model": "openai/a", "api_base": "os.environ/BASE", "litellm_credential_name": "c"});
+        let stored = model("a", "a", params);
+        let alone = stored.check(&Yaml::Null, &|_| None).unwrap();
+        assert_eq!(alone.deployments[0].endpoint.host, "api.openai.com");
+        let config = stored.check(&settings(&document(own)), &|_| None).unwrap();
+        assert_eq!(config.deployments[0].endpoint.host, "10.0.0.7");
+        assert_eq!(config.deployments[0].api_key.as_ref().unwrap().reveal(), "sk-c");
+        assert!(config.general.master_key.is_none());
+        let text = format!("{own}model_list: [{{model_name: x, litellm_params: {{model: openai/x}}}}]\n");
+        let (merged, left_out) = merged(&document(&text), &[stored], &|_| None);
+        assert_eq!(left_out, [""; 0]);
+        assert_eq!(merged.value.get("model_list").unwrap().as_sequence().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn variables_that_nobody_knows_are_named() {
+        let params = json!({
+            "model": "openai/a", "api_key": "os.environ/NOBODYS", "api_base": "os.environ/OURS",
+            "headers": {"x": "bearer os.environ/EMPTY, os.environ/NOBODYS"}, "list": [{"deep": "os.environ/THEIRS"}],
+        });
+        let env = |name: &str| match name {
+            "OURS" => Some("x".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        let settings = settings(&document("environment_variables: {THEIRS: y}\n"));
+        assert_eq!(model("a", "a", params).missing_variables(&settings, &env), ["NOBODYS", "EMPTY"]);
+        assert_eq!(model("a", "a", json!({"model": "openai/a"})).missing_variables(&settings, &env), [""; 0]);
     }
 }

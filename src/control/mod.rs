@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`document`] | `config.yaml`, its includes and the flags, as one document with its secrets sealed |
 //! | [`dynamic`] | models added through the API, as part of the document |
+//! | [`follow`] | asking the ledger for those models |
 //! | [`secrets`] | which values are secrets |
 //! | [`checked`] | a document's meaning, or what is wrong with it |
 //! | [`envoy`] | Envoy's configuration |
@@ -30,6 +31,7 @@ pub mod client;
 pub mod document;
 pub mod dynamic;
 pub mod envoy;
+pub mod follow;
 pub mod keeper;
 pub mod ledger;
 pub mod machine;

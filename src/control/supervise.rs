@@ -4,6 +4,8 @@
 //! at a few times a second. Files are looked at by their stamps and not through inotify, which says nothing about bind
 //! mounts and network file systems, and goes blind when a configuration map swaps a symbolic link.
 
+mod apply;
+
 use std::{
     env,
     io::Write,
@@ -25,13 +27,17 @@ use super::{
     cli::{Serve, bracketed},
     complain,
     document::{self, Document},
-    envoy::{AccessLog, Admin, Gateway, Ledger, LedgerAddress, Setup, bootstrap, cluster, listener},
+    dynamic::StoredModel,
+    envoy::{AccessLog, Admin, Ledger, LedgerAddress, Setup, bootstrap, listener},
+    follow::{self, Follower, Stored},
     keeper::Keeper,
     machine::{authorities, claim, variables},
     process::{end, own_group_and_fate},
     state::State,
     watch::Watch,
 };
+use apply::{FOLLOWED, Files};
+
 use crate::core::{
     config::{Config, seal},
     ledger::KEY_VARIABLE,
@@ -45,12 +51,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long Envoy may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long Envoy may take to take over new files (new names are resolved first).
-const APPLY_LIMIT: Duration = Duration::from_secs(20);
-
-/// How long clusters that the configuration no longer has are kept for retries of requests that were admitted before.
-const RETIRE_AFTER: Duration = Duration::from_secs(60);
 
 /// Requests on connections of an earlier configuration have this long.
 const OLD_LISTENER_SECONDS: u32 = 1800;
@@ -69,11 +69,6 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
 const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
-
-/// Where Envoy counts what became of the files with clusters, and with the listener.
-const CLUSTERS: &str = "cluster_manager.cds";
-const LISTENERS: &str = "listener_manager.lds";
-const SUBSCRIPTIONS: [&str; 2] = [CLUSTERS, LISTENERS];
 
 /// Serves until a signal ends it or Envoy cannot be kept alive.
 pub fn serve(serve: &Serve) -> Result<(), Failure> {
@@ -108,12 +103,17 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         module: state.write_module(MODULE)?.display().to_string(),
         variables: variables(),
         admin: Admin::Socket(state.socket().to_owned()),
-        ledger: Some(Ledger::new(at, &checked.config)),
+        ledger: Some(Ledger::new(at.clone(), &checked.config)),
         authorities: authorities()?,
     };
+    let (follower, models) = Follower::start(follow::Ledger::at(&at, &secret, &setup.authorities)?);
+    let mut stored = Stored::default();
+    stored.replace(models);
     let mut instance = Instance {
         secret,
         keeper,
+        follower,
+        stored,
         serve,
         binary,
         admin: admin::Envoy::new(state.socket()),
@@ -124,18 +124,10 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         version: 0,
         served: Files::default(),
         present: Vec::new(),
+        routed: Vec::new(),
         retire_at: None,
     };
     instance.run(document)
-}
-
-/// What is served: what Envoy is told beside its bootstrap, and what concerns its supervisor.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Files {
-    clusters: Vec<Value>,
-    listener: Value,
-    /// How long requests in flight may go on after SIGTERM.
-    drain: Duration,
 }
 
 struct Instance<'a> {
@@ -148,6 +140,9 @@ struct Instance<'a> {
     secret: String,
     /// The ledger, when it is ours.
     keeper: Option<Keeper>,
+    follower: Follower,
+    /// The models of the ledger's database.
+    stored: Stored,
     setup: Setup,
     stop: Arc<AtomicBool>,
     /// Goes up with every file that is written.
@@ -156,18 +151,19 @@ struct Instance<'a> {
     served: Files,
     /// Clusters that Envoy has: those served, and those that wait to be taken away.
     present: Vec<Value>,
+    /// Names of those that routes lead to.
+    routed: Vec<String>,
     /// When to leave only the clusters that are served.
     retire_at: Option<Instant>,
 }
 
 impl Instance<'_> {
-    fn run(&mut self, document: Document) -> Result<(), Failure> {
+    fn run(&mut self, mut document: Document) -> Result<(), Failure> {
         let mut watch = Watch::new(&document.files);
         self.served = self.files(&document)?;
         let bootstrap = bootstrap::served(&self.setup, self.state.folder());
         self.state.replace("envoy.json", text(&bootstrap)?.as_bytes())?;
-        self.write_clusters(&self.served.clusters.clone())?;
-        self.write_listener(&self.served.listener.clone())?;
+        self.write_all(&self.served.clone())?;
         let mut envoy = self.start()?;
         self.await_ready(&mut envoy)?;
         let scheme = if self.setup.tls.is_some() { "https" } else { "http" };
@@ -189,17 +185,17 @@ impl Instance<'_> {
             }
             if watch.changed() {
                 match self.reload() {
-                    Ok(document) => watch.follow(&document.files),
-                    Err(failure) => {
-                        for line in failure.to_string().lines() {
-                            complain(line);
-                        }
-                        complain("the configuration above is not used; the earlier one stays in force");
+                    Ok(read) => {
+                        watch.follow(&read.files);
+                        document = read;
                     }
+                    Err(failure) => not_used(&failure),
                 }
             }
             self.retire()?;
-            thread::sleep(TICK);
+            if let Some(models) = self.follower.next(TICK) {
+                self.take_models(models, &document);
+            }
         }
     }
 
@@ -210,34 +206,14 @@ impl Instance<'_> {
         }
     }
 
-    /// What `document` means to Envoy.
-    fn files(&self, document: &Document) -> Result<Files, Failure> {
+    /// What `document` means to Envoy, with the stored models behind its own.
+    fn files(&mut self, document: &Document) -> Result<Files, Failure> {
+        let (document, remarks) = self.stored.merged(document);
+        remarks.iter().for_each(|remark| complain(remark));
         let sealed = document.sealed(&self.key)?;
         let checked = checked::check(&sealed, Some(&self.key))?;
-        let access_log = access_log(document)?;
+        let access_log = access_log(&document)?;
         Ok(self.files_for(&checked.config, &sealed, &access_log))
-    }
-
-    fn files_for(&self, config: &Config, document: &str, access_log: &AccessLog) -> Files {
-        let gateway = Gateway { config, document, setup: &self.setup, access_log };
-        let drain = Duration::from_millis(config.tollgate.drain_timeout_ms);
-        Files { clusters: cluster::all(&gateway), listener: listener::listener(&gateway), drain }
-    }
-
-    fn write_clusters(&mut self, clusters: &[Value]) -> Result<String, Failure> {
-        self.present = clusters.to_vec();
-        self.write(bootstrap::CLUSTERS, bootstrap::CLUSTER_TYPE, clusters.to_vec())
-    }
-
-    fn write_listener(&mut self, listener: &Value) -> Result<String, Failure> {
-        self.write(bootstrap::LISTENERS, bootstrap::LISTENER_TYPE, vec![listener.clone()])
-    }
-
-    fn write(&mut self, file: &str, kind: &str, resources: Vec<Value>) -> Result<String, Failure> {
-        self.version += 1;
-        let version = self.version.to_string();
-        self.state.replace(file, text(&bootstrap::discovery(&version, kind, resources))?.as_bytes())?;
-        Ok(version)
     }
 
     /// Reads the configuration again and has Envoy take it over. Requests in flight are not touched. When anything is
@@ -247,23 +223,26 @@ impl Instance<'_> {
         let checked = checked::check_document(&document)?;
         let new = self.files(&document)?;
         self.remark_ledger(&checked.config);
-        if new == self.served {
-            return Ok(document);
+        if new != self.served {
+            self.apply(new)?;
+            checked.remarks().iter().for_each(|remark| complain(remark));
+            say("tollgate: configuration reloaded");
         }
-        match self.apply(&new) {
-            Ok(()) => {
-                self.served = new;
-                checked.remarks().iter().for_each(|remark| complain(remark));
-                say("tollgate: configuration reloaded");
-                Ok(document)
-            }
-            Err(failure) => {
-                let served = self.served.clone();
-                self.write_clusters(&served.clusters)?;
-                self.write_listener(&served.listener)?;
-                Err(failure)
-            }
+        Ok(document)
+    }
+
+    /// Serves other stored models beside those of the configuration.
+    fn take_models(&mut self, models: Vec<StoredModel>, document: &Document) {
+        self.stored.replace(models);
+        match self.files(document) {
+            Ok(new) if new == self.served => {}
+            Ok(new) => match self.apply(new) {
+                Ok(()) => say(&format!("tollgate: models of the database: {}", self.stored.count())),
+                Err(failure) => not_used(&failure),
+            },
+            Err(failure) => not_used(&failure),
         }
+        self.follower.taken();
     }
 
     /// Where the ledger is, and how often it is talked to, stands in what Envoy started from.
@@ -280,80 +259,6 @@ impl Instance<'_> {
             complain(
                 "`general_settings.proxy_batch_write_at` has changed: it is used from the next start on",
             );
-        }
-    }
-
-    /// New clusters first, then the listener that names them; clusters that are gone stay a while for retries of requests
-    /// that were admitted under the old configuration.
-    fn apply(&mut self, new: &Files) -> Result<(), Failure> {
-        let gone = self.gone(&new.clusters);
-        let mut clusters = new.clusters.clone();
-        clusters.extend(gone.iter().cloned());
-        let refused = self.refused(CLUSTERS);
-        let version = self.write_clusters(&clusters)?;
-        self.await_taken(CLUSTERS, &version, refused)?;
-        self.await_warm();
-        if new.listener != self.served.listener {
-            let refused = self.refused(LISTENERS);
-            let version = self.write_listener(&new.listener)?;
-            self.await_taken(LISTENERS, &version, refused)?;
-        }
-        self.retire_at = (!gone.is_empty()).then(|| Instant::now() + RETIRE_AFTER);
-        Ok(())
-    }
-
-    /// Clusters that Envoy has and `new` has not.
-    fn gone(&self, new: &[Value]) -> Vec<Value> {
-        let named = |list: &[Value], name: &Value| list.iter().any(|other| other.get("name") == Some(name));
-        let there = self.present.iter();
-        there.filter(|cluster| cluster.get("name").is_some_and(|name| !named(new, name))).cloned().collect()
-    }
-
-    /// Takes away clusters whose time has come.
-    fn retire(&mut self) -> Result<(), Failure> {
-        if self.retire_at.is_none_or(|when| when > Instant::now()) {
-            return Ok(());
-        }
-        self.retire_at = None;
-        self.write_clusters(&self.served.clusters.clone()).map(drop)
-    }
-
-    /// How many files of a kind Envoy has refused so far.
-    fn refused(&self, subscription: &str) -> u64 {
-        self.admin.count(&format!("{subscription}.update_rejected")).unwrap_or_default()
-    }
-
-    /// The version of a file that Envoy uses now.
-    fn taken(&self, subscription: &str) -> Option<String> {
-        self.admin.statistic(&format!("{subscription}.version_text")).filter(|version| !version.is_empty())
-    }
-
-    /// Waits until Envoy says that it uses `version`. `refused` is how many it had refused before the file was written.
-    fn await_taken(&self, subscription: &str, version: &str, refused: u64) -> Result<(), Failure> {
-        let deadline = Instant::now() + APPLY_LIMIT;
-        loop {
-            if self.taken(subscription).as_deref() == Some(version) {
-                return Ok(());
-            }
-            if self.refused(subscription) > refused {
-                return Err(Failure::running("Envoy refused the configuration made from it (reason above)"));
-            }
-            if Instant::now() > deadline {
-                return Err(Failure::running(
-                    "Envoy did not take over the configuration made from it in time",
-                ));
-            }
-            thread::sleep(TICK / 4);
-        }
-    }
-
-    /// Waits until new clusters know their addresses; one that never does must not hold up the others for ever.
-    fn await_warm(&self) {
-        let deadline = Instant::now() + APPLY_LIMIT;
-        while self.admin.count("cluster_manager.warming_clusters").is_ok_and(|count| count > 0)
-            && Instant::now() < deadline
-        {
-            thread::sleep(TICK / 4);
         }
     }
 
@@ -394,12 +299,10 @@ impl Instance<'_> {
                 break "stopped while Envoy was starting";
             }
             if self.admin.is_ready() {
-                if SUBSCRIPTIONS.iter().any(|subscription| self.refused(subscription) > 0) {
+                if FOLLOWED.iter().any(|followed| self.refused(*followed) > 0) {
                     break "Envoy refused the configuration made from yours (reason above)";
                 }
-                if SUBSCRIPTIONS.iter().all(|subscription| self.taken(subscription).is_some())
-                    && self.connects()
-                {
+                if FOLLOWED.iter().all(|followed| self.taken(*followed).is_some()) && self.connects() {
                     return Ok(());
                 }
             }
@@ -506,6 +409,14 @@ fn ledger_secret(config: &Config) -> Result<String, Failure> {
         )));
     }
     Ok(seal::key_text(&new_key()?))
+}
+
+/// Says why what was read is not served.
+fn not_used(failure: &Failure) {
+    for line in failure.to_string().lines() {
+        complain(line);
+    }
+    complain("the configuration above is not used; the earlier one stays in force");
 }
 
 fn exited(envoy: &mut Child) -> Result<Option<ExitStatus>, Failure> {

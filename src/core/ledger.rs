@@ -9,6 +9,9 @@
 //! | `GET /internal/ready` | – | 200 |
 //! | `POST /internal/sync` | [`SyncRequest`] | [`SyncReply`] |
 //!
+//! The gateway's command asks too: `GET /internal/models?since=REVISION&wait_ms=…` ([`MODELS_PATH`]) answers the models that
+//! were added through the API, or 204 when there is no newer revision within that time.
+//!
 //! Usage goes up in numbered batches that a node repeats until they are acknowledged; the ledger applies each number of a
 //! node once, so every event counts exactly once. Totals come down with the revision of the ledger they were read at: a node
 //! takes a total only when it is newer than the one it has.
@@ -29,6 +32,8 @@ pub const KEY_VARIABLE: &str = "TOLLGATE_LEDGER_KEY";
 pub const CLUSTER: &str = "tollgate_ledger";
 /// Where Envoy says usage and hears of changes ([`SyncRequest`]).
 pub const SYNC_PATH: &str = "/internal/sync";
+/// Where the gateway's command asks for the models that were added through the API.
+pub const MODELS_PATH: &str = "/internal/models";
 /// Answers 200 when the ledger can serve.
 pub const READY_PATH: &str = "/internal/ready";
 /// Answer header of the ledger's management API: what the call changed, as meter names (see [`crate::core::quota`]) with

@@ -12,6 +12,12 @@ pub const CLUSTERS: &str = "cds.json";
 /// File name of the listener in the state directory.
 pub const LISTENERS: &str = "lds.json";
 
+/// File name of the routes in the state directory.
+pub const ROUTES: &str = "rds.json";
+
+/// File name of the policy role's configuration in the state directory.
+pub const POLICY: &str = "ecds.json";
+
 /// Names that a custom statistic of the filter may carry as `;name=value` after its own name; Prometheus shows them as labels.
 const LABELS: [&str; 10] =
     ["model", "deployment", "provider", "api", "status", "class", "kind", "reason", "team", "key"];
@@ -24,19 +30,13 @@ pub fn fixed(gateway: &Gateway) -> Value {
     clusters.extend(ledger::cluster(gateway.setup));
     bootstrap.insert(
         "static_resources".to_owned(),
-        json!({"listeners": [listener::listener(gateway), timed::listener()], "clusters": clusters}),
+        json!({"listeners": [listener::listener(gateway, None), timed::listener()], "clusters": clusters}),
     );
     Value::Object(bootstrap)
 }
 
 /// Listener and clusters come from files in `state`, which [`discovery`] makes; Envoy follows them when they are replaced.
 pub fn served(setup: &Setup, state: &Path) -> Value {
-    let source = |file: &str| {
-        json!({
-            "resource_api_version": "V3",
-            "path_config_source": {"path": state.join(file), "watched_directory": {"path": state}},
-        })
-    };
     let mut bootstrap = common(setup);
     bootstrap.insert("node".to_owned(), json!({"id": "tollgate", "cluster": "tollgate"}));
     let clusters: Vec<Value> = [timed::cluster()].into_iter().chain(ledger::cluster(setup)).collect();
@@ -46,9 +46,17 @@ pub fn served(setup: &Setup, state: &Path) -> Value {
     );
     bootstrap.insert(
         "dynamic_resources".to_owned(),
-        json!({"lds_config": source(LISTENERS), "cds_config": source(CLUSTERS)}),
+        json!({"lds_config": source(state, LISTENERS), "cds_config": source(state, CLUSTERS)}),
     );
     Value::Object(bootstrap)
+}
+
+/// Where Envoy reads what a file in `state` says, again whenever it is replaced.
+pub(super) fn source(state: &Path, file: &str) -> Value {
+    json!({
+        "resource_api_version": "V3",
+        "path_config_source": {"path": state.join(file), "watched_directory": {"path": state}},
+    })
 }
 
 /// A discovery answer, the content of a file that [`served`] names. `version` comes back in Envoy's statistics
@@ -70,6 +78,12 @@ pub const CLUSTER_TYPE: &str = "type.googleapis.com/envoy.config.cluster.v3.Clus
 
 /// Type of a listener in [`discovery`].
 pub const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+
+/// Type of the routes in [`discovery`].
+pub const ROUTE_TYPE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+
+/// Type of a filter's configuration in [`discovery`].
+pub const EXTENSION_TYPE: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 fn common(setup: &Setup) -> Map<String, Value> {
     let tags = LABELS

@@ -13,6 +13,19 @@ pub fn policy(setup: &Setup, document: &str) -> Value {
     plugin(setup, "policy", Some(document))
 }
 
+/// The same, its configuration kept elsewhere: what [`policy`] gives is read from `source`.
+pub fn policy_from(source: Value) -> Value {
+    json!({
+        "name": POLICY,
+        "config_discovery": {"config_source": source, "type_urls": [WASM_TYPE]},
+    })
+}
+
+/// Name of the policy role's filter.
+pub const POLICY: &str = "tollgate.policy";
+
+const WASM_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+
 /// The role in the router's upstream chain, run once for each attempt whatever its cluster. It takes no configuration: it
 /// finds what it needs in the exchange that the policy role filed.
 pub fn provider(setup: &Setup) -> Value {
@@ -33,7 +46,7 @@ fn plugin(setup: &Setup, role: &str, configuration: Option<&str>) -> Value {
     json!({
         "name": format!("tollgate.{role}"),
         "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "@type": WASM_TYPE,
             "config": plugin_config(setup, role, configuration),
         }
     })

@@ -1,8 +1,10 @@
 //! The listener: connection manager, routes, retries, access log, and replies that Envoy makes before the filter can.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
-use super::{AccessLog, Gateway, callable, cluster, filter, longest_timeout};
+use super::{AccessLog, Gateway, Setup, bootstrap, callable, cluster, filter, longest_timeout};
 use crate::core::{
     exchange::{NO_CLUSTER, timed::TIMED_CLUSTER},
     ledger,
@@ -18,10 +20,15 @@ const HEADER_KIB: u32 = 96;
 /// Name in statistics (`http.tollgate.…`).
 pub const STAT_PREFIX: &str = "tollgate";
 
-/// The gateway's listener.
-pub fn listener(gateway: &Gateway) -> Value {
+/// Name of the routes.
+pub const ROUTES: &str = "tollgate";
+
+/// The gateway's listener. With `state`, its routes and the policy role's configuration come from files in that folder: a
+/// connection that is open already has them from its next request on, while a listener that changes would go on with what
+/// it had for those.
+pub fn listener(gateway: &Gateway, state: Option<&Path>) -> Value {
     let setup = gateway.setup;
-    let mut chain = json!({"filters": [connection_manager(gateway)]});
+    let mut chain = json!({"filters": [connection_manager(gateway, state)]});
     if let (Some(chain), Some((certificate, key))) = (chain.as_object_mut(), &setup.tls) {
         chain.insert("transport_socket".to_owned(), json!({
             "name": "envoy.transport_sockets.tls",
@@ -48,7 +55,11 @@ pub fn listener(gateway: &Gateway) -> Value {
     })
 }
 
-fn connection_manager(gateway: &Gateway) -> Value {
+fn connection_manager(gateway: &Gateway, state: Option<&Path>) -> Value {
+    let policy = match state {
+        None => filter::policy(gateway.setup, gateway.document),
+        Some(state) => filter::policy_from(bootstrap::source(state, bootstrap::POLICY)),
+    };
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": STAT_PREFIX,
@@ -77,7 +88,7 @@ fn connection_manager(gateway: &Gateway) -> Value {
         "request_headers_timeout": "60s",
         // Never before the time-out that was configured for the call.
         "stream_idle_timeout": format!("{}s", (longest_timeout(gateway.config) / 1000 + 60).max(3600)),
-        "http_filters": [filter::policy(gateway.setup, gateway.document), {
+        "http_filters": [policy, {
             "name": "envoy.filters.http.router",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
@@ -85,16 +96,29 @@ fn connection_manager(gateway: &Gateway) -> Value {
                 "upstream_http_filters": [filter::provider(gateway.setup), filter::codec()],
             }
         }],
-        "route_config": routes(gateway),
         "local_reply_config": local_replies(),
     });
-    if let (Some(manager), Some(log)) = (manager.as_object_mut(), access_log(gateway.access_log)) {
-        manager.insert("access_log".to_owned(), json!([log]));
+    if let Some(manager) = manager.as_object_mut() {
+        let (name, value) = match state {
+            None => {
+                let clusters = callable(gateway.config).map(|deployment| deployment.cluster.as_str());
+                ("route_config", routes(gateway.setup, gateway.config.request_limit(), clusters))
+            }
+            Some(state) => {
+                let source = bootstrap::source(state, bootstrap::ROUTES);
+                ("rds", json!({"route_config_name": ROUTES, "config_source": source}))
+            }
+        };
+        manager.insert(name.to_owned(), value);
+        if let Some(log) = access_log(gateway.access_log) {
+            manager.insert("access_log".to_owned(), json!([log]));
+        }
     }
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
 }
 
-fn routes(gateway: &Gateway) -> Value {
+/// The routes, to `clusters` for requests with bodies of at most `limit` bytes.
+pub fn routes<'c>(setup: &Setup, limit: u64, clusters: impl Iterator<Item = &'c str>) -> Value {
     let statistics = |path: &str| {
         json!({
             "match": {"path": path},
@@ -102,7 +126,7 @@ fn routes(gateway: &Gateway) -> Value {
         })
     };
     json!({
-        "name": "tollgate",
+        "name": ROUTES,
         "virtual_hosts": [{
             "name": "tollgate",
             "domains": ["*"],
@@ -112,13 +136,13 @@ fn routes(gateway: &Gateway) -> Value {
                 "forwarded", "x-real-ip",
             ],
             // For the filter that reads it and for replaying it on a retry. The filter refuses more.
-            "request_body_buffer_limit": gateway.config.request_limit(),
+            "request_body_buffer_limit": limit,
             "routes": [statistics("/metrics"), statistics("/metrics/"), {
                 "match": {"prefix": "/"},
                 "route": {
                     // Time-outs come with each request, in headers that the filter sets.
                     "timeout": "0s",
-                    "inline_cluster_specifier_plugin": {"extension": next_deployment(gateway)},
+                    "inline_cluster_specifier_plugin": {"extension": next_deployment(setup, clusters)},
                     "retry_policy": retries(),
                 }
             }],
@@ -127,17 +151,16 @@ fn routes(gateway: &Gateway) -> Value {
 }
 
 /// The cluster is the one that filter state names, read again before every attempt. Only clusters listed here can be named.
-fn next_deployment(gateway: &Gateway) -> Value {
+fn next_deployment<'c>(setup: &Setup, clusters: impl Iterator<Item = &'c str>) -> Value {
     let choose = |cluster: &str| {
         json!({"action": {"name": "cluster", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction",
             "cluster": cluster,
         }}})
     };
-    let known: Map<String, Value> = callable(gateway.config)
-        .map(|d| d.cluster.as_str())
+    let known: Map<String, Value> = clusters
         .chain([TIMED_CLUSTER])
-        .chain(gateway.setup.ledger.as_ref().map(|_| ledger::CLUSTER))
+        .chain(setup.ledger.as_ref().map(|_| ledger::CLUSTER))
         .map(|cluster| (cluster.to_owned(), choose(cluster)))
         .collect();
     let matcher = json!({

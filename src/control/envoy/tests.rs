@@ -89,7 +89,7 @@ fn without_a_ledger_nothing_leads_to_one() {
         let gateway = Gateway { config: &config, document: DOCUMENT, setup, access_log: &AccessLog::Off };
         let (fixed, served) =
             (bootstrap::fixed(&gateway), bootstrap::served(setup, std::path::Path::new("/s")));
-        let listener = listener::listener(&gateway).to_string();
+        let listener = listener::listener(&gateway, None).to_string();
         [fixed.to_string(), served.to_string(), listener].map(|text| text.contains("tollgate_ledger"))
     };
     assert_eq!(names(&setup()), [false; 3]);
@@ -116,7 +116,7 @@ fn settings_reach_envoy() {
     config.router.timeout_ms = 9_000_000;
     let log = AccessLog::File("/var/log/x".to_owned());
     let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &log };
-    let listener = listener::listener(&gateway).to_string();
+    let listener = listener::listener(&gateway, None).to_string();
     for expected in [
         r#""request_body_buffer_limit":1048576"#,
         r#""stream_idle_timeout":"9060s""#,

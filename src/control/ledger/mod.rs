@@ -11,6 +11,7 @@
 //! | [`route`] | what a route is; the check of bodies and queries |
 //! | [`problem`] | refusals |
 //! | [`serve`](mod@serve) | HTTP: dispatch over the table of routes |
+//! | [`live`] | stored models, told to gateways as they change |
 //! | [`grants`] | what a key may do, joined for the filter |
 //! | [`usage`] | usage from the filter: sums, logs, changes |
 //! | [`rates`] | rates between nodes |
@@ -31,6 +32,7 @@ pub mod caller;
 pub mod db;
 pub mod grants;
 pub mod import;
+pub mod live;
 pub mod prices;
 pub mod problem;
 pub mod rates;
@@ -83,6 +85,8 @@ pub struct App {
     beats: rates::Beats,
     /// Tells of budgets that are used up.
     alerts: alerts::Alerts,
+    /// Tells gateways of stored models.
+    live: live::Live,
 }
 
 /// Tells the time in Unix milliseconds.
@@ -100,6 +104,7 @@ impl App {
             clock,
             beats: rates::Beats::default(),
             alerts: alerts::Alerts::to(receivers),
+            live: live::Live::default(),
         })
     }
 
@@ -116,6 +121,11 @@ impl App {
             Ok(mut config) => *config = Arc::new(new),
             Err(poisoned) => *poisoned.into_inner() = Arc::new(new),
         }
+    }
+
+    /// What gateways know of the stored models.
+    pub fn live(&self) -> &live::Live {
+        &self.live
     }
 
     /// Now, in Unix milliseconds.
@@ -152,6 +162,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let connections = config.ledger.pool_limit.unwrap_or(10);
         let db = Db::open(url, connections, &options.folder.join("ledger.db")).await?;
         let app = App::new(db, config, secret, wall_clock());
+        app.live.set_settings(&document);
+        if options.socket.is_some() {
+            app.live.expect_gateway();
+        }
         tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files)));
         tokio::spawn(grants::follow(Arc::clone(&app)));
         tokio::spawn(resets::keep_up(Arc::clone(&app)));
@@ -172,6 +186,7 @@ async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch) {
             .and_then(|document| checked::check_document(&document).map(|checked| (document, checked)));
         match read {
             Ok((document, checked)) => {
+                app.live.set_settings(&document);
                 app.set_config(checked.config);
                 watch.follow(&document.files);
             }

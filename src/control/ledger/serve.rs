@@ -37,7 +37,7 @@ const MAX_BODY: usize = 32 << 20;
 
 /// Serves until SIGTERM or SIGINT, then finishes what is under way.
 pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
-    let stop = stop_signal()?;
+    let stop = stop_signal(app)?;
     let router = router(Arc::clone(app));
     let failed =
         |what: String| move |error: std::io::Error| Failure::running(format!("ledger: {what}: {error}"));
@@ -69,15 +69,18 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new().fallback(answer).with_state(app)
 }
 
-/// Turns true at SIGTERM or SIGINT. They are listened for from here on, so whoever has read that the ledger listens can end it.
-fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
+/// Turns true at SIGTERM or SIGINT; calls that only wait are over then. Signals are listened for from here on, so whoever has
+/// read that the ledger listens can end it.
+fn stop_signal(app: &Arc<App>) -> Result<watch::Receiver<bool>, Failure> {
     let failed =
         |error: std::io::Error| Failure::running(format!("ledger: cannot listen for signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(failed)?;
     let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
     let (tell, stop) = watch::channel(false);
+    let app = Arc::clone(app);
     tokio::spawn(async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        app.live().close();
         let _ = tell.send(true);
     });
     Ok(stop)
@@ -101,7 +104,8 @@ async fn dispatch(app: Arc<App>, request: Request) -> Result<Answer, Problem> {
     if let Some(rest) = path.strip_prefix("/internal/") {
         authorize_envoy(&app, &head.headers)?;
         let body = read(body).await?;
-        return api::internal::answer(&app, &head.method, rest, &body).await;
+        return api::internal::answer(&app, &head.method, rest, head.uri.query().unwrap_or_default(), &body)
+            .await;
     }
     let (route, parts) = find(&head.method, &path)?;
     let now_ms = app.now_ms();

@@ -172,7 +172,7 @@ fn models(src: &mut Source, top: &Block, shared: &Shared) -> Models {
     for (at, value) in list.iter().enumerate() {
         let path = item("model_list", at);
         if let Some(entry) = entry::read(src, value, &path, shared) {
-            models.add(src, entry, at, &path);
+            models.add(src, entry, &path);
         }
     }
     models.finish();
@@ -180,7 +180,7 @@ fn models(src: &mut Source, top: &Block, shared: &Shared) -> Models {
 }
 
 impl Models {
-    fn add(&mut self, src: &mut Source, entry: Entry, position: usize, path: &str) {
+    fn add(&mut self, src: &mut Source, entry: Entry, path: &str) {
         let Entry { group, deployments, unavailable, explicit_id } = entry;
         if !self.groups.contains_key(&group) {
             self.order.push(group.clone());
@@ -203,7 +203,7 @@ impl Models {
                 *id = Value::String(d.id.clone());
             }
             self.ids.insert(d.id.clone(), explicit_id);
-            d.cluster = unique(&cluster_name(&d, position), |name| self.clusters.contains(name));
+            d.cluster = unique(&cluster_name(&d), |name| self.clusters.contains(name));
             self.clusters.insert(d.cluster.clone());
             members.push(self.deployments.len());
             self.deployments.push(d);
@@ -239,8 +239,10 @@ fn unique(name: &str, taken: impl Fn(&str) -> bool) -> String {
     candidate
 }
 
-/// `gpt-4o-1a2b3c4d`: readable, stable, and of letters that statistics and files take.
-fn cluster_name(d: &Deployment, position: usize) -> String {
+/// `gpt-4o-1a2b3c4d`: readable, stable, and of letters that statistics and files take. A deployment that moves to another
+/// address gets another name: while one configuration takes the place of another, no request planned for the old address
+/// (with the old key) is sent to the new one.
+fn cluster_name(d: &Deployment) -> String {
     let mut slug = String::new();
     for c in d.group.chars().take(48) {
         match c.to_ascii_lowercase() {
@@ -254,8 +256,8 @@ fn cluster_name(d: &Deployment, position: usize) -> String {
         slug => slug,
     };
     let mut hash = Sha256::new();
-    hash.update(&d.id);
-    hash.update(position.to_string());
+    let endpoint = &d.endpoint;
+    hash.update(format!("{}\n{} {} {}", d.id, endpoint.tls, endpoint.verify, endpoint.authority()));
     let mut hash = hex(&hash.finalize());
     hash.truncate(8);
     match d.only_inferred {

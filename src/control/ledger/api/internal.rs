@@ -1,17 +1,24 @@
-//! What Envoy's filter asks: is the ledger there, what may a key do, and here is usage.
+//! What a gateway asks. Its filter: is the ledger there, what may a key do, and here is usage. Its command: which models are
+//! stored.
 
 use std::sync::Arc;
 
 use axum::http::Method;
-use serde_json::{json, to_value};
+use serde_json::{Value, json, to_value};
 
 use crate::{
-    control::ledger::{App, grants, problem::Problem, route::Answer, serve::unescape, usage},
+    control::ledger::{App, grants, live, problem::Problem, route::Answer, serve::unescape, usage},
     core::ledger::SyncRequest,
 };
 
 /// Answers a call below `/internal/`.
-pub async fn answer(app: &Arc<App>, method: &Method, path: &str, body: &[u8]) -> Result<Answer, Problem> {
+pub async fn answer(
+    app: &Arc<App>,
+    method: &Method,
+    path: &str,
+    query: &str,
+    body: &[u8],
+) -> Result<Answer, Problem> {
     let (chapter, rest) = path.split_once('/').unwrap_or((path, ""));
     match (method.as_str(), chapter, rest) {
         ("GET", "ready", "") => {
@@ -23,6 +30,10 @@ pub async fn answer(app: &Arc<App>, method: &Method, path: &str, body: &[u8]) ->
             None => Err(Problem::Detail(404, json!("there is no such key"))),
         },
         ("GET", "end_users", id) if !id.is_empty() => written(&grants::end_user(app, &unescape(id)).await?),
+        ("GET", "models", "") => match live::models(app, &live::Asked::of(query)?).await? {
+            Some(models) => written(&models),
+            None => Ok(Answer { status: 204, ..Answer::json(&Value::Null) }),
+        },
         ("POST", "sync", "") => {
             let request: SyncRequest = serde_json::from_slice(body).map_err(|error| {
                 Problem::Detail(400, json!(format!("the body is not what a node says: {error}")))

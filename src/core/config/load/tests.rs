@@ -217,6 +217,30 @@ model_list:
     );
 }
 
+/// While one configuration takes the place of another, both are in use: a cluster's name must not change its meaning.
+#[test]
+fn a_cluster_is_named_by_what_it_leads_to() {
+    let names = |list: &[(&str, &str)]| -> Vec<String> {
+        let entries = list.iter().map(|(id, params)| {
+            format!(
+                "- {{model_name: m, litellm_params: {{model: openai/x, {params}}}, model_info: {{id: {id}}}}}\n"
+            )
+        });
+        let config = config(&format!("model_list:\n{}", entries.collect::<String>()));
+        config.deployments.into_iter().map(|d| d.cluster).collect()
+    };
+    let base = "api_base: 'http://h:1/v1', api_key: k";
+    let before = names(&[("a", base), ("b", base)]);
+    assert_ne!(before[0], before[1]);
+    assert_eq!(names(&[("b", base)]), before[1..], "whatever stands before it");
+    assert_eq!(names(&[("a", "api_base: 'http://h:1/v2', api_key: other")]), before[..1]);
+    for moved in ["api_base: 'http://h:2/v1'", "api_base: 'https://h:1/v1'", "api_base: 'http://i:1/v1'"] {
+        assert_ne!(names(&[("a", moved)]), before[..1], "{moved}");
+    }
+    let tls = "api_base: 'https://h/v1'";
+    assert_ne!(names(&[("a", tls)]), names(&[("a", &format!("{tls}, ssl_verify: false"))]));
+}
+
 #[test]
 fn a_bare_star_is_one_deployment_for_each_brand() {
     let config = load_with(

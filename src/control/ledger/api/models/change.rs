@@ -42,7 +42,7 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
         litellm_params: object("litellm_params"),
         model_info,
     };
-    let shown = checked(&model)?;
+    let shown = checked(&call.app, &model)?;
     let now = time_text(call.now_ms);
     let by = json!(call.caller.user_id());
     let mut record = stored(&model, &sealer)?;
@@ -59,7 +59,7 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
         }
         result => result?,
     }
-    answered(tx, record, shown).await
+    answered(&call.app, tx, record, shown).await
 }
 
 /// `POST /model/update`.
@@ -89,8 +89,7 @@ pub async fn delete(call: Call) -> Result<Answer, Problem> {
     if rows::delete(tx.connection(), &MODELS, &[Where::Is("model_id", json!(id))]).await? == 0 {
         return Err(unknown(id, 400));
     }
-    tx.record_changed(CHANGED);
-    let changed = tx.commit().await?;
+    let changed = committed(&call.app, tx).await?;
     Ok(Answer::changed(&json!({"message": format!("Model: {id} deleted successfully")}), changed))
 }
 
@@ -111,14 +110,14 @@ async fn change(call: Call, id: &str, missing: u16) -> Result<Answer, Problem> {
     lay_over(&mut model.model_info, call.body.get("model_info"));
     // The id is the row's, whatever the body says.
     model.model_info.insert("id".to_owned(), json!(id));
-    let shown = checked(&model)?;
+    let shown = checked(&call.app, &model)?;
     let mut changes = stored(&model, &sealer)?;
     changes.insert("updated_at".to_owned(), time_text(call.now_ms));
     changes.insert("updated_by".to_owned(), json!(call.caller.user_id()));
     rows::update(tx.connection(), &MODELS, &[Where::Is("model_id", json!(id))], &changes).await?;
     let mut record = row;
     record.extend(changes);
-    answered(tx, record, shown).await
+    answered(&call.app, tx, record, shown).await
 }
 
 /// Members of `from` replace those of `into`; a null removes one.
@@ -132,17 +131,36 @@ fn lay_over(into: &mut Map<String, Value>, from: Option<&Value>) {
 }
 
 /// Commits and answers the row, its parameters as they may be shown.
-async fn answered(mut tx: Tx, mut record: Record, shown: Value) -> Result<Answer, Problem> {
-    tx.record_changed(CHANGED);
-    let changed = tx.commit().await?;
+async fn answered(app: &App, tx: Tx, mut record: Record, shown: Value) -> Result<Answer, Problem> {
+    let changed = committed(app, tx).await?;
     record.insert("litellm_params".to_owned(), shown);
     Ok(Answer::changed(&Value::Object(record), changed))
 }
 
+/// Commits a change of models and sees that it is in force.
+async fn committed(app: &App, mut tx: Tx) -> Result<Vec<String>, Problem> {
+    tx.record_changed(CHANGED);
+    let revision = tx.revision();
+    let changed = tx.commit().await?;
+    app.live().changed(revision).await;
+    Ok(changed)
+}
+
 /// The parameters as they may be shown, when the loader takes the model.
-fn checked(model: &StoredModel) -> Result<Value, Problem> {
+fn checked(app: &App, model: &StoredModel) -> Result<Value, Problem> {
+    let (settings, env) = (app.live().settings(), |name: &str| std::env::var(name).ok());
+    // Elsewhere a gateway has an environment of its own, and says itself what is missing in it.
+    if app.live().has_gateway()
+        && let Some(name) = model.missing_variables(&settings, &env).first()
+    {
+        let why = format!(
+            "the model cannot be used: `os.environ/{name}` names an environment variable that the running gateway does not \
+             have; set {name} and start the gateway again, or name one that it has"
+        );
+        return Err(Problem::refused(400, why));
+    }
     let config = model
-        .check(&|name| std::env::var(name).ok())
+        .check(&settings, &env)
         .map_err(|why| Problem::refused(400, format!("the model cannot be used: {why}")))?;
     Ok(config.deployments.first().map(|d| Value::Object(d.shown_params.clone())).unwrap_or_default())
 }

@@ -14,7 +14,6 @@ use crate::{
         ledger::{
             App,
             db::DbError,
-            log,
             problem::Problem,
             route::{Access, Field, Route, Type},
             rows::{self, Record, Select},
@@ -108,35 +107,48 @@ pub static ROUTES: &[Route] = &[
     },
 ];
 
+/// The revision at which a stored model changed last; 0 when none ever did, and without `store_model_in_db`.
+pub async fn revision(app: &App) -> Result<u64, Problem> {
+    if !app.config().ledger.store_model_in_db {
+        return Ok(0);
+    }
+    let mut connection = app.db.read().await?;
+    Ok(revision_in(&mut connection).await?)
+}
+
+async fn revision_in(connection: &mut AnyConnection) -> Result<u64, DbError> {
+    let sql = "SELECT revision FROM tollgate_changes WHERE meter = $1";
+    let changed = rows::rows(connection, sql, vec![CHANGED.into()]).await?;
+    let revision = changed.first().map(|row| sqlx::Row::try_get::<i64, _>(row, 0)).transpose()?;
+    Ok(revision.and_then(|revision| u64::try_from(revision).ok()).unwrap_or_default())
+}
+
 /// The models that were added through the API, unsealed, for `GET /internal/models`. A row that cannot be unsealed is left out
-/// and told of in the log. Without `store_model_in_db` there are none.
+/// and told of in the log, once. Without `store_model_in_db` there are none.
 pub async fn stored_models(app: &App) -> Result<StoredModels, Problem> {
     let config = app.config();
     if !config.ledger.store_model_in_db {
         return Ok(StoredModels::default());
     }
     let (mut tx, _) = app.db.snapshot().await?;
-    let sql = "SELECT revision FROM tollgate_changes WHERE meter = $1";
-    let changed = rows::rows(&mut tx, sql, vec![CHANGED.into()]).await?;
-    let revision = changed.first().map(|row| sqlx::Row::try_get::<i64, _>(row, 0)).transpose()?;
+    let revision = revision_in(&mut tx).await?;
     let rows = all_rows(&mut tx).await?;
     drop(tx);
-    let sealer = match Sealer::of(&config) {
-        Ok(sealer) => sealer,
-        Err(_) if rows.is_empty() => return Ok(StoredModels::default()),
-        Err(why) => return Err(Problem::refused(500, why)),
-    };
     let mut models = Vec::with_capacity(rows.len());
+    if rows.is_empty() {
+        return Ok(StoredModels { revision, models });
+    }
+    let sealer = Sealer::of(&config).map_err(|why| Problem::refused(500, why))?;
     for row in &rows {
         match opened(row, &sealer) {
             Ok(model) => models.push(model),
             Err(why) => {
                 let id = row.get("model_id").and_then(Value::as_str).unwrap_or_default();
-                log(&format!("model `{id}` of the database is left out: {why}"));
+                app.live().log_once(format!("model `{id}` of the database is left out: {why}"));
             }
         }
     }
-    Ok(StoredModels { revision: revision.and_then(|r| u64::try_from(r).ok()).unwrap_or_default(), models })
+    Ok(StoredModels { revision, models })
 }
 
 /// The entry of the change feed that every change of a stored model moves.
@@ -160,16 +172,14 @@ fn opened(row: &Record, sealer: &Sealer) -> Result<StoredModel, String> {
 
 /// What the stored models mean; those that the loader does not take are left out.
 async fn stored_config(app: &App) -> Result<Config, Problem> {
-    let models = stored_models(app).await?.models;
-    let env = |name: &str| std::env::var(name).ok();
-    let good: Vec<StoredModel> = match dynamic::load(&models, &env) {
-        Ok(config) => return Ok(config),
-        Err(_) => {
-            models.into_iter().filter(|m| dynamic::load(std::slice::from_ref(m), &env).is_ok()).collect()
-        }
-    };
-    dynamic::load(&good, &env)
-        .map_err(|why| Problem::refused(500, format!("the stored models cannot be used: {why}")))
+    let mut models = stored_models(app).await?.models;
+    let settings = app.live().settings();
+    let load = |models: &[StoredModel]| dynamic::load(&settings, models, &|name| std::env::var(name).ok());
+    if let Ok(config) = load(&models) {
+        return Ok(config);
+    }
+    models.retain(|model| load(std::slice::from_ref(model)).is_ok());
+    load(&models).map_err(|why| Problem::refused(500, format!("the stored models cannot be used: {why}")))
 }
 
 /// A model as a deployment serves it.
