@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Map, Value};
+
 use super::{
     Failure, admin, complain,
     document::Document,
@@ -181,7 +183,9 @@ impl Ledger {
         };
         match status {
             204 => Ok(None),
-            200 => serde_json::from_str(&body)
+            // An object and nothing else: a list would read as one without members, and as if all models were gone.
+            200 => serde_json::from_str::<Map<String, Value>>(&body)
+                .and_then(|object| serde_json::from_value(Value::Object(object)))
                 .map(Some)
                 // Its text would show parts of the answer.
                 .map_err(|_| "its answer is no list of models, or broke off".to_owned()),
