@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Deployment, PromptTemplate, Secret,
+    Deployment, PromptTemplate, Secret, limits,
     read::{Block, Source, decimal, header_value, reference, scalar_text},
     settings::{self, Verdict},
     yaml::member,
@@ -56,6 +56,8 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
         return None;
     };
     let info = entry.member(src, "model_info");
+    let rates = Block { path: entry.path.clone(), map: src.resolve_map(&rates_of(map), path) };
+    let rates = limits::rates(src, &rates);
     let mut made =
         Entry { group, deployments: Vec::new(), unavailable: None, explicit_id: info.get("id").is_some() };
     for raw in one_per_organization(&params.map) {
@@ -66,6 +68,7 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
                     let mut d = deployment(src, &made.group, brand, endpoint, &params, &raw, &info);
                     d.model = model;
                     d.only_inferred = only_inferred;
+                    d.rates = limits::merged([rates, d.rates]);
                     if only_inferred {
                         d.id = format!("{}-{}", d.id, brand.name);
                     }
@@ -76,6 +79,16 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
         }
     }
     Some(made)
+}
+
+/// `rpm` and `tpm` beside `model_name`.
+fn rates_of(entry: &Map<String, Value>) -> Map<String, Value> {
+    let is_rate = |name: &str| name == "rpm" || name == "tpm";
+    entry
+        .iter()
+        .filter(|(name, _)| is_rate(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// A way to call an entry: one, or one per brand for a bare `*`.
@@ -220,6 +233,11 @@ fn deployment(
         weight: params.number(src, "weight", "a number"),
         rpm: params.count(src, "rpm"),
         tpm: params.count(src, "tpm"),
+        rates: limits::merged([limits::rates(src, params), limits::rates(src, &info)]),
+        max_parallel: params.count(src, "max_parallel_requests"),
+        budget: limits::allowance(src, params, "max_budget", "budget_duration"),
+        rules: Vec::new(),
+        unit_price: 0,
         cooldown_ms: params.millis(src, "cooldown_time"),
         mock_response: params.get("mock_response").cloned(),
         mock_timeout: params.flag(src, "mock_timeout").unwrap_or(false),

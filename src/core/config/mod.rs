@@ -8,6 +8,7 @@ mod entry;
 mod global;
 mod keys;
 mod ledger;
+pub mod limits;
 pub mod load;
 pub mod lookup;
 mod read;
@@ -23,12 +24,14 @@ use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use crate::core::{
-    access::grant::{Budget, Grant},
+    access::grant::{Budget, Grant, Limits},
     error::Class,
     provider::{Brand, infer},
+    quota::Rule,
 };
 
 pub use ledger::Ledger;
+pub use limits::{Allowance, LatencyArgs, Strategy};
 pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
 pub use report::{Report, Row};
@@ -140,6 +143,17 @@ pub struct Deployment {
     pub rpm: Option<u64>,
     /// `tpm` in `litellm_params`.
     pub tpm: Option<u64>,
+    /// `rpm` and `tpm` as usage, latency and cost-based routing read them: beside `model_name`, in `litellm_params`, in
+    /// `model_info`.
+    pub rates: Limits,
+    /// `max_parallel_requests`.
+    pub max_parallel: Option<u64>,
+    /// `max_budget` and `budget_duration`.
+    pub budget: Option<Allowance>,
+    /// What every attempt on it comes under: its own limits and budget, its provider's budget. None for most.
+    pub rules: Vec<Rule>,
+    /// What cost-based routing compares (see [`Price::unit`](crate::core::cost::price::Price::unit)); 0 with other strategies.
+    pub unit_price: u64,
     /// `cooldown_time` in milliseconds; 0 never cools it down.
     pub cooldown_ms: Option<u64>,
     /// `mock_response`: answer without calling.
@@ -209,6 +223,16 @@ pub struct Router {
     pub cooldown_ms: u64,
     /// `disable_cooldowns`.
     pub disable_cooldowns: bool,
+    /// `routing_strategy`.
+    pub strategy: Strategy,
+    /// `routing_strategy_args`.
+    pub latency: LatencyArgs,
+    /// `default_max_parallel_requests`.
+    pub max_parallel: Option<u64>,
+    /// `provider_budget_config`, by brand.
+    pub provider_budgets: HashMap<String, Allowance>,
+    /// `enable_pre_call_checks`.
+    pub pre_call_checks: bool,
 }
 
 /// Group name to the ordered list of what to try instead.

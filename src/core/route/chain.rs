@@ -4,9 +4,10 @@ use hashbrown::HashSet;
 use serde_json::{Map, Value};
 
 use super::{
-    cooldown, pick,
+    cooldown,
     plan::{Controls, Segment, World},
     retries::{MOST, Rules},
+    strategy,
 };
 use crate::core::{
     config::{Config, Fallback, Fallbacks, Resolved},
@@ -46,6 +47,8 @@ pub(super) struct Chain<'c> {
     seen: HashSet<String>,
     /// When the first resting deployment that was left out wakes.
     pub(super) resting: Option<u64>,
+    /// Why deployments of the group asked for that do not rest were left out, all of them.
+    pub(super) why: Option<Error>,
     /// How many segments may be added.
     room: usize,
 }
@@ -61,7 +64,7 @@ impl<'c> Chain<'c> {
             }
         }
         let room = MAX_SEGMENTS.saturating_sub(tried.len());
-        Chain { controls, segments: Vec::new(), seen, resting: None, room }
+        Chain { controls, segments: Vec::new(), seen, resting: None, why: None, room }
     }
 
     /// Adds a group and, after it, its fallbacks. An error means that the name stands for nothing that can be called.
@@ -88,7 +91,7 @@ impl<'c> Chain<'c> {
         }
     }
 
-    /// Adds one group's segment unless all of its deployments rest.
+    /// Adds one group's segment unless all of its deployments rest or are used up.
     fn segment(&mut self, resolved: Resolved, entry: &Fallback, depth: u32, world: &mut World) {
         let config = world.config;
         let mut healthy = Vec::with_capacity(resolved.deployments.len());
@@ -102,10 +105,14 @@ impl<'c> Chain<'c> {
         if healthy.is_empty() {
             return;
         }
-        let order = if healthy.len() < 2 {
-            healthy
-        } else {
-            pick::shuffle(&config.deployments, &healthy, world.random)
+        let order = match strategy::order(healthy, &resolved.group, &self.controls.call, world) {
+            Ok(order) => order,
+            Err(why) => {
+                if depth == 0 {
+                    self.why = Some(why);
+                }
+                return;
+            }
         };
         let rules =
             Rules { config, asked: self.controls.num_retries, names: [&entry.model, &resolved.group] };
