@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Deployment, PromptTemplate, Secret, limits,
+    Choice, Deployment, PromptTemplate, Secret, limits,
     read::{Block, Source, decimal, header_value, reference, scalar_text},
     settings::{self, Verdict},
     yaml::member,
@@ -60,6 +60,10 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
     let rates = limits::rates(src, &rates);
     let mut made =
         Entry { group, deployments: Vec::new(), unavailable: None, explicit_id: info.get("id").is_some() };
+    if let Some(reason) = other_environment(src, &info, &params) {
+        made.unavailable = Some(reason);
+        return Some(made);
+    }
     for raw in one_per_organization(&params.map) {
         let raw = Block { path: params.path.clone(), map: raw };
         match variants(src, &raw, shared) {
@@ -79,6 +83,23 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
         }
     }
     Some(made)
+}
+
+/// Why an entry with `supported_environments` is for another environment than this one.
+fn other_environment(src: &mut Source, info: &Block, params: &Block) -> Option<String> {
+    let supported = info.texts(src, "supported_environments");
+    if supported.is_empty() {
+        return None;
+    }
+    let reason = match src.variable("LITELLM_ENVIRONMENT") {
+        Some(environment) if supported.contains(&environment) => return None,
+        Some(environment) => {
+            format!("it is for {}, and LITELLM_ENVIRONMENT is {environment}", supported.join(", "))
+        }
+        None => "it has supported_environments, and LITELLM_ENVIRONMENT is not set".to_owned(),
+    };
+    let at = member(&info.path, "supported_environments");
+    Some(left_out(src, params, &at, Verdict::Ignored, reason))
 }
 
 /// `rpm` and `tpm` beside `model_name`.
@@ -238,6 +259,14 @@ fn deployment(
         budget: limits::allowance(src, params, "max_budget", "budget_duration"),
         rules: Vec::new(),
         unit_price: 0,
+        choice: Choice {
+            tags: params.texts(src, "tags"),
+            order: params.count(src, "order"),
+            region: params.text(src, "region_name"),
+            max_input: info.count(src, "max_input_tokens"),
+            team: info.text(src, "team_id"),
+            team_name: info.text(src, "team_public_model_name"),
+        },
         cooldown_ms: params.millis(src, "cooldown_time"),
         mock_response: params.get("mock_response").cloned(),
         mock_timeout: params.flag(src, "mock_timeout").unwrap_or(false),

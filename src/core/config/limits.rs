@@ -148,6 +148,12 @@ fn price(deployment: &Deployment) -> Price {
 pub(super) fn set_rules(deployments: &mut [Deployment], router: &Router) {
     for deployment in deployments {
         deployment.rules = rules(deployment, router);
+        // LiteLLM has one number for all; looking models up takes time.
+        if router.pre_call_checks && deployment.choice.max_input.is_none() {
+            let base = deployment.base_model.as_deref();
+            let known = table::entry_for(&deployment.litellm_model, deployment.brand.name, base, None);
+            deployment.choice.max_input = known.and_then(|known| known.max_input_tokens);
+        }
         if router.strategy == Strategy::CostBased {
             deployment.unit_price = price(deployment).unit();
         }

@@ -154,6 +154,8 @@ pub struct Deployment {
     pub rules: Vec<Rule>,
     /// What cost-based routing compares (see [`Price::unit`](crate::core::cost::price::Price::unit)); 0 with other strategies.
     pub unit_price: u64,
+    /// Which calls it is for.
+    pub choice: Choice,
     /// `cooldown_time` in milliseconds; 0 never cools it down.
     pub cooldown_ms: Option<u64>,
     /// `mock_response`: answer without calling.
@@ -173,6 +175,24 @@ pub struct Deployment {
     /// `litellm_params` as `/model/info` may show them: without keys, credentials, header values and without anything
     /// that came from the environment or was sealed.
     pub shown_params: Map<String, Value>,
+}
+
+/// Which calls a deployment is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// `tags`.
+    pub tags: Vec<String>,
+    /// `order`: lower ones first, with `enable_pre_call_checks`.
+    pub order: Option<u64>,
+    /// `region_name`.
+    pub region: Option<String>,
+    /// The longest prompt: `max_input_tokens` of `model_info`, else what the price data knows. Only with
+    /// `enable_pre_call_checks`.
+    pub max_input: Option<u64>,
+    /// `model_info.team_id`: nobody else may call it.
+    pub team: Option<String>,
+    /// `model_info.team_public_model_name`: what that team calls it by.
+    pub team_name: Option<String>,
 }
 
 /// Where a provider is reached.
@@ -233,6 +253,17 @@ pub struct Router {
     pub provider_budgets: HashMap<String, Allowance>,
     /// `enable_pre_call_checks`.
     pub pre_call_checks: bool,
+    /// `enable_tag_filtering`.
+    pub tag_filtering: bool,
+    /// `tag_filtering_match_any` (true): one common tag is enough.
+    pub tags_match_any: bool,
+}
+
+impl Router {
+    /// Whether deployments are left out by what a call is.
+    pub fn has_filters(&self) -> bool {
+        self.pre_call_checks || self.tag_filtering
+    }
 }
 
 /// Group name to the ordered list of what to try instead.

@@ -23,6 +23,7 @@ pub mod local;
 pub mod mock;
 mod open;
 mod place;
+mod prompt;
 pub mod record;
 #[cfg(test)]
 mod tests;
@@ -258,7 +259,7 @@ impl Exchange {
         self.permit(&names, object, end_user, env)?;
         let mut controls = std::mem::take(&mut self.asked.controls);
         controls.disable_fallbacks |= caller.grant().is_some_and(|grant| grant.disable_fallbacks);
-        controls.call = Call { prompt_tokens: self.prompt_tokens(), streaming: self.asked.streaming };
+        controls.call = self.call(object, end_user);
         self.plan = Some(Plan::new(called, controls, &mut env.world(&config))?);
         self.per_try_timeout_ms = self.longest_timeout_ms();
         // A group whose deployments all rest has been passed over.
@@ -279,6 +280,28 @@ impl Exchange {
             self.moved(before, after);
         }
         Ok(())
+    }
+
+    /// What routing may look at, as far as the configuration lets it look.
+    fn call(&self, object: &Object<'_>, end_user: Option<&EndUser>) -> Call {
+        let router = &self.config.router;
+        let team = self.caller.grant().and_then(|grant| grant.team.as_deref());
+        let call = Call {
+            prompt_tokens: self.prompt_tokens(),
+            streaming: self.asked.streaming,
+            team: team.map(|team| team.id.clone()),
+            ..Call::default()
+        };
+        if !router.has_filters() {
+            return call;
+        }
+        Call {
+            tags: if router.tag_filtering { self.tags() } else { Vec::new() },
+            region: end_user.and_then(|end_user| end_user.region.clone()),
+            messages: router.pre_call_checks.then(|| prompt::tokens(object)).flatten(),
+            response_format: object.has("response_format"),
+            ..call
+        }
     }
 
     /// Finds the first candidate that can be called (or mocked) and makes its request ready.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     cooldown,
-    plan::{Controls, Segment, World},
+    plan::{Call, Controls, Segment, World},
     retries::{MOST, Rules},
     strategy,
 };
@@ -72,13 +72,17 @@ impl<'c> Chain<'c> {
         if self.room == 0 || !self.seen.insert(key(&entry.model, &entry.overrides)) {
             return Ok(());
         }
-        let resolved = resolve(world.config, &entry.model)?;
+        let resolved = resolve(world.config, &entry.model, &self.controls.call)?;
         let group = resolved.group.clone();
         if entry.overrides.is_empty() {
             self.seen.insert(group.clone());
         }
-        self.segment(resolved, entry, depth, world);
-        self.fallbacks([&entry.model, &group], depth, Kind::General, world);
+        let failure = self.segment(resolved, entry, depth, world);
+        // A prompt that is too long for the whole group goes where such failures go.
+        let own_list = depth == 0 && self.controls.fallbacks.is_some();
+        let kind = failure.and_then(Kind::of).filter(|_| !own_list);
+        let kind = kind.filter(|&kind| special(self.controls, world.config, kind).is_some());
+        self.fallbacks([&entry.model, &group], depth, kind.unwrap_or(Kind::General), world);
         Ok(())
     }
 
@@ -91,27 +95,38 @@ impl<'c> Chain<'c> {
         }
     }
 
-    /// Adds one group's segment unless all of its deployments rest or are used up.
-    fn segment(&mut self, resolved: Resolved, entry: &Fallback, depth: u32, world: &mut World) {
+    /// Adds one group's segment, unless all of its deployments rest, are used up or may not take the call. Then it says how
+    /// that is to be taken.
+    fn segment(
+        &mut self,
+        resolved: Resolved,
+        entry: &Fallback,
+        depth: u32,
+        world: &mut World,
+    ) -> Option<Class> {
         let config = world.config;
         let mut healthy = Vec::with_capacity(resolved.deployments.len());
         for &at in &resolved.deployments {
             let Some(deployment) = config.deployments.get(at) else { continue };
+            if deployment.choice.team.is_some() && deployment.choice.team != self.controls.call.team {
+                continue;
+            }
             match cooldown::resting_until(world.shared, deployment, world.now_ms) {
                 None => healthy.push(at),
                 Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
             }
         }
         if healthy.is_empty() {
-            return;
+            return None;
         }
         let order = match strategy::order(healthy, &resolved.group, &self.controls.call, world) {
             Ok(order) => order,
             Err(why) => {
+                let class = why.class;
                 if depth == 0 {
                     self.why = Some(why);
                 }
-                return;
+                return class;
             }
         };
         let rules =
@@ -129,6 +144,7 @@ impl<'c> Chain<'c> {
             overrides: entry.overrides.clone(),
             depth,
         });
+        None
     }
 }
 
@@ -203,7 +219,7 @@ pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach 
     while !level.is_empty() {
         let mut deeper = Vec::new();
         for (name, _) in level {
-            let Ok(resolved) = resolve(config, name) else { continue };
+            let Ok(resolved) = resolve(config, name, &controls.call) else { continue };
             let names = [name, resolved.group.as_str()];
             let rules = Rules { config, asked: controls.num_retries, names };
             reach.attempts =
@@ -239,8 +255,8 @@ pub(super) fn key(model: &str, overrides: &Map<String, Value>) -> String {
 }
 
 /// The deployments a name stands for.
-fn resolve(config: &Config, model: &str) -> Result<Resolved, Error> {
-    match config.resolve(model) {
+fn resolve(config: &Config, model: &str, call: &Call) -> Result<Resolved, Error> {
+    match config.resolve_for(model, call.team.as_deref()) {
         Some(resolved) if !resolved.deployments.is_empty() => Ok(resolved),
         _ => match config.why_unavailable(model) {
             Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),

@@ -45,13 +45,32 @@ impl World<'_> {
     }
 }
 
-/// What a strategy may look at of a call.
+/// What routing may look at of a call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Call {
     /// Tokens of the prompt, more or less.
     pub prompt_tokens: u64,
     /// It asks for a stream.
     pub streaming: bool,
+    /// The caller's team.
+    pub team: Option<String>,
+    /// Its tags, the key's and the team's. Only with `enable_tag_filtering`.
+    pub tags: Vec<String>,
+    /// `allowed_model_region` of the end user.
+    pub region: Option<String>,
+    /// Tokens of its messages, if it has any. Only with `enable_pre_call_checks`.
+    pub messages: Option<Tokens>,
+    /// It has a `response_format`.
+    pub response_format: bool,
+}
+
+/// An estimate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Probably so many.
+    pub likely: u64,
+    /// Certainly not fewer.
+    pub least: u64,
 }
 
 /// What the client may say about routing, out of its request.

@@ -1,4 +1,4 @@
-//! Which deployments of a group a request may try, and in which order: budgets first, then `routing_strategy`.
+//! The order in which a request tries the deployments of a group: `routing_strategy`.
 //!
 //! Retries take the next one of the order, so the first is what the strategy chooses and the others are what it would choose
 //! without those before them.
@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    latency, pick,
+    filters, latency, pick,
     plan::{Call, World, none_available},
 };
 use crate::core::{
@@ -14,7 +14,7 @@ use crate::core::{
     config::{Deployment, Strategy},
     cost::money::Money,
     error::{Class, Error},
-    quota::{self, Counts, Kind, Rule, Why},
+    quota::{self, Counts, Kind, Rule},
 };
 
 /// The deployments of a group that are left, in order; never none. The error is why there is none.
@@ -22,16 +22,17 @@ pub fn order(healthy: Vec<usize>, group: &str, call: &Call, world: &mut World) -
     let config = world.config;
     let strategy = config.router.strategy;
     let rules = |at: usize| config.deployments.get(at).map(|d| d.rules.as_slice()).unwrap_or_default();
-    if strategy == Strategy::SimpleShuffle && healthy.iter().all(|&at| rules(at).is_empty()) {
+    let is_plain = strategy == Strategy::SimpleShuffle && !config.router.has_filters();
+    if is_plain && healthy.iter().all(|&at| rules(at).is_empty()) {
         return Ok(if healthy.len() < 2 { healthy } else { shuffled(&healthy, world) });
     }
-    let affordable = affordable(healthy, world)?;
-    let counted = counted(affordable, world);
+    let left = filters::narrow(healthy, group, call, world)?;
+    let counted = counted(left, world);
     let (within, over): (Vec<_>, Vec<_>) = counted.into_iter().partition(|one| one.has_room(call));
     if within.is_empty() {
         return Err(all_over(strategy, group, &over, world.now_ms));
     }
-    Ok(match strategy {
+    let mut order = match strategy {
         Strategy::SimpleShuffle => {
             let left: Vec<usize> = within.iter().map(|one| one.at).collect();
             shuffled(&left, world)
@@ -40,7 +41,13 @@ pub fn order(healthy: Vec<usize>, group: &str, call: &Call, world: &mut World) -
         Strategy::UsageBased => sorted(mixed(within, world), |one| one.counts.tokens),
         Strategy::CostBased => sorted(within, |one| one.deployment.unit_price),
         Strategy::LatencyBased => by_latency(mixed(within, world), call, world),
-    })
+    };
+    if config.router.pre_call_checks && call.messages.is_some() {
+        // `order`: the lowest first, the others when those have failed.
+        let place = |at: &usize| config.deployments.get(*at).and_then(|d| d.choice.order).unwrap_or(u64::MAX);
+        order.sort_by_key(place);
+    }
+    Ok(order)
 }
 
 /// One deployment and what is counted for it.
@@ -77,26 +84,6 @@ fn counted<'c>(order: Vec<usize>, world: &World<'c>) -> Vec<Counted<'c>> {
     all.into_iter()
         .map(|(at, deployment)| Counted { at, deployment, counts: next(deployment).unwrap_or_default() })
         .collect()
-}
-
-/// Those whose budgets, and whose providers' budgets, are not used up.
-fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
-    let mut told = String::new();
-    let mut left = Vec::with_capacity(healthy.len());
-    for at in healthy {
-        let Some(deployment) = world.config.deployments.get(at) else { continue };
-        let over = deployment.rules.iter().find_map(|rule| {
-            match quota::check_budget(world.shared, world.worker, rule, world.now_ms)? {
-                Why::Budget { spend } => Some((rule, spend)),
-                _ => None,
-            }
-        });
-        match over {
-            Some((rule, spend)) => told.push_str(&over_budget(deployment, rule, spend)),
-            None => left.push(at),
-        }
-    }
-    if left.is_empty() { Err(crossed_budget(&told)) } else { Ok(left) }
 }
 
 fn shuffled(left: &[usize], world: &mut World) -> Vec<usize> {

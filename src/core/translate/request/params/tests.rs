@@ -85,6 +85,7 @@ fn deployment(brand: &'static Brand) -> Deployment {
         budget: None,
         rules: Vec::new(),
         unit_price: 0,
+        choice: crate::core::config::Choice::default(),
         cooldown_ms: None,
         mock_response: None,
         mock_timeout: false,
