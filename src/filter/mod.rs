@@ -44,7 +44,7 @@ struct Root {
 }
 
 enum Role {
-    Policy(policy::Policy),
+    Policy(Box<policy::Policy>),
     Provider,
     Sync(Box<sync::Role>),
 }
@@ -65,7 +65,7 @@ impl RootContext for Root {
         self.role = match role.as_slice() {
             b"provider" => Some(Role::Provider),
             b"sync" => sync::Role::configure().map(|role| Role::Sync(Box::new(role))),
-            _ => policy::Policy::configure().map(Role::Policy),
+            _ => policy::Policy::configure().map(Box::new).map(Role::Policy),
         };
         self.role.is_some()
     }

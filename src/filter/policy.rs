@@ -32,8 +32,8 @@ use crate::core::{
 pub const NEXT: &str = "tollgate.next";
 /// Filter state with the record of the request, for access logs.
 const USAGE: &str = "tollgate.usage";
-/// How often waiting requests (`mock_timeout`) are looked at.
-const TICK: Duration = Duration::from_millis(50);
+/// How often waiting requests (for a free place at a deployment, `mock_timeout`) are looked at.
+const TICK: Duration = Duration::from_millis(10);
 /// How often this VM says that it lives, so that the requests it holds count.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a call of the ledger's API may take.
@@ -142,16 +142,19 @@ impl Policy {
         let idle = list.is_empty();
         drop(list);
         let due: Vec<(u64, u32, Shared)> = due;
+        let mut waits = !idle;
         for (_, context_id, exchange) in due {
-            if host::enter(context_id) {
-                let body = host::request_body();
-                if let Some(begin) = exchanges::with(&exchange, |exchange, env| exchange.on_body(&body, env))
-                {
-                    resume(begin);
-                }
+            // A stream that is over cannot be entered.
+            if host::enter(context_id)
+                && let Some(ms) = wake(&exchange)
+                && let Ok(mut list) = self.waiting.list.try_borrow_mut()
+            {
+                // Behind those who have waited as long: who came first is asked first.
+                list.push((now.saturating_add(ms), context_id, exchange));
+                waits = true;
             }
         }
-        if idle && self.waiting.ticking.replace(false) {
+        if !waits && self.waiting.ticking.replace(false) {
             host::tick_every(BEAT);
         }
     }
@@ -164,20 +167,27 @@ fn beat() {
     quota::beat(&host::SharedData, exchanges::worker(), now);
 }
 
-/// Goes on with a request that has waited for a time.
-fn resume(begin: Begin) {
-    match begin {
+/// Goes on with a request that has waited for a time. Milliseconds: it has to wait again.
+fn wake(exchange: &Shared) -> Option<u64> {
+    // The body is copied only for a request that goes on.
+    if let Some(ms) = exchanges::with(exchange, |exchange, env| exchange.on_wait(env)).flatten() {
+        return Some(ms);
+    }
+    let body = host::request_body();
+    match exchanges::with(exchange, |exchange, env| exchange.on_body(&body, env))? {
         Begin::Reply(answer) => host::reply(answer.status, &answer.headers, &answer.body),
         Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
             forward(&cluster, max_retries, per_try_timeout_ms);
             host::resume_request();
         }
-        // One wait is all a request can have, and its records were there before it.
-        Begin::Wait(_) | Begin::Ask(_) => {
+        Begin::Wait(ms) => return Some(ms),
+        // Its records were there before it had to wait.
+        Begin::Ask(_) => {
             let answer = super::lost();
             host::reply(answer.status, &answer.headers, &answer.body);
         }
     }
+    None
 }
 
 /// Names the first cluster and tells Envoy how often and how long to try. Headers come last: changing one makes Envoy choose

@@ -79,10 +79,14 @@ pub fn listed(caller: &Caller, config: &Config) -> Vec<String> {
     let mut own: Vec<&String> = scopes(grant).flat_map(|scope| &scope.models).collect();
     own.extend(grant.team.iter().flat_map(|team| team.aliases.keys()));
     own.extend(grant.key.aliases.keys());
+    let team = grant.team.as_deref().map(|team| team.id.as_str());
+    own.extend(team.into_iter().flat_map(|team| config.team_names(team)));
     own.sort();
+    own.dedup();
+    names.retain(|name| !config.is_foreign(name, team));
     for name in own {
         let target = Names::of(name, Some(grant)).called;
-        if !name.contains('*') && !names.contains(name) && config.resolve(target).is_some() {
+        if !name.contains('*') && !names.contains(name) && config.resolve_for(target, team).is_some() {
             names.push(name.clone());
         }
     }

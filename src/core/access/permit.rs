@@ -57,7 +57,7 @@ impl Step {
             Kind::Team | Kind::TeamModel => Step::TeamBudget,
             Kind::User => Step::UserBudget,
             Kind::Organization => Step::OrganizationBudget,
-            Kind::Global | Kind::Deployment => Step::GlobalBudget,
+            Kind::Global | Kind::Deployment | Kind::Provider => Step::GlobalBudget,
         }
     }
 }

@@ -146,7 +146,7 @@ fn budget(rule: &Rule, id: &str, spend: Money, alias: Option<&str>) -> Error {
             let alias = alias.unwrap_or("None");
             format!("LiteLLM Virtual Key: {hash}, key_alias: {alias}, exceeded budget for model={model}")
         }
-        Kind::Key | Kind::Member | Kind::Global | Kind::TeamModel | Kind::Deployment => {
+        Kind::Key | Kind::Member | Kind::Global | Kind::TeamModel | Kind::Deployment | Kind::Provider => {
             format!("Budget has been exceeded! Current cost: {cost}, Max budget: {max}")
         }
     };

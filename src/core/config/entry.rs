@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Deployment, PromptTemplate, Secret,
+    Choice, Deployment, PromptTemplate, Secret, limits,
     read::{Block, Source, decimal, header_value, reference, scalar_text},
     settings::{self, Verdict},
     yaml::member,
@@ -56,8 +56,14 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
         return None;
     };
     let info = entry.member(src, "model_info");
+    let rates = Block { path: entry.path.clone(), map: src.resolve_map(&rates_of(map), path) };
+    let rates = limits::rates(src, &rates);
     let mut made =
         Entry { group, deployments: Vec::new(), unavailable: None, explicit_id: info.get("id").is_some() };
+    if let Some(reason) = other_environment(src, &info, &params) {
+        made.unavailable = Some(reason);
+        return Some(made);
+    }
     for raw in one_per_organization(&params.map) {
         let raw = Block { path: params.path.clone(), map: raw };
         match variants(src, &raw, shared) {
@@ -66,6 +72,7 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
                     let mut d = deployment(src, &made.group, brand, endpoint, &params, &raw, &info);
                     d.model = model;
                     d.only_inferred = only_inferred;
+                    d.rates = limits::merged([rates, d.rates]);
                     if only_inferred {
                         d.id = format!("{}-{}", d.id, brand.name);
                     }
@@ -76,6 +83,33 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
         }
     }
     Some(made)
+}
+
+/// Why an entry with `supported_environments` is for another environment than this one.
+fn other_environment(src: &mut Source, info: &Block, params: &Block) -> Option<String> {
+    let supported = info.texts(src, "supported_environments");
+    if supported.is_empty() {
+        return None;
+    }
+    let reason = match src.variable("LITELLM_ENVIRONMENT") {
+        Some(environment) if supported.contains(&environment) => return None,
+        Some(environment) => {
+            format!("it is for {}, and LITELLM_ENVIRONMENT is {environment}", supported.join(", "))
+        }
+        None => "it has supported_environments, and LITELLM_ENVIRONMENT is not set".to_owned(),
+    };
+    let at = member(&info.path, "supported_environments");
+    Some(left_out(src, params, &at, Verdict::Ignored, reason))
+}
+
+/// `rpm` and `tpm` beside `model_name`.
+fn rates_of(entry: &Map<String, Value>) -> Map<String, Value> {
+    let is_rate = |name: &str| name == "rpm" || name == "tpm";
+    entry
+        .iter()
+        .filter(|(name, _)| is_rate(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// A way to call an entry: one, or one per brand for a bare `*`.
@@ -220,6 +254,19 @@ fn deployment(
         weight: params.number(src, "weight", "a number"),
         rpm: params.count(src, "rpm"),
         tpm: params.count(src, "tpm"),
+        rates: limits::merged([limits::rates(src, params), limits::rates(src, &info)]),
+        max_parallel: params.count(src, "max_parallel_requests"),
+        budget: limits::allowance(src, params, "max_budget", "budget_duration"),
+        rules: Vec::new(),
+        unit_price: 0,
+        choice: Choice {
+            tags: params.texts(src, "tags"),
+            order: params.count(src, "order"),
+            region: params.text(src, "region_name"),
+            max_input: info.count(src, "max_input_tokens"),
+            team: info.text(src, "team_id"),
+            team_name: info.text(src, "team_public_model_name"),
+        },
         cooldown_ms: params.millis(src, "cooldown_time"),
         mock_response: params.get("mock_response").cloned(),
         mock_timeout: params.flag(src, "mock_timeout").unwrap_or(false),

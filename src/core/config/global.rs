@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Alias, CountedTokens, Endpoint, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
     entry::hex,
+    limits,
     read::{Block, Reference, Source, reference, scalar_text},
     settings::Verdict,
     yaml::{item, member},
@@ -58,6 +59,16 @@ pub(super) fn router(src: &mut Source, blocks: &Blocks) -> Router {
             .or_else(|| litellm.millis(src, "cooldown_time"))
             .unwrap_or(5_000),
         disable_cooldowns: own.flag(src, "disable_cooldowns").unwrap_or(false),
+        strategy: limits::strategy(src, own),
+        latency: limits::latency_args(src, own),
+        max_parallel: own.count(src, "default_max_parallel_requests"),
+        provider_budgets: limits::provider_budgets(src, blocks),
+        // The name without an s stands in published examples.
+        pre_call_checks: ["enable_pre_call_checks", "enable_pre_call_check"]
+            .into_iter()
+            .any(|name| own.flag(src, name) == Some(true)),
+        tag_filtering: own.flag(src, "enable_tag_filtering").unwrap_or(false),
+        tags_match_any: own.flag(src, "tag_filtering_match_any").unwrap_or(true),
     }
 }
 

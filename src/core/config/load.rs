@@ -10,7 +10,7 @@ use super::{
     Config, Deployment, Report, Wildcard,
     entry::{self, Entry, Shared, hex},
     global::{self, Blocks},
-    keys, ledger,
+    keys, ledger, limits,
     lookup::Index,
     read::{Block, Source, scalar_text},
     wildcard,
@@ -107,11 +107,13 @@ fn assemble(src: &mut Source, top: &Block) -> Config {
         tollgate: resolved(src, top, "tollgate_settings"),
     };
     let shared = shared(src, top, &blocks);
-    let models = models(src, top, &shared);
+    let mut models = models(src, top, &shared);
+    let router = global::router(src, &blocks);
+    limits::set_rules(&mut models.deployments, &router);
     let mut general = global::general(src, &blocks, raw_general.get("master_key"));
     general.keys = keys::read(src, &blocks, &general);
     let mut config = Config {
-        router: global::router(src, &blocks),
+        router,
         aliases: global::aliases(src, &blocks),
         renames: global::renames(src, &blocks),
         general,

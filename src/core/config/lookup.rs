@@ -28,6 +28,8 @@ pub(crate) struct Index {
     by_model: HashMap<String, Vec<usize>>,
     /// The deployments of a bare `model: "*"`: the last resort for names that nothing else matches.
     default: Vec<usize>,
+    /// By team: what it calls its own deployments by.
+    team_names: HashMap<String, HashMap<String, Vec<usize>>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,9 @@ impl Index {
             if of_model.first().is_none_or(same_group) {
                 of_model.push(at);
             }
+            if let (Some(team), Some(name)) = (&d.choice.team, &d.choice.team_name) {
+                index.team_names.entry(team.clone()).or_default().entry(name.clone()).or_default().push(at);
+            }
             if d.litellm_model == "*" {
                 index.default.push(at);
             }
@@ -82,6 +87,35 @@ impl Config {
             Some(name) => self.resolve_name(model, name),
             None => self.resolve_pattern(model),
         }
+    }
+
+    /// [`Config::resolve`] for somebody of a team: its own deployments that it calls by this name are in front of all others.
+    pub fn resolve_for(&self, model: &str, team: Option<&str>) -> Option<Resolved> {
+        let shared = self.resolve(model);
+        let Some(own) = team.and_then(|team| self.index.team_names.get(team)?.get(model)) else {
+            return shared;
+        };
+        let mut resolved = shared.unwrap_or_else(|| Resolved {
+            group: model.to_owned(),
+            requested: model.to_owned(),
+            deployments: Vec::new(),
+            captures: Vec::new(),
+        });
+        resolved.deployments.retain(|at| !own.contains(at));
+        resolved.deployments.splice(0..0, own.iter().copied());
+        Some(resolved)
+    }
+
+    /// What a team calls its own deployments by.
+    pub fn team_names(&self, team: &str) -> impl Iterator<Item = &String> {
+        self.index.team_names.get(team).into_iter().flat_map(HashMap::keys)
+    }
+
+    /// Whether all deployments of a name are another team's.
+    pub fn is_foreign(&self, model: &str, team: Option<&str>) -> bool {
+        let Some(resolved) = self.resolve_for(model, team) else { return false };
+        let owner = |at: &usize| self.deployments.get(*at).and_then(|d| d.choice.team.as_deref());
+        resolved.deployments.iter().all(|at| owner(at).is_some_and(|owner| Some(owner) != team))
     }
 
     /// Why a name that the file knows cannot be served.

@@ -8,6 +8,7 @@ mod entry;
 mod global;
 mod keys;
 mod ledger;
+pub mod limits;
 pub mod load;
 pub mod lookup;
 mod read;
@@ -23,12 +24,14 @@ use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use crate::core::{
-    access::grant::{Budget, Grant},
+    access::grant::{Budget, Grant, Limits},
     error::Class,
     provider::{Brand, infer},
+    quota::Rule,
 };
 
 pub use ledger::Ledger;
+pub use limits::{Allowance, LatencyArgs, Strategy};
 pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
 pub use report::{Report, Row};
@@ -140,6 +143,19 @@ pub struct Deployment {
     pub rpm: Option<u64>,
     /// `tpm` in `litellm_params`.
     pub tpm: Option<u64>,
+    /// `rpm` and `tpm` as usage, latency and cost-based routing read them: beside `model_name`, in `litellm_params`, in
+    /// `model_info`.
+    pub rates: Limits,
+    /// `max_parallel_requests`.
+    pub max_parallel: Option<u64>,
+    /// `max_budget` and `budget_duration`.
+    pub budget: Option<Allowance>,
+    /// What every attempt on it comes under: its own limits and budget, its provider's budget. None for most.
+    pub rules: Vec<Rule>,
+    /// What cost-based routing compares (see [`Price::unit`](crate::core::cost::price::Price::unit)); 0 with other strategies.
+    pub unit_price: u64,
+    /// Which calls it is for.
+    pub choice: Choice,
     /// `cooldown_time` in milliseconds; 0 never cools it down.
     pub cooldown_ms: Option<u64>,
     /// `mock_response`: answer without calling.
@@ -159,6 +175,24 @@ pub struct Deployment {
     /// `litellm_params` as `/model/info` may show them: without keys, credentials, header values and without anything
     /// that came from the environment or was sealed.
     pub shown_params: Map<String, Value>,
+}
+
+/// Which calls a deployment is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// `tags`.
+    pub tags: Vec<String>,
+    /// `order`: lower ones first, with `enable_pre_call_checks`.
+    pub order: Option<u64>,
+    /// `region_name`.
+    pub region: Option<String>,
+    /// The longest prompt: `max_input_tokens` of `model_info`, else what the price data knows. Only with
+    /// `enable_pre_call_checks`.
+    pub max_input: Option<u64>,
+    /// `model_info.team_id`: nobody else may call it.
+    pub team: Option<String>,
+    /// `model_info.team_public_model_name`: what that team calls it by.
+    pub team_name: Option<String>,
 }
 
 /// Where a provider is reached.
@@ -209,6 +243,27 @@ pub struct Router {
     pub cooldown_ms: u64,
     /// `disable_cooldowns`.
     pub disable_cooldowns: bool,
+    /// `routing_strategy`.
+    pub strategy: Strategy,
+    /// `routing_strategy_args`.
+    pub latency: LatencyArgs,
+    /// `default_max_parallel_requests`.
+    pub max_parallel: Option<u64>,
+    /// `provider_budget_config`, by brand.
+    pub provider_budgets: HashMap<String, Allowance>,
+    /// `enable_pre_call_checks`.
+    pub pre_call_checks: bool,
+    /// `enable_tag_filtering`.
+    pub tag_filtering: bool,
+    /// `tag_filtering_match_any` (true): one common tag is enough.
+    pub tags_match_any: bool,
+}
+
+impl Router {
+    /// Whether deployments are left out by what a call is.
+    pub fn has_filters(&self) -> bool {
+        self.pre_call_checks || self.tag_filtering
+    }
 }
 
 /// Group name to the ordered list of what to try instead.

@@ -71,21 +71,21 @@ pub static SETTINGS: &[Group] = &[
 
     // model_list
     used("model_list[]", &["model_name", "litellm_params", "model_info"]),
-    not_yet("model_list[]", "read by usage-based and latency-based routing only", &["rpm", "tpm"]),
+    used("model_list[]", &["rpm", "tpm"]),
     used(PARAMS, &[
         "model", "api_key", "api_base", "base_url", "api_version", "organization", "custom_llm_provider", "timeout", "request_timeout", "stream_timeout",
         "num_retries", "rpm", "tpm", "weight", "cooldown_time", "drop_params", "additional_drop_params", "allowed_openai_params", "headers", "extra_headers",
         "extra_body", "mock_response", "mock_timeout", "initial_prompt_value", "roles", "final_prompt_value", "bos_token", "eos_token", "azure_ad_token",
-        "litellm_credential_name", "base_model", "ssl_verify",
+        "litellm_credential_name", "base_model", "ssl_verify", "max_parallel_requests", "tags", "region_name",
     ]),
     not_yet(PARAMS, "the reasoning stays in reasoning_content, beside the content", &["merge_reasoning_content_in_choices"]),
     ignored(PARAMS, "retries happen in the router, in LiteLLM too: use num_retries", &["max_retries"]),
     ignored(PARAMS, "changes logging inside LiteLLM only", &["litellm_trace_id", "litellm_session_id", "logger_fn", "verbose", "no-log", "litellm_request_debug"]),
     ignored(PARAMS, "a parameter of LiteLLM's own HTTP client", &["client", "stream_chunk_size", "shared_session", "use_litellm_proxy"]),
-    not_yet(PARAMS, "enable_pre_call_checks", &["order", "region_name"]),
-    not_yet(PARAMS, "limits by deployment", &["max_parallel_requests", "default_api_key_tpm_limit", "default_api_key_rpm_limit"]),
-    not_yet(PARAMS, "tag routing", &["tags", "tag_regex"]),
-    not_yet(PARAMS, "budgets", &["max_budget", "budget_duration"]),
+    approximated(PARAMS, "with enable_pre_call_checks the lowest are tried first, and the others when those have failed", &["order"]),
+    not_yet(PARAMS, "limits of keys by deployment: give keys model_rpm_limit and model_tpm_limit", &["default_api_key_tpm_limit", "default_api_key_rpm_limit"]),
+    not_yet(PARAMS, "tags by pattern; tags work", &["tag_regex"]),
+    approximated(PARAMS, BY_THE_CALENDAR, &["max_budget", "budget_duration"]),
     not_yet(PARAMS, "credentials from the client, deployment by deployment", &["configurable_clientside_auth_params"]),
     not_yet(PARAMS, "pass-through endpoints", &["use_in_pass_through", "use_chat_completions_api"]),
     not_yet(PARAMS, "cache control injection", &["cache_control_injection_points"]),
@@ -112,11 +112,11 @@ pub static SETTINGS: &[Group] = &[
     ignored(INFO, "shown by /model/info; the API of a call is chosen by its path", &[
         "mode", "db_model", "version", "created_at", "created_by", "updated_at", "updated_by", "description", "litellm_provider", "key", "display_name", "direct_access", "metadata",
     ]),
-    used(INFO, &["access_groups"]),
-    not_yet(INFO, "team models", &["team_id", "team_public_model_name", "access_via_team_ids", "tier"]),
-    not_yet(INFO, "environments by deployment", &["supported_environments"]),
+    used(INFO, &["access_groups", "team_id", "team_public_model_name", "supported_environments", "rpm", "tpm"]),
+    not_yet(INFO, "models of several teams, and of tiers", &["access_via_team_ids", "tier"]),
     not_yet(INFO, "health checks of deployments", &["health_check_timeout", "health_check_model", "disable_background_health_check", "health_check_voice", "health_check_max_tokens"]),
-    not_yet(INFO, "enable_pre_call_checks", &["max_input_tokens", "max_tokens", "max_output_tokens", "rpm", "tpm"]),
+    used(INFO, &["max_input_tokens"]),
+    ignored(INFO, "shown by /model/info; max_input_tokens is what enable_pre_call_checks compares", &["max_tokens", "max_output_tokens"]),
     not_yet(INFO, "prices that are not plain numbers", &["tiered_pricing"]),
 
     // litellm_settings
@@ -154,7 +154,7 @@ pub static SETTINGS: &[Group] = &[
     not_yet(LITELLM, "trace headers", &["forward_traceparent_to_llm_provider"]),
     not_yet(LITELLM, "cost in the stream's usage, margins and discounts", &["include_cost_in_streaming_usage", "cost_margin_config", "cost_discount_config"]),
     not_yet(LITELLM, "MCP", &["mcp_aliases", "mcp_semantic_tool_filter"]),
-    not_yet(LITELLM, "tag routing and tag budgets", &["tag_budget_config", "extra_spend_tag_headers"]),
+    not_yet(LITELLM, "budgets of tags, and tags out of other headers", &["tag_budget_config", "extra_spend_tag_headers"]),
     not_yet(LITELLM, "custom providers", &["custom_provider_map"]),
     not_yet(LITELLM, "credentials that are not in litellm_params", &["api_base", "api_key", "openai_key", "azure_key", "anthropic_key", "organization", "headers", "aws_sqs_callback_params", "vertex_project", "vertex_location", "credential_list"]),
 
@@ -165,14 +165,15 @@ pub static SETTINGS: &[Group] = &[
     ]),
     approximated(ROUTER, "a refused connection has the retries of a time-out: Envoy retries both without asking", &["retry_policy", "model_group_retry_policy"]),
     not_yet(ROUTER, "a least wait before a retry: Envoy waits up to a quarter of a second", &["retry_after"]),
-    not_yet(ROUTER, "this strategy: simple-shuffle is used instead", &["routing_strategy"]),
-    not_yet(ROUTER, "the strategies that take arguments", &["routing_strategy_args"]),
+    used(ROUTER, &["routing_strategy", "routing_strategy_args"]),
     not_yet(ROUTER, "a Redis shared by several gateways; counters are kept in this one", &["redis_host", "redis_port", "redis_password", "redis_url", "redis_db", "redis_ssl", "cache_kwargs"]),
     not_yet(ROUTER, "caching", &["cache_responses", "caching_groups"]),
-    not_yet(ROUTER, "pre-call checks", &["enable_pre_call_checks", "enable_pre_call_check", "optional_pre_call_checks", "deployment_affinity_ttl_seconds"]),
-    not_yet(ROUTER, "tag routing", &["enable_tag_filtering", "tag_filtering_match_any"]),
-    not_yet(ROUTER, "limits by deployment and priorities", &["default_max_parallel_requests", "default_priority", "polling_interval", "priority_reservation"]),
-    not_yet(ROUTER, "budgets", &["provider_budget_config"]),
+    approximated(ROUTER, "tokens are estimated: a prompt is refused when it is too long by half, and goes to the longest window when that is not certain", &["enable_pre_call_checks", "enable_pre_call_check"]),
+    not_yet(ROUTER, "calls that stay with the deployment that served the one before", &["optional_pre_call_checks", "deployment_affinity_ttl_seconds"]),
+    used(ROUTER, &["enable_tag_filtering", "tag_filtering_match_any"]),
+    used(ROUTER, &["default_max_parallel_requests"]),
+    not_yet(ROUTER, "priorities", &["default_priority", "polling_interval", "priority_reservation"]),
+    approximated(ROUTER, BY_THE_CALENDAR, &["provider_budget_config"]),
     not_yet(ROUTER, "alerting", &["alerting_config"]),
     ignored(ROUTER, "connections are Envoy's, and are reused", &["client_ttl"]),
     ignored(ROUTER, "logging inside LiteLLM; use --debug", &["set_verbose", "debug_level"]),
@@ -242,6 +243,7 @@ static API_PARAMETERS: &[&str] = &[
     "num_ctx", "num_predict", "keep_alive", "mirostat", "repeat_penalty", "task", "provider", "transforms", "route", "models", "format", "language", "stop_sequences", "betas", "background",
 ];
 
+const BY_THE_CALENDAR: &str = "spend is counted by each gateway for itself, and starts again with the calendar: `1d` at midnight (UTC), `1h` at the full hour";
 const PARAMS: &str = "model_list[].litellm_params";
 const INFO: &str = "model_list[].model_info";
 const LITELLM: &str = "litellm_settings";
@@ -289,7 +291,7 @@ pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
     }
     let group = SETTINGS.iter().find(|group| group.section == section && group.names.contains(&name));
     match group.map(|group| &group.verdict) {
-        Some(_) if name == "routing_strategy" && value.as_str() == Some("simple-shuffle") => Verdict::Used,
+        Some(_) if name == "routing_strategy" => routing_strategy(value),
         // Switching off what is not there is no gap.
         Some(Verdict::NotYet(_)) if is_off(value) => Verdict::Used,
         Some(verdict) => verdict.clone(),
@@ -300,6 +302,20 @@ pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
             (INFO, None) => Verdict::Ignored("a remark: shown by /model/info".into()),
             (_, did_you_mean) => Verdict::Unknown { did_you_mean },
         },
+    }
+}
+
+/// What a strategy does differently.
+fn routing_strategy(value: &Value) -> Verdict {
+    match value.as_str() {
+        Some("usage-based-routing" | "usage-based-routing-v2") => Verdict::Approximated(
+            "a minute begins with a deployment's first request; what requests in flight will use counts too"
+                .into(),
+        ),
+        Some("latency-based-routing") => {
+            Verdict::Approximated("the newest answers are remembered; a full list drops its oldest".into())
+        }
+        _ => Verdict::Used,
     }
 }
 
@@ -410,7 +426,11 @@ mod tests {
     #[test]
     fn verdicts_look_at_values() {
         assert_eq!(verdict(ROUTER, "routing_strategy", &json!("simple-shuffle")), Verdict::Used);
-        assert_eq!(verdict(ROUTER, "routing_strategy", &json!("least-busy")).name(), "not yet");
+        assert_eq!(verdict(ROUTER, "routing_strategy", &json!("least-busy")), Verdict::Used);
+        assert_eq!(
+            verdict(ROUTER, "routing_strategy", &json!("latency-based-routing")).name(),
+            "approximated"
+        );
         assert_eq!(verdict(LITELLM, "cache", &json!(false)), Verdict::Used);
         assert_eq!(verdict(LITELLM, "cache", &json!(true)).name(), "not yet");
         assert_eq!(verdict(PARAMS, "temperature", &json!(1)), Verdict::Used);

@@ -167,6 +167,13 @@ impl Price {
         Price::default().set(name, text)
     }
 
+    /// What a token of the prompt and one of the answer cost together, in 10⁻¹⁸ dollars: what cost-based routing compares. What
+    /// has no rate counts as LiteLLM's five dollars, so that a known price is always before an unknown one.
+    pub fn unit(&self) -> u64 {
+        let rate = |field| self.base.get(field).map_or(5 * DOLLAR, |rate| rate.0);
+        rate(Field::Input).saturating_add(rate(Field::Output))
+    }
+
     /// Every rate with its name in LiteLLM's price data, as decimal dollars.
     pub fn fields(&self) -> Vec<(String, String)> {
         let mut fields = Vec::new();

@@ -238,7 +238,7 @@ impl Exchange {
                 Step { headers: Some(list), body, ..Step::default() }
             }
             Err(error) => {
-                self.charge_replaced(&pipeline);
+                self.charge_replaced(&pipeline, env);
                 self.fail_with(error, env)
             }
         }

@@ -7,6 +7,7 @@ use crate::core::{
     api::Api,
     codec::json::Object,
     config::Deployment,
+    cost::money::Money,
     error::Error,
     provider::{
         Wire,
@@ -85,9 +86,15 @@ impl Exchange {
             return Start { next: None, action: StartAction::Reply(reply) };
         };
         let candidate = plan.current();
-        self.following = plan.following(&self.config);
+        let following = plan.following(&self.config, &mut |at| self.has_room(at, env));
         // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
-        let next = (plan.max_retries() > 0).then(|| self.cluster_of(self.following));
+        let next = (plan.max_retries() > 0).then(|| self.cluster_of(following));
+        self.following = following;
+        if !self.take_place(env) {
+            let error = self.final_error();
+            let reply = self.refuse(error);
+            return Start { next: None, action: StartAction::Reply(reply) };
+        }
         let action = match self.prepared.take() {
             Some(outgoing) => StartAction::Send(self.start(candidate, outgoing, env)),
             None => StartAction::ReadBody,
@@ -135,6 +142,7 @@ impl Exchange {
         let title = self.title();
         self.note_error(failure.to_error(title));
         self.cool_down(failure, env);
+        self.leave(0, Money::ZERO, env);
         if let (Some(next), Some(plan)) = (self.following, self.plan.as_mut()) {
             let before = plan.current();
             plan.take(next);

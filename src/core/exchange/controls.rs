@@ -119,7 +119,10 @@ fn accounting(asked: &mut Asked, body: &Object<'_>, headers: &Headers, general: 
         .or_else(|| member("litellm_session_id"))
         .or_else(|| own.get("session_id").or(metadata.get("session_id")).cloned())
         .and_then(|value| id(&value));
-    let listed = headers.text("x-litellm-tags").into_iter().flat_map(|list| list.split(','));
+    // A list in the body stands in for the header's.
+    let listed =
+        headers.text("x-litellm-tags").filter(|_| !member("tags").is_some_and(|tags| tags.is_array()));
+    let listed = listed.into_iter().flat_map(|list| list.split(','));
     asked.tags = listed.map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect();
     let lists = [member("tags"), own.get("tags").cloned(), metadata.get("tags").cloned()];
     for tag in lists.iter().flatten().filter_map(Value::as_array).flatten().filter_map(id) {

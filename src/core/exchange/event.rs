@@ -75,7 +75,7 @@ impl Exchange {
     }
 
     /// The request's tags, the key's and the team's.
-    fn tags(&self) -> Vec<String> {
+    pub(super) fn tags(&self) -> Vec<String> {
         let mut tags = self.asked.tags.clone();
         let grant = self.caller.grant();
         let team = grant.and_then(|grant| grant.team.as_deref());

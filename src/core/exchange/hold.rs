@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Env, Exchange, controls, record::Served};
+use super::{Env, Exchange, controls, lengths::Lengths, record::Served};
 use crate::core::{
     access::{
         Lookup,
@@ -143,19 +143,24 @@ impl Exchange {
         self.hold.headers.iter().cloned()
     }
 
-    fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
+    /// What a call of the current group will probably use.
+    pub(super) fn guess(&self, lengths: &Lengths) -> Usage {
         let prompt = self.prompt_tokens();
         let group = self.plan.as_ref().and_then(Plan::segment).map_or("", |segment| segment.group.as_str());
         let output = match self.api {
             Api::Embeddings => 0,
-            _ => self.asked.max_output.unwrap_or_else(|| env.lengths.typical(group)),
+            _ => self.asked.max_output.unwrap_or_else(|| lengths.typical(group)),
         };
-        let usage = Usage {
+        Usage {
             prompt_tokens: prompt,
             completion_tokens: output,
             total_tokens: prompt.saturating_add(output),
             ..Usage::default()
-        };
+        }
+    }
+
+    fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
+        let usage = self.guess(env.lengths);
         let has_budget = rules.iter().any(|rule| rule.max_budget.is_some());
         let cost = has_budget.then(|| self.price(None)).flatten();
         let cost = cost.map_or(Money::ZERO, |price| price.cost(&usage, None));
@@ -163,7 +168,7 @@ impl Exchange {
     }
 
     /// Tokens of the prompt, more or less: never more than the model takes.
-    fn prompt_tokens(&self) -> u64 {
+    pub(super) fn prompt_tokens(&self) -> u64 {
         let tokens = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
         if tokens <= LONG_PROMPT {
             return tokens;

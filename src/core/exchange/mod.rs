@@ -22,6 +22,8 @@ pub mod lengths;
 pub mod local;
 pub mod mock;
 mod open;
+mod place;
+mod prompt;
 pub mod record;
 #[cfg(test)]
 mod tests;
@@ -35,7 +37,7 @@ use crate::core::{
     access::{Caller, Lookup, grant::EndUser, keyring::Keyring, models::Names},
     api::Api,
     codec::json::Object,
-    config::Config,
+    config::{Config, Strategy},
     error::{Class, Error},
     exchange::{
         answer::Answer,
@@ -44,13 +46,15 @@ use crate::core::{
         hold::Hold,
         lengths::Lengths,
         open::{size_allowed, too_large},
+        place::Place,
     },
     headers::Headers,
     quota::Worker,
     random::Random,
     route::{
         cooldown,
-        plan::{Candidate, Plan, World},
+        latency::{self, Sample},
+        plan::{Call, Candidate, Plan, World},
     },
     shared::Shared,
     translate::answer::failure::Failure,
@@ -82,7 +86,13 @@ pub struct Env<'e> {
 impl Env<'_> {
     /// The same as planning wants it.
     fn world<'w>(&'w mut self, config: &'w Config) -> World<'w> {
-        World { config, shared: self.shared, now_ms: self.now_ms, random: &mut *self.random }
+        World {
+            config,
+            shared: self.shared,
+            now_ms: self.now_ms,
+            random: &mut *self.random,
+            worker: self.worker,
+        }
     }
 }
 
@@ -125,7 +135,7 @@ pub enum Begin {
         /// `x-envoy-upstream-rq-per-try-timeout-ms`.
         per_try_timeout_ms: u64,
     },
-    /// Come back with the body after this many milliseconds (`mock_timeout`).
+    /// After this many milliseconds ask [`Exchange::on_wait`], and when it says nothing come back with the body.
     Wait(u64),
     /// Fetch this record, give what came of it to [`Env::keys`], and come back with the same body.
     Ask(Lookup),
@@ -167,6 +177,8 @@ pub struct Exchange {
     plan: Option<Plan>,
     /// What it holds of its caller's limits and budgets.
     hold: Hold,
+    /// What it holds of its deployment's.
+    place: Place,
     /// What answers used that the client never saw, because another took their place.
     served: Option<record::Served>,
     /// The longest time-out of all planned attempts, which is the one Envoy has for each of them.
@@ -247,6 +259,7 @@ impl Exchange {
         self.permit(&names, object, end_user, env)?;
         let mut controls = std::mem::take(&mut self.asked.controls);
         controls.disable_fallbacks |= caller.grant().is_some_and(|grant| grant.disable_fallbacks);
+        controls.call = self.call(object, end_user);
         self.plan = Some(Plan::new(called, controls, &mut env.world(&config))?);
         self.per_try_timeout_ms = self.longest_timeout_ms();
         // A group whose deployments all rest has been passed over.
@@ -259,17 +272,44 @@ impl Exchange {
                     .to_error(self.title()),
             );
             let before = self.plan.as_ref().map(Plan::current);
-            let after =
-                self.plan.as_mut().and_then(|plan| plan.abandon_group(class, &mut env.world(&config)));
+            let after = self
+                .plan
+                .as_mut()
+                .and_then(|plan| plan.abandon_group(class, &mut env.world(&config), &mut |_| true));
             let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
             self.moved(before, after);
         }
         Ok(())
     }
 
+    /// What routing may look at, as far as the configuration lets it look.
+    fn call(&self, object: &Object<'_>, end_user: Option<&EndUser>) -> Call {
+        let router = &self.config.router;
+        let team = self.caller.grant().and_then(|grant| grant.team.as_deref());
+        let call = Call {
+            prompt_tokens: self.prompt_tokens(),
+            streaming: self.asked.streaming,
+            team: team.map(|team| team.id.clone()),
+            ..Call::default()
+        };
+        if !router.has_filters() {
+            return call;
+        }
+        Call {
+            tags: if router.tag_filtering { self.tags() } else { Vec::new() },
+            region: end_user.and_then(|end_user| end_user.region.clone()),
+            messages: router.pre_call_checks.then(|| prompt::tokens(object)).flatten(),
+            response_format: object.has("response_format"),
+            ..call
+        }
+    }
+
     /// Finds the first candidate that can be called (or mocked) and makes its request ready.
     fn first_attempt(&mut self, body: &[u8], env: &mut Env) -> Result<Begin, Error> {
         loop {
+            if let Some(ms) = self.find_place(env)? {
+                return Ok(Begin::Wait(ms));
+            }
             let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
                 return Err(Error::internal("a request has no plan"));
             };
@@ -340,10 +380,8 @@ impl Exchange {
 
     /// Advances the plan and counts retries and fallbacks.
     fn advance(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
-        let config = Rc::clone(&self.config);
-        let plan = self.plan.as_mut()?;
-        let before = plan.current();
-        let next = plan.advance(class, status, &mut env.world(&config))?;
+        let before = self.plan.as_ref().map(Plan::current)?;
+        let next = self.next_place(class, status, env)?;
         self.moved(before, next);
         Some(next)
     }
@@ -472,6 +510,10 @@ impl Exchange {
     fn cool_down(&self, failure: Failure, env: &Env) {
         let Some(attempt) = &self.attempt else { return };
         let Some(deployment) = self.config.deployments.get(attempt.candidate.deployment) else { return };
+        let router = &self.config.router;
+        if router.strategy == Strategy::LatencyBased && failure.class == Class::Timeout {
+            latency::note(env.shared, deployment, Sample::timed_out(), &router.latency, env.now_ms);
+        }
         // Wildcards stand for whole providers: one bad name must not take all others down.
         if deployment.group.contains('*') {
             return;
@@ -483,7 +525,22 @@ impl Exchange {
             retry_after_ms: failure.retry_after_ms,
             group_size,
         };
-        cooldown::failed(env.shared, &self.config.router, deployment, failed, env.now_ms);
+        cooldown::failed(env.shared, router, deployment, failed, env.now_ms);
+    }
+
+    /// Notes how quick a good answer was, when that decides about later calls.
+    fn note_latency(&self, env: &Env) {
+        let router = &self.config.router;
+        let (Strategy::LatencyBased, Some(attempt), Some(completed)) =
+            (router.strategy, &self.attempt, &self.completed)
+        else {
+            return;
+        };
+        let Some(deployment) = self.config.deployments.get(attempt.candidate.deployment) else { return };
+        let first_ms = self.asked.streaming.then(|| self.first_ms.saturating_sub(attempt.started_ms));
+        let tokens = completed.usage.as_ref().map_or(0, |usage| usage.completion_tokens);
+        let sample = Sample::of(self.took_ms, first_ms, tokens);
+        latency::note(env.shared, deployment, sample, &router.latency, env.now_ms);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use super::{Env, Exchange, Opening, Released, answer::Answer, controls::Asked, hold::Hold, local};
+use super::{
+    Env, Exchange, Opening, Released, answer::Answer, controls::Asked, hold::Hold, local, place::Place,
+};
 use crate::core::{
     access::{
         self, Caller, Stop, models, refusals,
@@ -170,6 +172,7 @@ impl Exchange {
             asked: Asked::default(),
             plan: None,
             hold: Hold::default(),
+            place: Place::default(),
             served: None,
             per_try_timeout_ms: 0,
             attempts: 0,

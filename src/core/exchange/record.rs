@@ -127,8 +127,12 @@ impl Exchange {
         {
             env.lengths.note(&segment.group, usage.completion_tokens);
         }
+        if !is_incomplete {
+            self.note_latency(env);
+        }
         let event = self.event(&used, estimated, env);
         self.settle(&used, env);
+        self.leave_at_the_end(env);
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         Record {
@@ -161,14 +165,18 @@ impl Exchange {
         }
     }
 
+    /// What the last answer cost.
+    pub(super) fn last_cost(&self) -> Option<Money> {
+        let completed = self.completed.as_ref()?;
+        *completed.cost.get_or_init(|| {
+            let usage = completed.usage.as_ref()?;
+            Some(self.price(completed.model.as_deref())?.cost(usage, Some(self.took_ms)))
+        })
+    }
+
     /// What the call cost; `None` while usage or price is unknown.
     pub(super) fn cost(&self) -> Option<Money> {
-        let last = self.completed.as_ref().and_then(|completed| {
-            *completed.cost.get_or_init(|| {
-                let usage = completed.usage.as_ref()?;
-                Some(self.price(completed.model.as_deref())?.cost(usage, Some(self.took_ms)))
-            })
-        });
+        let last = self.last_cost();
         match &self.served {
             Some(served) => Some(served.cost.saturating_add(last.unwrap_or_default())),
             None => last,
@@ -176,11 +184,12 @@ impl Exchange {
     }
 
     /// An answer that the client will not see: another is to take its place, and it has to be paid for all the same.
-    pub(super) fn charge_replaced(&mut self, pipeline: &Pipeline) {
+    pub(super) fn charge_replaced(&mut self, pipeline: &Pipeline, env: &Env) {
         let Some(usage) = pipeline.usage() else { return };
         let price = self.price(pipeline.model());
         let cost = price.map_or(Money::ZERO, |price| price.cost(usage, Some(self.took_ms)));
         self.served.get_or_insert_default().add(usage, cost);
+        self.leave(usage.total_tokens, cost, env);
     }
 
     /// All that was used.
@@ -195,7 +204,12 @@ impl Exchange {
 
     /// The price of the current deployment; `answered` is the model its answer names.
     pub(super) fn price(&self, answered: Option<&str>) -> Option<Price> {
-        let deployment = self.config.deployments.get(self.plan.as_ref()?.current().deployment)?;
+        self.price_at(self.plan.as_ref()?.current().deployment, answered)
+    }
+
+    /// The price of a deployment.
+    pub(super) fn price_at(&self, at: usize, answered: Option<&str>) -> Option<Price> {
+        let deployment = self.config.deployments.get(at)?;
         let known = match &self.attempt {
             Some(attempt) if deployment.model.contains('*') => {
                 format!("{}/{}", deployment.brand.name, attempt.model)

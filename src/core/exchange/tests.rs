@@ -4,6 +4,7 @@
 mod accounts;
 mod chance;
 mod ledger;
+mod places;
 mod routing;
 
 use serde_json::{Value, json};
@@ -161,8 +162,12 @@ impl Rig {
         step!(exchange);
         let mut begin = exchange.on_body(&body, env!());
         step!(exchange);
-        if let Begin::Wait(ms) = begin {
-            self.now_ms += ms;
+        while let Begin::Wait(ms) = begin {
+            let mut wait = Some(ms);
+            while let Some(ms) = wait {
+                self.now_ms += ms;
+                wait = exchange.on_wait(env!());
+            }
             begin = exchange.on_body(&body, env!());
         }
         let (mut next, max_retries) = match begin {
@@ -175,7 +180,7 @@ impl Rig {
                 story.record = Some(exchange.on_done(env!()));
                 return story;
             }
-            Begin::Wait(_) => panic!("one wait is enough"),
+            Begin::Wait(_) => panic!("it has waited"),
             Begin::Ask(lookup) => panic!("{lookup:?} without a ledger"),
         };
         for attempt in 0..=max_retries {

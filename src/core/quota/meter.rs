@@ -27,6 +27,8 @@ pub enum Kind {
     Global,
     /// One deployment.
     Deployment,
+    /// All deployments of a provider.
+    Provider,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Kind::EndUser => "end_user",
             Kind::Global => "global",
             Kind::Deployment => "deployment",
+            Kind::Provider => "provider",
         }
     }
 
@@ -59,6 +62,7 @@ impl Kind {
             Kind::EndUser => "end_user",
             Kind::Global => "global",
             Kind::Deployment => "deployment",
+            Kind::Provider => "provider",
         }
     }
 }
@@ -136,6 +140,7 @@ mod tests {
             (Kind::EndUser, "end_user:x", "end_user"),
             (Kind::Global, "global", "global"),
             (Kind::Deployment, "deployment:x", "deployment"),
+            (Kind::Provider, "provider:x", "provider"),
         ];
         for (kind, name, descriptor) in rows {
             let meter = Meter::new(kind, "x");

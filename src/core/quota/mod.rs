@@ -12,7 +12,7 @@
 //! | `team_model:<id>/<model>` | one model of a team |
 //! | `global` | the whole gateway |
 //! | `deployment:<id>` | one deployment |
-
+//! | `provider:<brand>` | all deployments of a provider |
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -133,6 +133,19 @@ pub struct Standing {
     pub resets_at_ms: u64,
 }
 
+/// What a meter counts, on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests in the open window.
+    pub requests: u64,
+    /// Tokens in the open window, estimates of requests in flight included.
+    pub tokens: u64,
+    /// Requests in flight.
+    pub parallel: u64,
+    /// Unix milliseconds of the open window's end, or of a window's that would open now.
+    pub resets_at_ms: u64,
+}
+
 /// What a request holds until it is settled or cancelled.
 #[must_use = "a reservation that is neither settled nor cancelled holds its place until the VM ends"]
 #[derive(Debug)]
@@ -222,6 +235,17 @@ pub fn standing(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Standing {
     let entry = if rule.binds() { look(shared, rule, now_ms) } else { Entry::new(rule.meter.print()) };
     let crew = Crew::new(shared, None, now_ms);
     entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)
+}
+
+/// What meters count now, in their order. Those that are not in the table count nothing.
+pub fn counts<'m>(shared: &dyn Shared, meters: impl Iterator<Item = &'m Meter>, now_ms: u64) -> Vec<Counts> {
+    let crew = Crew::new(shared, None, now_ms);
+    let count = |meter: &Meter| {
+        let mut entry = bucket::look(shared, meter.print()).unwrap_or_else(|| Entry::new(meter.print()));
+        entry.turn(None, now_ms);
+        entry.counts(&entry.held(|worker| crew.lives(worker)), now_ms)
+    };
+    meters.map(count).collect()
 }
 
 impl Rule {

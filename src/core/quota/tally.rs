@@ -1,7 +1,7 @@
 //! What one entry says about the next request, and how requests change it.
 
 use super::{
-    Estimate, Kind, Rule, Standing, Why, Worker,
+    Counts, Estimate, Kind, Rule, Standing, Why, Worker,
     bucket::{Entry, Holder, Print, Remote},
     crew::Crew,
     period::Period,
@@ -80,17 +80,33 @@ impl Entry {
         let left = |limit: Option<u64>, own: u64, remote: u64| {
             limit.map(|limit| limit.saturating_sub(own.saturating_add(remote)))
         };
-        let start_ms = match (self.window_ms, remote.window_ms) {
-            (0, 0) => now_ms,
-            (0, start_ms) | (start_ms, _) => start_ms,
-        };
         Standing {
             requests_left: left(rule.limits.rpm, self.requests, remote.requests),
             tokens_left: left(rule.limits.tpm, self.tokens.saturating_add(held.tokens), remote.tokens),
             parallel_left: left(rule.limits.parallel, held.requests, remote.parallel),
             spend: if rule.max_budget.is_some() { self.spend(held) } else { rule.base.spend },
-            resets_at_ms: start_ms.saturating_add(WINDOW_MS),
+            resets_at_ms: self.resets_at_ms(now_ms),
         }
+    }
+
+    /// What it counts, with what other nodes said.
+    pub(super) fn counts(&self, held: &Held, now_ms: u64) -> Counts {
+        let remote = self.remote.at(now_ms);
+        Counts {
+            requests: self.requests.saturating_add(remote.requests),
+            tokens: self.tokens.saturating_add(held.tokens).saturating_add(remote.tokens),
+            parallel: held.requests.saturating_add(remote.parallel),
+            resets_at_ms: self.resets_at_ms(now_ms),
+        }
+    }
+
+    /// When the open window ends, here or elsewhere; one that would open now, when there is none.
+    fn resets_at_ms(&self, now_ms: u64) -> u64 {
+        let start_ms = match (self.window_ms, self.remote.at(now_ms).window_ms) {
+            (0, 0) => now_ms,
+            (0, start_ms) | (start_ms, _) => start_ms,
+        };
+        start_ms.saturating_add(WINDOW_MS)
     }
 
     /// Admits a request.
@@ -235,9 +251,9 @@ fn is_open(window_ms: u64, now_ms: u64) -> bool {
     window_ms != 0 && now_ms.abs_diff(window_ms) < WINDOW_MS
 }
 
-/// LiteLLM refuses a key that reached its budget, and everybody else once they passed it.
+/// LiteLLM refuses a key, a deployment and a provider that reached its budget, and everybody else once they passed it.
 fn stops_at_budget(kind: Kind) -> bool {
-    matches!(kind, Kind::Key | Kind::KeyModel)
+    matches!(kind, Kind::Key | Kind::KeyModel | Kind::Deployment | Kind::Provider)
 }
 
 /// In 10⁻¹² dollars, at the limits of the type when it is more than 9 million of them.

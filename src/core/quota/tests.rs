@@ -209,7 +209,9 @@ fn keys_stop_at_their_budget_and_all_others_after_it() {
         (Kind::EndUser, 10, 11, false),
         (Kind::Global, 10, 10, true),
         (Kind::Global, 10, 11, false),
-        (Kind::Deployment, 10, 10, true),
+        (Kind::Deployment, 10, 9, true),
+        (Kind::Deployment, 10, 10, false),
+        (Kind::Provider, 10, 10, false),
     ];
     for (kind, max, spend, expected) in rows {
         let shared = table();

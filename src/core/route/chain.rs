@@ -4,9 +4,10 @@ use hashbrown::HashSet;
 use serde_json::{Map, Value};
 
 use super::{
-    cooldown, pick,
-    plan::{Controls, Segment, World},
+    cooldown,
+    plan::{Call, Controls, Segment, World},
     retries::{MOST, Rules},
+    strategy,
 };
 use crate::core::{
     config::{Config, Fallback, Fallbacks, Resolved},
@@ -46,6 +47,8 @@ pub(super) struct Chain<'c> {
     seen: HashSet<String>,
     /// When the first resting deployment that was left out wakes.
     pub(super) resting: Option<u64>,
+    /// Why deployments of the group asked for that do not rest were left out, all of them.
+    pub(super) why: Option<Error>,
     /// How many segments may be added.
     room: usize,
 }
@@ -61,7 +64,7 @@ impl<'c> Chain<'c> {
             }
         }
         let room = MAX_SEGMENTS.saturating_sub(tried.len());
-        Chain { controls, segments: Vec::new(), seen, resting: None, room }
+        Chain { controls, segments: Vec::new(), seen, resting: None, why: None, room }
     }
 
     /// Adds a group and, after it, its fallbacks. An error means that the name stands for nothing that can be called.
@@ -69,13 +72,17 @@ impl<'c> Chain<'c> {
         if self.room == 0 || !self.seen.insert(key(&entry.model, &entry.overrides)) {
             return Ok(());
         }
-        let resolved = resolve(world.config, &entry.model)?;
+        let resolved = resolve(world.config, &entry.model, &self.controls.call)?;
         let group = resolved.group.clone();
         if entry.overrides.is_empty() {
             self.seen.insert(group.clone());
         }
-        self.segment(resolved, entry, depth, world);
-        self.fallbacks([&entry.model, &group], depth, Kind::General, world);
+        let failure = self.segment(resolved, entry, depth, world);
+        // A prompt that is too long for the whole group goes where such failures go.
+        let own_list = depth == 0 && self.controls.fallbacks.is_some();
+        let kind = failure.and_then(Kind::of).filter(|_| !own_list);
+        let kind = kind.filter(|&kind| special(self.controls, world.config, kind).is_some());
+        self.fallbacks([&entry.model, &group], depth, kind.unwrap_or(Kind::General), world);
         Ok(())
     }
 
@@ -88,24 +95,39 @@ impl<'c> Chain<'c> {
         }
     }
 
-    /// Adds one group's segment unless all of its deployments rest.
-    fn segment(&mut self, resolved: Resolved, entry: &Fallback, depth: u32, world: &mut World) {
+    /// Adds one group's segment, unless all of its deployments rest, are used up or may not take the call. Then it says how
+    /// that is to be taken.
+    fn segment(
+        &mut self,
+        resolved: Resolved,
+        entry: &Fallback,
+        depth: u32,
+        world: &mut World,
+    ) -> Option<Class> {
         let config = world.config;
         let mut healthy = Vec::with_capacity(resolved.deployments.len());
         for &at in &resolved.deployments {
             let Some(deployment) = config.deployments.get(at) else { continue };
+            if deployment.choice.team.is_some() && deployment.choice.team != self.controls.call.team {
+                continue;
+            }
             match cooldown::resting_until(world.shared, deployment, world.now_ms) {
                 None => healthy.push(at),
                 Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
             }
         }
         if healthy.is_empty() {
-            return;
+            return None;
         }
-        let order = if healthy.len() < 2 {
-            healthy
-        } else {
-            pick::shuffle(&config.deployments, &healthy, world.random)
+        let order = match strategy::order(healthy, &resolved.group, &self.controls.call, world) {
+            Ok(order) => order,
+            Err(why) => {
+                let class = why.class;
+                if depth == 0 {
+                    self.why = Some(why);
+                }
+                return class;
+            }
         };
         let rules =
             Rules { config, asked: self.controls.num_retries, names: [&entry.model, &resolved.group] };
@@ -122,6 +144,7 @@ impl<'c> Chain<'c> {
             overrides: entry.overrides.clone(),
             depth,
         });
+        None
     }
 }
 
@@ -196,7 +219,7 @@ pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach 
     while !level.is_empty() {
         let mut deeper = Vec::new();
         for (name, _) in level {
-            let Ok(resolved) = resolve(config, name) else { continue };
+            let Ok(resolved) = resolve(config, name, &controls.call) else { continue };
             let names = [name, resolved.group.as_str()];
             let rules = Rules { config, asked: controls.num_retries, names };
             reach.attempts =
@@ -232,8 +255,8 @@ pub(super) fn key(model: &str, overrides: &Map<String, Value>) -> String {
 }
 
 /// The deployments a name stands for.
-fn resolve(config: &Config, model: &str) -> Result<Resolved, Error> {
-    match config.resolve(model) {
+fn resolve(config: &Config, model: &str, call: &Call) -> Result<Resolved, Error> {
+    match config.resolve_for(model, call.team.as_deref()) {
         Some(resolved) if !resolved.deployments.is_empty() => Ok(resolved),
         _ => match config.why_unavailable(model) {
             Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),

@@ -26,6 +26,14 @@ pub fn shuffle(deployments: &[Deployment], healthy: &[usize], random: &mut Rando
     order
 }
 
+/// Puts a list into any order, all orders alike (Fisher and Yates).
+pub fn mix<T>(list: &mut [T], random: &mut Random) {
+    for end in (1..list.len()).rev() {
+        let at = (random.fraction() * (end + 1) as f64) as usize;
+        list.swap(at.min(end), end);
+    }
+}
+
 /// The index of one entry, drawn by weight; uniformly when no weight is above zero.
 fn draw(left: &[(usize, f64)], random: &mut Random) -> usize {
     let total: f64 = left.iter().map(|(_, weight)| weight).sum();

@@ -18,6 +18,7 @@ use super::{
 use crate::core::{
     config::{Config, Fallback, Fallbacks},
     error::{Class, Error},
+    quota::Worker,
     random::Random,
     shared::Shared,
 };
@@ -32,6 +33,44 @@ pub struct World<'w> {
     pub now_ms: u64,
     /// Chance.
     pub random: &'w mut Random,
+    /// Who asks, among all that count requests in flight.
+    pub worker: Worker,
+}
+
+impl World<'_> {
+    /// Whether a deployment does not rest.
+    pub fn is_awake(&self, at: usize) -> bool {
+        let deployment = self.config.deployments.get(at);
+        deployment.is_some_and(|d| cooldown::resting_until(self.shared, d, self.now_ms).is_none())
+    }
+}
+
+/// What routing may look at of a call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Call {
+    /// Tokens of the prompt, more or less.
+    pub prompt_tokens: u64,
+    /// It asks for a stream.
+    pub streaming: bool,
+    /// The caller's team.
+    pub team: Option<String>,
+    /// Its tags, the key's and the team's. Only with `enable_tag_filtering`.
+    pub tags: Vec<String>,
+    /// `allowed_model_region` of the end user.
+    pub region: Option<String>,
+    /// Tokens of its messages, if it has any. Only with `enable_pre_call_checks`.
+    pub messages: Option<Tokens>,
+    /// It has a `response_format`.
+    pub response_format: bool,
+}
+
+/// An estimate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Probably so many.
+    pub likely: u64,
+    /// Certainly not fewer.
+    pub least: u64,
 }
 
 /// What the client may say about routing, out of its request.
@@ -49,6 +88,8 @@ pub struct Controls {
     pub content_policy_fallbacks: Option<Fallbacks>,
     /// `disable_fallbacks`.
     pub disable_fallbacks: bool,
+    /// The call itself.
+    pub call: Call,
 }
 
 /// One model group of a plan.
@@ -115,7 +156,7 @@ impl Plan {
         chain.group(&Fallback { model: model.to_owned(), ..Fallback::default() }, 0, world)?;
         let (segments, resting) = (chain.segments, chain.resting);
         let Some(&deployment) = segments.first().and_then(|first| first.order.first()) else {
-            return Err(none_available(model, resting, world.now_ms));
+            return Err(chain.why.unwrap_or_else(|| none_available(model, resting, world.now_ms)));
         };
         let special = |kind| chain::special(&controls, world.config, kind).is_some();
         let jumps = special(Kind::ContextWindow) || special(Kind::ContentPolicy);
@@ -169,9 +210,18 @@ impl Plan {
     /// What comes after the current candidate when no answer comes: the next attempt of its segment, else the next segment.
     ///
     /// Nobody can tell beforehand whether a connection will be refused or time out, so both have the retries of a time-out.
-    pub fn following(&self, config: &Config) -> Option<Candidate> {
-        let next = self.next_attempt(Class::Timeout, config, |_| true);
-        next.or_else(|| self.next_segment(|_| true))
+    pub fn following(&self, config: &Config, has_room: &mut dyn FnMut(usize) -> bool) -> Option<Candidate> {
+        let next = self.next_attempt(Class::Timeout, config, &mut *has_room);
+        next.or_else(|| self.next_segment(has_room))
+    }
+
+    /// Goes to the first deployment of the current group, from the current one on, that lets the attempt in.
+    pub fn enter(&mut self, admits: &mut dyn FnMut(usize) -> bool) -> Option<Candidate> {
+        let order = &self.segment()?.order;
+        let here = order.iter().position(|&at| at == self.current.deployment).unwrap_or(0);
+        let mut turns = order.iter().cycle().skip(here).take(order.len()).copied();
+        self.current.deployment = turns.find(|&at| admits(at))?;
+        Some(self.current)
     }
 
     /// Goes on to a candidate that [`Plan::following`] named.
@@ -179,28 +229,39 @@ impl Plan {
         self.current = candidate;
     }
 
-    /// Goes on after a failure of `class` (`status` is the provider's own, 0 when there was none). `None`: there is nothing
-    /// left to try, the failure is the client's to see.
-    pub fn advance(&mut self, class: Class, status: u16, world: &mut World) -> Option<Candidate> {
+    /// Goes on after a failure of `class` (`status` is the provider's own, 0 when there was none), to a deployment that lets
+    /// the attempt in. `None`: there is nothing left to try, the failure is the client's to see.
+    pub fn advance(
+        &mut self,
+        class: Class,
+        status: u16,
+        world: &mut World,
+        admits: &mut dyn FnMut(usize) -> bool,
+    ) -> Option<Candidate> {
         let retry = match self.special(class, world.config) {
             Some(_) => None,
-            None => self.retry(class, status, world),
+            None => self.retry(class, status, world, admits),
         };
         match retry {
             Some(next) => {
                 self.current = next;
                 Some(next)
             }
-            None => self.abandon_group(class, world),
+            None => self.abandon_group(class, world, admits),
         }
     }
 
     /// Goes on as if the whole group had failed with `class`: to its fallbacks, or past them.
-    pub fn abandon_group(&mut self, class: Class, world: &mut World) -> Option<Candidate> {
+    pub fn abandon_group(
+        &mut self,
+        class: Class,
+        world: &mut World,
+        admits: &mut dyn FnMut(usize) -> bool,
+    ) -> Option<Candidate> {
         if let Some(kind) = self.special(class, world.config) {
             self.jump(kind, world);
         }
-        let next = self.next_segment(|at| is_awake(at, world))?;
+        let next = self.next_segment(|at| world.is_awake(at) && admits(at))?;
         self.current = next;
         Some(next)
     }
@@ -216,7 +277,13 @@ impl Plan {
     }
 
     /// The next attempt on the group, on a deployment that no request has sent to rest meanwhile.
-    fn retry(&self, class: Class, status: u16, world: &World) -> Option<Candidate> {
+    fn retry(
+        &self,
+        class: Class,
+        status: u16,
+        world: &World,
+        admits: &mut dyn FnMut(usize) -> bool,
+    ) -> Option<Candidate> {
         let segment = self.segment()?;
         if !self.rules(segment, world.config).is_retried(class, status, segment.group_size) {
             return None;
@@ -224,7 +291,7 @@ impl Plan {
         // A key that was refused is refused again.
         let elsewhere = matches!(class, Class::Authentication | Class::PermissionDenied);
         self.next_attempt(class, world.config, |at| {
-            (!elsewhere || at != self.current.deployment) && is_awake(at, world)
+            (!elsewhere || at != self.current.deployment) && world.is_awake(at) && admits(at)
         })
     }
 
@@ -234,7 +301,7 @@ impl Plan {
         &self,
         class: Class,
         config: &Config,
-        will_do: impl Fn(usize) -> bool,
+        mut will_do: impl FnMut(usize) -> bool,
     ) -> Option<Candidate> {
         let segment = self.segment()?;
         if self.current.attempt >= self.rules(segment, config).allowed(class, self.current.deployment) {
@@ -248,7 +315,7 @@ impl Plan {
     }
 
     /// The first attempt on the next group that has a deployment that will do.
-    fn next_segment(&self, will_do: impl Fn(usize) -> bool) -> Option<Candidate> {
+    fn next_segment(&self, mut will_do: impl FnMut(usize) -> bool) -> Option<Candidate> {
         let later = self.segments.iter().enumerate().skip(self.current.segment.saturating_add(1));
         later.into_iter().find_map(|(at, segment)| {
             let deployment = segment.order.iter().copied().find(|&at| will_do(at))?;
@@ -289,12 +356,8 @@ impl Plan {
     }
 }
 
-fn is_awake(at: usize, world: &World) -> bool {
-    let deployment = world.config.deployments.get(at);
-    deployment.is_some_and(|d| cooldown::resting_until(world.shared, d, world.now_ms).is_none())
-}
-
-fn none_available(model: &str, resting: Option<u64>, now_ms: u64) -> Error {
+/// The refusal when no deployment of a group can be called, until the first that could be.
+pub fn none_available(model: &str, resting: Option<u64>, now_ms: u64) -> Error {
     let wait = resting.map_or(0, |until| until.saturating_sub(now_ms).div_ceil(1_000));
     let mut error = Error::provider(
         Class::RateLimit,

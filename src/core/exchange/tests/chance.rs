@@ -165,3 +165,43 @@ fn whatever_happens_reservations_end() {
     }
     assert!(left > 1_000 && charged > 1_000, "{left} left, {charged} charged");
 }
+
+/// The same for what is held of deployments, with every strategy: nothing is left over, and what deployments are charged with
+/// is what their requests cost.
+#[test]
+fn whatever_happens_places_are_given_back() {
+    let params = "input_cost_per_token: 0.000001, output_cost_per_token: 0.000003, rpm: 1000000, \
+                  max_parallel_requests: 1, max_budget: 1000000";
+    let file = FILE.replace("api_key: k", &format!("api_key: k, {params}"));
+    let strategies = [
+        "simple-shuffle",
+        "least-busy",
+        "usage-based-routing",
+        "latency-based-routing",
+        "cost-based-routing",
+    ];
+    for (seed, strategy) in (1..).zip(strategies) {
+        let mut rig = Rig::new(&format!("{file}  routing_strategy: {strategy}\n"));
+        let config = Rc::clone(&rig.config);
+        let mut chance = Random::new(seed);
+        let mut spent = crate::core::cost::money::Money::ZERO;
+        for round in 0..2_000 {
+            let (path, body) = request(&mut chance);
+            let streaming = body["stream"] == json!(true);
+            rig.patience = chance.bits().is_multiple_of(2).then(|| (chance.bits() % 12) as u32);
+            let story = rig.run(path, body, |_, model| behaviour(chance.bits(), model, streaming));
+            let cost = story.record.and_then(|record| record.cost);
+            spent = spent.saturating_add(cost.unwrap_or_default());
+            quota::beat(&rig.shared, Worker(1), rig.now_ms);
+            let mut charged = crate::core::cost::money::Money::ZERO;
+            for deployment in &config.deployments {
+                let standing = quota::standing(&rig.shared, &deployment.rules[0], rig.now_ms);
+                assert_eq!(standing.parallel_left, Some(1), "{strategy}, round {round}: {}", deployment.id);
+                charged = charged.saturating_add(standing.spend);
+            }
+            assert_eq!(charged, spent, "{strategy}, round {round}");
+            rig.now_ms += 400;
+        }
+        assert!(spent > crate::core::cost::money::Money::ZERO, "{strategy}");
+    }
+}

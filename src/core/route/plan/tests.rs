@@ -33,7 +33,13 @@ impl Place {
     }
 
     fn world(&mut self) -> World<'_> {
-        World { config: &self.config, shared: &self.shared, now_ms: 1_000_000, random: &mut self.random }
+        World {
+            config: &self.config,
+            shared: &self.shared,
+            now_ms: 1_000_000,
+            random: &mut self.random,
+            worker: Worker(1),
+        }
     }
 
     fn plan(&mut self, model: &str, controls: Controls) -> Plan {
@@ -60,7 +66,7 @@ impl Place {
     fn walk(&mut self, model: &str, controls: Controls, class: Class) -> String {
         let mut plan = self.plan(model, controls);
         let mut called = vec![self.id(plan.current())];
-        while let Some(next) = plan.advance(class, class.status(), &mut self.world()) {
+        while let Some(next) = plan.advance(class, class.status(), &mut self.world(), &mut |_| true) {
             called.push(self.id(next));
         }
         assert!(called.len() <= plan.max_retries() as usize + 1, "{called:?}");
@@ -122,7 +128,7 @@ fn unusual_statuses_are_retried_when_litellm_does() {
         let mut place = Place::new("");
         let mut plan = place.plan("a", Controls::default());
         let mut made = 1;
-        while plan.advance(Class::Api, status, &mut place.world()).is_some() {
+        while plan.advance(Class::Api, status, &mut place.world(), &mut |_| true).is_some() {
             made += 1;
         }
         assert_eq!(made, calls, "{status}");
@@ -134,15 +140,19 @@ fn a_retry_takes_another_deployment_that_is_awake() {
     let mut place = Place::new("");
     let mut plan = place.plan("a", Controls::default());
     let first = plan.current();
-    let following = plan.following(&place.config).unwrap();
+    let following = plan.following(&place.config, &mut |_| true).unwrap();
     assert_ne!(first.deployment, following.deployment);
     let other = place.id(following);
     place.rest(&other);
-    let next = plan.advance(Class::InternalServer, 500, &mut place.world()).unwrap();
+    let next = plan.advance(Class::InternalServer, 500, &mut place.world(), &mut |_| true).unwrap();
     assert_eq!(next.deployment, first.deployment, "the other one rests meanwhile");
     let id = place.id(first);
     place.rest(&id);
-    assert_eq!(plan.advance(Class::InternalServer, 500, &mut place.world()), None, "nobody is awake");
+    assert_eq!(
+        plan.advance(Class::InternalServer, 500, &mut place.world(), &mut |_| true),
+        None,
+        "nobody is awake"
+    );
 }
 
 #[test]
@@ -151,7 +161,7 @@ fn what_follows_silence_has_the_retries_of_a_time_out() {
         let mut place = Place::new(&format!("router_settings: {settings}"));
         let mut plan = place.plan("a", Controls::default());
         let mut made = 1;
-        while let Some(next) = plan.following(&place.config) {
+        while let Some(next) = plan.following(&place.config, &mut |_| true) {
             plan.take(next);
             made += 1;
         }
@@ -214,7 +224,7 @@ fn a_jump_keeps_what_follows_for_others() {
     let mut plan = place.plan("a", Controls::default());
     let mut called = Vec::new();
     for class in [InternalServer, ContextWindowExceeded, InternalServer, InternalServer] {
-        called.extend(plan.advance(class, 0, &mut place.world()).map(|next| place.id(next)));
+        called.extend(plan.advance(class, 0, &mut place.world(), &mut |_| true).map(|next| place.id(next)));
     }
     assert_eq!(called, ["b1", "c1", "d1"]);
     assert_eq!(plan.max_retries(), 3, "four groups can be reached, with one attempt each");
@@ -328,7 +338,7 @@ fn no_sequence_of_failures_breaks_the_bound() {
         loop {
             let class = CLASSES[below(14) as usize];
             let next = if below(4) == 0 {
-                plan.following(&place.config).inspect(|&next| plan.take(next))
+                plan.following(&place.config, &mut |_| true).inspect(|&next| plan.take(next))
             } else {
                 let deployment = plan.current().deployment;
                 let failure = cooldown::Failure {
@@ -339,7 +349,7 @@ fn no_sequence_of_failures_breaks_the_bound() {
                 };
                 let at = &place.config.deployments[deployment];
                 cooldown::failed(&place.shared, &place.config.router, at, failure, 1_000_000);
-                plan.advance(class, class.status(), &mut place.world())
+                plan.advance(class, class.status(), &mut place.world(), &mut |_| true)
             };
             if next.is_none() {
                 break;

@@ -1,0 +1,276 @@
+//! The place that an attempt takes at its deployment: what limits and budgets of deployments and providers are counted by.
+//!
+//! A place belongs to one attempt. The first is taken when the request is planned, at the first deployment that has room; when
+//! all are busy the request waits, and when all are used up it goes on to its fallbacks. A failure gives the place back and
+//! takes one at the next deployment. What Envoy tries by itself (nobody is asked after a refused connection) is a deployment
+//! that had room when it was named, and takes its place when its attempt begins. Whatever becomes of the request, [`Exchange::on_done`]
+//! gives back what is left.
+
+use std::rc::Rc;
+
+use super::{Env, Exchange};
+use crate::core::{
+    config::{Config, Deployment},
+    cost::{money::Money, usage::Usage},
+    error::{Class, Error},
+    quota::{self, Estimate, Reservation, Rule, Why, Worker},
+    route::{
+        plan::{Candidate, Plan, World, none_available},
+        strategy,
+    },
+    shared::Shared,
+    translate::answer::failure::Failure,
+};
+
+/// How often a request that waits for a place looks for one, in milliseconds.
+const STEP_MS: u64 = 10;
+
+/// Where a request stands with places.
+#[derive(Default)]
+pub(super) struct Place {
+    /// The deployment and what is held there; nothing at one without limits.
+    held: Option<(usize, Reservation)>,
+    /// Since when it waits for one.
+    since_ms: Option<u64>,
+}
+
+/// Lets attempts in, one deployment after the other, and remembers why not.
+struct Gate<'g> {
+    exchange: &'g Exchange,
+    config: &'g Config,
+    usage: Usage,
+    shared: &'g dyn Shared,
+    worker: Worker,
+    now_ms: u64,
+    taken: Option<(usize, Reservation)>,
+    shut: Shut,
+}
+
+/// Why deployments let nobody in.
+#[derive(Default)]
+struct Shut {
+    /// One has too many requests in flight: it is worth waiting for.
+    busy: bool,
+    /// One has too many requests or tokens in this minute.
+    over_rate: Option<Box<Error>>,
+    /// Budgets that are used up, in LiteLLM's words.
+    over_budget: String,
+}
+
+impl Gate<'_> {
+    /// Takes a place at a deployment.
+    fn admits(&mut self, at: usize) -> bool {
+        let Some(deployment) = self.config.deployments.get(at) else { return false };
+        if deployment.rules.is_empty() {
+            return true;
+        }
+        let has_budget = deployment.rules.iter().any(|rule| rule.max_budget.is_some());
+        let price = has_budget.then(|| self.exchange.price_at(at, None)).flatten();
+        let estimate = Estimate {
+            tokens: self.usage.total_tokens,
+            cost: price.map_or(Money::ZERO, |price| price.cost(&self.usage, None)),
+        };
+        match quota::reserve(self.shared, self.worker, &deployment.rules, estimate, self.now_ms) {
+            Ok(reservation) => {
+                if let Some((_, other)) = self.taken.replace((at, reservation)) {
+                    other.cancel(self.shared, self.now_ms);
+                }
+                true
+            }
+            Err(refused) => {
+                if let Some(rule) = deployment.rules.get(refused.rule) {
+                    self.note(deployment, rule, refused.why);
+                }
+                false
+            }
+        }
+    }
+
+    fn note(&mut self, deployment: &Deployment, rule: &Rule, why: Why) {
+        match why {
+            Why::Parallel => self.shut.busy = true,
+            Why::Budget { spend } => {
+                self.shut.over_budget.push_str(&strategy::over_budget(deployment, rule, spend));
+            }
+            Why::Requests { resets_at_ms } | Why::Tokens { resets_at_ms } => {
+                let (what, limit) = match why {
+                    Why::Requests { .. } => ("rpm", rule.limits.rpm),
+                    _ => ("tpm", rule.limits.tpm),
+                };
+                self.shut.over_rate.get_or_insert_with(|| {
+                    let counts = quota::counts(self.shared, std::iter::once(&rule.meter), self.now_ms);
+                    let used = counts.first().copied().unwrap_or_default();
+                    let used = if what == "rpm" { used.requests } else { used.tokens };
+                    let message = format!(
+                        "Deployment over defined {what} limit={}. current usage={used}",
+                        limit.unwrap_or_default()
+                    );
+                    Box::new(strategy::rate_limited(message, resets_at_ms, self.now_ms))
+                });
+            }
+            Why::Full => {
+                self.shut.over_rate.get_or_insert_with(|| {
+                    let message = "the gateway counts too many meters; try again later.";
+                    Box::new(strategy::rate_limited(message.to_owned(), self.now_ms, self.now_ms))
+                });
+            }
+        }
+    }
+}
+
+impl Exchange {
+    /// Finds a place for the next call: at the first deployment of the current group that has room, else (when none ever has)
+    /// in a fallback. Milliseconds: all are busy, come back after them.
+    pub(super) fn find_place(&mut self, env: &mut Env) -> Result<Option<u64>, Error> {
+        loop {
+            let error = match self.try_group(env) {
+                Ok(()) => {
+                    self.place.since_ms = None;
+                    return Ok(None);
+                }
+                Err(Shut { busy: true, .. }) => {
+                    let since_ms = *self.place.since_ms.get_or_insert(env.now_ms);
+                    let limit_ms =
+                        self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
+                    let waited_ms = env.now_ms.saturating_sub(since_ms);
+                    if waited_ms < limit_ms {
+                        return Ok(Some(STEP_MS.min(limit_ms - waited_ms)));
+                    }
+                    let message = "no deployment had a free place within the time-out";
+                    Failure::without_answer(Class::Timeout, message).to_error(self.title())
+                }
+                Err(shut) => shut.error(self.plan.as_ref().map_or("", Plan::asked), env.now_ms),
+            };
+            self.place.since_ms = None;
+            let class = error.class.unwrap_or(Class::RateLimit);
+            self.note_error(error);
+            let config = Rc::clone(&self.config);
+            let Some(plan) = self.plan.as_mut() else { return Err(self.final_error()) };
+            let before = plan.current();
+            match plan.abandon_group(class, &mut env.world(&config), &mut |_| true) {
+                Some(after) => self.moved(before, after),
+                None => return Err(self.final_error()),
+            }
+        }
+    }
+
+    /// Whether a request that waits has to go on waiting, and how long. It takes its place as soon as there is one.
+    pub fn on_wait(&mut self, env: &mut Env) -> Option<u64> {
+        let since_ms = self.place.since_ms?;
+        let limit_ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
+        let left_ms = since_ms.saturating_add(limit_ms).saturating_sub(env.now_ms);
+        match self.try_group(env) {
+            Err(Shut { busy: true, .. }) if left_ms > 0 => Some(STEP_MS.min(left_ms)),
+            _ => None,
+        }
+    }
+
+    /// Takes a place in the current group, if it needs one and has none.
+    fn try_group(&mut self, env: &mut Env) -> Result<(), Shut> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let at = plan.current().deployment;
+        let order = plan.segment().map(|segment| segment.order.as_slice()).unwrap_or_default();
+        let has_place = self.place.held.as_ref().is_some_and(|(held, _)| *held == at);
+        if has_place || !order.iter().any(|&at| self.has_rules(at)) {
+            return Ok(());
+        }
+        // Who has waited finds that some have gone to rest meanwhile.
+        let waits = self.place.since_ms.is_some();
+        let (found, shut) = self.at_gate(env, |plan, world, gate| {
+            plan.enter(&mut |at| (!waits || world.is_awake(at)) && gate.admits(at))
+        });
+        if found.flatten().is_some() { Ok(()) } else { Err(shut) }
+    }
+
+    /// Lets the plan go somewhere, through a gate, and keeps the place that it took.
+    fn at_gate<T>(
+        &mut self,
+        env: &mut Env,
+        go: impl FnOnce(&mut Plan, &mut World, &mut Gate) -> T,
+    ) -> (Option<T>, Shut) {
+        let config = Rc::clone(&self.config);
+        let usage = self.guess(env.lengths);
+        let Some(mut plan) = self.plan.take() else { return (None, Shut::default()) };
+        let (shared, worker, now_ms) = (env.shared, env.worker, env.now_ms);
+        let mut gate = Gate {
+            exchange: self,
+            config: &config,
+            usage,
+            shared,
+            worker,
+            now_ms,
+            taken: None,
+            shut: Shut::default(),
+        };
+        let result = go(&mut plan, &mut env.world(&config), &mut gate);
+        let Gate { taken, shut, .. } = gate;
+        self.plan = Some(plan);
+        self.place.held = taken;
+        (Some(result), shut)
+    }
+
+    /// Gives the place back, and goes on to the next candidate after a failure of `class`: one that has room.
+    pub(super) fn next_place(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
+        self.leave(0, Money::ZERO, env);
+        let (next, _) = self
+            .at_gate(env, |plan, world, gate| plan.advance(class, status, world, &mut |at| gate.admits(at)));
+        next.flatten()
+    }
+
+    /// Takes the place of an attempt that Envoy has begun by itself. False when it has gone to somebody else meanwhile.
+    pub(super) fn take_place(&mut self, env: &mut Env) -> bool {
+        let Some(at) = self.plan.as_ref().map(|plan| plan.current().deployment) else { return false };
+        if self.place.held.is_some() || !self.has_rules(at) {
+            return true;
+        }
+        self.at_gate(env, |_, _, gate| gate.admits(at)).0.unwrap_or(false)
+    }
+
+    /// Whether a deployment would let one more attempt in now. The place that this request has there is as good as free.
+    pub(super) fn has_room(&self, at: usize, env: &Env) -> bool {
+        let Some(deployment) = self.config.deployments.get(at) else { return false };
+        let is_own = self.place.held.as_ref().is_some_and(|(held, _)| *held == at);
+        deployment.rules.iter().all(|rule| match quota::check(env.shared, env.worker, rule, env.now_ms) {
+            None => true,
+            Some(Why::Parallel) => is_own,
+            Some(_) => false,
+        })
+    }
+
+    /// The attempt is over: what it used takes the place of what it reserved.
+    pub(super) fn leave(&mut self, tokens: u64, cost: Money, env: &Env) {
+        if let Some((_, reservation)) = self.place.held.take() {
+            reservation.settle(env.shared, tokens, cost, env.now_ms);
+        }
+    }
+
+    /// The request is over. One that called nobody counts nowhere.
+    pub(super) fn leave_at_the_end(&mut self, env: &Env) {
+        self.place.since_ms = None;
+        if self.attempts == 0 && self.completed.is_none() {
+            if let Some((_, reservation)) = self.place.held.take() {
+                reservation.cancel(env.shared, env.now_ms);
+            }
+            return;
+        }
+        let tokens = self.completed.as_ref().and_then(|completed| completed.usage.as_ref());
+        let tokens = tokens.map_or(0, |usage| usage.total_tokens);
+        let cost = self.last_cost().unwrap_or_default();
+        self.leave(tokens, cost, env);
+    }
+
+    fn has_rules(&self, at: usize) -> bool {
+        self.config.deployments.get(at).is_some_and(|deployment| !deployment.rules.is_empty())
+    }
+}
+
+impl Shut {
+    /// What the client reads when nothing else can be tried.
+    fn error(self, model: &str, now_ms: u64) -> Error {
+        match self.over_rate {
+            Some(error) => *error,
+            None if self.over_budget.is_empty() => none_available(model, None, now_ms),
+            None => strategy::crossed_budget(&self.over_budget),
+        }
+    }
+}

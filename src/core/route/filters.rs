@@ -1,0 +1,128 @@
+//! Which deployments of a group may take a call at all, before a strategy orders them: budgets, `enable_pre_call_checks`, tags.
+
+use std::fmt::Write as _;
+
+use super::{
+    plan::{Call, Tokens, World, none_available},
+    strategy::{crossed_budget, over_budget},
+};
+use crate::core::{
+    config::Deployment,
+    error::{Class, Error},
+    quota::{self, Why},
+};
+
+/// In a deployment's tags: it takes calls whose tags nobody has, and alone those without tags.
+const DEFAULT: &str = "default";
+
+/// What is left of a group, in its order; never none. The error is why nothing is.
+pub fn narrow(healthy: Vec<usize>, group: &str, call: &Call, world: &World) -> Result<Vec<usize>, Error> {
+    let left = affordable(healthy, world)?;
+    let left = match &call.messages {
+        Some(tokens) if world.config.router.pre_call_checks => checked(left, group, call, *tokens, world)?,
+        _ => left,
+    };
+    if world.config.router.tag_filtering { tagged(left, group, &call.tags, world) } else { Ok(left) }
+}
+
+/// Those whose budgets, and whose providers' budgets, are not used up.
+fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
+    let mut told = String::new();
+    let mut left = Vec::with_capacity(healthy.len());
+    for at in healthy {
+        let Some(deployment) = world.config.deployments.get(at) else { continue };
+        let over = deployment.rules.iter().find_map(|rule| {
+            match quota::check_budget(world.shared, world.worker, rule, world.now_ms)? {
+                Why::Budget { spend } => Some((rule, spend)),
+                _ => None,
+            }
+        });
+        match over {
+            Some((rule, spend)) => told.push_str(&over_budget(deployment, rule, spend)),
+            None => left.push(at),
+        }
+    }
+    if left.is_empty() { Err(crossed_budget(&told)) } else { Ok(left) }
+}
+
+/// Those that can take the prompt, stand in the region that the end user must stay in, and know `response_format` if it is
+/// asked for.
+///
+/// Nobody counts tokens here as a provider does. So the estimate decides which deployment is better, and the call is only
+/// refused when it is too long for all of them by half.
+fn checked(
+    list: Vec<usize>,
+    group: &str,
+    call: &Call,
+    tokens: Tokens,
+    world: &World,
+) -> Result<Vec<usize>, Error> {
+    let find = |at: &usize| world.config.deployments.get(*at);
+    let drops = world.config.general.drop_params;
+    let is_known =
+        |d: &Deployment| drops || !call.response_format || !d.brand.unsupported.contains(&"response_format");
+    let is_allowed = |d: &Deployment| call.region.is_none() || d.choice.region == call.region;
+    let takes = |d: &Deployment, tokens: u64| d.choice.max_input.is_none_or(|max| tokens <= max);
+    let all: Vec<(usize, &Deployment)> = list.iter().filter_map(|at| Some((*at, find(at)?))).collect();
+    let left = || all.iter().filter(|(_, d)| is_known(d) && is_allowed(d));
+
+    let fitting: Vec<usize> = left().filter(|(_, d)| takes(d, tokens.likely)).map(|(at, _)| *at).collect();
+    if !fitting.is_empty() {
+        return Ok(fitting);
+    }
+    let longest =
+        left().filter(|(_, d)| takes(d, tokens.least)).filter_map(|(_, d)| d.choice.max_input).max();
+    if let Some(longest) = longest {
+        let has_it = |d: &Deployment| d.choice.max_input == Some(longest);
+        return Ok(left().filter(|(_, d)| has_it(d)).map(|(at, _)| *at).collect());
+    }
+    let too_long = || all.iter().filter(|(_, d)| !takes(d, tokens.likely));
+    if too_long().next().is_none() {
+        return Err(none_available(group, None, world.now_ms));
+    }
+    let mut message = "litellm.ContextWindowExceededError: litellm._pre_call_checks: Context Window exceeded for given call. \
+                       No models have context window large enough for this call.\n"
+        .to_owned();
+    for (_, d) in too_long() {
+        let max = d.choice.max_input.unwrap_or_default();
+        // Writing to a String cannot fail.
+        _ = write!(message, "Model={}, Max Input Tokens={max}, Got={}", d.litellm_model, tokens.likely);
+    }
+    Err(Error::provider(Class::ContextWindowExceeded, message))
+}
+
+/// Those that a call's tags lead to: with one of them (or, without `tag_filtering_match_any`, with all), else the default
+/// ones. A call without tags goes to the default ones, if there are any.
+fn tagged(list: Vec<usize>, group: &str, tags: &[String], world: &World) -> Result<Vec<usize>, Error> {
+    let tags_of =
+        |at: &usize| world.config.deployments.get(*at).map(|d| d.choice.tags.as_slice()).unwrap_or_default();
+    let serves = |own: &[String]| match world.config.router.tags_match_any {
+        true => tags.iter().any(|tag| own.contains(tag)),
+        false => tags.iter().all(|tag| own.contains(tag)),
+    };
+    let with = |is: &dyn Fn(&[String]) -> bool| -> Vec<usize> {
+        list.iter().filter(|at| is(tags_of(at))).copied().collect()
+    };
+    if !tags.is_empty() {
+        let found = with(&serves);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let default = with(&|own| own.iter().any(|tag| tag == DEFAULT));
+    match (default.is_empty(), tags.is_empty()) {
+        (false, _) => Ok(default),
+        (true, true) => Ok(list),
+        (true, false) => {
+            let shown: Vec<String> = tags.iter().map(|tag| format!("'{tag}'")).collect();
+            let message = format!(
+                "Not allowed to access model due to tags configuration. Passed model={group} and tags=[{}]",
+                shown.join(", ")
+            );
+            Err(Error::new(401, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

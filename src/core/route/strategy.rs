@@ -1,0 +1,189 @@
+//! The order in which a request tries the deployments of a group: `routing_strategy`.
+//!
+//! Retries take the next one of the order, so the first is what the strategy chooses and the others are what it would choose
+//! without those before them.
+
+use std::fmt::Write as _;
+
+use super::{
+    filters, latency, pick,
+    plan::{Call, World, none_available},
+};
+use crate::core::{
+    access::refusals::dollars,
+    config::{Deployment, Strategy},
+    cost::money::Money,
+    error::{Class, Error},
+    quota::{self, Counts, Kind, Rule},
+};
+
+/// The deployments of a group that are left, in order; never none. The error is why there is none.
+pub fn order(healthy: Vec<usize>, group: &str, call: &Call, world: &mut World) -> Result<Vec<usize>, Error> {
+    let config = world.config;
+    let strategy = config.router.strategy;
+    let rules = |at: usize| config.deployments.get(at).map(|d| d.rules.as_slice()).unwrap_or_default();
+    let is_plain = strategy == Strategy::SimpleShuffle && !config.router.has_filters();
+    if is_plain && healthy.iter().all(|&at| rules(at).is_empty()) {
+        return Ok(if healthy.len() < 2 { healthy } else { shuffled(&healthy, world) });
+    }
+    let left = filters::narrow(healthy, group, call, world)?;
+    let counted = counted(left, world);
+    let (within, over): (Vec<_>, Vec<_>) = counted.into_iter().partition(|one| one.has_room(call));
+    if within.is_empty() {
+        return Err(all_over(strategy, group, &over, world.now_ms));
+    }
+    let mut order = match strategy {
+        Strategy::SimpleShuffle => {
+            let left: Vec<usize> = within.iter().map(|one| one.at).collect();
+            shuffled(&left, world)
+        }
+        Strategy::LeastBusy => sorted(within, |one| one.counts.parallel),
+        Strategy::UsageBased => sorted(mixed(within, world), |one| one.counts.tokens),
+        Strategy::CostBased => sorted(within, |one| one.deployment.unit_price),
+        Strategy::LatencyBased => by_latency(mixed(within, world), call, world),
+    };
+    if config.router.pre_call_checks && call.messages.is_some() {
+        // `order`: the lowest first, the others when those have failed.
+        let place = |at: &usize| config.deployments.get(*at).and_then(|d| d.choice.order).unwrap_or(u64::MAX);
+        order.sort_by_key(place);
+    }
+    Ok(order)
+}
+
+/// One deployment and what is counted for it.
+struct Counted<'c> {
+    at: usize,
+    deployment: &'c Deployment,
+    counts: Counts,
+}
+
+impl Counted<'_> {
+    /// Whether its requests and tokens a minute leave room for one more call.
+    fn has_room(&self, call: &Call) -> bool {
+        let Some(rule) = own_rule(self.deployment) else { return true };
+        let fits = |limit: Option<u64>, used: u64, more: u64| {
+            limit.is_none_or(|limit| used.saturating_add(more) <= limit)
+        };
+        fits(rule.limits.rpm, self.counts.requests, 1)
+            && fits(rule.limits.tpm, self.counts.tokens, call.prompt_tokens)
+    }
+}
+
+/// A deployment's own limits and budget.
+fn own_rule(deployment: &Deployment) -> Option<&Rule> {
+    deployment.rules.iter().find(|rule| rule.kind == Kind::Deployment)
+}
+
+/// Reads the counts of all deployments; those without limits have none.
+fn counted<'c>(order: Vec<usize>, world: &World<'c>) -> Vec<Counted<'c>> {
+    let found = |at: &usize| Some((*at, world.config.deployments.get(*at)?));
+    let all: Vec<(usize, &Deployment)> = order.iter().filter_map(found).collect();
+    let meters = all.iter().filter_map(|(_, deployment)| Some(&own_rule(deployment)?.meter));
+    let mut counts = quota::counts(world.shared, meters, world.now_ms).into_iter();
+    let mut next = |deployment: &Deployment| own_rule(deployment).and_then(|_| counts.next());
+    all.into_iter()
+        .map(|(at, deployment)| Counted { at, deployment, counts: next(deployment).unwrap_or_default() })
+        .collect()
+}
+
+fn shuffled(left: &[usize], world: &mut World) -> Vec<usize> {
+    pick::shuffle(&world.config.deployments, left, world.random)
+}
+
+/// By chance, all orders alike.
+fn mixed<'c>(mut list: Vec<Counted<'c>>, world: &mut World) -> Vec<Counted<'c>> {
+    pick::mix(&mut list, world.random);
+    list
+}
+
+/// The least first; among equals, those that come first.
+fn sorted<K: Ord>(mut list: Vec<Counted>, key: impl Fn(&Counted) -> K) -> Vec<usize> {
+    list.sort_by_key(key);
+    list.into_iter().map(|one| one.at).collect()
+}
+
+/// Those that are about as quick as the quickest in the order in which they come, then the others by their latency.
+fn by_latency(list: Vec<Counted>, call: &Call, world: &World) -> Vec<usize> {
+    let args = &world.config.router.latency;
+    let mut known: Vec<(usize, f64)> = list
+        .into_iter()
+        .map(|one| {
+            let latency = latency::mean(world.shared, one.deployment, call.streaming, args, world.now_ms);
+            (one.at, latency)
+        })
+        .collect();
+    let lowest = known.iter().map(|(_, latency)| *latency).fold(f64::INFINITY, f64::min);
+    let most = lowest * (1.0 + args.buffer);
+    // Sorting keeps the order of equals.
+    known.sort_by(|(_, a), (_, b)| a.max(most).total_cmp(&b.max(most)));
+    known.into_iter().map(|(at, _)| at).collect()
+}
+
+/// What is told when all that is left has used up its requests or tokens of this minute.
+fn all_over(strategy: Strategy, group: &str, over: &[Counted], now_ms: u64) -> Error {
+    let resets_at_ms = over.iter().map(|one| one.counts.resets_at_ms).min().unwrap_or(now_ms);
+    if strategy != Strategy::UsageBased {
+        return match strategy {
+            Strategy::LatencyBased | Strategy::CostBased => none_available(group, Some(resets_at_ms), now_ms),
+            _ => {
+                let message = format!("No deployments available for selected model. Passed model={group}");
+                rate_limited(message, resets_at_ms, now_ms)
+            }
+        };
+    }
+    // Python's form of a map, as LiteLLM prints it.
+    let limit = |limit: Option<u64>| match limit {
+        Some(limit) if limit != u64::MAX => limit.to_string(),
+        _ => "inf".to_owned(),
+    };
+    let mut map = String::new();
+    for one in over {
+        let limits = own_rule(one.deployment).map(|rule| rule.limits).unwrap_or_default();
+        let comma = if map.is_empty() { "" } else { ", " };
+        // Writing to a String cannot fail.
+        _ = write!(
+            map,
+            "{comma}'{}': {{'current_tpm': {}, 'tpm_limit': {}, 'current_rpm': {}, 'rpm_limit': {}}}",
+            one.deployment.id,
+            one.counts.tokens,
+            limit(limits.tpm),
+            one.counts.requests,
+            limit(limits.rpm),
+        );
+    }
+    let message =
+        format!("No deployments available for selected model. Passed model={group}. Deployments={{{map}}}");
+    rate_limited(message, resets_at_ms, now_ms)
+}
+
+/// A refusal for too many requests, with the time until there is room again.
+pub fn rate_limited(message: String, resets_at_ms: u64, now_ms: u64) -> Error {
+    let seconds = resets_at_ms.saturating_sub(now_ms).div_ceil(1_000).max(1);
+    Error::provider(Class::RateLimit, message).with_header("retry-after", seconds.to_string())
+}
+
+/// One line about a budget that is used up, as LiteLLM writes it.
+pub fn over_budget(deployment: &Deployment, rule: &Rule, spend: Money) -> String {
+    let max = dollars(rule.max_budget.unwrap_or_default());
+    let spend = dollars(spend);
+    match rule.kind {
+        Kind::Provider => {
+            format!("Exceeded budget for provider {}: {spend} >= {max}\n", deployment.brand.name)
+        }
+        _ => format!(
+            "Exceeded budget for deployment model_name: {}, litellm_params.model: {}, model_id: {}: {spend} >= {max}\n",
+            deployment.group, deployment.litellm_model, deployment.id
+        ),
+    }
+}
+
+/// The refusal when every deployment has used up its budget.
+pub fn crossed_budget(told: &str) -> Error {
+    let message = format!("No deployments available - crossed budget: {}", told.trim_end());
+    let mut error = Error::provider(Class::RateLimit, message);
+    error.kind = None;
+    error
+}
+
+#[cfg(test)]
+mod tests;
