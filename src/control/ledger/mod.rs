@@ -16,6 +16,7 @@
 //! | [`rates`] | rates between nodes |
 //! | [`resets`] | when budgets start again |
 //! | [`alerts`] | telling somebody that a budget is used up |
+//! | [`health`] | whether deployments answer |
 //! | [`seal`] | secrets at rest |
 //! | [`import`] | taking over what a LiteLLM database has |
 //! | [`prices`] | the whole price data |
@@ -30,6 +31,7 @@ pub mod bulk;
 pub mod caller;
 pub mod db;
 pub mod grants;
+pub mod health;
 pub mod import;
 pub mod prices;
 pub mod problem;
@@ -68,6 +70,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Where the SQLite file is when no database is configured.
     pub folder: PathBuf,
+    /// Where the gateway is, for calls of its deployments.
+    pub gateway: Option<String>,
 }
 
 /// Everything a call needs.
@@ -83,6 +87,8 @@ pub struct App {
     beats: rates::Beats,
     /// Tells of budgets that are used up.
     alerts: alerts::Alerts,
+    /// Whether deployments answer.
+    checks: health::Checks,
 }
 
 /// Tells the time in Unix milliseconds.
@@ -100,6 +106,7 @@ impl App {
             clock,
             beats: rates::Beats::default(),
             alerts: alerts::Alerts::to(receivers),
+            checks: health::Checks::default(),
         })
     }
 
@@ -153,6 +160,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let db = Db::open(url, connections, &options.folder.join("ledger.db")).await?;
         let app = App::new(db, config, secret, wall_clock());
         tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files)));
+        if let Some(url) = &options.gateway {
+            // With the gateway's flags, it is the gateway's own ledger.
+            let is_own = options.serve.ssl_certfile_path.is_some();
+            app.checks.set_gateway(health::probe::Gateway::at(url, is_own));
+        }
+        tokio::spawn(health::keep_up(Arc::clone(&app)));
         tokio::spawn(grants::follow(Arc::clone(&app)));
         tokio::spawn(resets::keep_up(Arc::clone(&app)));
         let served = serve::serve(&app, options.socket.as_deref(), options.listen).await;

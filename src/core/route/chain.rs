@@ -4,7 +4,7 @@ use hashbrown::HashSet;
 use serde_json::{Map, Value};
 
 use super::{
-    cooldown, pick,
+    checks, cooldown, pick,
     plan::{Controls, Segment, World},
     retries::{MOST, Rules},
 };
@@ -94,7 +94,9 @@ impl<'c> Chain<'c> {
         let mut healthy = Vec::with_capacity(resolved.deployments.len());
         for &at in &resolved.deployments {
             let Some(deployment) = config.deployments.get(at) else { continue };
-            match cooldown::resting_until(world.shared, deployment, world.now_ms) {
+            // Who asks for one deployment by its id wants that one, however it fares.
+            let by_id = resolved.requested == deployment.id;
+            match cooldown::resting_until(world.shared, deployment, world.now_ms).filter(|_| !by_id) {
                 None => healthy.push(at),
                 Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
             }
@@ -102,6 +104,7 @@ impl<'c> Chain<'c> {
         if healthy.is_empty() {
             return;
         }
+        checks::prefer_passing(&mut healthy, world);
         let order = if healthy.len() < 2 {
             healthy
         } else {
