@@ -166,7 +166,7 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
             Err(problem) => {
                 src.problem(
                     &member(&own.path, "ledger_url"),
-                    &format!("not a URL: {problem}"),
+                    format!("not a URL: {problem}"),
                     "write where the ledger listens, such as `http://ledger:4001`",
                 );
                 None
