@@ -62,6 +62,9 @@ pub struct LedgerFlags {
     /// Where the SQLite file is when no database is configured [default: the state directory]
     #[arg(long, value_name = "DIR")]
     pub database_dir: Option<PathBuf>,
+    /// URL of the gateway, whose deployments `/health` and background health checks call
+    #[arg(long, value_name = "URL")]
+    pub gateway: Option<String>,
 }
 
 /// Flags of `tollgate` itself: LiteLLM's, plus where state and Envoy are.
@@ -213,6 +216,7 @@ mod tests {
             "tollgate check -c c.yaml",
             "tollgate healthcheck --port 4000",
             "tollgate ledger --config c.yaml --listen 0.0.0.0:4001",
+            "tollgate ledger --config c.yaml --listen 0.0.0.0:4001 --gateway http://gateway:4000",
             "tollgate ledger --model groq/llama-3 --socket /run/ledger.sock --database_dir /var/lib/tollgate",
             "tollgate import --from postgresql://u@h/litellm --dry-run --spend-logs --config c.yaml",
             "tollgate import --from postgresql://u@h/litellm --to postgresql://u@h/tollgate",

@@ -9,7 +9,7 @@ use super::{Failure, checked, cli::Serve, document};
 /// Exit code 0 when the gateway on this machine answers.
 pub fn healthcheck(port: u16) -> Result<(), Failure> {
     let url = format!("http://127.0.0.1:{port}/health/liveliness");
-    let (status, _) = get(&url, None, Duration::from_secs(5))?;
+    let (status, _) = get(&url, None, &agent(Duration::from_secs(5), true))?;
     match status {
         200 => Ok(()),
         status => Err(Failure::running(format!("{url} answered {status}: expected 200"))),
@@ -20,9 +20,11 @@ pub fn healthcheck(port: u16) -> Result<(), Failure> {
 pub fn health(serve: &Serve) -> Result<String, Failure> {
     let key = key(serve);
     let base = serve.url();
-    let mut answer = get(&format!("{base}/health"), key.as_deref(), Duration::from_secs(600))?;
+    // Every deployment is called.
+    let agent = agent(Duration::from_secs(600), is_verified(serve));
+    let mut answer = get(&format!("{base}/health"), key.as_deref(), &agent)?;
     if answer.0 == 404 {
-        answer = get(&format!("{base}/health/readiness"), key.as_deref(), Duration::from_secs(30))?;
+        answer = get(&format!("{base}/health/readiness"), key.as_deref(), &agent)?;
     }
     let (status, body) = answer;
     match status {
@@ -34,10 +36,11 @@ pub fn health(serve: &Serve) -> Result<String, Failure> {
 /// Sends a chat completion to the gateway at `url` (empty: the one these flags would start) and says what came back.
 pub fn test(serve: &Serve, url: &str) -> Result<String, Failure> {
     let base = if url.is_empty() { serve.url() } else { url.trim_end_matches('/').to_owned() };
+    let agent = agent(Duration::from_secs(600), !url.is_empty() || is_verified(serve));
     let key = key(serve);
     let model = match serve.alias.clone().or_else(|| serve.model.clone()) {
         Some(model) => model,
-        None => first_model(&base, key.as_deref())?,
+        None => first_model(&base, key.as_deref(), &agent)?,
     };
     let url = format!("{base}/v1/chat/completions");
     let body = json!({
@@ -45,7 +48,7 @@ pub fn test(serve: &Serve, url: &str) -> Result<String, Failure> {
         "messages": [{"role": "user", "content": "This is a test request. Write a short poem."}],
         "max_tokens": 256,
     });
-    let mut request = agent(Duration::from_secs(600)).post(&url).header("content-type", "application/json");
+    let mut request = agent.post(&url).header("content-type", "application/json");
     if let Some(key) = &key {
         request = request.header("authorization", format!("Bearer {key}"));
     }
@@ -59,9 +62,9 @@ pub fn test(serve: &Serve, url: &str) -> Result<String, Failure> {
 }
 
 /// The first model that is listed, as LiteLLM's test picks when it is given none.
-fn first_model(base: &str, key: Option<&str>) -> Result<String, Failure> {
+fn first_model(base: &str, key: Option<&str>, agent: &ureq::Agent) -> Result<String, Failure> {
     let url = format!("{base}/v1/models");
-    let (status, body) = get(&url, key, Duration::from_secs(30))?;
+    let (status, body) = get(&url, key, agent)?;
     if status != 200 {
         return Err(Failure::running(format!("{url} answered {status}: {body}")));
     }
@@ -86,8 +89,8 @@ fn key(serve: &Serve) -> Option<String> {
     Some(checked.config.general.master_key?.reveal().to_owned())
 }
 
-fn get(url: &str, key: Option<&str>, timeout: Duration) -> Result<(u16, String), Failure> {
-    let mut request = agent(timeout).get(url);
+fn get(url: &str, key: Option<&str>, agent: &ureq::Agent) -> Result<(u16, String), Failure> {
+    let mut request = agent.get(url);
     if let Some(key) = key {
         request = request.header("authorization", format!("Bearer {key}"));
     }
@@ -96,12 +99,18 @@ fn get(url: &str, key: Option<&str>, timeout: Duration) -> Result<(u16, String),
     Ok((response.status().as_u16(), text))
 }
 
-/// These calls go to this machine: proxies of the environment are not for them.
-fn agent(timeout: Duration) -> ureq::Agent {
+/// The certificate of the gateway on this machine is for the name that its clients have for it, not for `127.0.0.1`.
+fn is_verified(serve: &Serve) -> bool {
+    serve.ssl_certfile_path.is_none()
+}
+
+/// Calls a gateway. Proxies of the environment are not for these calls.
+pub fn agent(timeout: Duration, is_verified: bool) -> ureq::Agent {
     ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .proxy(None)
+        .tls_config(ureq::tls::TlsConfig::builder().disable_verification(!is_verified).build())
         .build()
         .into()
 }

@@ -44,11 +44,18 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts a ledger that listens on `socket` and keeps its file in `folder`, and waits until it is ready. It is this same
-    /// program with the same flags: it reads the same configuration.
-    pub fn start(socket: &Path, folder: &Path, secret: &str, stop: &AtomicBool) -> Result<Keeper, Failure> {
+    /// program with the same flags: it reads the same configuration. `gateway` is the URL at which it calls deployments.
+    pub fn start(
+        socket: &Path,
+        folder: &Path,
+        gateway: &str,
+        secret: &str,
+        stop: &AtomicBool,
+    ) -> Result<Keeper, Failure> {
         let mut words = vec![env::current_exe().map_err(cannot_start)?.into_os_string(), "ledger".into()];
         words.extend(env::args_os().skip(1));
         words.extend(["--socket".into(), socket.into(), "--database_dir".into(), folder.into()]);
+        words.extend(["--gateway".into(), gateway.into()]);
         Keeper::begin(words, socket, secret, stop)
     }
 

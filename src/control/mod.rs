@@ -114,12 +114,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 fn ledger_options(flags: LedgerFlags) -> Result<ledger::Options, Failure> {
-    let LedgerFlags { serve, listen, socket, database_dir } = flags;
+    let LedgerFlags { serve, listen, socket, database_dir, gateway } = flags;
     let folder = match database_dir {
         Some(folder) => folder,
         None => state::folder(serve.state_dir.as_deref(), "ledger")?,
     };
-    Ok(ledger::Options { serve, socket, listen, folder })
+    Ok(ledger::Options { serve, socket, listen, folder, gateway })
 }
 
 fn serve(serve: &Serve) -> Result<(), Failure> {

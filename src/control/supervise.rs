@@ -93,7 +93,11 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
     };
     let keeper = match &at {
-        LedgerAddress::Socket(socket) => Some(Keeper::start(socket, state.folder(), &secret, &stop)?),
+        LedgerAddress::Socket(socket) => {
+            let mut there = serve.clone();
+            there.port = address.port();
+            Some(Keeper::start(socket, state.folder(), &there.url(), &secret, &stop)?)
+        }
         LedgerAddress::Remote(_) => None,
     };
     let setup = Setup {

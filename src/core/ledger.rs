@@ -250,4 +250,17 @@ pub struct SyncReply {
     pub rates: Vec<Rate>,
     /// Whether any end user has limits, is blocked, or gets a default budget: whether requests have to be asked for theirs.
     pub end_users: bool,
+    /// What background health checks found; none while the ledger makes no such checks, or has not made one yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// What background health checks found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Ids of the deployments that fail.
+    pub failing: Vec<String>,
+    /// How many milliseconds from now on this may be believed.
+    pub valid_ms: u64,
 }

@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_millis(10);
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a call of the ledger's API may take.
 const MANAGE_LIMIT_MS: u64 = 60_000;
+/// How long `/health` may take: it waits for every deployment.
+const HEALTH_LIMIT_MS: u64 = 600_000;
 /// How often one request may ask for records. Two are regular (its key, its end user); more come when they change meanwhile.
 const LOOKUPS: u8 = 6;
 
@@ -199,12 +201,14 @@ fn forward(cluster: &str, max_retries: u32, per_try_timeout_ms: u64) {
 }
 
 /// Names the ledger's cluster. It is asked once: a call that makes something must not be made twice.
-fn forward_to_ledger() {
+fn forward_to_ledger(headers: &Headers) {
+    let is_health = headers.text(":path").is_some_and(|path| path.starts_with("/health"));
+    let limit_ms = if is_health { HEALTH_LIMIT_MS } else { MANAGE_LIMIT_MS };
     host::set_state(NEXT, ledger::CLUSTER.as_bytes());
     if let Some(client) = host::client() {
         host::set_request_header(CLIENT_HEADER, &client);
     }
-    host::set_request_header("x-envoy-upstream-rq-timeout-ms", &MANAGE_LIMIT_MS.to_string());
+    host::set_request_header("x-envoy-upstream-rq-timeout-ms", &limit_ms.to_string());
     host::set_request_header("x-envoy-max-retries", "0");
 }
 
@@ -275,7 +279,7 @@ impl Request {
             }
             Opening::Manage => {
                 self.state = State::Managing(headers.get("origin").is_some());
-                forward_to_ledger();
+                forward_to_ledger(&headers);
                 Action::Continue
             }
             Opening::Ask(lookup) => {

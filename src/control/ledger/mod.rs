@@ -17,6 +17,7 @@
 //! | [`rates`] | rates between nodes |
 //! | [`resets`] | when budgets start again |
 //! | [`alerts`] | telling somebody that a budget is used up |
+//! | [`health`] | whether deployments answer |
 //! | [`seal`] | secrets at rest |
 //! | [`import`] | taking over what a LiteLLM database has |
 //! | [`prices`] | the whole price data |
@@ -31,6 +32,7 @@ pub mod bulk;
 pub mod caller;
 pub mod db;
 pub mod grants;
+pub mod health;
 pub mod import;
 pub mod live;
 pub mod prices;
@@ -70,6 +72,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Where the SQLite file is when no database is configured.
     pub folder: PathBuf,
+    /// Where the gateway is, for calls of its deployments.
+    pub gateway: Option<String>,
 }
 
 /// Everything a call needs.
@@ -87,6 +91,8 @@ pub struct App {
     alerts: alerts::Alerts,
     /// Tells gateways of stored models.
     live: live::Live,
+    /// Whether deployments answer.
+    checks: health::Checks,
 }
 
 /// Tells the time in Unix milliseconds.
@@ -105,6 +111,7 @@ impl App {
             beats: rates::Beats::default(),
             alerts: alerts::Alerts::to(receivers),
             live: live::Live::default(),
+            checks: health::Checks::default(),
         })
     }
 
@@ -167,6 +174,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             app.live.expect_gateway();
         }
         tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files)));
+        if let Some(url) = &options.gateway {
+            // With the gateway's flags, it is the gateway's own ledger.
+            let is_own = options.serve.ssl_certfile_path.is_some();
+            app.checks.set_gateway(health::probe::Gateway::at(url, is_own));
+        }
+        tokio::spawn(health::keep_up(Arc::clone(&app)));
         tokio::spawn(grants::follow(Arc::clone(&app)));
         tokio::spawn(resets::keep_up(Arc::clone(&app)));
         let served = serve::serve(&app, options.socket.as_deref(), options.listen).await;

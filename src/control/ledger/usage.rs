@@ -45,6 +45,7 @@ pub async fn sync(app: &App, request: &SyncRequest) -> Result<SyncReply, Problem
         nodes: rates::nodes(&mut tx, now_ms).await?.max(1),
         rates: rates::of_others(&mut tx, &request.node, &request.rates, now_ms).await?,
         end_users: grants::end_users_matter(app, &mut tx).await?,
+        health: app.checks.verdict(&app.config().ledger.health, now_ms),
     })
 }
 

@@ -275,6 +275,10 @@ fn deployment(
         model_info,
         prices: prices(src, params, &info),
         base_model: params.text(src, "base_model").or_else(|| info.text(src, "base_model")),
+        health_check_model: info.text(src, "health_check_model").map(|model| {
+            let rest = model.strip_prefix(brand.name).and_then(|rest| rest.strip_prefix('/'));
+            rest.map(str::to_owned).unwrap_or(model)
+        }),
         shown_params: shown(&raw.map),
     }
 }

@@ -55,7 +55,47 @@ pub struct Ledger {
     pub global_budget_duration: Option<String>,
     /// `alerting`: who is told of used up budgets.
     pub alerting: Vec<String>,
+    /// Checks of deployments. Routing looks at what they found, so the filter reads this too.
+    pub health: HealthChecks,
 }
+
+/// How the ledger finds out whether deployments answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthChecks {
+    /// `background_health_checks`: all the time, and not only when somebody asks.
+    pub in_background: bool,
+    /// `health_check_interval` in milliseconds (300,000): from the end of one round to the next.
+    pub interval_ms: u64,
+    /// `health_check_details` (true): show parameters and errors, and not only models.
+    pub details: bool,
+    /// `enable_health_check_routing` (true): deployments that fail in the background get no requests while others of their group
+    /// pass.
+    pub routing: bool,
+    /// `health_check_ignore_transient_errors`: a rate limit or a time-out does not keep requests away.
+    pub ignore_transient: bool,
+}
+
+impl HealthChecks {
+    /// Whether routing goes by what the checks find.
+    pub fn steer(&self) -> bool {
+        self.in_background && self.routing
+    }
+}
+
+impl Default for HealthChecks {
+    fn default() -> HealthChecks {
+        HealthChecks {
+            in_background: false,
+            interval_ms: 300_000,
+            details: true,
+            routing: true,
+            ignore_transient: false,
+        }
+    }
+}
+
+/// No round begins sooner after the last one: every check is a call that is paid for.
+const LEAST_INTERVAL_MS: u64 = 100;
 
 /// Reads them.
 pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
@@ -88,5 +128,23 @@ pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
         global_max_budget: litellm.money(src, "max_budget").filter(|max| *max > 0),
         global_budget_duration: litellm.duration(src, "budget_duration"),
         alerting: general.texts(src, "alerting"),
+        health: health(src, blocks),
+    }
+}
+
+fn health(src: &mut Source, blocks: &Blocks) -> HealthChecks {
+    let (general, router) = (&blocks.general, &blocks.router);
+    let standard = HealthChecks::default();
+    let either = |src: &mut Source, name: &str| general.flag(src, name).or_else(|| router.flag(src, name));
+    HealthChecks {
+        in_background: general.flag(src, "background_health_checks").unwrap_or(standard.in_background),
+        interval_ms: general
+            .timeout(src, "health_check_interval")
+            .unwrap_or(standard.interval_ms)
+            .max(LEAST_INTERVAL_MS),
+        details: general.flag(src, "health_check_details").unwrap_or(standard.details),
+        routing: either(src, "enable_health_check_routing").unwrap_or(standard.routing),
+        ignore_transient: either(src, "health_check_ignore_transient_errors")
+            .unwrap_or(standard.ignore_transient),
     }
 }

@@ -30,7 +30,7 @@ use crate::core::{
     quota::Rule,
 };
 
-pub use ledger::Ledger;
+pub use ledger::{HealthChecks, Ledger};
 pub use limits::{Allowance, LatencyArgs, Strategy};
 pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
@@ -172,6 +172,9 @@ pub struct Deployment {
     pub prices: Vec<(String, String)>,
     /// `model_info.base_model` (or `litellm_params.base_model`).
     pub base_model: Option<String>,
+    /// `model_info.health_check_model` without its brand: what a deployment whose model holds `*` is asked for when somebody
+    /// calls it by its id.
+    pub health_check_model: Option<String>,
     /// `litellm_params` as `/model/info` may show them: without keys, credentials, header values and without anything
     /// that came from the environment or was sealed.
     pub shown_params: Map<String, Value>,
@@ -417,8 +420,14 @@ impl Config {
 impl Deployment {
     /// The model to ask the provider for: captures of the requested name's wildcard fill the `*`s left to right; more
     /// captures than `*`s means the whole requested name (without the brand's prefix); no `*` at all means the model as
-    /// written (LiteLLM's rule). A variant of a bare `*` asks for the name without its provider.
+    /// written (LiteLLM's rule). A variant of a bare `*` asks for the name without its provider. Called by its id, a
+    /// deployment whose model holds `*` asks for its `health_check_model`.
     pub fn model_for(&self, requested: &str, captures: &[&str]) -> String {
+        if let Some(model) = self.health_check_model.as_ref().filter(|_| requested == self.id)
+            && self.model.contains('*')
+        {
+            return model.clone();
+        }
         if self.only_inferred {
             return infer(requested, None, None).map_or_else(|_| requested.to_owned(), |(_, rest)| rest);
         }

@@ -109,12 +109,15 @@ pub static SETTINGS: &[Group] = &[
     not_yet(PARAMS, "schema checks of answers", &["enable_json_schema_validation"]),
     ignored(PARAMS, "only sent by a client", &["mock_testing_fallbacks", "mock_testing_context_fallbacks", "mock_testing_content_policy_fallbacks", "mock_testing_rate_limit_error", "fastest_response", "user_config", "disable_fallbacks", "litellm_metadata", "model_info", "proxy_server_request", "priority"]),
     used(INFO, &["id", "base_model"]),
-    ignored(INFO, "shown by /model/info; the API of a call is chosen by its path", &[
-        "mode", "db_model", "version", "created_at", "created_by", "updated_at", "updated_by", "description", "litellm_provider", "key", "display_name", "direct_access", "metadata",
+    approximated(INFO, "chooses the health check; the API of a call is chosen by its path", &["mode"]),
+    ignored(INFO, "shown by /model/info", &[
+        "db_model", "version", "created_at", "created_by", "updated_at", "updated_by", "description", "litellm_provider", "key", "display_name", "direct_access", "metadata",
     ]),
     used(INFO, &["access_groups", "team_id", "team_public_model_name", "supported_environments", "rpm", "tpm"]),
     not_yet(INFO, "models of several teams, and of tiers", &["access_via_team_ids", "tier"]),
-    not_yet(INFO, "health checks of deployments", &["health_check_timeout", "health_check_model", "disable_background_health_check", "health_check_voice", "health_check_max_tokens"]),
+    used(INFO, &["health_check_timeout", "disable_background_health_check", "health_check_max_tokens"]),
+    approximated(INFO, "for models with `*`; others are asked for their own model", &["health_check_model"]),
+    not_yet(INFO, "the audio APIs", &["health_check_voice"]),
     used(INFO, &["max_input_tokens"]),
     ignored(INFO, "shown by /model/info; max_input_tokens is what enable_pre_call_checks compares", &["max_tokens", "max_output_tokens"]),
     not_yet(INFO, "prices that are not plain numbers", &["tiered_pricing"]),
@@ -178,7 +181,10 @@ pub static SETTINGS: &[Group] = &[
     ignored(ROUTER, "connections are Envoy's, and are reused", &["client_ttl"]),
     ignored(ROUTER, "logging inside LiteLLM; use --debug", &["set_verbose", "debug_level"]),
     ignored(ROUTER, "always so, as in LiteLLM's proxy", &["ignore_invalid_deployments"]),
-    ignored(ROUTER, "a switch of LiteLLM's own internals", &["router_general_settings", "assistants_config", "guardrail_list", "search_tools", "enable_health_check_routing"]),
+    ignored(ROUTER, "a switch of LiteLLM's own internals", &["router_general_settings", "assistants_config", "guardrail_list", "search_tools"]),
+    used(ROUTER, &["health_check_ignore_transient_errors"]),
+    approximated(ROUTER, "on with `background_health_checks`, unless it is false", &["enable_health_check_routing"]),
+    approximated(ROUTER, "what was found counts for three intervals", &["health_check_staleness_threshold"]),
 
     // general_settings
     used(GENERAL, &[
@@ -199,7 +205,10 @@ pub static SETTINGS: &[Group] = &[
     not_yet(GENERAL, "pass-through endpoints", &["pass_through_endpoints", "forward_openai_org_id"]),
     approximated(GENERAL, "used up budgets are told to `webhook` and `slack`; other alerts are not given", &["alerting"]),
     not_yet(GENERAL, "alerting", &["alert_types", "alert_to_webhook_url", "alerting_threshold", "alerting_args", "spend_report_frequency"]),
-    not_yet(GENERAL, "health checks of deployments", &["background_health_checks", "health_check_interval", "health_check_details", "use_shared_health_check", "health_check_concurrency"]),
+    used(GENERAL, &["background_health_checks", "health_check_interval", "health_check_details", "health_check_ignore_transient_errors"]),
+    approximated(GENERAL, "on with `background_health_checks`, unless it is false", &["enable_health_check_routing"]),
+    approximated(GENERAL, "what was found counts for three intervals", &["health_check_staleness_threshold"]),
+    not_yet(GENERAL, "checks that several ledgers share; ten deployments at a time are called", &["use_shared_health_check", "health_check_concurrency"]),
     not_yet(GENERAL, "access rules", &["user_header_mappings", "block_robots", "reject_clientside_metadata_tags", "allowed_model_region"]),
     not_yet(GENERAL, "JWT, OAuth2 and custom authentication", &["enable_jwt_auth", "litellm_jwtauth", "enable_oauth2_auth", "enable_oauth2_proxy_auth", "oauth2_config_mappings", "custom_auth", "custom_auth_run_common_checks", "custom_auth_settings"]),
     not_yet(GENERAL, "key managers; use environment variables", &["key_management_system", "key_management_settings", "use_google_kms", "use_azure_key_vault"]),

@@ -290,6 +290,7 @@ impl Exchange {
             prompt_tokens: self.prompt_tokens(),
             streaming: self.asked.streaming,
             team: team.map(|team| team.id.clone()),
+            any_team: self.caller.grant().is_none(),
             ..Call::default()
         };
         if !router.has_filters() {

@@ -1,6 +1,6 @@
 //! Which workers live: a lost VM must not hold places for ever.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 
 use super::{Worker, bucket};
 use crate::core::shared::{self, Shared};
@@ -30,18 +30,19 @@ pub(super) fn prepare(shared: &dyn Shared) {
     bucket::create(shared, KEY, &encode(&[]));
 }
 
-/// The workers as one call sees them. The list is read when it is first asked for: mostly it is not.
+/// The workers as one call sees them. The list is read when it is first asked for: mostly it is not. It is read again for a
+/// worker that is not in it, because whoever holds something has said before that it lives: it may have come meanwhile.
 pub(super) struct Crew<'s> {
     shared: &'s dyn Shared,
     own: Option<Worker>,
     now_ms: u64,
-    list: OnceCell<Vec<(u32, u64)>>,
+    list: RefCell<Vec<(u32, u64)>>,
 }
 
 impl<'s> Crew<'s> {
     /// As `own` sees them, which certainly lives itself.
     pub(super) fn new(shared: &'s dyn Shared, own: Option<Worker>, now_ms: u64) -> Crew<'s> {
-        Crew { shared, own, now_ms, list: OnceCell::new() }
+        Crew { shared, own, now_ms, list: RefCell::default() }
     }
 
     /// It is the caller.
@@ -61,10 +62,15 @@ impl<'s> Crew<'s> {
     }
 
     fn beat_ms(&self, worker: u32) -> Option<u64> {
-        let list = self
-            .list
-            .get_or_init(|| decode(self.shared.get(KEY).as_ref().map(|(bytes, _)| bytes.as_slice())));
-        list.iter().find(|(id, _)| *id == worker).map(|&(_, beat_ms)| beat_ms)
+        let find =
+            |list: &[(u32, u64)]| list.iter().find(|(id, _)| *id == worker).map(|&(_, beat_ms)| beat_ms);
+        if let Some(beat_ms) = find(&self.list.borrow()) {
+            return Some(beat_ms);
+        }
+        let newest = decode(self.shared.get(KEY).as_ref().map(|(bytes, _)| bytes.as_slice()));
+        let found = find(&newest);
+        self.list.replace(newest);
+        found
     }
 }
 
@@ -115,6 +121,17 @@ mod tests {
         let crew = Crew::new(&shared, Some(Worker(3)), 160_001);
         assert_eq!([1, 2, 3].map(|id| crew.lives(id)), [false, true, true]);
         assert_eq!([1, 2, 3].map(|id| crew.knows(id)), [false, true, true]);
+    }
+
+    #[test]
+    fn a_worker_that_comes_while_a_call_looks_is_seen() {
+        let shared = Memory::default();
+        prepare(&shared);
+        beat(&shared, Worker(1), 100_000);
+        let crew = Crew::new(&shared, Some(Worker(1)), 100_000);
+        assert!(crew.lives(1) && !crew.lives(2) && !crew.knows(2));
+        beat(&shared, Worker(2), 100_000);
+        assert!(crew.lives(2) && crew.knows(2));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use hashbrown::HashSet;
 use serde_json::{Map, Value};
 
 use super::{
-    cooldown,
+    checks, cooldown,
     plan::{Call, Controls, Segment, World},
     retries::{MOST, Rules},
     strategy,
@@ -105,13 +105,23 @@ impl<'c> Chain<'c> {
         world: &mut World,
     ) -> Option<Class> {
         let config = world.config;
+        // Who asks for one deployment by its id wants that one, however it fares. An id that is a group's name too says less.
+        let is_group = config.groups.contains_key(&resolved.requested);
+        let by_id = !is_group
+            && resolved
+                .deployments
+                .first()
+                .and_then(|&at| config.deployments.get(at))
+                .is_some_and(|deployment| deployment.id == resolved.requested);
         let mut healthy = Vec::with_capacity(resolved.deployments.len());
         for &at in &resolved.deployments {
             let Some(deployment) = config.deployments.get(at) else { continue };
-            if deployment.choice.team.is_some() && deployment.choice.team != self.controls.call.team {
+            let call = &self.controls.call;
+            let is_foreign = deployment.choice.team.is_some() && deployment.choice.team != call.team;
+            if is_foreign && !(by_id && call.any_team) {
                 continue;
             }
-            match cooldown::resting_until(world.shared, deployment, world.now_ms) {
+            match cooldown::resting_until(world.shared, deployment, world.now_ms).filter(|_| !by_id) {
                 None => healthy.push(at),
                 Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
             }
@@ -119,7 +129,12 @@ impl<'c> Chain<'c> {
         if healthy.is_empty() {
             return None;
         }
-        let order = match strategy::order(healthy, &resolved.group, &self.controls.call, world) {
+        checks::prefer_passing(&mut healthy, world);
+        let ordered = match by_id {
+            true => Ok(healthy),
+            false => strategy::order(healthy, &resolved.group, &self.controls.call, world),
+        };
+        let order = match ordered {
             Ok(order) => order,
             Err(why) => {
                 let class = why.class;

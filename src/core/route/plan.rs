@@ -54,6 +54,8 @@ pub struct Call {
     pub streaming: bool,
     /// The caller's team.
     pub team: Option<String>,
+    /// The caller may ask for any team's deployments, by their ids: it has the master key.
+    pub any_team: bool,
     /// Its tags, the key's and the team's. Only with `enable_tag_filtering`.
     pub tags: Vec<String>,
     /// `allowed_model_region` of the end user.

@@ -25,6 +25,7 @@ use crate::core::{
     cost::money::Money,
     ledger::{Event, Folded, Rate, SyncReply},
     quota::{self, Base, Meter},
+    route::checks,
     shared::Shared,
 };
 
@@ -307,6 +308,9 @@ impl Sync {
         changes::set_end_users(shared, reply.end_users);
         if self.nodes > 1 {
             quota::set_remote(shared, &reply.rates, now_ms);
+        }
+        if let Some(health) = &reply.health {
+            checks::note(shared, &health.failing, now_ms.saturating_add(health.valid_ms));
         }
         self.cursor = reply.cursor;
     }

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::core::{
-    ledger::{Batch, Change, SyncRequest},
+    config,
+    ledger::{Batch, Change, Health, SyncRequest},
+    random::Random,
+    route::plan::{Controls, Plan, World},
     shared::Memory,
 };
 
@@ -233,4 +236,36 @@ fn nonsense_neither_stops_nor_acknowledges() {
     assert_eq!(batch(&sent(&mut sync, &shared, 9_999)).number, 1);
     shared.set(STATE, b"garbage", None);
     assert!(Sync::open(&shared, "n".to_owned()).under_way.is_none());
+}
+
+#[test]
+fn what_health_checks_found_reaches_the_routes() {
+    let yaml = "model_list:
+  - {model_name: g, litellm_params: {model: openai/a, api_key: k}, model_info: {id: a}}
+  - {model_name: g, litellm_params: {model: openai/b, api_key: k}, model_info: {id: b}}
+general_settings: {background_health_checks: true}";
+    let config = config::load(yaml, &|_| None, &|_| None).unwrap().config;
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    let mut hear = |health: Option<Health>, now: u64| {
+        sent(&mut sync, &shared, now);
+        sync.on_reply(&reply(&SyncReply { health, ..SyncReply::default() }), &shared, now);
+    };
+    let reached = |now_ms: u64| {
+        let random = &mut Random::new(1);
+        let mut world = World { config: &config, shared: &shared, now_ms, random, worker: quota::Worker(1) };
+        let plan = Plan::new("g", Controls::default(), &mut world).unwrap();
+        let mut reached: Vec<usize> = plan.deployments().collect();
+        reached.sort_unstable();
+        reached
+    };
+    hear(Some(Health { failing: vec!["a".to_owned()], valid_ms: 5_000 }), 1_000);
+    assert_eq!(reached(1_000), [1]);
+    // A ledger that has just begun has found nothing yet, and takes nothing back.
+    hear(None, 2_000);
+    assert_eq!(reached(5_999), [1]);
+    assert_eq!(reached(6_000), [0, 1], "nobody says it any more");
+    hear(Some(Health { failing: vec!["a".to_owned()], valid_ms: 5_000 }), 6_000);
+    hear(Some(Health::default()), 6_500);
+    assert_eq!(reached(6_500), [0, 1], "it passes again");
 }

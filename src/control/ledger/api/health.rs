@@ -1,34 +1,132 @@
-//! Health: test alerts to the services that are told of used up budgets.
+//! Health: whether deployments answer, and test alerts to the services that are told of used up budgets.
 //!
 //! Whether the gateway lives and can serve is the filter's to say (`/health/liveliness`, `/health/readiness`), without a ledger too.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     control::ledger::{
         alerts::Receivers,
+        api::models::info,
+        health::{
+            self,
+            probe::Outcome,
+            targets::{self, Target},
+        },
         problem::Problem,
         route::{Access, Answer, Call, Field, Route, Type},
     },
-    core::error::Error,
+    core::{config::Config, error::Error},
 };
 
 /// The routes of this chapter.
-pub static ROUTES: &[Route] = &[Route {
-    method: "GET",
-    paths: &["/health/services"],
-    tag: "health",
-    summary: "Sends a test alert to a configured service.",
-    access: Access::Viewer,
-    query: &[Field::required("service", Type::Text, "slack, slack_budget_alerts or webhook.")],
-    body: &[],
-    handler: |call| Box::pin(services(call)),
-}];
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        paths: &["/health"],
+        tag: "health",
+        summary: "Calls every deployment that the caller may call, and says which of them answer.",
+        access: Access::AnyKey,
+        query: &[
+            Field::new("model", Type::Text, "Only this group, model or deployment's id."),
+            Field::new("model_id", Type::Text, "Only the deployment with this id."),
+        ],
+        body: &[],
+        handler: |call| Box::pin(deployments(call)),
+    },
+    Route {
+        method: "GET",
+        paths: &["/health/services"],
+        tag: "health",
+        summary: "Sends a test alert to a configured service.",
+        access: Access::Viewer,
+        query: &[Field::required("service", Type::Text, "slack, slack_budget_alerts or webhook.")],
+        body: &[],
+        handler: |call| Box::pin(services(call)),
+    },
+];
 
 /// How long a service may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `GET /health`.
+async fn deployments(call: Call) -> Result<Answer, Problem> {
+    let app = &call.app;
+    let config = app.config();
+    let Some(gateway) = app.checks.gateway() else {
+        return Err(Problem::refused(
+            503,
+            "this ledger does not know where the gateway is, through which it calls deployments: start it with --gateway URL",
+        ));
+    };
+    let viewer = info::viewer(app, &call.caller).await?;
+    let mut targets = targets::all(app, viewer.as_ref()).await?;
+    for (name, wanted) in [("model", call.parameter("model")), ("model_id", call.parameter("model_id"))] {
+        let Some(wanted) = wanted else { continue };
+        targets.retain(|target| target.id == wanted || (name == "model" && is_of(target, wanted, &config)));
+        if targets.is_empty() {
+            let message = format!(
+                "{name} = {wanted} is no deployment that this key may call; GET /model/info lists them"
+            );
+            return Err(Problem::Detail(400, json!({"error": message})));
+        }
+    }
+    let found = match config.ledger.health.in_background {
+        true => {
+            let last = |target: Target| app.checks.last(&target.id).map(|outcome| (target, outcome));
+            targets.into_iter().filter_map(last).collect()
+        }
+        false => health::check(app, gateway, targets).await,
+    };
+    let details = config.ledger.health.details;
+    let (passed, failed): (Vec<_>, Vec<_>) =
+        found.iter().partition(|(_, outcome)| *outcome == Outcome::Passed);
+    let list = |some: &[&(Target, Outcome)]| -> Vec<Value> {
+        let all = call.caller.may_see_all();
+        some.iter().map(|(target, outcome)| shown(target, outcome, details, all)).collect()
+    };
+    Ok(Answer::json(&json!({
+        "healthy_endpoints": list(&passed),
+        "unhealthy_endpoints": list(&failed),
+        "healthy_count": passed.len(),
+        "unhealthy_count": failed.len(),
+    })))
+}
+
+/// Whether a deployment is of a model: by its own, by its group, or by an alias of that.
+fn is_of(target: &Target, model: &str, config: &Config) -> bool {
+    let alias = config.aliases.get(model).map(|alias| alias.model.as_str());
+    target.model == model || target.group == model || alias == Some(target.group.as_str())
+}
+
+/// A deployment and what was found. Where it is, is for those to know who see everything.
+fn shown(target: &Target, outcome: &Outcome, details: bool, all: bool) -> Value {
+    let model = target.shown.get("model").cloned().unwrap_or_else(|| json!(target.group));
+    if !details {
+        return json!({"model": model});
+    }
+    let mut shown: Map<String, Value> = target.shown.clone();
+    if !all {
+        for name in ["api_base", "base_url", "api_version"] {
+            shown.remove(name);
+        }
+    }
+    shown.insert("model".to_owned(), model);
+    shown.insert("model_id".to_owned(), json!(target.id));
+    match outcome {
+        Outcome::Passed => {}
+        Outcome::Failed { status, error } => {
+            shown.insert("error".to_owned(), json!(error));
+            shown.insert("exception_status".to_owned(), json!(status));
+        }
+        Outcome::Unchecked(why) => {
+            shown.insert("error".to_owned(), json!(why));
+        }
+    }
+    Value::Object(shown)
+}
 
 /// `GET /health/services`.
 async fn services(call: Call) -> Result<Answer, Problem> {

@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::core::{config::Fallback, error::Class};
+use crate::core::{
+    config::{Fallback, HealthChecks},
+    error::Class,
+};
 
 const SEED: &str = include_str!("../../../../tests/fixtures/config/proxy_server_config.yaml");
 
@@ -448,5 +451,54 @@ fn broken_text_is_a_problem_and_never_a_panic() {
         {
             _ = load_with(&entry(&format!("model: gpt-4o, {name}: {value}")), &[]);
         }
+    }
+}
+
+#[test]
+fn health_checks_are_read() {
+    let health = |text: &str| config(text).ledger.health;
+    let standard = HealthChecks::default();
+    assert_eq!(health("model_list: []"), standard);
+    assert!(!standard.steer() && standard.details && standard.interval_ms == 300_000);
+    let set = health(
+        "general_settings: {background_health_checks: true, health_check_interval: 0.5, health_check_details: false,
+          enable_health_check_routing: false, health_check_ignore_transient_errors: true}",
+    );
+    let all = HealthChecks {
+        in_background: true,
+        interval_ms: 500,
+        details: false,
+        routing: false,
+        ignore_transient: true,
+    };
+    assert_eq!(set, all);
+    assert!(!set.steer());
+    assert!(health("general_settings: {background_health_checks: true}").steer());
+    let by_router = "general_settings: {background_health_checks: true}
+router_settings: {enable_health_check_routing: false, health_check_ignore_transient_errors: true}";
+    assert!(!health(by_router).steer() && health(by_router).ignore_transient);
+    assert_eq!(health("general_settings: {health_check_interval: 0.001}").interval_ms, 100);
+}
+
+#[test]
+fn a_wildcard_called_by_its_id_asks_for_its_health_check_model() {
+    let with = |model: &str, info: &str| {
+        only(
+            &format!(
+                "model_list:
+- {{model_name: '*', litellm_params: {{model: {model}}}, model_info: {{id: i{info}}}}}"
+            ),
+            &[],
+        )
+    };
+    let rows = [
+        ("'groq/*'", ", health_check_model: groq/llama-3", "i", "llama-3"),
+        ("'groq/*'", ", health_check_model: llama-3", "i", "llama-3"),
+        ("'groq/*'", ", health_check_model: groq/llama-3", "groq/x", "*"),
+        ("'groq/*'", "", "i", "*"),
+        ("groq/own", ", health_check_model: groq/llama-3", "i", "own"),
+    ];
+    for (model, info, requested, expected) in rows {
+        assert_eq!(with(model, info).model_for(requested, &[]), expected, "{model} {info} {requested}");
     }
 }

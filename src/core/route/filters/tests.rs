@@ -157,6 +157,10 @@ fn a_teams_own_deployments_are_nobody_elses() {
     assert_eq!(first(&config, "g", of(Some("blue"))), ["shared"]);
     assert_eq!(first(&config, "g", of(Some("red"))), ["red", "shared"]);
     assert_eq!(first(&config, "only-red", of(Some("red"))), ["only"]);
+    // Who has the master key may ask for any of them by its id.
+    let admin = Call { any_team: true, ..Call::default() };
+    assert_eq!(first(&config, "only", admin.clone()), ["only"]);
+    assert!(planned(&config, "only-red", admin).is_err());
     for name in ["only-red", "only", "red", "inner-red"] {
         assert!(planned(&config, name, of(Some("blue"))).is_err(), "{name}");
         assert!(planned(&config, name, of(None)).is_err(), "{name}");

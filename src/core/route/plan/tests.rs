@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::{
     config::{self, Config},
+    route::checks,
     shared::Memory,
 };
 
@@ -358,4 +359,42 @@ fn no_sequence_of_failures_breaks_the_bound() {
             assert!(retries <= most, "round {round}: more than {most}");
         }
     }
+}
+
+#[test]
+fn a_deployment_asked_for_by_its_id_is_called_however_it_fares() {
+    let mut place = Place::new("general_settings: {background_health_checks: true}");
+    checks::note(&place.shared, &["a1".to_owned()], 2_000_000);
+    place.rest("a1");
+    place.rest("b1");
+    assert!(Plan::new("b", Controls::default(), &mut place.world()).is_err());
+    for id in ["a1", "b1"] {
+        let plan = place.plan(id, Controls::default());
+        assert_eq!(place.id(plan.current()), id);
+        assert_eq!(plan.deployments().count(), 1);
+    }
+}
+
+#[test]
+fn who_fails_its_checks_is_not_in_a_plan_while_others_are() {
+    let mut place = Place::new(
+        "general_settings: {background_health_checks: true}\nrouter_settings: {fallbacks: [{a: [b]}]}",
+    );
+    let reached = |place: &mut Place| {
+        let plan = place.plan("a", Controls::default());
+        let mut ids: Vec<String> =
+            plan.deployments().map(|at| place.config.deployments[at].id.clone()).collect();
+        ids.sort();
+        ids.join(" ")
+    };
+    assert_eq!(reached(&mut place), "a1 a2 b1");
+    let failing = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<String>>();
+    checks::note(&place.shared, &failing(&["a1", "b1"]), 2_000_000);
+    assert_eq!(reached(&mut place), "a2 b1");
+    checks::note(&place.shared, &failing(&["a1", "a2"]), 2_000_000);
+    assert_eq!(reached(&mut place), "a1 a2 b1");
+    // The one that passes rests: one that fails its checks is better than none.
+    checks::note(&place.shared, &failing(&["a1"]), 2_000_000);
+    place.rest("a2");
+    assert_eq!(reached(&mut place), "a1 b1");
 }

@@ -74,17 +74,22 @@ impl Entry {
     }
 }
 
+/// Who looks, as far as it limits what there is to see; none when that is everything.
+pub async fn viewer(app: &Arc<App>, caller: &Caller) -> Result<Option<access::Caller>, Problem> {
+    let grant = match caller.token().filter(|_| !caller.may_see_all()) {
+        Some(token) => grants::grant(app, token).await?,
+        None => None,
+    };
+    Ok(grant.map(|grant| access::Caller::Key(Arc::new(grant))))
+}
+
 /// Every deployment that a caller may call: of the configuration, then the stored ones.
 async fn entries(app: &Arc<App>, caller: &Caller) -> Result<Vec<Entry>, Problem> {
     let config = app.config();
     let stored = stored_models(app).await?;
     let of_database: HashSet<&str> = stored.models.iter().map(|model| model.id()).collect();
     let stored = if stored.models.is_empty() { None } else { Some(stored_config(app).await?) };
-    let grant = match caller.token().filter(|_| !caller.may_see_all()) {
-        Some(token) => grants::grant(app, token).await?,
-        None => None,
-    };
-    let viewer = grant.map(|grant| access::Caller::Key(Arc::new(grant)));
+    let viewer = viewer(app, caller).await?;
     let mut all = Vec::new();
     for (config, is_stored) in [(Some(config.as_ref()), false), (stored.as_ref(), true)] {
         let Some(config) = config else { continue };

@@ -1,7 +1,7 @@
 //! Models: what is served, and models added through the API.
 
 mod change;
-mod info;
+pub mod info;
 
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ fn opened(row: &Record, sealer: &Sealer) -> Result<StoredModel, String> {
 }
 
 /// What the stored models mean; those that the loader does not take are left out.
-async fn stored_config(app: &App) -> Result<Config, Problem> {
+pub async fn stored_config(app: &App) -> Result<Config, Problem> {
     let mut models = stored_models(app).await?.models;
     let settings = app.live().settings();
     let load = |models: &[StoredModel]| dynamic::load(&settings, models, &|name| std::env::var(name).ok());

@@ -94,6 +94,7 @@ fn deployment(brand: &'static Brand) -> Deployment {
         model_info: Map::new(),
         prices: Vec::new(),
         base_model: None,
+        health_check_model: None,
     }
 }
 
