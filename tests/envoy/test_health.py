@@ -67,7 +67,7 @@ def test_every_deployment_is_called_once_and_told_of(start: Callable[..., Gatewa
 
     # One call each: nothing was tried again, nowhere else.
     assert len(broken.requests) == len(refusing.requests) == 1
-    asked = [(request.target, request.json()["model"]) for request in openai.requests]
+    asked = [(request.target, request.json["model"]) for request in openai.requests]
     assert sorted(asked) == sorted(
         [
             ("/v1/chat/completions", openai.params()["model"].removeprefix("openai/")),
