@@ -156,6 +156,35 @@ pub struct Event {
     /// Meters that were charged with [`Event::spend`] on the node (those with a budget). The ledger answers their totals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metered: Vec<String>,
+    /// What attempts cost at deployments and providers that have a budget. The ledger answers their totals too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub charged: Vec<Charged>,
+}
+
+/// Spend of a deployment or a provider.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Charged {
+    /// `deployment:…` or `provider:…`.
+    pub meter: String,
+    /// In 10⁻¹² dollars.
+    pub spend: i64,
+    /// The duration after which its spend starts again. Nodes know it, also for models that are not in the ledger's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub period: Option<String>,
+}
+
+impl Charged {
+    /// Adds to a list, in which every meter stands once.
+    pub fn put(list: &mut Vec<Charged>, new: &Charged) {
+        match list.iter_mut().find(|old| old.meter == new.meter) {
+            Some(old) => {
+                old.spend = old.spend.saturating_add(new.spend);
+                old.period.clone_from(&new.period);
+            }
+            None => list.push(new.clone()),
+        }
+    }
 }
 
 /// Spend of events whose details had to be dropped because the ledger was away too long. Spend itself is never dropped.

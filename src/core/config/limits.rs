@@ -64,12 +64,14 @@ pub struct LatencyArgs {
 const MOST_LATENCIES: u64 = 100;
 
 /// Money that may be spent in each period.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Allowance {
     /// How much.
     pub max: Money,
     /// When it starts again; never without.
     pub resets: Option<Period>,
+    /// The same as it was written.
+    pub period: Option<String>,
 }
 
 /// `routing_strategy`.
@@ -119,8 +121,9 @@ pub(super) fn provider_budgets(src: &mut Source, blocks: &Blocks) -> HashMap<Str
 /// An amount and a time; `None` without an amount.
 pub(super) fn allowance(src: &mut Source, block: &Block, limit: &str, time: &str) -> Option<Allowance> {
     let max = Money::from_pico(block.money(src, limit)?.into());
-    let resets = block.duration(src, time).and_then(|text| period::parse(&text).ok());
-    Some(Allowance { max, resets })
+    let period = block.duration(src, time);
+    let resets = period.as_deref().and_then(|text| period::parse(text).ok());
+    Some(Allowance { max, resets, period })
 }
 
 /// Requests and tokens a minute as strategies read them; what is 0 counts as not set.
@@ -145,9 +148,13 @@ fn price(deployment: &Deployment) -> Price {
 }
 
 /// Gives every deployment the rules that attempts on it come under. Most have none, and cost nothing.
-pub(super) fn set_rules(deployments: &mut [Deployment], router: &Router) {
+pub(super) fn set_rules(deployments: &mut [Deployment], router: &Router, has_ledger: bool) {
     for deployment in deployments {
         deployment.rules = rules(deployment, router);
+        if has_ledger {
+            // The ledger knows what all gateways have spent, and starts it again.
+            deployment.rules.iter_mut().for_each(|rule| rule.resets = None);
+        }
         // LiteLLM has one number for all; looking models up takes time.
         if router.pre_call_checks && deployment.choice.max_input.is_none() {
             let base = deployment.base_model.as_deref();

@@ -109,8 +109,8 @@ fn assemble(src: &mut Source, top: &Block) -> Config {
     let shared = shared(src, top, &blocks);
     let mut models = models(src, top, &shared);
     let router = global::router(src, &blocks);
-    limits::set_rules(&mut models.deployments, &router);
     let mut general = global::general(src, &blocks, raw_general.get("master_key"));
+    limits::set_rules(&mut models.deployments, &router, general.has_ledger);
     general.keys = keys::read(src, &blocks, &general);
     let mut config = Config {
         router,

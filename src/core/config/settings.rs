@@ -252,7 +252,7 @@ static API_PARAMETERS: &[&str] = &[
     "num_ctx", "num_predict", "keep_alive", "mirostat", "repeat_penalty", "task", "provider", "transforms", "route", "models", "format", "language", "stop_sequences", "betas", "background",
 ];
 
-const BY_THE_CALENDAR: &str = "spend is counted by each gateway for itself, and starts again with the calendar: `1d` at midnight (UTC), `1h` at the full hour";
+const BY_THE_CALENDAR: &str = "spend starts again with the calendar: `1d` at midnight, `1h` at the full hour";
 const PARAMS: &str = "model_list[].litellm_params";
 const INFO: &str = "model_list[].model_info";
 const LITELLM: &str = "litellm_settings";

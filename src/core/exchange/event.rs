@@ -13,7 +13,8 @@ const ADMIN: &str = "default_user_id";
 
 impl Exchange {
     /// The event of a call that was planned; none for one that was refused, or when there is nobody to tell.
-    pub(super) fn event(&self, used: &Served, estimated: bool, env: &mut Env) -> Option<Event> {
+    pub(super) fn event(&mut self, used: &Served, estimated: bool, env: &mut Env) -> Option<Event> {
+        let charged = self.charged();
         let plan = self.plan.as_ref().filter(|_| self.config.general.has_ledger && !self.hold.refused)?;
         let deployment = self.config.deployments.get(plan.current().deployment)?;
         let segment = Plan::segment(plan);
@@ -64,6 +65,7 @@ impl Exchange {
             ip: self.client.clone(),
             session: self.asked.session.clone(),
             metered: self.hold.metered.clone(),
+            charged,
         })
     }
 

@@ -13,6 +13,7 @@ use crate::core::{
     config::{Config, Deployment},
     cost::{money::Money, usage::Usage},
     error::{Class, Error},
+    ledger::Charged,
     quota::{self, Estimate, Reservation, Rule, Why, Worker},
     route::{
         plan::{Candidate, Plan, World, none_available},
@@ -32,6 +33,8 @@ pub(super) struct Place {
     held: Option<(usize, Reservation)>,
     /// Since when it waits for one.
     since_ms: Option<u64>,
+    /// What attempts have cost deployments and providers with a budget.
+    charged: Vec<Charged>,
 }
 
 /// Lets attempts in, one deployment after the other, and remembers why not.
@@ -239,9 +242,30 @@ impl Exchange {
 
     /// The attempt is over: what it used takes the place of what it reserved.
     pub(super) fn leave(&mut self, tokens: u64, cost: Money, env: &Env) {
-        if let Some((_, reservation)) = self.place.held.take() {
+        if let Some((at, reservation)) = self.place.held.take() {
+            if cost > Money::ZERO {
+                self.charge(at, &reservation, cost);
+            }
             reservation.settle(env.shared, tokens, cost, env.now_ms);
         }
+    }
+
+    /// Remembers for the ledger what an attempt cost those that have a budget.
+    fn charge(&mut self, at: usize, reservation: &Reservation, cost: Money) {
+        let Some(deployment) = self.config.deployments.get(at) else { return };
+        let spend = i64::try_from(cost.pico()).unwrap_or(i64::MAX);
+        for meter in reservation.metered() {
+            let provider = || self.config.router.provider_budgets.get(deployment.brand.name);
+            let budget = if meter.starts_with("provider:") { provider() } else { deployment.budget.as_ref() };
+            let period = budget.and_then(|budget| budget.period.clone());
+            let new = Charged { meter: meter.to_owned(), spend, period };
+            Charged::put(&mut self.place.charged, &new);
+        }
+    }
+
+    /// What attempts have cost deployments and providers with a budget.
+    pub(super) fn charged(&mut self) -> Vec<Charged> {
+        std::mem::take(&mut self.place.charged)
     }
 
     /// The request is over. One that called nobody counts nowhere.

@@ -130,9 +130,9 @@ impl Exchange {
         if !is_incomplete {
             self.note_latency(env);
         }
+        self.leave_at_the_end(env);
         let event = self.event(&used, estimated, env);
         self.settle(&used, env);
-        self.leave_at_the_end(env);
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         Record {

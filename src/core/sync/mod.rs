@@ -23,7 +23,7 @@ use self::sums::Sums;
 use crate::core::{
     access::changes,
     cost::money::Money,
-    ledger::{Event, Folded, Rate, SyncReply},
+    ledger::{Charged, Event, Folded, Rate, SyncReply},
     quota::{self, Base, Meter},
     route::checks,
     shared::Shared,
@@ -111,6 +111,7 @@ struct Charges {
 struct Charge {
     spend: i64,
     metered: Vec<String>,
+    charged: Vec<Charged>,
 }
 
 #[derive(Default, Deserialize)]
@@ -338,9 +339,11 @@ impl UnderWay {
             read.folded.iter().fold(read.events.len() as u64, |calls, f| calls.saturating_add(f.calls));
         let mut charges: HashMap<String, i64> = HashMap::new();
         for charge in read.events.into_iter().chain(read.folded.into_iter().map(|folded| folded.sum)) {
-            for name in charge.metered {
+            let whole = charge.metered.into_iter().map(|name| (name, charge.spend));
+            let parts = charge.charged.into_iter().map(|charged| (charged.meter, charged.spend));
+            for (name, spend) in whole.chain(parts) {
                 let total = charges.entry(name).or_default();
-                *total = total.saturating_add(charge.spend);
+                *total = total.saturating_add(spend);
             }
         }
         UnderWay { text, calls, charges, full }

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use crate::core::ledger::{Event, Folded};
+use crate::core::ledger::{Charged, Event, Folded};
 
 /// Most sums that keep all their names. Beyond that, new ones keep only whose call it was and what it charged, and stand for
 /// whatever was called.
@@ -115,6 +115,9 @@ fn name_of(kind: &Event) -> String {
 fn count(folded: &mut Folded, event: &Event) {
     let sum = &mut folded.sum;
     sum.spend = sum.spend.saturating_add(event.spend);
+    for charged in &event.charged {
+        Charged::put(&mut sum.charged, charged);
+    }
     sum.prompt_tokens = sum.prompt_tokens.saturating_add(event.prompt_tokens);
     sum.completion_tokens = sum.completion_tokens.saturating_add(event.completion_tokens);
     sum.total_tokens = sum.total_tokens.saturating_add(event.total_tokens);

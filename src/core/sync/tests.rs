@@ -269,3 +269,36 @@ general_settings: {background_health_checks: true}";
     hear(Some(Health::default()), 6_500);
     assert_eq!(reached(6_500), [0, 1], "it passes again");
 }
+
+#[test]
+fn what_deployments_were_charged_is_settled_by_its_own_amount() {
+    let shared = memory();
+    let meter = Meter::named("deployment:d");
+    let rule = quota::Rule {
+        kind: quota::Kind::Deployment,
+        meter: meter.clone(),
+        limits: Default::default(),
+        max_budget: Some(Money::from_pico(100)),
+        base: Base::default(),
+        resets: None,
+    };
+    quota::beat(&shared, quota::Worker(1), 1_000);
+    let held =
+        quota::reserve(&shared, quota::Worker(1), std::slice::from_ref(&rule), Default::default(), 1_000);
+    held.unwrap().settle(&shared, 0, Money::from_pico(30), 1_000);
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    let charged = vec![Charged { meter: "deployment:d".to_owned(), spend: 30, period: None }];
+    let event = Event { id: "c".to_owned(), spend: 50, charged, ..Event::default() };
+    sync.push(&serde_json::to_vec(&event).unwrap(), 1_000);
+    let batch = sent(&mut sync, &shared, 1_000).batch.unwrap();
+    assert_eq!(batch.events, [event]);
+    let spend = || quota::standing(&shared, &rule, 1_000).spend;
+    assert_eq!(spend(), Money::from_pico(30));
+    // The ledger has it, and 12 of other nodes.
+    let change =
+        Change { meter: "deployment:d".to_owned(), revision: 3, spend: Some(42), ..Change::default() };
+    let answer =
+        SyncReply { acknowledged: batch.number, cursor: 3, changes: vec![change], ..SyncReply::default() };
+    sync.on_reply(&reply(&answer), &shared, 1_000);
+    assert_eq!(spend(), Money::from_pico(42));
+}

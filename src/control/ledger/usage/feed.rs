@@ -62,6 +62,9 @@ pub async fn page(
         }
         page.changes = found;
     }
+    if page.reset {
+        page.changes.extend(places(connection, now).await?);
+    }
     let told: BTreeSet<String> = page.changes.iter().map(|change| change.meter.clone()).collect();
     let rest = also.iter().filter(|meter| !told.contains(**meter));
     page.changes.extend(rest.map(|meter| Change {
@@ -75,6 +78,18 @@ pub async fn page(
         change.spend = spend.remove(&change.meter);
     }
     Ok(page)
+}
+
+/// Deployments and providers that have spent something of a budget. They have no record that a node would ask for, so one that
+/// starts is told of them.
+async fn places(connection: &mut AnyConnection, revision: u64) -> Result<Vec<Change>, DbError> {
+    let sql = format!(
+        "SELECT meter FROM tollgate_windows WHERE meter LIKE 'deployment:%' OR meter LIKE 'provider:%' LIMIT {MOST}"
+    );
+    let found = rows::rows(connection, &sql, Vec::new()).await?;
+    let change =
+        |row: &sqlx::any::AnyRow| Ok(Change { meter: row.try_get(0)?, revision, ..Change::default() });
+    found.iter().map(change).collect()
 }
 
 /// The oldest changes after a revision: `limit` and one more, when there are more.
@@ -108,7 +123,7 @@ pub async fn spend<'m>(
         let (kind, id) = meter.split_once(':').unwrap_or((meter, ""));
         kinds.entry(kind).or_default().push(id);
         // Where nothing was spent yet there is no row.
-        if matches!(kind, "global" | "key_model" | "end_user") {
+        if matches!(kind, "global" | "key_model" | "end_user" | "deployment" | "provider") {
             found.insert(meter.to_owned(), 0);
         }
     }
@@ -129,7 +144,7 @@ pub async fn spend<'m>(
 fn names(kind: &str, id: &str) -> Vec<Vec<Stored>> {
     match kind {
         "global" => vec![vec!["global".into()]],
-        "key_model" => vec![vec![format!("key_model:{id}").into()]],
+        "key_model" | "deployment" | "provider" => vec![vec![format!("{kind}:{id}").into()]],
         "member" => id
             .match_indices('/')
             .map(|(at, _)| {
@@ -173,7 +188,7 @@ fn statement(kind: &str) -> Option<&'static str> {
              CASE WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM tollgate_end_users e \
              LEFT JOIN tollgate_budgets b ON b.budget_id = e.budget_id WHERE e.user_id IN (VALUES {})"
         }
-        "global" | "key_model" => {
+        "global" | "key_model" | "deployment" | "provider" => {
             "SELECT meter, spend, reset_at FROM tollgate_windows WHERE meter IN (VALUES {})"
         }
         _ => return None,

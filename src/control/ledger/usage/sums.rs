@@ -37,6 +37,8 @@ struct Sums<'b> {
     organization_members: BTreeMap<[&'b str; 2], i64>,
     end_users: BTreeMap<[&'b str; 1], i64>,
     windows: BTreeMap<[&'b str; 1], i64>,
+    /// Periods of windows that the nodes tell.
+    periods: BTreeMap<&'b str, Option<&'b str>>,
     /// Meters that were charged on the node, with spend.
     metered: BTreeSet<&'b str>,
 }
@@ -52,6 +54,11 @@ impl<'b> Sums<'b> {
 
     fn add(&mut self, event: &'b Event) {
         let spend = event.spend;
+        for charged in event.charged.iter().filter(|charged| is_place(&charged.meter) && charged.spend != 0) {
+            put(&mut self.windows, [&charged.meter], charged.spend);
+            self.periods.insert(&charged.meter, charged.period.as_deref());
+            self.metered.insert(&charged.meter);
+        }
         let (user, team) = (filled(&event.user), filled(&event.team));
         let organization = filled(&event.organization);
         if let Some(end_user) = filled(&event.end_user) {
@@ -85,6 +92,11 @@ impl<'b> Sums<'b> {
             }
         }
     }
+}
+
+/// Whether a meter is a deployment's or a provider's.
+fn is_place(meter: &str) -> bool {
+    meter.len() <= METER && (meter.starts_with("deployment:") || meter.starts_with("provider:"))
 }
 
 fn filled(text: &Option<String>) -> Option<&str> {
@@ -125,7 +137,7 @@ pub async fn apply(
     let members = &sums.organization_members;
     add(tx, "tollgate_organization_members", ["organization_id", "user_id"], members, "").await?;
     add_end_users(tx, config, &sums.end_users).await?;
-    add_windows(tx, config, &sums.windows, now_ms).await?;
+    add_windows(tx, config, &sums.windows, &sums.periods, now_ms).await?;
     for meter in sums.metered {
         tx.spend_changed(meter);
     }
@@ -174,6 +186,7 @@ async fn add_windows(
     tx: &mut Tx,
     config: &Config,
     sums: &BTreeMap<[&str; 1], i64>,
+    told: &BTreeMap<&str, Option<&str>>,
     now_ms: i64,
 ) -> Result<(), DbError> {
     let statement = format!(
@@ -187,7 +200,12 @@ async fn add_windows(
     for row in rows {
         periods.insert(row.try_get(0)?, row.try_get(1)?);
     }
-    let wanted = model_periods(tx, periods.keys().map(String::as_str)).await?;
+    let mut wanted = model_periods(tx, periods.keys().map(String::as_str)).await?;
+    // A period that nobody can read is none.
+    let readable = |period: &&str| resets::next_reset(period, now_ms, &resets::zone(config)).is_ok();
+    wanted.extend(
+        told.iter().map(|(meter, period)| ((*meter).to_owned(), period.filter(readable).map(str::to_owned))),
+    );
     let zone = resets::zone(config);
     let changed: Vec<Vec<Stored>> = wanted
         .into_iter()

@@ -14,7 +14,7 @@ use crate::{
         },
         testing::{self, Ledger, START_MS, on_each},
     },
-    core::ledger::{Event, Folded, Rate},
+    core::ledger::{Charged, Event, Folded, Rate},
 };
 
 /// Puts a row into a table; its record changed.
@@ -89,6 +89,52 @@ fn a_batch_counts_once() {
         say(app, &SyncRequest { node: "n1".into(), cursor: 1, ..SyncRequest::default() }).await;
         say(app, &first).await;
         assert_eq!(app.db.snapshot().await.unwrap().1, revision);
+    });
+}
+
+#[test]
+fn deployments_and_providers_have_periods_of_their_own() {
+    on_each("", |ledger| async move {
+        let app = &ledger.app;
+        let charged = |spend: i64| {
+            let one = |meter: &str, period: Option<&str>| Charged {
+                meter: meter.to_owned(),
+                spend,
+                period: period.map(str::to_owned),
+            };
+            // What is no deployment and no provider is not the node's to charge.
+            vec![one("deployment:d", Some("1d")), one("provider:openai", None), one("key:k", Some("1d"))]
+        };
+        let totals = |reply: &SyncReply| -> BTreeMap<String, Option<i64>> {
+            reply.changes.iter().map(|change| (change.meter.clone(), change.spend)).collect()
+        };
+        let both = |deployment: i64, provider: i64| {
+            BTreeMap::from([
+                ("deployment:d".to_owned(), Some(deployment)),
+                ("provider:openai".to_owned(), Some(provider)),
+            ])
+        };
+        let event = |id: &str, spend: i64| Event {
+            metered: vec![],
+            charged: charged(spend),
+            ..event(id, "k", spend)
+        };
+        let first = say(app, &request("n1", 1, vec![event("a", 5), event("b", 2)])).await;
+        assert_eq!(totals(&first), both(7, 7));
+        // Another node hears of it, and one that starts hears of all.
+        let second = say(app, &SyncRequest { node: "n2".into(), cursor: 1, ..SyncRequest::default() }).await;
+        assert_eq!(totals(&second), both(7, 7));
+        let third = say(app, &SyncRequest { node: "n3".into(), ..SyncRequest::default() }).await;
+        assert!(third.reset);
+        assert_eq!(totals(&third), both(7, 7));
+        // Twelve hours later it is another day.
+        ledger.pass(12 * 3_600_000);
+        crate::control::ledger::resets::run(app, app.now_ms()).await.unwrap();
+        let after = SyncRequest { node: "n2".into(), cursor: second.cursor, ..SyncRequest::default() };
+        assert_eq!(totals(&say(app, &after).await), BTreeMap::from([("deployment:d".to_owned(), Some(0))]));
+        let last = say(app, &request("n1", 2, vec![event("c", 1)])).await;
+        assert_eq!(totals(&last)["deployment:d"], Some(1));
+        assert_eq!(totals(&last)["provider:openai"], Some(8));
     });
 }
 

@@ -332,3 +332,51 @@ fn a_replaced_answer_is_charged_to_who_made_it() {
         assert_eq!(Some(spend), Money::parse("0.0015"), "{}", deployment.id);
     }
 }
+
+#[test]
+fn the_ledger_is_told_what_attempts_cost_those_with_a_budget() {
+    let yaml = "model_list:\n\
+        - {model_name: a, litellm_params: {model: openai/a1, api_base: 'http://a1.test', api_key: k, input_cost_per_token: 0.000001, \
+           output_cost_per_token: 0.000001, max_budget: 1, budget_duration: 1d}, model_info: {id: a1}}\n\
+        - {model_name: b, litellm_params: {model: groq/b1, api_base: 'http://b1.test', api_key: k, input_cost_per_token: 0.000002, \
+           output_cost_per_token: 0.000002}, model_info: {id: b1}}\n\
+        router_settings: {content_policy_fallbacks: [{a: [b]}], provider_budget_config: {groq: {budget_limit: 9, time_period: 7d}}}\n\
+        general_settings: {master_key: sk-master}\n";
+    let mut rig = Rig::with_environment(yaml, |name| {
+        (name == crate::core::ledger::KEY_VARIABLE).then(|| "secret".to_owned())
+    });
+    rig.key = Some("sk-master");
+    let story = rig.chat(hello("a"), |attempt, model| {
+        let mut answer = completion(model);
+        if attempt == 0 {
+            answer["choices"][0]["finish_reason"] = json!("content_filter");
+        }
+        Answer(200, answer)
+    });
+    let event = story.record.as_ref().unwrap().event().unwrap();
+    let told: Vec<_> = event
+        .charged
+        .iter()
+        .map(|charged| (charged.meter.as_str(), charged.spend, charged.period.as_deref()))
+        .collect();
+    let expected =
+        [("deployment:a1", 1_500_000_000, Some("1d")), ("provider:groq", 3_000_000_000, Some("7d"))];
+    assert_eq!(told, expected);
+    assert_eq!(event.spend, 4_500_000_000);
+    // The ledger starts them again, and says what other gateways have spent.
+    let rule = rig.config.deployments[0].rules[0].clone();
+    assert_eq!(rule.resets, None);
+    quota::rebase(&rig.shared, &rule.meter, Money::parse("2").unwrap(), 7);
+    assert_eq!(rig.chat(hello("a"), |_, model| Answer(200, completion(model))).status, 429);
+}
+
+#[test]
+fn a_total_that_comes_before_the_first_request_counts() {
+    let mut rig = rig(&[("a", "a1", ", max_budget: 1")], "");
+    let rule = rig.config.deployments[0].rules[0].clone();
+    quota::expect(&rig.shared, &rule, rig.now_ms);
+    quota::rebase(&rig.shared, &rule.meter, Money::parse("1").unwrap(), 7);
+    // Again: a configuration that is loaded later changes nothing.
+    quota::expect(&rig.shared, &rule, rig.now_ms);
+    assert_eq!(rig.chat(hello("a"), |_, model| Answer(200, completion(model))).status, 429);
+}

@@ -11,12 +11,13 @@ mod report;
 mod sums;
 
 use serde_json::{Value, json};
+use sqlx::Row as _;
 
 use crate::control::ledger::{
     prices,
     problem::Problem,
     route::{Access, Answer, Call, Field, Route, Type},
-    rows::{self, Select, Where},
+    rows::{self, Select, Where, dollars},
     schema::{KEYS, USERS},
 };
 use sums::Owner;
@@ -254,9 +255,31 @@ fn dearest(call: &Call, conditions: Vec<Where>) -> Result<Select, Problem> {
     Ok(Select { order: Some(("spend", true)), limit: Some(size), offset, conditions })
 }
 
-/// `GET /provider/budgets`: there are none, as long as no setting makes them.
-async fn provider_budgets(_call: Call) -> Result<Answer, Problem> {
-    Ok(Answer::json(&json!({"providers": {}})))
+/// `GET /provider/budgets`: those of `provider_budget_config`, and what is spent of them.
+async fn provider_budgets(call: Call) -> Result<Answer, Problem> {
+    let config = call.app.config();
+    let mut connection = call.app.db.read().await?;
+    let mut budgets: Vec<_> = config.router.provider_budgets.iter().collect();
+    budgets.sort_by_key(|(provider, _)| provider.as_str());
+    let mut shown = serde_json::Map::new();
+    for (provider, budget) in budgets {
+        let sql = "SELECT spend, reset_at FROM tollgate_windows WHERE meter = $1";
+        let found = rows::rows(&mut connection, sql, vec![format!("provider:{provider}").into()]).await?;
+        let (spend, reset_at) = match found.first() {
+            Some(row) => (row.try_get::<i64, _>(0)?, row.try_get::<Option<i64>, _>(1)?),
+            None => (0, None),
+        };
+        let is_over = reset_at.is_some_and(|at| at <= call.now_ms);
+        let limit = i64::try_from(budget.max.pico()).unwrap_or(i64::MAX);
+        shown.insert(
+            provider.clone(),
+            json!({
+                "budget_limit": dollars(limit), "time_period": budget.period,
+                "spend": dollars(if is_over { 0 } else { spend }), "budget_reset_at": reset_at.map(rows::time_text),
+            }),
+        );
+    }
+    Ok(Answer::json(&json!({"providers": shown})))
 }
 
 /// `GET /get/litellm_model_cost_map`.

@@ -377,3 +377,24 @@ fn the_price_list_is_served() {
         assert_eq!(answer, json!({"providers": {}}));
     });
 }
+
+#[test]
+fn budgets_of_providers_are_shown_with_what_is_spent() {
+    let yaml = "router_settings: {provider_budget_config: {openai: {budget_limit: 2.5, time_period: 1d}, groq: {budget_limit: 1}}}";
+    on_each(yaml, |ledger| async move {
+        let charged = json!([{"meter": "provider:openai", "spend": 1_500_000_000_000_i64, "period": "1d"}]);
+        let event = json!({"id": "a", "api_key": "k", "spend": 1_500_000_000_000_i64, "charged": charged});
+        let batch = json!({"node": "n", "batch": {"number": 1, "events": [event]}});
+        assert_eq!(ledger.envoy("POST", "/internal/sync", Some(batch)).await.0, 200);
+        let openai = |spend: f64, until: &str| json!({"budget_limit": 2.5, "time_period": "1d", "spend": spend, "budget_reset_at": until});
+        let groq = json!({"budget_limit": 1.0, "time_period": null, "spend": 0.0, "budget_reset_at": null});
+        let shown = ledger.admin("GET", "/provider/budgets", None).await;
+        assert_eq!(
+            shown,
+            json!({"providers": {"groq": groq, "openai": openai(1.5, "2026-01-16T00:00:00Z")}})
+        );
+        ledger.pass(86_400_000);
+        let later = ledger.admin("GET", "/provider/budgets", None).await;
+        assert_eq!(later["providers"]["openai"]["spend"], 0.0, "its period is over");
+    });
+}
