@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, ToSpan as _, Unit, civil::Date, tz::TimeZone};
 use serde_json::{Map, Value, json};
 use sqlx::{AnyConnection, Row as _};
 
@@ -74,7 +74,8 @@ impl Span {
 
     /// How many days.
     pub fn days(&self) -> i64 {
-        (start_ms(self.last) - start_ms(self.first)) / DAY_MS + 1
+        // Not by moments: the last day of all has an end that is none.
+        self.first.until((Unit::Day, self.last)).map_or(i64::MAX, |span| i64::from(span.get_days()) + 1)
     }
 
     /// Unix milliseconds at which it starts, and those after its end.
@@ -89,7 +90,8 @@ pub fn today(now_ms: i64) -> Date {
 }
 
 fn start_ms(day: Date) -> i64 {
-    day.to_zoned(TimeZone::UTC).map_or(0, |start| start.timestamp().as_millisecond())
+    // A day that is too late to be a moment is after all of them.
+    day.to_zoned(TimeZone::UTC).map_or(i64::MAX - DAY_MS, |start| start.timestamp().as_millisecond())
 }
 
 /// A date, or the day (UTC) of a time.

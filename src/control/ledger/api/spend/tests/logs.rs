@@ -338,3 +338,21 @@ fn keys_and_users_are_ranked() {
         assert_eq!(pages, all);
     });
 }
+
+#[test]
+fn spans_that_are_too_long_are_refused() {
+    on_each("", |ledger| async move {
+        let cast = books(ledger).await;
+        for (first, last, status) in [
+            ("2026-01-01", "2026-01-31", 200),
+            ("2026-01-01", "2036-01-08", 200),
+            ("2026-01-01", "2036-01-09", 400),
+            ("2026-01-01", "9999-12-31", 400),
+            ("-009999-01-01", "9999-12-31", 400),
+        ] {
+            let path = format!("/spend/logs?start_date={first}&end_date={last}");
+            let (got, answer) = cast.call("master", "GET", &path, Value::Null).await;
+            assert_eq!(got, status, "{path}: {answer:.200}");
+        }
+    });
+}
