@@ -23,7 +23,7 @@ pub mod local;
 pub mod mock;
 mod open;
 mod place;
-mod prompt;
+pub mod prompt;
 pub mod record;
 #[cfg(test)]
 mod tests;

@@ -229,3 +229,42 @@ async fn what_is_too_long_is_refused() {
         }
     }
 }
+
+/// What the filter compares with context windows (it has no tokenizer) against two real ones. `least` is what it takes as
+/// certain: never more than what the tokenizers count.
+#[test]
+fn the_filters_estimate_is_near_real_tokenizers() {
+    use crate::core::{codec::json::Object, exchange::prompt};
+
+    let russian = "Все люди рождаются свободными и равными в своем достоинстве и правах. ".repeat(20);
+    let german = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und Gewissen begabt. "
+        .repeat(20);
+    let chinese = "人人生而自由,在尊严和权利上一律平等。他们赋有理性和良心。".repeat(20);
+    let japanese =
+        "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。".repeat(20);
+    let numbers: String = (0..500).map(|n| format!("{},{}\n", n * 7_919, n * 104_729)).collect();
+    // Text, and by what part the estimate may be above and below.
+    let rows = [
+        ("prose", include_str!("../../../../README.md"), 0.25, 0.25),
+        ("code", include_str!("../../../core/route/plan.rs"), 0.25, 0.25),
+        ("JSON", include_str!("../../../../tests/fixtures/openapi.json"), 0.25, 0.25),
+        ("shell", include_str!("../../../../Makefile"), 0.25, 0.25),
+        ("Russian", russian.as_str(), 0.6, 0.35),
+        ("German", german.as_str(), 0.25, 0.25),
+        ("Chinese", chinese.as_str(), 0.35, 0.35),
+        ("Japanese", japanese.as_str(), 0.35, 0.35),
+        ("numbers", numbers.as_str(), 0.25, 0.25),
+    ];
+    for model in ["gpt-4", "gpt-4o"] {
+        let counter = Counter::of(tokenizer_of(model)).unwrap();
+        for (what, text, above, below) in rows {
+            let body = json!({"messages": [{"role": "user", "content": text}]}).to_string();
+            let estimate = prompt::tokens(&Object::parse(body.as_bytes()).unwrap()).unwrap();
+            let real = counter.text(text) as f64;
+            let ratio = estimate.likely as f64 / real;
+            println!("{model} {what}: {real} tokens, estimated at {ratio:.2} of them");
+            assert!((1.0 - below..=1.0 + above).contains(&ratio), "{model} {what}: {ratio:.2}");
+            assert!(estimate.least as f64 <= real, "{model} {what}: {} is not the least", estimate.least);
+        }
+    }
+}
