@@ -96,9 +96,6 @@ impl Policy {
         quota::prepare(shared);
         changes::prepare(shared);
         beat();
-        for rule in config.deployments.iter().flat_map(|deployment| &deployment.rules) {
-            quota::expect(shared, rule, host::now_ms());
-        }
         host::tick_every(BEAT);
         let sync = config.general.has_ledger.then(|| sync::Role::stand_by(config.ledger.batch_write_ms));
         Policy {

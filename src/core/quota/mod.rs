@@ -34,7 +34,7 @@ mod tests;
 
 pub use crew::beat;
 pub use meter::{Kind, Meter};
-pub use synced::{acknowledge, open_rates, rebase, set_remote, synced};
+pub use synced::{acknowledge, know, open_rates, rebase, set_remote, synced};
 pub use tally::IDLE_MS;
 
 use self::{
@@ -185,22 +185,6 @@ pub fn prepare(shared: &dyn Shared) {
             bucket::create(shared, &bucket::name(index), bucket::EMPTY);
         }
     }
-}
-
-/// Makes room for a rule with a budget before its first request, so that the ledger's total is known by then.
-pub fn expect(shared: &dyn Shared, rule: &Rule, now_ms: u64) {
-    if rule.max_budget.is_none() {
-        return;
-    }
-    let print = rule.meter.print();
-    let crew = Crew::new(shared, None, now_ms);
-    bucket::change(shared, print, |bucket| {
-        if bucket.find(print).is_none() && bucket.make_room(|entry| entry.is_idle(&crew, now_ms)) {
-            let mut entry = Entry { used_ms: now_ms, ..Entry::new(print) };
-            entry.adopt(rule, now_ms);
-            bucket.put(&entry);
-        }
-    });
 }
 
 /// Reserves with all rules, in order, or with none.

@@ -2,7 +2,7 @@
 
 use super::{
     Base, Meter,
-    bucket::{self, Remote},
+    bucket::{self, Entry, Remote},
     crew::Crew,
     meter::{hex, unhex},
     tally::pico,
@@ -17,6 +17,26 @@ pub fn acknowledge(shared: &dyn Shared, meter: &Meter, spent: Money) {
 /// The ledger's new total. Taken when it is newer than the one there, and when the table has the meter with a budget.
 pub fn rebase(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64) {
     synced(shared, meter, Money::ZERO, Some(Base { spend, revision }));
+}
+
+/// [`rebase`] of a deployment or a provider. They have no record that would bring their total with the first request, so the
+/// table takes it before there is one.
+pub fn know(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64, now_ms: u64) {
+    let print = meter.print();
+    let crew = Crew::new(shared, None, now_ms);
+    let is_there = bucket::change(shared, print, |bucket| {
+        if bucket.find(print).is_some() {
+            return true;
+        }
+        if bucket.make_room(|entry| entry.is_idle(&crew, now_ms)) {
+            let (base, used_ms) = (pico(spend), now_ms);
+            bucket.put(&Entry { budgeted: true, base, revision, used_ms, ..Entry::new(print) });
+        }
+        false
+    });
+    if is_there == Some(true) {
+        rebase(shared, meter, spend, revision);
+    }
 }
 
 /// [`acknowledge`] and [`rebase`] in one step, so that no request in between sees money counted twice or not at all.
@@ -74,7 +94,7 @@ pub fn set_remote(shared: &dyn Shared, rates: &[Rate], now_ms: u64) {
         };
         bucket::change(shared, print, |bucket| {
             if let Some(entry) = bucket.find(print) {
-                bucket.put(&bucket::Entry { remote, ..entry });
+                bucket.put(&Entry { remote, ..entry });
             }
         });
     }

@@ -296,8 +296,13 @@ impl Sync {
     fn follow(&mut self, reply: &SyncReply, shared: &dyn Shared, now_ms: u64) {
         for change in &reply.changes {
             if let Some(spend) = change.spend {
-                let spend = Money::from_pico(spend.into());
-                quota::rebase(shared, &Meter::named(&change.meter), spend, change.revision);
+                let (meter, spend) = (Meter::named(&change.meter), Money::from_pico(spend.into()));
+                let is_place =
+                    change.meter.starts_with("deployment:") || change.meter.starts_with("provider:");
+                match is_place {
+                    true => quota::know(shared, &meter, spend, change.revision, now_ms),
+                    false => quota::rebase(shared, &meter, spend, change.revision),
+                }
             }
         }
         let records = reply.changes.iter().filter(|change| change.record);

@@ -374,9 +374,10 @@ fn the_ledger_is_told_what_attempts_cost_those_with_a_budget() {
 fn a_total_that_comes_before_the_first_request_counts() {
     let mut rig = rig(&[("a", "a1", ", max_budget: 1")], "");
     let rule = rig.config.deployments[0].rules[0].clone();
-    quota::expect(&rig.shared, &rule, rig.now_ms);
-    quota::rebase(&rig.shared, &rule.meter, Money::parse("1").unwrap(), 7);
-    // Again: a configuration that is loaded later changes nothing.
-    quota::expect(&rig.shared, &rule, rig.now_ms);
+    let dollar = Money::parse("1").unwrap();
+    quota::know(&rig.shared, &rule.meter, dollar, 7, rig.now_ms);
+    // What is older says nothing.
+    quota::know(&rig.shared, &rule.meter, Money::ZERO, 6, rig.now_ms);
+    assert_eq!(quota::standing(&rig.shared, &rule, rig.now_ms).spend, dollar);
     assert_eq!(rig.chat(hello("a"), |_, model| Answer(200, completion(model))).status, 429);
 }
