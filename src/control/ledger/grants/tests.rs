@@ -1,3 +1,5 @@
+//! Grants as the filter gets them: keys with everybody who stands behind them.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Taking over LiteLLM's rows, as its own tables have them.
+
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Periods: when they end, what starts again with them, and what is removed for its age.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Batches of usage: what each adds to, what nodes hear back, and that nothing counts twice.
+
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use serde_json::{Value, json};
