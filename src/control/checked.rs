@@ -3,7 +3,7 @@
 use std::env;
 
 use super::{Failure, document::Document};
-use crate::core::config::{self, Config, Problem, Report, seal, settings::Verdict};
+use crate::core::config::{self, Config, LEFT_OUT, Problem, Report, seal, settings::Verdict};
 
 /// A document that can serve.
 #[derive(Debug)]
@@ -24,6 +24,11 @@ impl Checked {
                 format!("unknown setting `{}`{line} {}", row.path, row.note).trim_end().to_owned()
             })
             .collect();
+        let left_out = self.report.rows.iter().filter(|row| row.note.ends_with(LEFT_OUT));
+        remarks.extend(left_out.map(|row| {
+            let line = row.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+            format!("`{}`{line}: {}", row.path, row.note)
+        }));
         let waiting = self.report.count(|verdict| matches!(verdict, Verdict::NotYet(_)));
         if waiting > 0 {
             remarks.push(format!("{waiting} settings have no effect yet: `tollgate check` lists them"));

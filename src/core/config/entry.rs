@@ -172,6 +172,9 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     }
 }
 
+/// How the note ends that says why an entry is left out.
+pub const LEFT_OUT: &str = "; the entry is left out";
+
 /// Notes why an entry is left out at the setting that is the reason, and that its other settings go with it.
 fn left_out(
     src: &mut Source,
@@ -180,7 +183,7 @@ fn left_out(
     verdict: fn(Cow<'static, str>) -> Verdict,
     reason: String,
 ) -> String {
-    src.note(at, verdict(format!("{reason}; the entry is left out").into()));
+    src.note(at, verdict(format!("{reason}{LEFT_OUT}").into()));
     let entry = raw.path.trim_end_matches(".litellm_params");
     src.note(entry, verdict("its entry is left out".into()));
     reason

@@ -30,6 +30,7 @@ use crate::core::{
     quota::Rule,
 };
 
+pub use entry::LEFT_OUT;
 pub use ledger::{HealthChecks, Ledger};
 pub use limits::{Allowance, LatencyArgs, Strategy};
 pub use load::{Loaded, Problem, load};
