@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
-from mock_provider import OpenAiMock, hang, reset
+from mock_provider import Gate, OpenAiMock, gated, hang, reset
 
 WORKERS = 4
 COST = 0.001
@@ -194,11 +194,15 @@ def test_two_nodes_hold_requests_at_a_time_within_one_sync(two_nodes: list[Gatew
     key = two_nodes[0].new_key(max_parallel_requests=5)
     for url in urls:
         wait_until(lambda url=url: ask(url, key) == 200, "the key on both nodes")
-    mock.delay = (2, 2)
+    # What the other node just answered holds a place there until the next sync.
+    everything_is_free(two_nodes[0], mock, key)
+    mock.delay = None
+    gate = Gate()
+    mock.script(*[gated(gate)] * 5)
     before = len(mock.requests)
     with concurrent.futures.ThreadPoolExecutor(5) as pool:
         held = [pool.submit(ask, urls[0], key) for _ in range(5)]
         mock.wait_requests(before + 5)
-        mock.delay = None
-        wait_until(lambda: ask(urls[1], key) == 429, "the other node to know of the five", timeout=1.9)
+        wait_until(lambda: ask(urls[1], key) == 429, "the other node to know of the five")
+        gate.open()
         assert [future.result() for future in held] == [200] * 5

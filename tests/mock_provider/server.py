@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 import urllib.parse
 import zlib
 from collections import deque
@@ -160,6 +161,8 @@ class Recorded:
         self.query = dict(urllib.parse.parse_qsl(query))
         self.headers = headers
         self.body = body
+        self.at = time.monotonic()
+        """When it was read."""
         self.done = threading.Event()
         """Set when the answer is out completely."""
         self.gone = threading.Event()

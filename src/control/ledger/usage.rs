@@ -36,7 +36,7 @@ pub async fn sync(app: &App, request: &SyncRequest) -> Result<SyncReply, Problem
     let acknowledged = newest(&mut tx, &request.node).await?;
     let lazy_ms = (!app.config().ledger.disable_reset_budget).then_some(now_ms);
     let page = feed::page(&mut tx, request.cursor, revision, &metered, lazy_ms).await?;
-    Ok(SyncReply {
+    let reply = SyncReply {
         acknowledged: u64::try_from(acknowledged.unwrap_or(0)).unwrap_or_default(),
         cursor: page.cursor,
         changes: page.changes,
@@ -46,7 +46,20 @@ pub async fn sync(app: &App, request: &SyncRequest) -> Result<SyncReply, Problem
         rates: rates::of_others(&mut tx, &request.node, &request.rates, now_ms).await?,
         end_users: grants::end_users_matter(app, &mut tx).await?,
         health: app.checks.verdict(&app.config().ledger.health, now_ms),
-    })
+    };
+    drop(tx);
+    know(app, &reply).await?;
+    Ok(reply)
+}
+
+/// Takes over what the node is about to hear: when it asks for a key that another ledger made, this one has heard of it too.
+async fn know(app: &App, reply: &SyncReply) -> Result<(), DbError> {
+    let known = app.db.known();
+    if reply.reset {
+        return known.refresh(&app.db).await;
+    }
+    known.note(reply.changes.iter().filter(|change| change.record).map(|change| change.meter.as_str()));
+    Ok(())
 }
 
 /// Applies a batch, unless it is applied already. After this it is in the database for good.

@@ -67,6 +67,10 @@ pub(super) fn router(src: &mut Source, blocks: &Blocks) -> Router {
         pre_call_checks: ["enable_pre_call_checks", "enable_pre_call_check"]
             .into_iter()
             .any(|name| own.flag(src, name) == Some(true)),
+        prompt_affinity: own
+            .texts(src, "optional_pre_call_checks")
+            .iter()
+            .any(|check| check == "prompt_caching"),
         tag_filtering: own.flag(src, "enable_tag_filtering").unwrap_or(false),
         tags_match_any: own.flag(src, "tag_filtering_match_any").unwrap_or(true),
     }

@@ -257,6 +257,8 @@ pub struct Router {
     pub provider_budgets: HashMap<String, Allowance>,
     /// `enable_pre_call_checks`.
     pub pre_call_checks: bool,
+    /// `optional_pre_call_checks` names `prompt_caching`: prompts go where they are cached.
+    pub prompt_affinity: bool,
     /// `enable_tag_filtering`.
     pub tag_filtering: bool,
     /// `tag_filtering_match_any` (true): one common tag is enough.

@@ -172,7 +172,8 @@ pub static SETTINGS: &[Group] = &[
     not_yet(ROUTER, "a Redis shared by several gateways; counters are kept in this one", &["redis_host", "redis_port", "redis_password", "redis_url", "redis_db", "redis_ssl", "cache_kwargs"]),
     not_yet(ROUTER, "caching", &["cache_responses", "caching_groups"]),
     approximated(ROUTER, "tokens are estimated: a prompt is refused when it is too long by half, and goes to the longest window when that is not certain", &["enable_pre_call_checks", "enable_pre_call_check"]),
-    not_yet(ROUTER, "calls that stay with the deployment that served the one before", &["optional_pre_call_checks", "deployment_affinity_ttl_seconds"]),
+    used(ROUTER, &["optional_pre_call_checks"]),
+    not_yet(ROUTER, "prompts stay for five minutes with the deployment that has them cached", &["deployment_affinity_ttl_seconds"]),
     used(ROUTER, &["enable_tag_filtering", "tag_filtering_match_any"]),
     used(ROUTER, &["default_max_parallel_requests"]),
     not_yet(ROUTER, "priorities", &["default_priority", "polling_interval", "priority_reservation"]),
@@ -301,6 +302,7 @@ pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
     let group = SETTINGS.iter().find(|group| group.section == section && group.names.contains(&name));
     match group.map(|group| &group.verdict) {
         Some(_) if name == "routing_strategy" => routing_strategy(value),
+        Some(_) if name == "optional_pre_call_checks" => optional_checks(value),
         // Switching off what is not there is no gap.
         Some(Verdict::NotYet(_)) if is_off(value) => Verdict::Used,
         Some(verdict) => verdict.clone(),
@@ -311,6 +313,17 @@ pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
             (INFO, None) => Verdict::Ignored("a remark: shown by /model/info".into()),
             (_, did_you_mean) => Verdict::Unknown { did_you_mean },
         },
+    }
+}
+
+/// Which of the checks of a list are there. Budgets of deployments and providers are always checked.
+fn optional_checks(value: &Value) -> Verdict {
+    let known = ["prompt_caching", "router_budget_limiting"];
+    let other =
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).find(|name| !known.contains(name));
+    match other {
+        None => Verdict::Used,
+        Some(name) => Verdict::NotYet(format!("the check `{name}`; the others work").into()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::core::{
     error::{Class, Error},
     headers::Headers,
     provider::Wire,
-    route::{cooldown, plan::Plan},
+    route::{affinity, cooldown, plan::Plan},
     translate::{
         Stamp,
         answer::{
@@ -384,6 +384,10 @@ impl Exchange {
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         if let Some(deployment) = deployment.filter(|deployment| !deployment.group.contains('*')) {
             cooldown::succeeded(env.shared, deployment, env.now_ms);
+        }
+        let cached = self.plan.as_ref().and_then(Plan::cached);
+        if let (Some(deployment), Some(print)) = (deployment, cached) {
+            affinity::note(env.shared, print, deployment, env.now_ms);
         }
         let kind = match provider.text("content-type") {
             Some(kind)

@@ -52,7 +52,7 @@ use crate::core::{
     quota::Worker,
     random::Random,
     route::{
-        cooldown,
+        affinity, cooldown,
         latency::{self, Sample},
         plan::{Call, Candidate, Plan, World},
     },
@@ -291,6 +291,7 @@ impl Exchange {
             streaming: self.asked.streaming,
             team: team.map(|team| team.id.clone()),
             any_team: self.caller.grant().is_none(),
+            cached: router.prompt_affinity.then(|| affinity::prints(object)).unwrap_or_default(),
             ..Call::default()
         };
         if !router.has_filters() {

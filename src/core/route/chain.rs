@@ -4,7 +4,7 @@ use hashbrown::HashSet;
 use serde_json::{Map, Value};
 
 use super::{
-    checks, cooldown,
+    affinity, checks, cooldown,
     plan::{Call, Controls, Segment, World},
     retries::{MOST, Rules},
     strategy,
@@ -134,7 +134,7 @@ impl<'c> Chain<'c> {
             true => Ok(healthy),
             false => strategy::order(healthy, &resolved.group, &self.controls.call, world),
         };
-        let order = match ordered {
+        let mut order = match ordered {
             Ok(order) => order,
             Err(why) => {
                 let class = why.class;
@@ -144,6 +144,9 @@ impl<'c> Chain<'c> {
                 return class;
             }
         };
+        if order.len() > 1 {
+            affinity::prefer(world.shared, &self.controls.call.cached, &mut order, config, world.now_ms);
+        }
         let rules =
             Rules { config, asked: self.controls.num_retries, names: [&entry.model, &resolved.group] };
         let attempts = rules.most(&order).saturating_add(1);

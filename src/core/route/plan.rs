@@ -11,6 +11,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::{
+    affinity,
     chain::{self, Chain, Kind, MAX_SEGMENTS, Reach},
     cooldown,
     retries::Rules,
@@ -62,6 +63,8 @@ pub struct Call {
     pub region: Option<String>,
     /// Tokens of its messages, if it has any. Only with `enable_pre_call_checks`.
     pub messages: Option<Tokens>,
+    /// What its cached parts are known by, the longest first. Only with `optional_pre_call_checks: [prompt_caching]`.
+    pub cached: Vec<affinity::Print>,
     /// It has a `response_format`.
     pub response_format: bool,
 }
@@ -172,6 +175,11 @@ impl Plan {
         };
         let current = Candidate { deployment, segment: 0, attempt: 0 };
         Ok(Plan { asked: model.to_owned(), segments, controls, current, reach: Rc::new(reach) })
+    }
+
+    /// What the prompt is known by once it is cached.
+    pub fn cached(&self) -> Option<affinity::Print> {
+        self.controls.call.cached.first().copied()
     }
 
     /// What is being tried.

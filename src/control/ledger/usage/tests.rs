@@ -410,6 +410,41 @@ fn nothing_a_client_sends_stops_a_batch() {
 }
 
 #[test]
+fn a_key_that_a_node_hears_of_is_known_when_it_asks() {
+    on_each("", |ledger| async move {
+        let app = &ledger.app;
+        // What another ledger makes: it is in the database only.
+        let made = |token: &'static str| async move {
+            let mut tx = app.db.write().await.unwrap();
+            let revision = tx.revision();
+            for sql in [
+                format!("INSERT INTO tollgate_keys (token) VALUES ('{token}')"),
+                format!(
+                    "INSERT INTO tollgate_changes (meter, revision, record_revision) VALUES ('key:{token}', {revision}, {revision})"
+                ),
+            ] {
+                rows::run(tx.connection(), &sql, Vec::new()).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+        };
+        let ask = |cursor| {
+            let request = SyncRequest { node: "n".into(), cursor, ..SyncRequest::default() };
+            async move { say(app, &request).await }
+        };
+        let start = ask(0).await;
+        made("one").await;
+        assert!(grants::grant(app, "one").await.unwrap().is_none(), "nobody told this ledger yet");
+        let told = ask(start.cursor).await;
+        assert_eq!(told.changes.len(), 1);
+        assert!(grants::grant(app, "one").await.unwrap().is_some());
+        // A node that starts hears of no key, and may ask for any.
+        made("two").await;
+        assert!(ask(0).await.reset);
+        assert!(grants::grant(app, "two").await.unwrap().is_some());
+    });
+}
+
+#[test]
 fn changes_come_in_pages() {
     on_each("", |ledger| async move {
         let app = &ledger.app;

@@ -166,3 +166,27 @@ fn a_teams_own_deployments_are_nobody_elses() {
         assert!(planned(&config, name, of(None)).is_err(), "{name}");
     }
 }
+
+#[test]
+fn a_cached_prompt_stays_with_its_deployment() {
+    let models = "  - {model_name: g, litellm_params: {model: openai/a, api_key: k}, model_info: {id: a}}
+  - {model_name: g, litellm_params: {model: openai/b, api_key: k}, model_info: {id: b}}
+  - {model_name: g, litellm_params: {model: openai/c, api_key: k}, model_info: {id: c}}";
+    let config = gateway(models, "router_settings: {optional_pre_call_checks: [prompt_caching]}");
+    let shared = Memory::default();
+    quota::prepare(&shared);
+    crate::core::route::affinity::note(&shared, [7; 16], &config.deployments[1], 1_000_000);
+    for seed in 0..50 {
+        let mut world = World {
+            config: &config,
+            shared: &shared,
+            now_ms: 1_000_001,
+            random: &mut Random::new(seed),
+            worker: Worker(1),
+        };
+        let call = Call { cached: vec![[7; 16]], ..Call::default() };
+        let plan = Plan::new("g", Controls { call, ..Controls::default() }, &mut world).unwrap();
+        assert_eq!(plan.current().deployment, 1);
+        assert_eq!(plan.segment().unwrap().order.len(), 3, "the others stand behind it");
+    }
+}
