@@ -291,7 +291,7 @@ impl Exchange {
             streaming: self.asked.streaming,
             team: team.map(|team| team.id.clone()),
             any_team: self.caller.grant().is_none(),
-            cached: router.prompt_affinity.then(|| affinity::prints(object)).unwrap_or_default(),
+            cached: if router.prompt_affinity { affinity::prints(object) } else { Vec::new() },
             ..Call::default()
         };
         if !router.has_filters() {
