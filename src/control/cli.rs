@@ -34,6 +34,8 @@ pub enum Action {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Print where a call of a model would go, and why each deployment is in or out
+    Explain(Box<super::explain::Flags>),
     /// Run the ledger alone (keys, budgets, spend, management API), for gateways whose `tollgate_settings.ledger_url` names it
     Ledger(Box<LedgerFlags>),
     /// Take over keys, users, teams, budgets and spend from LiteLLM's Postgres; what is here already stays as it is

@@ -89,7 +89,8 @@ fn key(serve: &Serve) -> Option<String> {
     Some(checked.config.general.master_key?.reveal().to_owned())
 }
 
-fn get(url: &str, key: Option<&str>, agent: &ureq::Agent) -> Result<(u16, String), Failure> {
+/// A GET with a key: status and body.
+pub(super) fn get(url: &str, key: Option<&str>, agent: &ureq::Agent) -> Result<(u16, String), Failure> {
     let mut request = agent.get(url);
     if let Some(key) = key {
         request = request.header("authorization", format!("Bearer {key}"));

@@ -8,6 +8,7 @@
 //! | [`follow`] | asking the ledger for those models |
 //! | [`secrets`] | which values are secrets |
 //! | [`checked`] | a document's meaning, or what is wrong with it |
+//! | [`explain`] | where a call would go, and why |
 //! | [`envoy`] | Envoy's configuration |
 //! | [`render`] | one static file for an Envoy that runs without the command |
 //! | [`keeper`] | the ledger's process, kept alive |
@@ -31,6 +32,7 @@ pub mod client;
 pub mod document;
 pub mod dynamic;
 pub mod envoy;
+pub mod explain;
 pub mod follow;
 pub mod keeper;
 pub mod ledger;
@@ -106,6 +108,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let document = document::read_file(config)?;
             print(&checked::check_document(&document)?.report.table())
         }
+        Some(Action::Explain(flags)) => print(&explain::answer(*flags)?),
         Some(Action::Ledger(flags)) => ledger::run(&ledger_options(*flags)?),
         Some(Action::Import(options)) => print(&ledger::import::run(&options)?),
         Some(Action::Healthcheck { port }) => client::healthcheck(port),

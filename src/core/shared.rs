@@ -31,12 +31,10 @@ pub fn update<T>(
     None
 }
 
-/// The store of tests: one process, same rules.
-#[cfg(test)]
-#[derive(Default)]
+/// A store of one process by the same rules: for tests, and for what is worked out without a gateway.
+#[derive(Debug, Default)]
 pub struct Memory(std::cell::RefCell<hashbrown::HashMap<String, (Vec<u8>, Version)>>);
 
-#[cfg(test)]
 impl Shared for Memory {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.0.borrow().get(key).cloned()
@@ -48,7 +46,7 @@ impl Shared for Memory {
             Some((_, newest)) if version.is_some_and(|version| version != *newest) => false,
             Some((stored, newest)) => {
                 *stored = value.to_vec();
-                *newest += 1;
+                *newest = newest.wrapping_add(1);
                 true
             }
             None => {

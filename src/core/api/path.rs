@@ -34,6 +34,8 @@ pub enum Operation<'p> {
     Routes,
     /// Envoy's statistics, which Envoy serves itself.
     Metrics,
+    /// Say where a call would go; the query has the call.
+    Explain(&'p str),
     /// `/`: says what this is.
     Home,
     /// A CORS preflight.
@@ -56,6 +58,9 @@ const TABLE: &[Fixed] = &[
     ("/metrics", "GET", false, || Operation::Metrics),
     ("/", "GET", false, || Operation::Home),
 ];
+
+/// Explains where a call would go.
+const EXPLAIN: &str = "/tollgate/explain";
 
 /// Model calls: the path without `/v1`, its API, and whether a model may stand in the path.
 const CALLS: &[(&str, Api, bool)] = &[
@@ -107,6 +112,8 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
         (make(), *allowed)
     } else if let Some(model) = short.strip_prefix("/models/").filter(|model| !model.is_empty()) {
         (Operation::Model(unescape(model)), "GET")
+    } else if path == EXPLAIN {
+        (Operation::Explain(query), "GET")
     } else if is_managed(path) {
         return Ok(if method == "OPTIONS" { Operation::Preflight } else { Operation::Manage });
     } else {
@@ -168,13 +175,14 @@ pub fn routes() -> Vec<(String, &'static str)> {
             routes.push((format!("/v1{path}"), method));
         }
     }
+    routes.push((EXPLAIN.to_owned(), "GET"));
     routes.push(("/models/{model}".to_owned(), "GET"));
     routes.push(("/v1/models/{model}".to_owned(), "GET"));
     routes
 }
 
 /// A query parameter, unescaped.
-fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+pub fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         (key == name && !value.is_empty()).then(|| unescape(value))
@@ -245,6 +253,7 @@ mod tests {
             ("GET", "/routes", Operation::Routes),
             ("GET", "/metrics/", Operation::Metrics),
             ("GET", "/", Operation::Home),
+            ("GET", "/tollgate/explain?model=a", Operation::Explain("model=a")),
             ("OPTIONS", "/chat/completions", Operation::Preflight),
             ("OPTIONS", "/key/generate", Operation::Preflight),
             ("POST", "/key/generate", Operation::Manage),

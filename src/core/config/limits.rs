@@ -43,6 +43,11 @@ impl Strategy {
         ("cost-based-routing", Strategy::CostBased),
     ];
 
+    /// Its name in `routing_strategy`; the first when it has several.
+    pub fn name(self) -> &'static str {
+        Strategy::NAMES.iter().find(|(_, strategy)| *strategy == self).map_or("", |(name, _)| name)
+    }
+
     /// Whether requests and tokens a minute are limits for it, and not only weights.
     pub fn minds_rates(self) -> bool {
         matches!(self, Strategy::UsageBased | Strategy::LatencyBased | Strategy::CostBased)

@@ -81,7 +81,8 @@ fn routes() -> Value {
     json!({"routes": routes})
 }
 
-fn body(value: &Value) -> Reply {
+/// A JSON answer.
+pub(super) fn body(value: &Value) -> Reply {
     Reply {
         status: 200,
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],

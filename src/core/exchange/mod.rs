@@ -92,6 +92,7 @@ impl Env<'_> {
             now_ms: self.now_ms,
             random: &mut *self.random,
             worker: self.worker,
+            trace: None,
         }
     }
 }

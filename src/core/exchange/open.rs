@@ -2,12 +2,16 @@
 
 use std::rc::Rc;
 
+use serde_json::json;
+
 use super::{
-    Env, Exchange, Opening, Released, answer::Answer, controls::Asked, hold::Hold, local, place::Place,
+    Env, Exchange, Opening, Released, Reply, answer::Answer, controls::Asked, hold::Hold, local, place::Place,
 };
 use crate::core::{
     access::{
-        self, Caller, Stop, models, refusals,
+        self, Caller, Stop,
+        grant::Role,
+        models, refusals,
         routes::{self, Area, Route},
     },
     api::{
@@ -18,6 +22,10 @@ use crate::core::{
     error::Error,
     headers::Headers,
     random::Random,
+    route::{
+        explain::{self, Question},
+        plan::World,
+    },
 };
 
 /// Headers that a call looks at again when its body is there.
@@ -64,6 +72,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         }
         Operation::Metrics => return Opening::Pass,
         Operation::Manage => Err(refusals::no_ledger()),
+        Operation::Explain(query) => explain_call(query, path, &caller, &mut env.world(config)),
         _ => {
             let has_ledger = config.general.has_ledger && !env.keys.ledger_is_away();
             let models = || models::listed(&caller, config);
@@ -77,6 +86,15 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         }
         Err(error) => refuse(error, format),
     }
+}
+
+/// Tells an administrator where a call would go.
+fn explain_call(query: &str, path: &str, caller: &Caller, world: &mut World) -> Result<Reply, Error> {
+    if caller.grant().is_some_and(|grant| grant.role != Role::ProxyAdmin) {
+        return Err(refusals::admin_only(path));
+    }
+    let question = Question::from_query(query)?;
+    Ok(local::body(&json!(explain::explain(&question, world))))
 }
 
 /// How a request comes in.

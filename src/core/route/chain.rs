@@ -91,7 +91,10 @@ impl<'c> Chain<'c> {
         let config = world.config;
         for entry in fallbacks(self.controls, config, names, depth, kind) {
             // A fallback that names nothing callable is skipped: it must not take the others down with it.
-            let _ = self.group(entry, depth.saturating_add(1), world);
+            let depth = depth.saturating_add(1);
+            if let Err(why) = self.group(entry, depth, world) {
+                world.tell(|trace| trace.skip(&entry.model, depth, &why));
+            }
         }
     }
 
@@ -105,6 +108,7 @@ impl<'c> Chain<'c> {
         world: &mut World,
     ) -> Option<Class> {
         let config = world.config;
+        world.tell(|trace| trace.visit(&entry.model, &resolved, depth, config));
         // Who asks for one deployment by its id wants that one, however it fares. An id that is a group's name too says less.
         let is_group = config.groups.contains_key(&resolved.requested);
         let by_id = !is_group
@@ -119,11 +123,16 @@ impl<'c> Chain<'c> {
             let call = &self.controls.call;
             let is_foreign = deployment.choice.team.is_some() && deployment.choice.team != call.team;
             if is_foreign && !(by_id && call.any_team) {
+                world.tell(|trace| trace.note(at, "is another team's"));
                 continue;
             }
             match cooldown::resting_until(world.shared, deployment, world.now_ms).filter(|_| !by_id) {
                 None => healthy.push(at),
-                Some(until) => self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until))),
+                Some(until) => {
+                    self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until)));
+                    let seconds = until.saturating_sub(world.now_ms).div_ceil(1_000);
+                    world.tell(|trace| trace.note(at, format!("rests after failures, {seconds} s more")));
+                }
             }
         }
         if healthy.is_empty() {
@@ -137,6 +146,7 @@ impl<'c> Chain<'c> {
         let mut order = match ordered {
             Ok(order) => order,
             Err(why) => {
+                world.tell(|trace| trace.pass_over(&why));
                 let class = why.class;
                 if depth == 0 {
                     self.why = Some(why);
@@ -150,6 +160,7 @@ impl<'c> Chain<'c> {
         let rules =
             Rules { config, asked: self.controls.num_retries, names: [&entry.model, &resolved.group] };
         let attempts = rules.most(&order).saturating_add(1);
+        world.tell(|trace| trace.settle(&order, attempts));
         self.room = self.room.saturating_sub(1);
         self.segments.push(Segment {
             name: entry.model.clone(),
@@ -167,7 +178,7 @@ impl<'c> Chain<'c> {
 }
 
 /// The fallbacks of a group, for one kind of failure.
-fn fallbacks<'a>(
+pub(super) fn fallbacks<'a>(
     controls: &'a Controls,
     config: &'a Config,
     names: [&str; 2],

@@ -43,6 +43,9 @@ pub(super) fn prefer_passing(candidates: &mut Vec<usize>, world: &World) {
         deployment.is_some_and(|d| !ids.split(|&byte| byte == b'\n').any(|id| id == d.id.as_bytes()))
     };
     if candidates.iter().any(passes) {
+        for &at in candidates.iter().filter(|at| !passes(at)) {
+            world.tell(|trace| trace.note(at, "fails its health checks"));
+        }
         candidates.retain(passes);
     }
 }
@@ -73,7 +76,14 @@ model_list:
     /// Who is left of `a`, `b` and `c`.
     fn left(settings: &str, shared: &dyn Shared, now_ms: u64) -> String {
         let config = config::load(&format!("{THREE}{settings}"), &|_| None, &|_| None).unwrap().config;
-        let world = World { config: &config, shared, now_ms, random: &mut Random::new(1), worker: Worker(1) };
+        let world = World {
+            config: &config,
+            shared,
+            now_ms,
+            random: &mut Random::new(1),
+            worker: Worker(1),
+            trace: None,
+        };
         let mut candidates = vec![0, 1, 2];
         prefer_passing(&mut candidates, &world);
         candidates.into_iter().map(|at| config.deployments[at].id.as_str()).collect()

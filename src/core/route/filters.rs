@@ -19,10 +19,39 @@ const DEFAULT: &str = "default";
 pub fn narrow(healthy: Vec<usize>, group: &str, call: &Call, world: &World) -> Result<Vec<usize>, Error> {
     let left = affordable(healthy, world)?;
     let left = match &call.messages {
-        Some(tokens) if world.config.router.pre_call_checks => checked(left, group, call, *tokens, world)?,
+        Some(tokens) if world.config.router.pre_call_checks => {
+            let found = checked(&left, group, call, *tokens, world);
+            tell_left_out(&left, &found, world, |d| unfit(d, call, *tokens, world));
+            found?
+        }
         _ => left,
     };
-    if world.config.router.tag_filtering { tagged(left, group, &call.tags, world) } else { Ok(left) }
+    if !world.config.router.tag_filtering {
+        return Ok(left);
+    }
+    let found = tagged(&left, group, &call.tags, world);
+    tell_left_out(&left, &found, world, |d| match d.choice.tags.is_empty() {
+        true => "has no tags".to_owned(),
+        false => format!("is for other tags than the call's: {}", d.choice.tags.join(", ")),
+    });
+    found
+}
+
+/// Tells why deployments were left out by a step.
+fn tell_left_out(
+    before: &[usize],
+    after: &Result<Vec<usize>, Error>,
+    world: &World,
+    why: impl Fn(&Deployment) -> String,
+) {
+    world.tell(|trace| {
+        let is_left = |at: &usize| after.as_ref().is_ok_and(|after| after.contains(at));
+        for &at in before.iter().filter(|at| !is_left(at)) {
+            if let Some(deployment) = world.config.deployments.get(at) {
+                trace.note(at, why(deployment));
+            }
+        }
+    });
 }
 
 /// Those whose budgets, and whose providers' budgets, are not used up.
@@ -38,7 +67,11 @@ fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
             }
         });
         match over {
-            Some((rule, spend)) => told.push_str(&over_budget(deployment, rule, spend)),
+            Some((rule, spend)) => {
+                let line = over_budget(deployment, rule, spend);
+                world.tell(|trace| trace.note(at, line.trim_end()));
+                told.push_str(&line);
+            }
             None => left.push(at),
         }
     }
@@ -51,20 +84,15 @@ fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
 /// Nobody counts tokens here as a provider does. So the estimate decides which deployment is better, and the call is only
 /// refused when it is too long for all of them by half.
 fn checked(
-    list: Vec<usize>,
+    list: &[usize],
     group: &str,
     call: &Call,
     tokens: Tokens,
     world: &World,
 ) -> Result<Vec<usize>, Error> {
     let find = |at: &usize| world.config.deployments.get(*at);
-    let drops = world.config.general.drop_params;
-    let is_known =
-        |d: &Deployment| drops || !call.response_format || !d.brand.unsupported.contains(&"response_format");
-    let is_allowed = |d: &Deployment| call.region.is_none() || d.choice.region == call.region;
-    let takes = |d: &Deployment, tokens: u64| d.choice.max_input.is_none_or(|max| tokens <= max);
     let all: Vec<(usize, &Deployment)> = list.iter().filter_map(|at| Some((*at, find(at)?))).collect();
-    let left = || all.iter().filter(|(_, d)| is_known(d) && is_allowed(d));
+    let left = || all.iter().filter(|(_, d)| is_known(d, call, world) && is_allowed(d, call));
 
     let fitting: Vec<usize> = left().filter(|(_, d)| takes(d, tokens.likely)).map(|(at, _)| *at).collect();
     if !fitting.is_empty() {
@@ -91,9 +119,38 @@ fn checked(
     Err(Error::provider(Class::ContextWindowExceeded, message))
 }
 
+/// Whether it understands what is asked for, or may do without.
+fn is_known(d: &Deployment, call: &Call, world: &World) -> bool {
+    let drops = world.config.general.drop_params;
+    drops || !call.response_format || !d.brand.unsupported.contains(&"response_format")
+}
+
+/// Whether it is where the end user must stay.
+fn is_allowed(d: &Deployment, call: &Call) -> bool {
+    call.region.is_none() || d.choice.region == call.region
+}
+
+/// Whether so many tokens are not too many.
+fn takes(d: &Deployment, tokens: u64) -> bool {
+    d.choice.max_input.is_none_or(|max| tokens <= max)
+}
+
+/// Why [`checked`] leaves one out.
+fn unfit(d: &Deployment, call: &Call, tokens: Tokens, world: &World) -> String {
+    if !is_known(d, call, world) {
+        return "does not know `response_format`".to_owned();
+    }
+    if !is_allowed(d, call) {
+        let own = d.choice.region.as_deref().unwrap_or("no region");
+        return format!("is in {own}, not in {}", call.region.as_deref().unwrap_or_default());
+    }
+    let max = d.choice.max_input.unwrap_or_default();
+    format!("takes prompts of {max} tokens, this one has about {}", tokens.likely)
+}
+
 /// Those that a call's tags lead to: with one of them (or, without `tag_filtering_match_any`, with all), else the default
 /// ones. A call without tags goes to the default ones, if there are any.
-fn tagged(list: Vec<usize>, group: &str, tags: &[String], world: &World) -> Result<Vec<usize>, Error> {
+fn tagged(list: &[usize], group: &str, tags: &[String], world: &World) -> Result<Vec<usize>, Error> {
     let tags_of =
         |at: &usize| world.config.deployments.get(*at).map(|d| d.choice.tags.as_slice()).unwrap_or_default();
     let serves = |own: &[String]| match world.config.router.tags_match_any {
@@ -112,7 +169,7 @@ fn tagged(list: Vec<usize>, group: &str, tags: &[String], world: &World) -> Resu
     let default = with(&|own| own.iter().any(|tag| tag == DEFAULT));
     match (default.is_empty(), tags.is_empty()) {
         (false, _) => Ok(default),
-        (true, true) => Ok(list),
+        (true, true) => Ok(list.to_vec()),
         (true, false) => {
             let shown: Vec<String> = tags.iter().map(|tag| format!("'{tag}'")).collect();
             let message = format!(

@@ -8,22 +8,33 @@ use crate::core::{config::Deployment, random::Random};
 /// LiteLLM looks at the first deployment only to decide what counts (`weight`, else `rpm`, else `tpm`, else all the same);
 /// where the others lack it they count 0. If everything counts 0 (LiteLLM fails there) all are the same.
 pub fn shuffle(deployments: &[Deployment], healthy: &[usize], random: &mut Random) -> Vec<usize> {
-    let measure: fn(&Deployment) -> Option<f64> = match healthy.first().and_then(|&at| deployments.get(at)) {
-        Some(first) if first.weight.is_some() => |d| d.weight,
-        Some(first) if first.rpm.is_some() => |d| d.rpm.map(|n| n as f64),
-        Some(first) if first.tpm.is_some() => |d| d.tpm.map(|n| n as f64),
-        _ => |_| None,
-    };
-    let mut left: Vec<(usize, f64)> = healthy
-        .iter()
-        .map(|&at| (at, deployments.get(at).and_then(measure).unwrap_or(0.0).max(0.0)))
-        .collect();
+    let mut left = weighed(deployments, healthy);
     let mut order = Vec::with_capacity(left.len());
     while !left.is_empty() {
         let drawn = draw(&left, random);
         order.push(left.swap_remove(drawn).0);
     }
     order
+}
+
+/// How likely each is to be drawn first, in parts of 1.
+pub fn shares(deployments: &[Deployment], healthy: &[usize]) -> Vec<(usize, f64)> {
+    let weighed = weighed(deployments, healthy);
+    let total: f64 = weighed.iter().map(|(_, weight)| weight).sum();
+    let count = weighed.len() as f64;
+    weighed.iter().map(|&(at, weight)| (at, if total > 0.0 { weight / total } else { 1.0 / count })).collect()
+}
+
+/// Each with what it counts.
+fn weighed(deployments: &[Deployment], healthy: &[usize]) -> Vec<(usize, f64)> {
+    let measure: fn(&Deployment) -> Option<f64> = match healthy.first().and_then(|&at| deployments.get(at)) {
+        Some(first) if first.weight.is_some() => |d| d.weight,
+        Some(first) if first.rpm.is_some() => |d| d.rpm.map(|n| n as f64),
+        Some(first) if first.tpm.is_some() => |d| d.tpm.map(|n| n as f64),
+        _ => |_| None,
+    };
+    let weight = |at: usize| deployments.get(at).and_then(measure).unwrap_or(0.0).max(0.0);
+    healthy.iter().map(|&at| (at, weight(at))).collect()
 }
 
 /// Puts a list into any order, all orders alike (Fisher and Yates).

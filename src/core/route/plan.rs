@@ -14,6 +14,7 @@ use super::{
     affinity,
     chain::{self, Chain, Kind, MAX_SEGMENTS, Reach},
     cooldown,
+    explain::Trace,
     retries::Rules,
 };
 use crate::core::{
@@ -36,9 +37,18 @@ pub struct World<'w> {
     pub random: &'w mut Random,
     /// Who asks, among all that count requests in flight.
     pub worker: Worker,
+    /// Who wants to know why.
+    pub trace: Option<&'w Trace>,
 }
 
 impl World<'_> {
+    /// Tells why, when somebody wants to know.
+    pub(super) fn tell(&self, what: impl FnOnce(&Trace)) {
+        if let Some(trace) = self.trace {
+            what(trace);
+        }
+    }
+
     /// Whether a deployment does not rest.
     pub fn is_awake(&self, at: usize) -> bool {
         let deployment = self.config.deployments.get(at);

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::{
+    explain::Trace,
     filters, latency, pick,
     plan::{Call, World, none_available},
 };
@@ -24,10 +25,11 @@ pub fn order(healthy: Vec<usize>, group: &str, call: &Call, world: &mut World) -
     let rules = |at: usize| config.deployments.get(at).map(|d| d.rules.as_slice()).unwrap_or_default();
     let is_plain = strategy == Strategy::SimpleShuffle && !config.router.has_filters();
     if is_plain && healthy.iter().all(|&at| rules(at).is_empty()) {
-        return Ok(if healthy.len() < 2 { healthy } else { shuffled(&healthy, world) });
+        return Ok(shuffled(healthy, world));
     }
     let left = filters::narrow(healthy, group, call, world)?;
     let counted = counted(left, world);
+    world.tell(|trace| tell_counts(&counted, call, trace));
     let (within, over): (Vec<_>, Vec<_>) = counted.into_iter().partition(|one| one.has_room(call));
     if within.is_empty() {
         return Err(all_over(strategy, group, &over, world.now_ms));
@@ -35,17 +37,26 @@ pub fn order(healthy: Vec<usize>, group: &str, call: &Call, world: &mut World) -
     let mut order = match strategy {
         Strategy::SimpleShuffle => {
             let left: Vec<usize> = within.iter().map(|one| one.at).collect();
-            shuffled(&left, world)
+            shuffled(left, world)
         }
         Strategy::LeastBusy => sorted(within, |one| one.counts.parallel),
         Strategy::UsageBased => sorted(mixed(within, world), |one| one.counts.tokens),
-        Strategy::CostBased => sorted(within, |one| one.deployment.unit_price),
+        Strategy::CostBased => {
+            world.tell(|trace| within.iter().for_each(|one| trace.note(one.at, price(one.deployment))));
+            sorted(within, |one| one.deployment.unit_price)
+        }
         Strategy::LatencyBased => by_latency(mixed(within, world), call, world),
     };
     if config.router.pre_call_checks && call.messages.is_some() {
         // `order`: the lowest first, the others when those have failed.
         let place = |at: &usize| config.deployments.get(*at).and_then(|d| d.choice.order).unwrap_or(u64::MAX);
         order.sort_by_key(place);
+        world.tell(|trace| {
+            order
+                .iter()
+                .filter(|at| place(at) != u64::MAX)
+                .for_each(|at| trace.note(*at, format!("order {}", place(at))));
+        });
     }
     Ok(order)
 }
@@ -86,8 +97,40 @@ fn counted<'c>(order: Vec<usize>, world: &World<'c>) -> Vec<Counted<'c>> {
         .collect()
 }
 
-fn shuffled(left: &[usize], world: &mut World) -> Vec<usize> {
-    pick::shuffle(&world.config.deployments, left, world.random)
+fn shuffled(left: Vec<usize>, world: &mut World) -> Vec<usize> {
+    if left.len() < 2 {
+        return left;
+    }
+    let deployments = &world.config.deployments;
+    world.tell(|trace| {
+        for (at, share) in pick::shares(deployments, &left) {
+            trace.note(at, format!("is tried first by {:.1} % of all calls", share * 100.0));
+        }
+    });
+    pick::shuffle(deployments, &left, world.random)
+}
+
+/// What is counted for deployments that have limits, and which are over them.
+fn tell_counts(counted: &[Counted], call: &Call, trace: &Trace) {
+    for one in counted {
+        let Some(rule) = own_rule(one.deployment) else { continue };
+        let of = |limit: Option<u64>| {
+            limit.filter(|limit| *limit != u64::MAX).map(|limit| format!(" of {limit}")).unwrap_or_default()
+        };
+        let Counts { parallel, requests, tokens, .. } = one.counts;
+        let (in_flight, rpm, tpm) = (of(rule.limits.parallel), of(rule.limits.rpm), of(rule.limits.tpm));
+        let over = if one.has_room(call) { "" } else { "no room for this call: " };
+        trace.note(
+            one.at,
+            format!("{over}{parallel}{in_flight} in flight, {requests}{rpm} requests and {tokens}{tpm} tokens in this minute"),
+        );
+    }
+}
+
+/// What cost-based routing goes by.
+fn price(deployment: &Deployment) -> String {
+    // 10⁻¹⁸ dollars a token.
+    format!("costs {:.3} dollars for a million tokens each way", deployment.unit_price as f64 / 1e12)
 }
 
 /// By chance, all orders alike.
@@ -114,6 +157,17 @@ fn by_latency(list: Vec<Counted>, call: &Call, world: &World) -> Vec<usize> {
         .collect();
     let lowest = known.iter().map(|(_, latency)| *latency).fold(f64::INFINITY, f64::min);
     let most = lowest * (1.0 + args.buffer);
+    world.tell(|trace| {
+        for (at, latency) in &known {
+            trace.note(
+                *at,
+                match *latency {
+                    0.0 => "was not called lately".to_owned(),
+                    ns => format!("takes {:.3} ms a token", ns / 1e6),
+                },
+            );
+        }
+    });
     // Sorting keeps the order of equals.
     known.sort_by(|(_, a), (_, b)| a.max(most).total_cmp(&b.max(most)));
     known.into_iter().map(|(at, _)| at).collect()

@@ -253,7 +253,8 @@ general_settings: {background_health_checks: true}";
     };
     let reached = |now_ms: u64| {
         let random = &mut Random::new(1);
-        let mut world = World { config: &config, shared: &shared, now_ms, random, worker: quota::Worker(1) };
+        let mut world =
+            World { config: &config, shared: &shared, now_ms, random, worker: quota::Worker(1), trace: None };
         let plan = Plan::new("g", Controls::default(), &mut world).unwrap();
         let mut reached: Vec<usize> = plan.deployments().collect();
         reached.sort_unstable();

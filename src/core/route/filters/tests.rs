@@ -18,8 +18,14 @@ fn gateway(models: &str, settings: &str) -> Config {
 fn planned(config: &Config, model: &str, call: Call) -> Result<Vec<Vec<String>>, (u16, String)> {
     let shared = Memory::default();
     quota::prepare(&shared);
-    let mut world =
-        World { config, shared: &shared, now_ms: 1_000_000, random: &mut Random::new(7), worker: Worker(1) };
+    let mut world = World {
+        config,
+        shared: &shared,
+        now_ms: 1_000_000,
+        random: &mut Random::new(7),
+        worker: Worker(1),
+        trace: None,
+    };
     let plan = Plan::new(model, Controls { call, ..Controls::default() }, &mut world)
         .map_err(|error| (error.status, error.message))?;
     let mut groups = Vec::new();
@@ -138,8 +144,14 @@ fn regions_response_formats_and_order() {
     assert!(status == 429 && message.starts_with("No deployments available for selected model"), "{message}");
     let shared = Memory::default();
     quota::prepare(&shared);
-    let mut world =
-        World { config: &config, shared: &shared, now_ms: 1, random: &mut Random::new(7), worker: Worker(1) };
+    let mut world = World {
+        config: &config,
+        shared: &shared,
+        now_ms: 1,
+        random: &mut Random::new(7),
+        worker: Worker(1),
+        trace: None,
+    };
     let plan = Plan::new("g", Controls { call: prompt(5), ..Controls::default() }, &mut world).unwrap();
     let order: Vec<&str> =
         plan.segment().unwrap().order.iter().map(|at| config.deployments[*at].id.as_str()).collect();
@@ -183,6 +195,7 @@ fn a_cached_prompt_stays_with_its_deployment() {
             now_ms: 1_000_001,
             random: &mut Random::new(seed),
             worker: Worker(1),
+            trace: None,
         };
         let call = Call { cached: vec![[7; 16]], ..Call::default() };
         let plan = Plan::new("g", Controls { call, ..Controls::default() }, &mut world).unwrap();

@@ -40,6 +40,7 @@ impl Place {
             now_ms: 1_000_000,
             random: &mut self.random,
             worker: Worker(1),
+            trace: None,
         }
     }
 

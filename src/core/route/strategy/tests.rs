@@ -74,6 +74,7 @@ impl Town {
             now_ms: self.now_ms,
             random: &mut self.random,
             worker: ME,
+            trace: None,
         };
         let plan = Plan::new("g", Controls { call, ..Controls::default() }, &mut world)?;
         Ok(plan.segment().unwrap().order.clone())
