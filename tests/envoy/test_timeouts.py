@@ -303,3 +303,27 @@ def test_huge_timeouts_are_no_timeouts(start, mocks, seconds):
         assert gateway.chat(model).status_code == 200
         assert gateway.chat(model, timeout=seconds).status_code == 200
         assert gateway.chat(model, stream=True, stream_timeout=seconds).status_code == 200
+
+
+def test_who_is_alone_in_its_group_is_left_alone_as_long_as_it_says(start, mocks):
+    """Envoy reads whole seconds and waits at least as long."""
+    mock = mocks(OpenAiMock)
+    mock.script(mock.error("rate_limit", headers=[("retry-after", "2")]), status(500))
+    settings = {"num_retries": 2, "disable_cooldowns": True}
+    answer = start({"model_list": [deployment("m", mock.params())], "router_settings": settings}).chat("m")
+    assert answer.status_code == 200 and answer.headers["x-litellm-attempted-retries"] == "2"
+    first, second, third = [request.at for request in mock.requests]
+    assert second - first >= 2 and third - second >= 1
+    assert not any(name.startswith("x-tollgate") for name in answer.headers)
+
+
+def test_nobody_waits_for_who_has_not_failed(start, mocks):
+    """The second deployment is asked at once: it would be five seconds otherwise, and the client has four."""
+    first, second = mocks(OpenAiMock), mocks(OpenAiMock)
+    first.default = first.error("rate_limit", headers=[("retry-after", "5")])
+    models = [deployment("m", first.params() | {"weight": 1}), deployment("m", second.params() | {"weight": 0})]
+    gateway = start({"model_list": models, "router_settings": {"num_retries": 1, "retry_after": 5}})
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    answer = gateway.client.post("/chat/completions", json=body, timeout=4)
+    assert answer.status_code == 200, answer.text
+    assert (len(first.requests), len(second.requests)) == (1, 1)

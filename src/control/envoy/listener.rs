@@ -195,6 +195,11 @@ fn retries() -> Value {
         "num_retries": 0,
         "refresh_cluster_on_retry": true,
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
+        // Where the deployment that failed is the only one, the filter says how long to leave it alone.
+        "rate_limited_retry_back_off": {
+            "reset_headers": [{"name": "x-tollgate-wait", "format": "SECONDS"}],
+            "max_interval": "61s",
+        },
     })
 }
 

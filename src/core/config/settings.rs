@@ -167,7 +167,7 @@ pub static SETTINGS: &[Group] = &[
         "disable_cooldowns", "fallbacks", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_group_alias", "default_litellm_params",
     ]),
     approximated(ROUTER, "a refused connection has the retries of a time-out: Envoy retries both without asking", &["retry_policy", "model_group_retry_policy"]),
-    not_yet(ROUTER, "a least wait before a retry: Envoy waits up to a quarter of a second", &["retry_after"]),
+    approximated(ROUTER, "whole seconds, and up to half as long again; after an answer, not after a time-out", &["retry_after"]),
     used(ROUTER, &["routing_strategy", "routing_strategy_args"]),
     not_yet(ROUTER, "a Redis shared by several gateways; counters are kept in this one", &["redis_host", "redis_port", "redis_password", "redis_url", "redis_db", "redis_ssl", "cache_kwargs"]),
     not_yet(ROUTER, "caching", &["cache_responses", "caching_groups"]),

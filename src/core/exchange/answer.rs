@@ -6,14 +6,14 @@
 
 use serde_json::Value;
 
-use super::{Env, Exchange, RETRY_HEADER, Released, local, record};
+use super::{Env, Exchange, RETRY_HEADER, Released, WAIT_HEADER, local, record};
 use crate::core::{
     api::Api,
     codec::tap::Tap,
     error::{Class, Error},
     headers::Headers,
     provider::Wire,
-    route::{affinity, cooldown, plan::Plan},
+    route::{affinity, cooldown, plan::Plan, retries},
     translate::{
         Stamp,
         answer::{
@@ -341,9 +341,17 @@ impl Exchange {
             (":status".to_owned(), failure.class.status().to_string().into_bytes()),
             ("content-length".to_owned(), b"0".to_vec()),
         ];
+        let (failed, used) = (self.plan.as_ref().map(Plan::current), self.retries);
         let next = self.advance(failure.class, failure.status, env);
-        if next.is_some() {
+        if let Some(next) = next {
             list.push((RETRY_HEADER.to_owned(), b"1".to_vec()));
+            // Whoever has not failed need not be waited for.
+            if failed.is_some_and(|failed| failed.is_same_group(next) && failed.deployment == next.deployment)
+            {
+                let least_ms = self.config.router.retry_after_ms;
+                let seconds = retries::wait_seconds(used, failure.retry_after_ms, least_ms);
+                list.push((WAIT_HEADER.to_owned(), seconds.to_string().into_bytes()));
+            }
         }
         let next = next.map(|next| self.cluster_of(Some(next)));
         Step { headers: Some(list), body: Some(Vec::new()), next, hold: false }

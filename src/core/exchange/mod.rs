@@ -62,6 +62,8 @@ use crate::core::{
 
 /// A header that a released answer carries when Envoy is to try again; the route's `retriable_headers` names it.
 pub const RETRY_HEADER: &str = "x-tollgate-retry";
+/// A header beside it: the least seconds that Envoy is to wait before; the route's `rate_limited_retry_back_off` names it.
+pub const WAIT_HEADER: &str = "x-tollgate-wait";
 /// The cluster named when there is nothing left to try. No such cluster exists, so Envoy gives up.
 pub const NO_CLUSTER: &str = "tollgate_none";
 

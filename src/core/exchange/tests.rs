@@ -52,6 +52,8 @@ struct Story {
     record: Option<record::Record>,
     /// How many answers the client got.
     answers: u32,
+    /// The seconds that Envoy was told to wait before each retry that an answer asked for.
+    waits: Vec<Option<u64>>,
 }
 
 impl Story {
@@ -318,6 +320,8 @@ impl Rig {
             let list = list.expect("headers are released at the latest with the last part");
             if list.iter().any(|(name, _)| name == RETRY_HEADER) {
                 next = named.unwrap_or(next);
+                let wait = list.iter().find(|(name, _)| name == WAIT_HEADER);
+                story.waits.push(wait.map(|(_, v)| String::from_utf8(v.clone()).unwrap().parse().unwrap()));
                 if !last {
                     continue;
                 }

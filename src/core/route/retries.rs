@@ -7,6 +7,22 @@ use crate::core::{config::Config, error::Class};
 /// However many retries are asked for, a group gets no more: beyond it a request is an endless loop.
 pub const MOST: u32 = 100;
 
+/// The longest wait that a provider's `Retry-After` is followed for, and the longest of our own, in milliseconds.
+const LONGEST_ASKED_MS: u64 = 60_000;
+const LONGEST_MS: u64 = 8_000;
+/// The first wait of our own; each one doubles it.
+const FIRST_MS: u64 = 500;
+
+/// How many seconds to wait before the deployment that just failed is tried again, `used` retries having been made: as long as it
+/// says, else twice as long each time and at least `retry_after` of the configuration. Whole seconds are what Envoy reads; it
+/// adds up to half as much by chance.
+pub fn wait_seconds(used: u32, asked_ms: Option<u64>, least_ms: u64) -> u64 {
+    let asked = asked_ms.filter(|ms| (1..=LONGEST_ASKED_MS).contains(ms));
+    let own =
+        || FIRST_MS.saturating_mul(1_u64.checked_shl(used).unwrap_or(u64::MAX)).max(least_ms).min(LONGEST_MS);
+    asked.unwrap_or_else(own).div_ceil(1_000)
+}
+
 /// What decides about the retries of one group in one request.
 #[derive(Clone, Copy)]
 pub struct Rules<'r> {
@@ -82,4 +98,31 @@ pub fn by_class(policy: &HashMap<Class, u32>, class: Class) -> Option<u32> {
     );
     let general = if bad_request { policy.get(&Class::BadRequest) } else { None };
     general.or_else(|| policy.get(&class)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_end() {
+        for (used, asked_ms, least_ms, expected) in [
+            (0, None, 0, 1),
+            (1, None, 0, 1),
+            (2, None, 0, 2),
+            (3, None, 0, 4),
+            (4, None, 0, 8),
+            (5, None, 0, 8),
+            (63, None, 0, 8),
+            (u32::MAX, None, 0, 8),
+            (0, None, 2_500, 3),
+            (0, None, 60_000, 8),
+            (3, Some(1_500), 0, 2),
+            (0, Some(60_000), 0, 60),
+            (0, Some(60_001), 0, 1),
+            (2, Some(0), 0, 2),
+        ] {
+            assert_eq!(wait_seconds(used, asked_ms, least_ms), expected, "{used} {asked_ms:?} {least_ms}");
+        }
+    }
 }

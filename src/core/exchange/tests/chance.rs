@@ -123,7 +123,9 @@ fn anything_ends_in_one_answer() {
             assert!(told["error"]["message"].is_string(), "round {round}: {told}");
         }
         assert!(!story.body.contains("x-tollgate"), "round {round}");
-        assert!(story.header(RETRY_HEADER).is_none(), "round {round}: the client sees our own header");
+        for own in [RETRY_HEADER, WAIT_HEADER] {
+            assert!(story.header(own).is_none(), "round {round}: the client sees our own header");
+        }
         let record = story.record.expect("every request is recorded");
         assert_eq!(record.status, status, "round {round}");
         seen[usize::from(status / 100 != 2) + usize::from(status >= 500)] += 1;

@@ -167,6 +167,46 @@ fn retry_policies_count_calls() {
 }
 
 #[test]
+fn who_is_alone_in_its_group_is_given_time() {
+    let limited = |seconds: &'static str| {
+        Raw(super::Raw {
+            status: 429,
+            headers: vec![
+                ("content-type", "application/json".to_owned()),
+                ("retry-after", seconds.to_owned()),
+            ],
+            pieces: vec![error("slow down", "x").to_string().into_bytes()],
+            cut: false,
+        })
+    };
+    let settings = "router_settings: {num_retries: 4, disable_cooldowns: true, fallbacks: [{b: [c]}]}";
+    let failing = |attempt: usize, _: &str| match attempt {
+        0 => limited("3"),
+        1 => limited("61"),
+        2 => Refuse,
+        _ => Answer(500, error("boom", "x")),
+    };
+    let story = rig(settings).chat(hello("b"), failing);
+    // Each retry of an answer; a refused connection asks for none; the fallback is somebody else.
+    assert_eq!(story.waits[..3], [Some(3), Some(1), Some(4)], "{story:?}");
+    assert_eq!(story.waits[3], None, "{story:?}");
+    let slow = "router_settings: {num_retries: 1, disable_cooldowns: true, retry_after: 5}";
+    let story = rig(slow).chat(hello("b"), |_, _| Answer(500, error("boom", "x")));
+    assert_eq!(story.waits, [Some(5)]);
+}
+
+#[test]
+fn nobody_waits_for_who_has_not_failed() {
+    let two = "
+model_list:
+  - {model_name: a, litellm_params: {model: openai/x, api_key: k}}
+  - {model_name: a, litellm_params: {model: openai/y, api_key: k}}
+router_settings: {num_retries: 2, disable_cooldowns: true, retry_after: 5}";
+    let story = Rig::new(two).chat(hello("a"), |_, _| Answer(500, error("boom", "x")));
+    assert_eq!(story.waits, [None, None]);
+}
+
+#[test]
 fn a_filtered_answer_goes_to_the_content_policy_fallback() {
     let filtered = |model: &str| match model {
         "c1" => {
