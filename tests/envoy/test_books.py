@@ -80,7 +80,8 @@ def test_ten_thousand_mixed_requests_are_charged_to_the_last_unit(start: Callabl
     models = [
         deployment("openai", openai.params() | PRICES["openai"]),
         deployment("anthropic", anthropic.params() | PRICES["anthropic"]),
-        deployment("broken", broken.params() | PRICES["openai"]),
+        # Two, so that no retry waits.
+        *(deployment("broken", broken.params() | PRICES["openai"], id=f"broken-{turn}") for turn in range(2)),
     ]
     settings = {"num_retries": 1, "disable_cooldowns": True, "fallbacks": [{"broken": ["anthropic"]}]}
     general = {"master_key": MASTER_KEY}
