@@ -8,6 +8,8 @@ WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
 COMMAND := target/release/tollgate
 ENVOY_VERSION := 1.40.0
+# What tests run under: servers of their own.
+SERVICES := tests/with-postgres tests/with-redis
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/; s/\$$\$$/$$/g' | column -t -s '|'
@@ -58,12 +60,12 @@ lint: ## Check format and lints, of the command and of the filter
 
 check: lint test ## Everything that must pass before a change is merged
 
-test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), with a Postgres of their own
-	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres cargo test
+test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), with a Postgres and a Redis of their own
+	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
-	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests/sdk -q
-	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests/envoy -q
-	TOLLGATE_ENVOY=$$(envoy/find) tests/with-postgres .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
+	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests/sdk -q
+	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests/envoy -q
+	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
 
 bench-ledger: build envoy .venv/ready ## Time a ledger of 100,000 keys and a million calls
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench_ledger.py

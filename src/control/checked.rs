@@ -1,8 +1,8 @@
 //! The way from a document to its meaning: the one place where the command asks `core::config`.
 
-use std::env;
+use std::{env, sync::Arc};
 
-use super::{Failure, document::Document};
+use super::{Failure, document::Document, ledger::rates::redis::Redis};
 use crate::core::config::{self, Config, LEFT_OUT, Problem, Report, seal, settings::Verdict};
 
 /// A document that can serve.
@@ -75,6 +75,14 @@ fn load(
 ) -> Result<Checked, Vec<Problem>> {
     let loaded = config::load(document, variable, &|text| seal::unseal(text, key?))?;
     let config = &loaded.config;
+    if let Some(Err(why)) = config.ledger.redis.as_ref().map(|setting| Redis::at(setting, Arc::new(|_| {}))) {
+        return Err(vec![Problem {
+            line: None,
+            setting: "router_settings.redis_url".to_owned(),
+            expected: "expected the URL of a Redis (here or in REDIS_URL)".to_owned(),
+            fix: why.to_owned(),
+        }]);
+    }
     // With `store_model_in_db` models may come later.
     if config.deployments.is_empty() && config.unavailable.is_empty() && !config.ledger.store_model_in_db {
         return Err(vec![Problem {

@@ -77,10 +77,21 @@ impl Document {
         (self.files.first().map(PathBuf::as_path), self.text.is_some())
     }
 
+    /// The document without what only the ledger has a use for.
+    pub fn for_filter(&self) -> Value {
+        let mut value = self.value.clone();
+        if let Some(Value::Mapping(router)) = value.get_mut("router_settings") {
+            router.retain(|name, _| {
+                name.as_str().is_none_or(|name| !name.starts_with("redis_") && name != "cache_kwargs")
+            });
+        }
+        value
+    }
+
     /// The document as the filter gets it: every literal secret sealed with `key`. The same document and key always give
     /// the same text.
     pub fn sealed(&self, key: &seal::Key) -> Result<String, Failure> {
-        let mut value = self.value.clone();
+        let mut value = self.for_filter();
         let mut failed = false;
         secrets::replace(&mut value, &mut |_, plain| {
             seal::seal(plain, key, &seal::nonce(plain, key)).unwrap_or_else(|| {
@@ -326,6 +337,22 @@ router_settings: {}",
         let key = back.get("general_settings").unwrap().get("master_key").unwrap().as_str().unwrap();
         assert_eq!(seal::unseal(key, &[3; 32]).as_deref(), Some("sk-1234"));
         assert_eq!(document.readable().unwrap(), "general_settings: {master_key: sk-1234} # mine\n");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_redis_is_the_ledgers_business() {
+        let folder = folder(
+            "redis",
+            &[(
+                "c.yaml",
+                "router_settings: {redis_url: 'redis://:pw@h', redis_host: h, redis_password: 12345, cache_kwargs: {password: pw, port: os.environ/P}, num_retries: 1}",
+            )],
+        );
+        let document = read_file(folder.join("c.yaml")).unwrap();
+        let sealed: Value = serde_yaml::from_str(&document.sealed(&[3; 32]).unwrap()).unwrap();
+        let left: Value = serde_yaml::from_str("router_settings: {num_retries: 1}").unwrap();
+        assert_eq!((sealed, document.for_filter()), (left.clone(), left));
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -74,7 +74,7 @@ struct Wanted {
 
 /// The document with references in place of its literal secrets, and the variables these name.
 fn refer(document: &Document) -> (Value, BTreeMap<String, Wanted>) {
-    let mut value = document.value.clone();
+    let mut value = document.for_filter();
     let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
     secrets::replace(&mut value, &mut |path, plain| {
         let base = variable_for(path);
@@ -217,12 +217,13 @@ mod tests {
 - {model_name: a, litellm_params: {model: openai/x, api_base: 'http://127.0.0.1:1/v1', api_key: sk-two}}
 - {model_name: a, litellm_params: {model: openai/x, api_base: 'http://127.0.0.1:1/v1', api_key: sk-one}}
 - {model_name: b, litellm_params: {model: openai/x, api_key: os.environ/MY_KEY}}
+router_settings: {redis_host: redis.example, redis_password: sk-redis, redis_port: os.environ/REDIS_PORT}
 general_settings: {master_key: sk-master}
 ",
         )
         .unwrap();
         let text = render(file.clone(), "/etc/envoy/tollgate.wasm").unwrap();
-        for secret in ["sk-one", "sk-two", "sk-master"] {
+        for secret in ["sk-one", "sk-two", "sk-master", "sk-redis", "redis.example", "REDIS_PORT"] {
             assert!(!text.contains(secret), "{secret} is shown:\n{text}");
         }
         for line in [

@@ -226,6 +226,9 @@ pub struct Rate {
     pub tokens: u64,
     /// Requests in flight now.
     pub parallel: u64,
+    /// It is a deployment's: strategies of every node compare it with others, so each hears of it without asking.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub place: bool,
 }
 
 /// What a node says, several times a second.
@@ -275,7 +278,8 @@ pub struct SyncReply {
     pub more: bool,
     /// Nodes heard of in the last seconds, this one included.
     pub nodes: u64,
-    /// For each meter in the request's `rates`: what all *other* nodes together have in their open windows.
+    /// For each meter in the request's `rates`, and for each deployment that another node has called lately: what all *other*
+    /// nodes together have in their open windows.
     pub rates: Vec<Rate>,
     /// Whether any end user has limits, is blocked, or gets a default budget: whether requests have to be asked for theirs.
     pub end_users: bool,

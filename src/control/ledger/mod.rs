@@ -85,8 +85,8 @@ pub struct App {
     secret: String,
     /// Unix milliseconds; tests set it.
     clock: Clock,
-    /// When nodes were last written down.
-    beats: rates::Beats,
+    /// Rates between nodes.
+    rates: rates::Rates,
     /// Tells of budgets that are used up.
     alerts: alerts::Alerts,
     /// Tells gateways of stored models.
@@ -105,10 +105,10 @@ impl App {
             alerts::Receivers::of(&config.ledger.alerting, &|name: &str| std::env::var(name).ok());
         Arc::new(App {
             db,
+            rates: rates::Rates::of(config.ledger.redis.as_ref()),
             config: RwLock::new(Arc::new(config)),
             secret,
             clock,
-            beats: rates::Beats::default(),
             alerts: alerts::Alerts::to(receivers),
             live: live::Live::default(),
             checks: health::Checks::default(),
@@ -124,6 +124,7 @@ impl App {
 
     /// Puts another configuration in force.
     pub fn set_config(&self, new: Config) {
+        self.rates.follow(new.ledger.redis.as_ref());
         match self.config.write() {
             Ok(mut config) => *config = Arc::new(new),
             Err(poisoned) => *poisoned.into_inner() = Arc::new(new),
@@ -214,6 +215,7 @@ pub fn log(line: &str) {
     complain(&format!("ledger: {line}"));
 }
 
-/// Database suites: every test in them runs on SQLite, and on Postgres when `TOLLGATE_TEST_POSTGRES` names one.
+/// Database suites: every test in them runs on SQLite, and on Postgres when `TOLLGATE_TEST_POSTGRES` names one. Likewise Redis
+/// and `TOLLGATE_TEST_REDIS`.
 #[cfg(test)]
 pub mod testing;

@@ -1,127 +1,168 @@
 //! Rates between nodes: each says what its own windows hold, and hears what those of all others hold together.
 //!
-//! None of this has a revision and none of it is needed after a minute.
+//! None of this has a revision and none of it is needed after a minute. It is kept where `router_settings` names a Redis in that,
+//! so that ledgers with databases of their own agree too; else in the database.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`sql`] | rates in the database |
+//! | [`redis`] | rates in a Redis |
+//! | [`link`] | the connection to it, and what happens when there is none |
+
+pub mod link;
+pub mod redis;
+pub mod sql;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
 };
 
-use sqlx::{AnyConnection, Row as _};
-
-use super::{App, bulk, db::DbError, rows, usage::bounded::METER};
-use crate::core::ledger::Rate;
+use self::redis::Redis;
+use super::{App, db::DbError, log, usage::bounded::METER};
+use crate::core::{config, ledger::Rate};
 
 /// A node that said nothing for so long is gone, and its requests with it.
 const LIVE_MS: i64 = 5_000;
 /// Length of a window.
 const WINDOW_MS: i64 = 60_000;
-/// How often it is written that a node is there.
-const BEAT_MS: i64 = 1_000;
-/// Nodes that said nothing for so long are forgotten, and with them the number of their last batch.
-const FORGET_MS: i64 = 30 * 86_400_000;
 
-/// When nodes were last written down, in Unix milliseconds.
-#[derive(Debug, Default)]
-pub struct Beats(Mutex<HashMap<String, i64>>);
+/// Where rates are kept.
+#[derive(Debug)]
+pub struct Rates {
+    beats: sql::Beats,
+    place: RwLock<Place>,
+}
 
-impl Beats {
-    /// Whether it is time to write a node down.
-    fn is_due(&self, node: &str, now_ms: i64) -> bool {
-        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if beats.get(node).is_some_and(|last| (0..BEAT_MS).contains(&(now_ms - last))) {
-            return false;
+#[derive(Clone, Debug)]
+enum Place {
+    Sql,
+    Redis(Arc<Redis>),
+}
+
+impl Place {
+    /// A Redis that is no address was refused when the configuration was checked.
+    fn of(setting: Option<&config::Redis>) -> Place {
+        let Some(setting) = setting else { return Place::Sql };
+        match Redis::at(setting, Arc::new(log)) {
+            Ok(redis) => Place::Redis(Arc::new(redis)),
+            Err(why) => {
+                log(&format!("`router_settings.redis_url` is not used: {why}"));
+                Place::Sql
+            }
         }
-        beats.retain(|_, last| now_ms - *last < LIVE_MS);
-        beats.insert(node.to_owned(), now_ms);
-        true
+    }
+
+    fn setting(&self) -> Option<&config::Redis> {
+        match self {
+            Place::Sql => None,
+            Place::Redis(redis) => Some(redis.setting()),
+        }
     }
 }
 
-/// Takes a node's rates and notes that it lives.
-pub async fn take(app: &App, node: &str, rates: &[Rate], now_ms: i64) -> Result<(), DbError> {
-    let beats = app.beats.is_due(node, now_ms);
-    if rates.is_empty() && !beats {
-        return Ok(());
+impl Rates {
+    /// Kept in the Redis that a configuration names, else in the database.
+    pub fn of(setting: Option<&config::Redis>) -> Rates {
+        Rates { beats: sql::Beats::default(), place: RwLock::new(Place::of(setting)) }
     }
-    let mut tx = app.db.aside().await?;
-    if beats {
-        rows::run(
-            &mut tx,
-            "INSERT INTO tollgate_nodes (node, batch, seen_at) VALUES ($1, 0, $2) \
-             ON CONFLICT (node) DO UPDATE SET seen_at = excluded.seen_at",
-            vec![node.into(), now_ms.into()],
-        )
-        .await?;
+
+    /// Another configuration is in force.
+    pub fn follow(&self, setting: Option<&config::Redis>) {
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        if place.setting() != setting {
+            *place = Place::of(setting);
+        }
     }
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+
+    fn place(&self) -> Place {
+        self.place.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a node hears.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heard {
+    /// How many nodes were heard of lately; 0 when that is not known.
+    pub nodes: u64,
+    /// What all others together have, for each of the meters asked for and for deployments.
+    pub rates: Vec<Rate>,
+}
+
+/// Takes a node's rates, notes that it lives, and says what the others have. Without the Redis there are no others.
+pub async fn exchange(app: &App, node: &str, rates: &[Rate], now_ms: i64) -> Result<Heard, DbError> {
     // By name: each meter once, in the same order everywhere.
     let fitting = rates.iter().filter(|rate| rate.meter.len() <= METER);
-    let sorted: BTreeMap<&str, &Rate> = fitting.map(|rate| (rate.meter.as_str(), rate)).collect();
-    let all = sorted
-        .into_iter()
-        .map(|(meter, rate)| {
-            let counts = [rate.window_ms, rate.requests, rate.tokens, rate.parallel];
-            let counts = counts.into_iter().map(|count| number(count).into());
-            [meter.into(), node.into()].into_iter().chain(counts).chain([now_ms.into()]).collect()
-        })
-        .collect();
-    bulk::run(
-        &mut tx,
-        "INSERT INTO tollgate_rates (meter, node, window_ms, requests, tokens, parallel, seen_at) VALUES {} \
-         ON CONFLICT (meter, node) DO UPDATE SET window_ms = excluded.window_ms, requests = excluded.requests, \
-         tokens = excluded.tokens, parallel = excluded.parallel, seen_at = excluded.seen_at",
-        all,
-    )
-    .await?;
-    Ok(tx.commit().await?)
-}
-
-/// How many nodes were heard of lately.
-pub async fn nodes(connection: &mut AnyConnection, now_ms: i64) -> Result<u64, DbError> {
-    let sql = "SELECT COUNT(*) FROM tollgate_nodes WHERE seen_at > $1";
-    let found = rows::rows(connection, sql, vec![(now_ms - LIVE_MS).into()]).await?;
-    let count: i64 = found.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
-    Ok(u64::try_from(count).unwrap_or_default())
-}
-
-/// What all other nodes together have, for each of the meters. The window is that of the latest of them: until it ends,
-/// something of it may count.
-pub async fn of_others(
-    connection: &mut AnyConnection,
-    node: &str,
-    rates: &[Rate],
-    now_ms: i64,
-) -> Result<Vec<Rate>, DbError> {
-    let mut sums: BTreeMap<String, Rate> = BTreeMap::new();
-    let all = rates.iter().map(|rate| vec![rate.meter.as_str().into()]).collect();
-    let statement = "SELECT meter, node, window_ms, requests, tokens, parallel, seen_at FROM tollgate_rates \
-                     WHERE meter IN (VALUES {})";
-    for row in bulk::run(connection, statement, all).await? {
-        let number = |at: usize| row.try_get::<i64, _>(at);
-        if row.try_get::<String, _>(1)? == node || number(6)? <= now_ms - LIVE_MS {
-            continue;
+    let own: BTreeMap<&str, &Rate> = fitting.map(|rate| (rate.meter.as_str(), rate)).collect();
+    let own: Vec<&Rate> = own.into_values().collect();
+    let mut sums = Sums::asked(rates, now_ms);
+    let nodes = match app.rates.place() {
+        Place::Sql => {
+            sql::take(app, node, &own, now_ms).await?;
+            let mut connection = app.db.read().await?;
+            sql::add_others(&mut connection, node, &own, &mut sums).await?;
+            sql::nodes(&mut connection, now_ms).await?
         }
-        let meter: String = row.try_get(0)?;
-        let sum = sums.entry(meter.clone()).or_insert_with(|| Rate { meter, ..Rate::default() });
-        let count = |at: usize| number(at).map(|count| u64::try_from(count).unwrap_or_default());
-        sum.parallel = sum.parallel.saturating_add(count(5)?);
-        if number(2)? > now_ms - WINDOW_MS {
-            sum.window_ms = sum.window_ms.max(count(2)?);
-            sum.requests = sum.requests.saturating_add(count(3)?);
-            sum.tokens = sum.tokens.saturating_add(count(4)?);
+        Place::Redis(redis) => {
+            // With the number of a node's last batch it stays written there when it was heard of.
+            sql::take(app, node, &[], now_ms).await?;
+            redis.exchange(node, &own, &mut sums).await.unwrap_or_default()
+        }
+    };
+    Ok(Heard { nodes, rates: sums.answer(rates) })
+}
+
+/// What other nodes have, added up by meter. The window is that of the latest of them: until it ends, something of it may count.
+#[derive(Debug)]
+pub struct Sums<'a> {
+    asked: BTreeSet<&'a str>,
+    by_meter: BTreeMap<String, Rate>,
+    now_ms: i64,
+}
+
+impl<'a> Sums<'a> {
+    fn asked(rates: &'a [Rate], now_ms: i64) -> Sums<'a> {
+        let asked = rates.iter().map(|rate| rate.meter.as_str()).collect();
+        Sums { asked, by_meter: BTreeMap::new(), now_ms }
+    }
+
+    /// What one node says of a meter that was asked for.
+    fn add(&mut self, rate: Rate) {
+        let since_ms = i64::try_from(rate.window_ms).unwrap_or(i64::MAX);
+        let sum = self
+            .by_meter
+            .entry(rate.meter.clone())
+            .or_insert_with(|| Rate { meter: rate.meter, ..Rate::default() });
+        sum.place |= rate.place;
+        sum.parallel = sum.parallel.saturating_add(rate.parallel);
+        if since_ms > self.now_ms - WINDOW_MS {
+            sum.window_ms = sum.window_ms.max(rate.window_ms);
+            sum.requests = sum.requests.saturating_add(rate.requests);
+            sum.tokens = sum.tokens.saturating_add(rate.tokens);
         }
     }
-    let empty = |rate: &Rate| Rate { meter: rate.meter.clone(), ..Rate::default() };
-    Ok(rates.iter().map(|rate| sums.get(&rate.meter).cloned().unwrap_or_else(|| empty(rate))).collect())
+
+    /// What one node says of a deployment, asked for or not.
+    fn add_place(&mut self, rate: Rate) {
+        if !self.asked.contains(rate.meter.as_str()) {
+            self.add(Rate { place: true, ..rate });
+        }
+    }
+
+    /// In the order of the question, then the deployments that were not in it and have something to say.
+    fn answer(mut self, rates: &[Rate]) -> Vec<Rate> {
+        let mut found = |rate: &Rate| {
+            let sum = self.by_meter.get(&rate.meter).cloned().unwrap_or_default();
+            Rate { meter: rate.meter.clone(), place: rate.place, ..sum }
+        };
+        let mut answer: Vec<Rate> = rates.iter().map(&mut found).collect();
+        self.by_meter.retain(|meter, sum| {
+            !self.asked.contains(meter.as_str()) && (sum.requests, sum.tokens, sum.parallel) != (0, 0, 0)
+        });
+        answer.extend(self.by_meter.into_values());
+        answer
+    }
 }
 
-/// Forgets what no longer counts.
-pub async fn prune(app: &App, now_ms: i64) -> Result<(), DbError> {
-    let mut tx = app.db.aside().await?;
-    let gone = vec![(now_ms - 2 * WINDOW_MS).into()];
-    rows::run(&mut tx, "DELETE FROM tollgate_rates WHERE seen_at < $1", gone).await?;
-    let gone = vec![(now_ms - FORGET_MS).into()];
-    rows::run(&mut tx, "DELETE FROM tollgate_nodes WHERE seen_at < $1", gone).await?;
-    Ok(tx.commit().await?)
-}
+#[cfg(test)]
+mod tests;

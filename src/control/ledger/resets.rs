@@ -114,7 +114,7 @@ pub async fn run(app: &App, now_ms: i64) -> Result<usize, DbError> {
 /// Removes spend logs that are older than `maximum_spend_logs_retention_period`, and what nodes said long ago. Says how many
 /// logs went.
 pub async fn clean(app: &App, now_ms: i64) -> Result<u64, DbError> {
-    rates::prune(app, now_ms).await?;
+    rates::sql::prune(app, now_ms).await?;
     let config = app.config();
     let Some(kept_ms) = config.ledger.spend_log_retention.as_deref().and_then(|text| length(text, now_ms))
     else {

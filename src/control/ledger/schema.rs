@@ -336,8 +336,14 @@ const FIXED: &[&str] = &[
     "CREATE INDEX tollgate_spend_logs_failed ON tollgate_spend_logs (start_time) WHERE status = 'failure'",
 ];
 
+/// What version 2 has besides: rates of deployments are known apart, because every node hears of them.
+const SECOND: &[&str] = &[
+    "ALTER TABLE tollgate_rates ADD COLUMN place BIGINT NOT NULL DEFAULT 0",
+    "CREATE INDEX tollgate_rates_places ON tollgate_rates (seen_at) WHERE place = 1",
+];
+
 /// The version of the schema that this build works with.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Makes the tables, or brings older ones up to date. Several may call it at once.
 pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
@@ -365,6 +371,11 @@ pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
             tx.execute(AssertSqlSafe(create(table))).await?;
         }
         for statement in FIXED {
+            tx.execute(AssertSqlSafe(*statement)).await?;
+        }
+    }
+    if there < 2 {
+        for statement in SECOND {
             tx.execute(AssertSqlSafe(*statement)).await?;
         }
     }

@@ -1,4 +1,5 @@
-//! Databases for tests: every suite runs on SQLite, and on Postgres when `TOLLGATE_TEST_POSTGRES` names a server.
+//! Databases for tests: every suite runs on SQLite, and on Postgres when `TOLLGATE_TEST_POSTGRES` names a server. What is kept
+//! in a Redis is tested when `TOLLGATE_TEST_REDIS` names one.
 
 use std::{
     path::PathBuf,
@@ -20,6 +21,8 @@ use crate::core::config::load;
 
 /// The URL of a Postgres server whose user may make databases.
 pub const POSTGRES: &str = "TOLLGATE_TEST_POSTGRES";
+/// The URL of a Redis server with many databases, all of them for tests.
+pub const REDIS: &str = "TOLLGATE_TEST_REDIS";
 /// The secret of test ledgers.
 pub const SECRET: &str = "a-secret-for-tests";
 /// The master key of test ledgers.
@@ -84,6 +87,19 @@ pub async fn postgres_url() -> Option<String> {
     let (head, query) = server.split_once('?').map_or((server.as_str(), None), |(h, q)| (h, Some(q)));
     let (head, _) = head.rsplit_once('/').unwrap();
     Some(format!("{head}/{name}{}", query.map(|query| format!("?{query}")).unwrap_or_default()))
+}
+
+/// The URL of an empty database of the Redis server, when there is one.
+pub async fn redis_url() -> Option<String> {
+    let server = std::env::var(REDIS).ok()?;
+    let url = format!("{}/{}", server.trim_end_matches('/'), COUNT.fetch_add(1, Ordering::Relaxed));
+    redis::cmd("FLUSHDB").exec_async(&mut redis_at(&url).await).await.unwrap();
+    Some(url)
+}
+
+/// A connection of the test's own to a Redis.
+pub async fn redis_at(url: &str) -> redis::aio::MultiplexedConnection {
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
 fn ledger(db: Db, yaml: &str, file: Option<PathBuf>) -> Ledger {

@@ -31,7 +31,7 @@ pub async fn sync(app: &App, request: &SyncRequest) -> Result<SyncReply, Problem
         apply(app, &request.node, batch, now_ms).await?;
         metered.extend(sums::events(batch).flat_map(|(event, _)| event.metered.iter().map(String::as_str)));
     }
-    rates::take(app, &request.node, &request.rates, now_ms).await?;
+    let heard = rates::exchange(app, &request.node, &request.rates, now_ms).await?;
     let (mut tx, revision) = app.db.snapshot().await?;
     let acknowledged = newest(&mut tx, &request.node).await?;
     let lazy_ms = (!app.config().ledger.disable_reset_budget).then_some(now_ms);
@@ -42,8 +42,8 @@ pub async fn sync(app: &App, request: &SyncRequest) -> Result<SyncReply, Problem
         changes: page.changes,
         reset: page.reset,
         more: page.more,
-        nodes: rates::nodes(&mut tx, now_ms).await?.max(1),
-        rates: rates::of_others(&mut tx, &request.node, &request.rates, now_ms).await?,
+        nodes: heard.nodes.max(1),
+        rates: heard.rates,
         end_users: grants::end_users_matter(app, &mut tx).await?,
         health: app.checks.verdict(&app.config().ledger.health, now_ms),
     };

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Secret, global::Blocks, read::Source};
+use super::{Redis, Secret, global::Blocks, read::Source, redis};
 
 /// Settings of the ledger. It reads the same file as the filter, with the same loader.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,8 @@ pub struct Ledger {
     pub database_url: Option<Secret>,
     /// `database_connection_pool_limit`.
     pub pool_limit: Option<u32>,
+    /// Where rates between nodes are kept instead, when `router_settings` names one.
+    pub redis: Option<Redis>,
     /// `LITELLM_SALT_KEY`: encrypts what is secret in the database. Without it the master key does.
     pub salt_key: Option<Secret>,
     /// `proxy_batch_write_at` in milliseconds: how often usage goes to the ledger.
@@ -106,6 +108,7 @@ pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
     Ledger {
         database_url: database_url.map(Secret::new),
         pool_limit: general.small_count(src, "database_connection_pool_limit").filter(|limit| *limit > 0),
+        redis: redis::read(src, blocks),
         salt_key: src.variable("LITELLM_SALT_KEY").map(Secret::new),
         batch_write_ms: general.millis(src, "proxy_batch_write_at"),
         reset_min_ms: general.millis(src, "proxy_budget_rescheduler_min_time").unwrap_or(597_000),

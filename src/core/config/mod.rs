@@ -12,6 +12,7 @@ pub mod limits;
 pub mod load;
 pub mod lookup;
 mod read;
+mod redis;
 pub mod report;
 pub mod seal;
 pub mod settings;
@@ -35,6 +36,7 @@ pub use ledger::{HealthChecks, Ledger};
 pub use limits::{Allowance, LatencyArgs, Strategy};
 pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
+pub use redis::Redis;
 pub use report::{Report, Row};
 
 /// The longest time-out there is, in milliseconds: 24 days. Longer ones count as this.

@@ -348,7 +348,7 @@ pub(super) fn decimal(number: &serde_json::Number) -> String {
     }
 }
 
-fn flag_of(text: &str) -> Option<bool> {
+pub(super) fn flag_of(text: &str) -> Option<bool> {
     if text.eq_ignore_ascii_case("true") {
         Some(true)
     } else if text.eq_ignore_ascii_case("false") {
@@ -358,7 +358,7 @@ fn flag_of(text: &str) -> Option<bool> {
     }
 }
 
-fn word_flag(text: &str) -> Option<bool> {
+pub(super) fn word_flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "yes" | "on" | "1" => Some(true),
         "no" | "off" | "0" => Some(false),

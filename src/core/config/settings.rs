@@ -169,7 +169,7 @@ pub static SETTINGS: &[Group] = &[
     approximated(ROUTER, "a refused connection has the retries of a time-out: Envoy retries both without asking", &["retry_policy", "model_group_retry_policy"]),
     approximated(ROUTER, "whole seconds, and up to half as long again; after an answer, not after a time-out", &["retry_after"]),
     used(ROUTER, &["routing_strategy", "routing_strategy_args"]),
-    not_yet(ROUTER, "a Redis shared by several gateways; counters are kept in this one", &["redis_host", "redis_port", "redis_password", "redis_url", "redis_db", "redis_ssl", "cache_kwargs"]),
+    used(ROUTER, &["redis_host", "redis_url", "redis_port", "redis_username", "redis_password", "redis_db", "redis_ssl", "cache_kwargs"]),
     not_yet(ROUTER, "caching", &["cache_responses", "caching_groups"]),
     approximated(ROUTER, "tokens are estimated: a prompt is refused when it is too long by half, and goes to the longest window when that is not certain", &["enable_pre_call_checks", "enable_pre_call_check"]),
     used(ROUTER, &["optional_pre_call_checks"]),
@@ -303,6 +303,7 @@ pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
     match group.map(|group| &group.verdict) {
         Some(_) if name == "routing_strategy" => routing_strategy(value),
         Some(_) if name == "optional_pre_call_checks" => optional_checks(value),
+        Some(_) if name == "cache_kwargs" => redis_arguments(value),
         // Switching off what is not there is no gap.
         Some(Verdict::NotYet(_)) if is_off(value) => Verdict::Used,
         Some(verdict) => verdict.clone(),
@@ -324,6 +325,23 @@ fn optional_checks(value: &Value) -> Verdict {
     match other {
         None => Verdict::Used,
         Some(name) => Verdict::NotYet(format!("the check `{name}`; the others work").into()),
+    }
+}
+
+/// Which arguments of a Redis client are known.
+fn redis_arguments(value: &Value) -> Verdict {
+    let known = ["username", "password", "port", "db", "ssl"];
+    let other = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+        .find(|name| !known.contains(&name.as_str()));
+    match other {
+        None => Verdict::Used,
+        Some(name) => {
+            Verdict::NotYet(format!("the argument `{name}` of a Redis client; the others work").into())
+        }
     }
 }
 
@@ -453,6 +471,8 @@ mod tests {
             verdict(ROUTER, "routing_strategy", &json!("latency-based-routing")).name(),
             "approximated"
         );
+        assert_eq!(verdict(ROUTER, "cache_kwargs", &json!({"username": "u", "db": 1})), Verdict::Used);
+        assert_eq!(verdict(ROUTER, "cache_kwargs", &json!({"db": 1, "startup_nodes": []})).name(), "not yet");
         assert_eq!(verdict(LITELLM, "cache", &json!(false)), Verdict::Used);
         assert_eq!(verdict(LITELLM, "cache", &json!(true)).name(), "not yet");
         assert_eq!(verdict(PARAMS, "temperature", &json!(1)), Verdict::Used);

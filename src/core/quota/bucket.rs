@@ -23,6 +23,7 @@ const FIXED: usize = 16 + 4 + 13 * 8;
 const HOLDER: usize = 24;
 const RATED: u16 = 1;
 const BUDGETED: u16 = 2;
+const PLACE: u16 = 4;
 
 /// A fingerprint, see [`super::Meter::print`].
 pub(super) type Print = [u8; 16];
@@ -35,6 +36,8 @@ pub(super) struct Entry {
     pub rated: bool,
     /// It has a budget: `base` is filled.
     pub budgeted: bool,
+    /// It is a deployment's or a provider's.
+    pub place: bool,
     /// When a request last touched it.
     pub used_ms: u64,
     /// Start of the window; 0 when none is open.
@@ -87,6 +90,7 @@ impl Entry {
             print,
             rated: flags & RATED != 0,
             budgeted: flags & BUDGETED != 0,
+            place: flags & PLACE != 0,
             used_ms: words.u64()?,
             window_ms: words.u64()?,
             requests: words.u64()?,
@@ -117,7 +121,8 @@ impl Entry {
 
     fn encode(&self) -> Vec<u8> {
         let holders = u16::try_from(self.holders.len()).unwrap_or(u16::MAX);
-        let flags = if self.rated { RATED } else { 0 } | if self.budgeted { BUDGETED } else { 0 };
+        let flags = [(self.rated, RATED), (self.budgeted, BUDGETED), (self.place, PLACE)];
+        let flags = flags.into_iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
         let mut bytes = Vec::with_capacity(FIXED + usize::from(holders) * HOLDER);
         bytes.extend_from_slice(&self.print);
         bytes.extend_from_slice(&holders.to_le_bytes());
@@ -314,6 +319,7 @@ mod tests {
             print: [print; 16],
             rated: true,
             budgeted: print & 1 == 0,
+            place: print & 2 == 0,
             used_ms: 1,
             window_ms: 2,
             requests: 3,

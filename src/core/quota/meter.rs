@@ -49,6 +49,11 @@ impl Kind {
         }
     }
 
+    /// Whether attempts are counted by it rather than callers.
+    pub fn is_place(self) -> bool {
+        matches!(self, Kind::Deployment | Kind::Provider)
+    }
+
     /// What the names of its meters begin with.
     pub fn prefix(self) -> &'static str {
         match self {

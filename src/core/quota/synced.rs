@@ -73,6 +73,7 @@ pub fn open_rates(shared: &dyn Shared, now_ms: u64) -> Vec<Rate> {
                     requests: entry.requests,
                     tokens: entry.tokens.saturating_add(held.tokens),
                     parallel: held.requests,
+                    place: entry.place,
                 });
             }
         }
@@ -81,8 +82,10 @@ pub fn open_rates(shared: &dyn Shared, now_ms: u64) -> Vec<Rate> {
 }
 
 /// What other nodes have, absolute, by [`Meter::hex`]. It counts besides our own until it is replaced, for at most 5 s.
-/// Meters that are not in the table are passed over: they have no request here that could be refused.
+/// Meters that are not in the table are passed over: they have no request here that could be refused. Those of deployments
+/// are taken in: a strategy compares also those that were not called here.
 pub fn set_remote(shared: &dyn Shared, rates: &[Rate], now_ms: u64) {
+    let crew = Crew::new(shared, None, now_ms);
     for rate in rates {
         let Some(print) = unhex(&rate.meter) else { continue };
         let remote = Remote {
@@ -94,7 +97,14 @@ pub fn set_remote(shared: &dyn Shared, rates: &[Rate], now_ms: u64) {
         };
         bucket::change(shared, print, |bucket| {
             if let Some(entry) = bucket.find(print) {
-                bucket.put(&Entry { remote, ..entry });
+                let (rated, place) = (entry.rated || rate.place, entry.place || rate.place);
+                bucket.put(&Entry { remote, rated, place, ..entry });
+            } else if rate.place
+                && remote.counts(now_ms)
+                && bucket.make_room(|entry| entry.is_idle(&crew, now_ms))
+            {
+                let fresh = Entry::new(print);
+                bucket.put(&Entry { rated: true, place: true, used_ms: now_ms, remote, ..fresh });
             }
         });
     }

@@ -46,6 +46,7 @@ impl Entry {
     /// Brings it up to date: with the clock, and with what the rule knows better.
     pub(super) fn adopt(&mut self, rule: &Rule, now_ms: u64) {
         self.rated = rule.limits.any();
+        self.place = rule.kind.is_place();
         if rule.max_budget.is_some() && (!self.budgeted || rule.base.revision > self.revision) {
             self.budgeted = true;
             (self.base, self.revision) = (pico(rule.base.spend), rule.base.revision);

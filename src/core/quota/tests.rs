@@ -455,13 +455,14 @@ fn other_nodes_count_while_they_are_heard_of() {
     let shared = table();
     let limits = Limits { rpm: Some(10), tpm: Some(100), parallel: Some(5) };
     let rule = Rule { limits, ..rule(Kind::Key) };
-    let rate =
-        Rate { meter: rule.meter.hex(), window_ms: NOW - 30_000, requests: 4, tokens: 40, parallel: 2 };
+    let theirs = Rate { window_ms: NOW - 30_000, requests: 4, tokens: 40, parallel: 2, ..Rate::default() };
+    let rate = Rate { meter: rule.meter.hex(), ..theirs };
     set_remote(&shared, std::slice::from_ref(&rate), NOW);
     assert!(open_rates(&shared, NOW).is_empty(), "a meter nobody asked for here");
 
     let held = ask(&shared, &rule, estimate(7, 0), NOW).unwrap();
-    let ours = Rate { meter: rule.meter.hex(), window_ms: NOW, requests: 1, tokens: 7, parallel: 1 };
+    let counts = Rate { window_ms: NOW, requests: 1, tokens: 7, parallel: 1, ..Rate::default() };
+    let ours = Rate { meter: rule.meter.hex(), ..counts };
     assert_eq!(open_rates(&shared, NOW), std::slice::from_ref(&ours));
     let left = |now_ms| {
         let left = standing(&shared, &rule, now_ms);
@@ -489,6 +490,39 @@ fn other_nodes_count_while_they_are_heard_of() {
         Some(Why::Requests { resets_at_ms: NOW + 120_000 })
     );
     assert_eq!(open_rates(&shared, NOW + 60_000).len(), 1);
+}
+
+#[test]
+fn deployments_of_other_nodes_count_before_they_are_called_here() {
+    let shared = table();
+    let limits = Limits { rpm: Some(5), tpm: None, parallel: Some(5) };
+    let rule = Rule { limits, meter: Meter::new(Kind::Deployment, "d"), ..rule(Kind::Deployment) };
+    let theirs = Rate { window_ms: NOW - 30_000, requests: 4, tokens: 40, parallel: 2, ..Rate::default() };
+    let rate = Rate { meter: rule.meter.hex(), place: true, ..theirs };
+    set_remote(&shared, std::slice::from_ref(&rate), NOW);
+    let counted = |now_ms| {
+        let counts = counts(&shared, std::iter::once(&rule.meter), now_ms);
+        [counts[0].requests, counts[0].tokens, counts[0].parallel]
+    };
+    assert_eq!((counted(NOW), counted(NOW + 5_001)), ([4, 40, 2], [0, 0, 0]));
+    // While it counts, it is asked for, so that it is heard when the last request there is over.
+    let asked = Rate { meter: rate.meter.clone(), place: true, ..Rate::default() };
+    assert_eq!(open_rates(&shared, NOW), std::slice::from_ref(&asked));
+    set_remote(&shared, &[asked], NOW);
+    assert_eq!((counted(NOW), open_rates(&shared, NOW).len()), ([0, 0, 0], 0));
+    // What was called here is told as a deployment's.
+    set_remote(&shared, &[rate], NOW);
+    let held = ask(&shared, &rule, estimate(7, 0), NOW).unwrap();
+    assert_eq!(
+        ask(&shared, &rule, estimate(7, 0), NOW).unwrap_err(),
+        Why::Requests { resets_at_ms: NOW + 60_000 }
+    );
+    held.settle(&shared, 7, Money::ZERO, NOW);
+    assert!(open_rates(&shared, NOW).iter().all(|rate| rate.place && rate.requests == 1));
+    // Nothing is kept of one that is not called anywhere.
+    let idle = Rate { meter: Meter::named("deployment:e").hex(), place: true, ..Rate::default() };
+    set_remote(&shared, &[idle], NOW);
+    assert_eq!(open_rates(&shared, NOW).len(), 1);
 }
 
 #[test]

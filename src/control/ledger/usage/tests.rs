@@ -608,50 +608,6 @@ fn logs_say_what_happened() {
 }
 
 #[test]
-fn nodes_hear_of_each_others_rates() {
-    on_each("", |ledger| async move {
-        let app = &ledger.app;
-        let now = || ledger.app.now_ms() as u64;
-        let say = |node: &str, requests, parallel, window_ms| {
-            let rates = vec![
-                Rate { meter: "key:k".into(), window_ms, requests, tokens: 10 * requests, parallel },
-                Rate { meter: "key:other".into(), ..Rate::default() },
-            ];
-            let request = SyncRequest { node: node.into(), rates, cursor: 1, ..SyncRequest::default() };
-            async move { sync(app, &request).await.unwrap() }
-        };
-        let reply = say("a", 3, 1, now()).await;
-        assert_eq!((reply.nodes, reply.rates.len(), reply.rates[0].requests), (1, 2, 0));
-        say("b", 4, 2, now() - 30_000).await;
-        let reply = say("c", 1, 0, now()).await;
-        let sum = Rate { meter: "key:k".into(), window_ms: now(), requests: 7, tokens: 70, parallel: 3 };
-        assert_eq!((reply.nodes, &reply.rates[0]), (3, &sum));
-        assert_eq!(reply.rates[1], Rate { meter: "key:other".into(), ..Rate::default() });
-        // Repeating changes nothing.
-        say("a", 3, 1, now()).await;
-        assert_eq!(say("c", 1, 0, now()).await.rates[0], sum);
-        // A window that is over counts no more, requests in flight do.
-        let start = now();
-        for _ in 0..16 {
-            ledger.pass(2_000);
-            say("a", 3, 1, start).await;
-            say("b", 4, 2, start - 30_000).await;
-        }
-        let reply = say("c", 1, 0, now()).await;
-        assert_eq!((reply.rates[0].requests, reply.rates[0].parallel), (3, 3));
-        // A node that is gone does not count at all.
-        ledger.pass(4_000);
-        say("a", 3, 1, start).await;
-        ledger.pass(2_000);
-        let reply = say("c", 1, 0, now()).await;
-        assert_eq!((reply.nodes, reply.rates[0].requests, reply.rates[0].parallel), (2, 3, 1));
-        ledger.pass(200_000);
-        rates::prune(app, app.now_ms()).await.unwrap();
-        assert_eq!(number(app, "SELECT COUNT(*) FROM tollgate_rates", &[]).await, Some(0));
-    });
-}
-
-#[test]
 fn end_users_matter_once_one_is_limited() {
     on_each("", |ledger| async move {
         let app = &ledger.app;

@@ -149,6 +149,25 @@ fn least_busy_counts_what_other_gateways_have() {
 }
 
 #[test]
+fn usage_that_only_other_gateways_have_counts() {
+    let mut town = Town::new(&["", ""], "routing_strategy: usage-based-routing-v2");
+    town.pass(1_000, 0);
+    let first = &town.config.deployments[0].rules[0].meter;
+    let rate = crate::core::ledger::Rate {
+        meter: first.hex(),
+        window_ms: town.now_ms,
+        tokens: 1_000,
+        place: true,
+        ..Default::default()
+    };
+    quota::set_remote(&town.shared, &[rate], town.now_ms);
+    for _ in 0..9 {
+        assert_eq!(town.call(Call::default(), |_| 100), Some(1), "the first was used elsewhere");
+        town.pass(200, 0);
+    }
+}
+
+#[test]
 fn usage_takes_the_fewest_tokens_within_the_limits() {
     let params = [", rpm: 20, max_parallel_requests: 1000", ", tpm: 20000, max_parallel_requests: 1000", ""];
     for strategy in ["usage-based-routing", "usage-based-routing-v2"] {
