@@ -103,3 +103,24 @@ fn from_process(name: &str) -> Option<String> {
 fn told(problems: &[Problem]) -> Failure {
     Failure::Configuration(problems.iter().map(Problem::to_string).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_a_redis_that_is_none_is_refused_without_showing_it() {
+        let check = |url: &str| {
+            let model = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: k}}]";
+            check_with(&format!("{model}\nrouter_settings: {{redis_url: '{url}'}}"), None, &|_| None)
+        };
+        for good in ["redis://:hidden@h", "valkeys://u:hidden@h:1/2", "unix:///run/redis.sock"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["redis://:hidden@h:port", "redis://:hidden@h/first", "http://:hidden@h"] {
+            let told = check(bad).unwrap_err().to_string();
+            assert!(told.contains("`router_settings.redis_url`"), "{told}");
+            assert!(told.contains("write `redis://") && !told.contains("hidden"), "{told}");
+        }
+    }
+}

@@ -289,6 +289,28 @@ mod tests {
     }
 
     #[test]
+    fn tables_of_the_first_version_are_brought_up_to_date() {
+        on_each("", |ledger| async move {
+            let db = &ledger.app.db;
+            let older = [
+                "DROP INDEX tollgate_rates_places",
+                "ALTER TABLE tollgate_rates DROP COLUMN place",
+                "INSERT INTO tollgate_rates VALUES ('key:k', 'n', 1, 2, 3, 4, 5)",
+                "UPDATE tollgate_state SET schema_version = 1 WHERE id = 1",
+            ];
+            for statement in older {
+                db.write.execute(statement).await.unwrap();
+            }
+            // The second time there is nothing to do.
+            for _ in 0..2 {
+                schema::migrate(&db.write).await.unwrap();
+                let row = db.write.fetch_one("SELECT parallel, place FROM tollgate_rates").await.unwrap();
+                assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (4, 0));
+            }
+        });
+    }
+
+    #[test]
     fn several_may_migrate_at_once() {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
