@@ -67,8 +67,8 @@ def test_the_provider_reads_chunked_bodies_and_speaks_both_formats(mock: bench.M
         assert streamed.endswith("data: [DONE]\n\n") and streamed.count("data: ") == bench.EVENTS + 2
 
 
-def sample(cpu_us: float, streamed: bool = False) -> bench.Sample:
-    return bench.Sample(cpu_us, 1.5, 1e6 / cpu_us, 80.0, 0.0, [[900, 10]] if streamed else [], 12.0)
+def sample(cpu_us: float) -> bench.Sample:
+    return bench.Sample(cpu_us=cpu_us, aside_us=1.5, rps=1e6 / cpu_us, rss_mb=80.0, foreign=0.0, load_us=12.0)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def report(tmp_path: pathlib.Path) -> dict:
     for subject, factor in {"plain-envoy": 1.0, "tollgate": 2.0, "litellm": 200.0}.items():
         for scenario in bench.SCENARIOS:
             key = (subject, scenario.name, 1)
-            made.samples[key] = [sample(factor * cpu, scenario.streamed) for cpu in (60, 40, 50)]
+            made.samples[key] = [sample(factor * cpu) for cpu in (60, 40, 50)]
             made.latencies[key] = [[1_200, 99], [9_000, 1]]
             made.latencies["direct", scenario.name, 1] = [[200, 50], [300, 50]]
         made.starts[subject, 1] = [{"start_ms": 90.0, "rss_idle_mb": 70.0, "rss_after_mb": 80.0, "aside_rss_mb": 20.0}]

@@ -43,6 +43,7 @@ CPUS = sorted(os.sched_getaffinity(0))
 EVENTS = 50
 CONNECTIONS = 64
 STREAMS = 16
+CALM_STREAMS = 2
 PAUSE_US = 2000
 
 
@@ -246,7 +247,7 @@ class Subject:
                     if client.post(url, json=body, headers=bearer(self.key)).status_code == 200:
                         return
                 time.sleep(0.005)
-        raise Failed(f"it does not answer: {self.log.read_text(errors='replace')[-600:]}")
+        raise Failed(f"it does not answer: {' '.join(self.log.read_text(errors='replace').split())[-600:]}")
 
     def pids(self) -> list[int]:
         """The processes that handle requests."""
@@ -438,7 +439,7 @@ name = "bench"
 key = "{MASTER_KEY}"
 models = ["*"]
 """)
-        return [str(self.program), "--config", str(path)], {"TOKIO_WORKER_THREADS": "1"}
+        return [str(self.program), "serve", "--config", str(path)], {"TOKIO_WORKER_THREADS": "1"}
 
 
 SUBJECTS: list[type[Subject]] = [Plain, Tollgate, Crabllm, LiteLLM]
@@ -449,7 +450,7 @@ SUBJECTS: list[type[Subject]] = [Plain, Tollgate, Crabllm, LiteLLM]
 
 @dataclasses.dataclass
 class Sample:
-    """One measurement at saturation (streams: at a fixed number of streams at a time)."""
+    """One measurement at saturation (of streams: with a fixed number at a time)."""
 
     cpu_us: float
     aside_us: float
@@ -457,7 +458,6 @@ class Sample:
     rss_mb: float
     foreign: float
     """CPUs that other processes had meanwhile."""
-    firsts: Histogram
     load_us: float
     """CPU of the load generator and of the provider, per request."""
 
@@ -532,16 +532,18 @@ class Bench:
         """The provider itself, for what a gateway adds."""
         key = ("direct", scenario.name, workers)
         cpus = pinned(workers, False)
-        body = self.bodies[scenario.name]
-        if scenario.streamed:
-            flags = ["--connections", str(STREAMS), "--requests", str(self.count(scenario.requests)), "--events", str(EVENTS)]
-            self.latencies.setdefault(key, []).extend(load(mock.port, body, cpus, MASTER_KEY, *flags)["firsts"])
-        elif rate := self.rate(scenario, workers):
-            self.latencies.setdefault(key, []).extend(self.paced(mock.port, body, cpus, MASTER_KEY, rate))
+        self.latencies.setdefault(key, []).extend(self.calm(scenario, mock.port, cpus, MASTER_KEY, workers))
 
-    def paced(self, port: int, body: pathlib.Path, cpus: set[int], key: str, rate: int) -> Histogram:
+    def calm(self, scenario: Scenario, port: int, cpus: set[int], key: str, workers: int) -> Histogram:
+        """Latencies at a low rate; of streams, those of the first byte with few at a time. Nothing when there is none to take."""
+        body, seconds = self.bodies[scenario.name], self.options.paced_seconds
+        if scenario.streamed:
+            flags = ["--connections", str(CALM_STREAMS), "--requests", str(math.ceil(20 * seconds)), "--events", str(EVENTS)]
+            return load(port, body, cpus, key, *flags)["firsts"]
+        rate = self.rate(scenario, workers)
+        if rate is None:
+            return []
         load(port, body, cpus, key, "--connections", "1", "--requests", "3")
-        seconds = self.options.paced_seconds
         return load(port, body, cpus, key, "--rate", str(rate), "--requests", str(math.ceil(rate * seconds)))["latencies"]
 
     def count(self, requests: int) -> int:
@@ -552,14 +554,10 @@ class Bench:
         if key in self.failed:
             return
         cpus = pinned(workers, False)
-        body = self.bodies[scenario.name]
         try:
             sample = self.sample(scenario, subject, mock, workers)
             self.samples.setdefault(key, []).append(sample)
-            if scenario.streamed:
-                self.latencies.setdefault(key, []).extend(sample.firsts)
-            elif rate := self.rate(scenario, workers):
-                self.latencies.setdefault(key, []).extend(self.paced(subject.port, body, cpus, subject.key, rate))
+            self.latencies.setdefault(key, []).extend(self.calm(scenario, subject.port, cpus, subject.key, workers))
         except Failed as failure:
             say(f"  {subject.name}, {scenario.name}: {failure}")
             self.failed[key] = str(failure)
@@ -591,7 +589,6 @@ class Bench:
                 rps=result["rps"],
                 rss_mb=memory_mb(pids),
                 foreign=foreign,
-                firsts=result["firsts"],
                 load_us=(provider + own) / requests * 1e6,
             )
             found.append(sample)
@@ -634,7 +631,7 @@ class Bench:
             "direct": [
                 {"scenario": name, "workers": workers} | latency(found)
                 for (subject, name, workers), found in self.latencies.items()
-                if subject == "direct"
+                if subject == "direct" and found
             ],
             "processes": processes,
         }
@@ -665,7 +662,7 @@ class Bench:
         row["p50_ms"] = row["p99_ms"] = None
         mine, direct = self.latencies.get((subject, name, workers)), self.latencies.get(("direct", name, workers))
         if mine and direct:
-            row["latency_of"] = f"first byte, {STREAMS} streams" if scenario.streamed else f"{self.rate(scenario, workers)}/s"
+            row["latency_of"] = f"first byte, {CALM_STREAMS} streams" if scenario.streamed else f"{self.rate(scenario, workers)}/s"
             row |= {of: round(value - latency(direct)[of], 3) for of, value in latency(mine).items()}
         return row
 
