@@ -662,7 +662,8 @@ class Bench:
         row["p50_ms"] = row["p99_ms"] = None
         mine, direct = self.latencies.get((subject, name, workers)), self.latencies.get(("direct", name, workers))
         if mine and direct:
-            row["latency_of"] = f"first byte, {CALM_STREAMS} streams" if scenario.streamed else f"{self.rate(scenario, workers)}/s"
+            rate = self.rate(scenario, workers)
+            row["latency_of"] = f"first byte, {CALM_STREAMS} streams" if scenario.streamed else f"{rate}/s"
             row |= {of: round(value - latency(direct)[of], 3) for of, value in latency(mine).items()}
         return row
 
@@ -677,10 +678,10 @@ def rounded(value: float) -> float:
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
     """What the figures were taken on."""
-    cpu = next((line.partition(":")[2].strip() for line in read("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    models = [line.partition(":")[2].strip() for line in read("/proc/cpuinfo") if line.startswith("model name")]
     memory = next((int(line.split()[1]) // 1024 for line in read("/proc/meminfo") if line.startswith("MemTotal")), 0)
     return {
-        "cpu": cpu,
+        "cpu": models[0] if models else platform.machine(),
         "cpus": len(CPUS),
         "memory_mb": memory,
         "kernel": platform.release(),
@@ -748,8 +749,8 @@ def table(report: dict[str, Any]) -> str:
     text = []
     for line in lines:
         short = len(line) < len(COLUMNS)
-        cells = [cell.ljust(width) if at in left or short else cell.rjust(width) for at, (cell, width) in enumerate(zip(line, widths))]
-        text.append("  ".join(cells).rstrip())
+        cells = zip(line, widths)
+        text.append("  ".join(c.ljust(w) if short or at in left else c.rjust(w) for at, (c, w) in enumerate(cells)).rstrip())
     text.append("")
     text.append(f"{'subject':<14}{'workers':>8}{'start ms':>11}{'RSS idle MB':>13}{'after':>8}{'beside':>8}")
     for row in report["processes"]:
@@ -758,7 +759,7 @@ def table(report: dict[str, Any]) -> str:
             f"{row['rss_after_mb']:>8,.0f}{shown(row['aside_rss_mb'] or None, 0):>8}"
         )
     text.append("")
-    text.append("CPU: user and system time of the gateway's processes; beside: of Tollgate's ledger and supervisor; added: over direct.")
+    text.append("CPU: user and system time of the gateway's processes. Beside: the ledger and supervisor. Added: over direct.")
     return "\n".join(text)
 
 
@@ -786,7 +787,8 @@ def svg(report: dict[str, Any]) -> str:
     parts, y = [], top
     for group in groups:
         present = [name for name in subjects if (group, name) in figures]
-        parts.append(f'<text x="{left - 10}" y="{y + bar * len(present) / 2 + 4:.0f}" text-anchor="end">{html.escape(group)}</text>')
+        middle = y + bar * len(present) / 2 + 4
+        parts.append(f'<text x="{left - 10}" y="{middle:.0f}" text-anchor="end">{html.escape(group)}</text>')
         for name in present:
             value = figures[group, name]
             parts.append(
@@ -797,8 +799,9 @@ def svg(report: dict[str, Any]) -> str:
         y += gap
     legend, x = [], left
     for name in subjects:
-        legend.append(f'<rect x="{x}" y="44" width="12" height="12" rx="2" fill="{COLORS[name]}"/><text x="{x + 18}" y="54">{name}</text>')
-        x += 40 + 8 * len(name)
+        legend.append(f'<rect x="{x}" y="44" width="12" height="12" rx="2" fill="{COLORS[name]}"/>')
+        legend.append(f'<text x="{x + 18}" y="54">{name}</text>')
+        x += 36 + 7 * len(name)
     info = report["machine"]
     s = "s" if workers > 1 else ""
     scale = ", logarithmic scale" if log else ""
@@ -827,7 +830,7 @@ def write(report: dict[str, Any], folder: pathlib.Path) -> None:
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures plain Envoy, Tollgate and the peers that `make bench-peers` installed.")
+    parser = argparse.ArgumentParser(description="Measures plain Envoy, Tollgate and the peers that are installed.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works, not for figures")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
