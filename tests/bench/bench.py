@@ -79,10 +79,10 @@ class Scenario:
 
 CHAT, CLAUDE = "gpt-4o-mini", "claude-sonnet-4-20250514"
 SCENARIOS = [
-    Scenario("chat-1k", CHAT, 1 << 10, 15_000, 200, ((1, 20), (2, 1000))),
-    Scenario("chat-32k", CHAT, 32 << 10, 8_000, 150, ((1, 20), (2, 1000))),
+    Scenario("chat-1k", CHAT, 1 << 10, 12_000, 160, ((1, 20), (2, 1000))),
+    Scenario("chat-32k", CHAT, 32 << 10, 6_000, 128, ((1, 20), (2, 1000))),
     Scenario("stream-50", CHAT, 1 << 10, 320, 96, streamed=True),
-    Scenario("openai-to-anthropic-1k", CLAUDE, 1 << 10, 10_000, 200, ((1, 20),)),
+    Scenario("openai-to-anthropic-1k", CLAUDE, 1 << 10, 8_000, 160, ((1, 20),)),
     Scenario("chat-1m", CHAT, 1 << 20, 400, 64, ((1, 20),)),
 ]
 
@@ -573,7 +573,7 @@ class Bench:
         flags = ["--connections", str(connections), "--min-bytes", "300"]
         flags += ["--events", str(EVENTS)] if scenario.streamed else []
         body = self.bodies[scenario.name]
-        load(subject.port, body, cpus, subject.key, *flags, "--requests", str(max(connections, requests // 5)))
+        load(subject.port, body, cpus, subject.key, *flags, "--requests", str(max(connections, requests // 8)))
         found: list[Sample] = []
         while len(found) <= self.options.repeats and not any(sample.foreign <= self.options.foreign for sample in found):
             pids, aside = subject.pids(), subject.aside()
@@ -856,6 +856,8 @@ def scratch() -> Iterator[pathlib.Path]:
 
 def main() -> int:
     options = arguments()
+    # Whoever ends this ends what it started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begun = time.monotonic()
     with scratch() as folder:
         bench = Bench(options, folder)
