@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build fault-module run envoy example fmt lint check test bench-ledger clean
+.PHONY: help build fault-module run envoy example fmt lint check test bench bench-peers bench-ledger clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -10,6 +10,8 @@ COMMAND := target/release/tollgate
 ENVOY_VERSION := 1.40.0
 # What tests run under: servers of their own.
 SERVICES := tests/with-postgres tests/with-redis
+LITELLM_VERSION := 1.106.2
+CRABLLM_VERSION := 0.0.25
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/; s/\$$\$$/$$/g' | column -t -s '|'
@@ -66,6 +68,24 @@ test: build fault-module envoy .venv/ready ## Run every test: unit and golden (R
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests/sdk -q
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests/envoy -q
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
+
+bench: build envoy .venv/ready target/bench/mock target/bench/load ## Measure CPU, throughput, latency and memory beside plain Envoy (BENCH="--quick" for a short run)
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench/bench.py $(BENCH)
+
+target/bench/%: tests/bench/%.rs
+	@mkdir -p $(@D)
+	rustc -O --edition 2024 -o $@ $<
+
+bench-peers: target/bench/peers/bin/crabllm target/bench/peers/litellm/bin/litellm ## Install LiteLLM and crabllm into target/bench/peers; `make bench` then measures them too
+
+target/bench/peers/bin/crabllm:
+	CARGO_TARGET_DIR=target/bench/peers/build cargo install --quiet --locked --root target/bench/peers crabllm@$(CRABLLM_VERSION)
+	@rm -rf target/bench/peers/build
+
+target/bench/peers/litellm/bin/litellm:
+	@if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then $(call apt,python3-venv); fi
+	python3 -m venv target/bench/peers/litellm
+	target/bench/peers/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==$(LITELLM_VERSION)'
 
 bench-ledger: build envoy .venv/ready ## Time a ledger of 100,000 keys and a million calls
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench_ledger.py
