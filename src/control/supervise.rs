@@ -64,6 +64,9 @@ const DEATHS: u32 = 5;
 /// How long Envoy may take to end, once it was told to.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
+/// Workers hold usage back for a third of this, so that only then it is certain that nothing more comes.
+const HELD_BACK: Duration = Duration::from_millis(150);
+
 /// How long the last usage may take to reach the ledger at the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
@@ -377,16 +380,22 @@ impl Instance<'_> {
     fn flush(&mut self) {
         let interval = self.setup.ledger.as_ref().map_or(0, |ledger| ledger.interval_ms);
         let deadline = Instant::now() + FLUSH_LIMIT + Duration::from_millis(interval);
+        let mut quiet_since: Option<Instant> = None;
         loop {
             match self.unsent() {
-                Some(0) | None => return,
+                None => return,
+                Some(0) => {
+                    if quiet_since.get_or_insert_with(Instant::now).elapsed() > HELD_BACK {
+                        return;
+                    }
+                }
                 Some(unsent) if Instant::now() > deadline => {
                     complain(&format!(
                         "the ledger was not reached: usage of the last {unsent} calls is lost"
                     ));
                     return;
                 }
-                Some(_) => {}
+                Some(_) => quiet_since = None,
             }
             self.keep();
             thread::sleep(TICK / 4);

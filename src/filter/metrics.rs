@@ -4,7 +4,11 @@
 //! `stats_tags` take them out again. Label values come from the configuration, never from a client: an unknown model counts as
 //! `other`, so the number of counters is bounded.
 
-use std::cell::RefCell;
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    fmt::{self, Write as _},
+};
 
 use hashbrown::HashMap;
 
@@ -18,7 +22,7 @@ pub struct Metrics(RefCell<HashMap<String, u32>>);
 impl Metrics {
     /// A request that called no model.
     pub fn local(&self, status: u16) {
-        self.count(format!("tollgate_requests;model=none;status={status}"), 1);
+        self.add(&format!("tollgate_requests;model=none;status={status}"), 1);
     }
 
     /// A finished model call.
@@ -27,23 +31,32 @@ impl Metrics {
         let known = |name: &&str| {
             config.groups.contains_key(*name) || config.wildcards.iter().any(|w| w.pattern == *name)
         };
-        let model = group.filter(known).unwrap_or("other").replace([';', '='], "_");
-        self.count(format!("tollgate_requests;model={model};status={}", record.status), 1);
-        self.count(format!("tollgate_attempts;model={model}"), record.attempts.into());
-        self.count(format!("tollgate_fallbacks;model={model}"), record.fallbacks.into());
+        let model = group.filter(known).unwrap_or("other");
+        let model = match model.contains([';', '=']) {
+            true => Cow::Owned(model.replace([';', '='], "_")),
+            false => Cow::Borrowed(model),
+        };
+        let mut name = String::with_capacity(64);
+        let mut count = |what: fmt::Arguments<'_>, by: u64| {
+            name.clear();
+            // Writing to a String cannot fail.
+            _ = name.write_fmt(what);
+            self.add(&name, by);
+        };
+        count(format_args!("tollgate_requests;model={model};status={}", record.status), 1);
+        count(format_args!("tollgate_attempts;model={model}"), record.attempts.into());
+        count(format_args!("tollgate_fallbacks;model={model}"), record.fallbacks.into());
         if let Some(usage) = &record.usage {
-            self.count(format!("tollgate_tokens;model={model};kind=input"), usage.prompt_tokens);
-            self.count(format!("tollgate_tokens;model={model};kind=output"), usage.completion_tokens);
-            self.count(format!("tollgate_tokens;model={model};kind=cached_input"), usage.cached_tokens);
+            count(format_args!("tollgate_tokens;model={model};kind=input"), usage.prompt_tokens);
+            count(format_args!("tollgate_tokens;model={model};kind=output"), usage.completion_tokens);
+            count(format_args!("tollgate_tokens;model={model};kind=cached_input"), usage.cached_tokens);
         }
         if record.estimated {
-            self.count(format!("tollgate_usage_missing;model={model}"), 1);
+            count(format_args!("tollgate_usage_missing;model={model}"), 1);
         }
         if let Some(cost) = record.cost {
-            self.count(
-                format!("tollgate_cost_nanodollars;model={model}"),
-                u64::try_from(cost.pico() / 1_000).unwrap_or(0),
-            );
+            let nano = u64::try_from(cost.pico() / 1_000).unwrap_or(0);
+            count(format_args!("tollgate_cost_nanodollars;model={model}"), nano);
         }
     }
 
@@ -59,10 +72,6 @@ impl Metrics {
     /// What a counter stands at, by its whole name, in all VMs together.
     pub fn value(&self, name: &str) -> Option<u64> {
         host::counted(self.id(name)?)
-    }
-
-    fn count(&self, name: String, by: u64) {
-        self.add(&name, by);
     }
 
     fn id(&self, name: &str) -> Option<u32> {

@@ -12,6 +12,7 @@ mod lookup;
 mod metrics;
 mod policy;
 mod provider;
+mod report;
 mod sync;
 
 use proxy_wasm::{
@@ -50,6 +51,12 @@ enum Role {
 }
 
 impl Context for Root {
+    /// The VM, or this configuration of it, is no longer needed.
+    fn on_done(&mut self) -> bool {
+        report::flush(host::now_ms());
+        true
+    }
+
     fn on_http_call_response(&mut self, _token: u32, headers: usize, body: usize, _trailers: usize) {
         match &mut self.role {
             Some(Role::Policy(policy)) => policy.on_answer(headers, body),

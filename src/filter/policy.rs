@@ -15,7 +15,7 @@ use super::{
     exchanges::{self, Shared},
     fault, host, lookup,
     metrics::Metrics,
-    sync,
+    report, sync,
 };
 use crate::core::{
     access::{Lookup, changes},
@@ -46,8 +46,6 @@ const LOOKUPS: u8 = 6;
 thread_local! {
     /// When this VM last said that it lives.
     static BEATEN_MS: Cell<u64> = const { Cell::new(0) };
-    /// The queue of usage events, once it is found.
-    static QUEUE: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// One configuration of the role.
@@ -60,10 +58,24 @@ pub struct Policy {
 }
 
 /// Requests that wait for a time, by their stream.
-#[derive(Default)]
 struct Waiting {
     list: RefCell<Vec<(u64, u32, Shared)>>,
-    ticking: Cell<bool>,
+    /// How often this role is called now.
+    pace: Cell<Duration>,
+}
+
+impl Waiting {
+    /// Sees that this role is called so often.
+    fn pace(&self, pace: Duration) {
+        if self.pace.replace(pace) != pace {
+            host::tick_every(pace);
+        }
+    }
+
+    /// Sees that it is called at least so often.
+    fn hurry(&self, pace: Duration) {
+        self.pace(pace.min(self.pace.get()));
+    }
 }
 
 impl Policy {
@@ -97,11 +109,12 @@ impl Policy {
         changes::prepare(shared);
         beat();
         host::tick_every(BEAT);
+        report::flush_when_lost();
         let sync = config.general.has_ledger.then(|| sync::Role::stand_by(config.ledger.batch_write_ms));
         Policy {
             config: Rc::new(config),
             metrics: Rc::new(Metrics::default()),
-            waiting: Rc::default(),
+            waiting: Rc::new(Waiting { list: RefCell::default(), pace: Cell::new(BEAT) }),
             sync: RefCell::new(sync.flatten()),
         }
     }
@@ -134,6 +147,7 @@ impl Policy {
     /// Says that this VM lives, and wakes the requests whose wait is over.
     pub fn tick(&self) {
         let now = host::now_ms();
+        let reports = report::flush(now);
         if now.saturating_sub(BEATEN_MS.get()) >= BEAT.as_millis() as u64 / 2 {
             beat();
             self.with_sync(sync::Role::tick);
@@ -156,9 +170,12 @@ impl Policy {
                 waits = true;
             }
         }
-        if !waits && self.waiting.ticking.replace(false) {
-            host::tick_every(BEAT);
-        }
+        // Who has just reported will do so again.
+        self.waiting.pace(match (waits, reports) {
+            (true, _) => TICK,
+            (false, true) => report::EVERY,
+            (false, false) => BEAT,
+        });
     }
 }
 
@@ -210,15 +227,6 @@ fn forward_to_ledger(headers: &Headers) {
     }
     host::set_request_header("x-envoy-upstream-rq-timeout-ms", &limit_ms.to_string());
     host::set_request_header("x-envoy-max-retries", "0");
-}
-
-/// Gives an event to the sync role.
-fn report(event: &ledger::Event, metrics: &Metrics) {
-    let queue = QUEUE.get().or_else(|| host::find_queue(sync::VM, sync::QUEUE));
-    QUEUE.set(queue);
-    let Ok(bytes) = serde_json::to_vec(event) else { return };
-    let kept = queue.is_some_and(|queue| host::enqueue(queue, &bytes));
-    metrics.add(if kept { sync::ENQUEUED } else { "tollgate_events_lost" }, 1);
 }
 
 /// One request.
@@ -326,9 +334,7 @@ impl Request {
                 if let Ok(mut list) = self.waiting.list.try_borrow_mut() {
                     list.push((host::now_ms().saturating_add(ms), self.context_id, exchange));
                 }
-                if !self.waiting.ticking.replace(true) {
-                    host::tick_every(TICK);
-                }
+                self.waiting.hurry(TICK);
                 Action::Pause
             }
             Begin::Ask(lookup) => {
@@ -499,8 +505,8 @@ impl HttpContext for Request {
         exchanges::forget(id);
         host::set_state(USAGE, record.to_json().as_bytes());
         self.metrics.record(&record, &self.config);
-        if let Some(event) = record.event() {
-            report(event, &self.metrics);
+        if record.event().is_some_and(|event| report::report(event, host::now_ms())) {
+            self.waiting.hurry(report::EVERY);
         }
     }
 }

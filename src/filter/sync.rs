@@ -13,7 +13,7 @@ use crate::core::{
     quota,
     random::Random,
     sync::{
-        Kept, Outcome, Sync,
+        Outcome, Sync,
         lease::{self, Lease},
     },
 };
@@ -31,7 +31,7 @@ const INTERVAL_MS: u64 = 250;
 /// How often the lease is renewed at least.
 const RENEW: Duration = Duration::from_secs(1);
 /// Most events that are taken out of the queue at a time: this is Envoy's main thread.
-const AT_A_TIME: usize = 5_000;
+const AT_A_TIME: u64 = 5_000;
 /// So many failures in a row are worth a line in the log.
 const AWAY: u32 = 5;
 
@@ -140,18 +140,20 @@ impl Role {
         // A VM that was lost did not say how many it took out: what was there before this one counts when it is seen.
         let mut gone = self.gone.unwrap_or(enqueued);
         let mut folded = 0;
-        for _ in 0..AT_A_TIME {
+        let mut seen = 0;
+        while seen < AT_A_TIME {
             if !self.sync.wants_event(enqueued.saturating_sub(gone), now) {
                 break;
             }
-            let Some(event) = host::dequeue(self.queue) else {
+            let Some(events) = host::dequeue(self.queue) else {
                 gone = enqueued;
                 break;
             };
-            gone = gone.saturating_add(1);
-            if self.sync.push(&event, now) == Kept::Folded {
-                folded += 1;
-            }
+            let taken = self.sync.push(&events, now);
+            gone = gone.saturating_add(taken.whole).saturating_add(taken.folded);
+            // What is no event is looked at too.
+            seen += taken.whole.saturating_add(taken.folded).max(1);
+            folded += taken.folded;
         }
         self.gone = Some(gone);
         self.metrics.add("tollgate_events_dropped", folded);

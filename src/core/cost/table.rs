@@ -88,10 +88,7 @@ fn row_of(name: &str) -> Option<usize> {
     let (mut low, mut high) = (0, BLOCKS.len() / 4);
     while low < high {
         let middle = low.midpoint(high);
-        let mut block = NAMES.get(u32_at(BLOCKS, middle)?..)?;
-        let mut first = Vec::new();
-        read_name(&mut block, &mut first)?;
-        if first.as_slice() <= name.as_bytes() {
+        if first_of(middle)? <= name.as_bytes() {
             low = middle + 1;
         } else {
             high = middle;
@@ -99,7 +96,7 @@ fn row_of(name: &str) -> Option<usize> {
     }
     let block = low.checked_sub(1)?;
     let mut names = NAMES.get(u32_at(BLOCKS, block)?..)?;
-    let mut read = Vec::new();
+    let mut read = Vec::with_capacity(64);
     for at in 0..NAMES_PER_BLOCK {
         read_name(&mut names, &mut read)?;
         if read == name.as_bytes() {
@@ -107,6 +104,14 @@ fn row_of(name: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// The first name of a block, which stands there whole.
+fn first_of(block: usize) -> Option<&'static [u8]> {
+    let mut bytes = NAMES.get(u32_at(BLOCKS, block)?..)?;
+    let _shared = read_varint(&mut bytes)?;
+    let length = read_varint(&mut bytes)? as usize;
+    bytes.get(..length)
 }
 
 /// Makes the next name out of the one before it.

@@ -112,7 +112,7 @@ impl Exchange {
             let reply = self.mock_reply(&mock, env).unwrap_or_else(|error| self.refuse(error));
             return Err(reply);
         }
-        match self.outgoing(candidate, body, env) {
+        match parse(body).and_then(|object| self.outgoing(candidate, object)) {
             Ok(outgoing) => Ok(self.start(candidate, outgoing, env)),
             Err(error) => {
                 self.note_error(error);
@@ -150,8 +150,8 @@ impl Exchange {
         }
     }
 
-    /// Makes the request for a candidate.
-    pub(super) fn outgoing(&self, candidate: Candidate, body: &[u8], _env: &Env) -> Result<Outgoing, Error> {
+    /// Makes the request for a candidate out of the client's body.
+    pub(super) fn outgoing(&self, candidate: Candidate, mut object: Object<'_>) -> Result<Outgoing, Error> {
         let deployment = self
             .config
             .deployments
@@ -163,7 +163,6 @@ impl Exchange {
         let model = deployment.model_for(&segment.requested, &captures);
         let wire = wire(deployment, self.api)?;
 
-        let mut object = parse(body)?;
         for (name, value) in &segment.overrides {
             // How the answer comes has been settled with the client.
             if !["stream", "stream_options"].contains(&name.as_str()) {

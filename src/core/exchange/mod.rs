@@ -238,8 +238,9 @@ impl Exchange {
                 Err(lookup) => return Ok(Begin::Ask(lookup)),
             };
             self.plan(&object, end_user.as_deref(), env)?;
+            return self.first_attempt(body, Some(object), env);
         }
-        self.first_attempt(body, env)
+        self.first_attempt(body, None, env)
     }
 
     /// Judges the call, plans it, and reserves what it will probably use.
@@ -310,7 +311,13 @@ impl Exchange {
     }
 
     /// Finds the first candidate that can be called (or mocked) and makes its request ready.
-    fn first_attempt(&mut self, body: &[u8], env: &mut Env) -> Result<Begin, Error> {
+    /// `object` is the body if it has been read already.
+    fn first_attempt<'b>(
+        &mut self,
+        body: &'b [u8],
+        mut object: Option<Object<'b>>,
+        env: &mut Env,
+    ) -> Result<Begin, Error> {
         loop {
             if let Some(ms) = self.find_place(env)? {
                 return Ok(Begin::Wait(ms));
@@ -340,7 +347,8 @@ impl Exchange {
                     None => return Ok(Begin::Reply(self.mock_reply(&mock, env)?)),
                 }
             }
-            match self.outgoing(candidate, body, env) {
+            let object = object.take().map_or_else(|| parse(body), Ok);
+            match object.and_then(|object| self.outgoing(candidate, object)) {
                 Ok(outgoing) => self.prepared = Some(outgoing),
                 Err(error) => {
                     let class = error.class.unwrap_or(Class::BadRequest);

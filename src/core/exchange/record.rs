@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::{Env, Exchange};
 use crate::core::{
@@ -101,6 +101,45 @@ pub struct Record {
     pub duration_ms: u64,
     /// What the ledger is told.
     event: Option<Box<Event>>,
+}
+
+/// A [`Record`] as it is logged.
+#[derive(Serialize)]
+struct Shown<'r> {
+    call_id: &'r str,
+    call_type: &'static str,
+    path: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_group: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_id: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_model: Option<&'r str>,
+    status: u16,
+    stream: bool,
+    attempts: u32,
+    fallbacks: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    duration_ms: u64,
 }
 
 impl Exchange {
@@ -233,35 +272,30 @@ impl Record {
 
     /// The record as one JSON object for the access log. It holds no key and nothing of a prompt or an answer.
     pub fn to_json(&self) -> String {
-        let mut map = Map::new();
-        let mut put = |name: &str, value: Value| {
-            if !value.is_null() {
-                map.insert(name.to_owned(), value);
-            }
+        let usage = self.usage.as_ref();
+        let shown = Shown {
+            call_id: &self.call_id,
+            call_type: self.call_type,
+            path: &self.path,
+            model: self.model.as_deref(),
+            model_group: self.group.as_deref(),
+            model_id: self.deployment.as_deref(),
+            provider: self.provider,
+            provider_model: self.provider_model.as_deref(),
+            status: self.status,
+            stream: self.streaming,
+            attempts: self.attempts,
+            fallbacks: self.fallbacks,
+            prompt_tokens: usage.map(|usage| usage.prompt_tokens),
+            completion_tokens: usage.map(|usage| usage.completion_tokens),
+            total_tokens: usage.map(|usage| usage.total_tokens),
+            cached_tokens: usage.map(|usage| usage.cached_tokens),
+            estimated: usage.map(|_| self.estimated),
+            incomplete: self.incomplete.then_some(true),
+            cost: self.cost.map(|cost| cost.to_string()),
+            error: self.error.map(Class::name),
+            duration_ms: self.duration_ms,
         };
-        put("call_id", json!(self.call_id));
-        put("call_type", json!(self.call_type));
-        put("path", json!(self.path));
-        put("model", json!(self.model));
-        put("model_group", json!(self.group));
-        put("model_id", json!(self.deployment));
-        put("provider", json!(self.provider));
-        put("provider_model", json!(self.provider_model));
-        put("status", json!(self.status));
-        put("stream", json!(self.streaming));
-        put("attempts", json!(self.attempts));
-        put("fallbacks", json!(self.fallbacks));
-        if let Some(usage) = &self.usage {
-            put("prompt_tokens", json!(usage.prompt_tokens));
-            put("completion_tokens", json!(usage.completion_tokens));
-            put("total_tokens", json!(usage.total_tokens));
-            put("cached_tokens", json!(usage.cached_tokens));
-            put("estimated", json!(self.estimated));
-        }
-        put("incomplete", if self.incomplete { json!(true) } else { Value::Null });
-        put("cost", json!(self.cost.map(|cost| cost.to_string())));
-        put("error", json!(self.error.map(Class::name)));
-        put("duration_ms", json!(self.duration_ms));
-        Value::Object(map).to_string()
+        serde_json::to_string(&shown).unwrap_or_default()
     }
 }

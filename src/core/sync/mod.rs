@@ -59,15 +59,13 @@ pub struct Sync {
     asked_ms: Option<u64>,
 }
 
-/// What became of an event that was taken out of the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// It goes with the next batch.
-    Whole,
-    /// Its details are dropped; it counts in a sum.
-    Folded,
-    /// It is no event.
-    Nothing,
+/// What became of events that were taken out of the queue. What is no event is in neither number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// So many go with the next batch.
+    pub whole: u64,
+    /// Of so many the details are dropped; they count in a sum.
+    pub folded: u64,
 }
 
 /// What a reply or a failure comes to.
@@ -178,22 +176,22 @@ impl Sync {
         self.has_room(now_ms) || queued > WAITING
     }
 
-    /// Takes an event ([`Event`] in JSON) out of the queue.
-    pub fn push(&mut self, event: &[u8], now_ms: u64) -> Kept {
-        if self.has_room(now_ms) {
+    /// Takes events that came together out of the queue: [`Event`]s in JSON, a line each. They stay together.
+    pub fn push(&mut self, events: &[u8], now_ms: u64) -> Taken {
+        let mut taken = Taken::default();
+        let has_room = self.has_room(now_ms);
+        for event in events.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             // What is no JSON could never be acknowledged.
-            let Ok(event) = serde_json::from_slice::<Box<RawValue>>(event) else { return Kept::Nothing };
-            self.next_bytes = self.next_bytes.saturating_add(event.get().len());
-            self.next.push(event);
-            return Kept::Whole;
-        }
-        match serde_json::from_slice::<Event>(event) {
-            Ok(event) => {
+            if has_room && let Ok(event) = serde_json::from_slice::<Box<RawValue>>(event) {
+                self.next_bytes = self.next_bytes.saturating_add(event.get().len());
+                self.next.push(event);
+                taken.whole += 1;
+            } else if !has_room && let Ok(event) = serde_json::from_slice::<Event>(event) {
                 self.folded.add(&event);
-                Kept::Folded
+                taken.folded += 1;
             }
-            Err(_) => Kept::Nothing,
         }
+        taken
     }
 
     /// A batch can be made now, and would take one more.

@@ -47,7 +47,7 @@ fn a_batch_is_repeated_until_it_is_acknowledged() {
     assert!(!sync.wants_event(1, 0), "what waits stays in the queue");
     sync.on_reply(&reply(&SyncReply { cursor: 7, ..SyncReply::default() }), &shared, 0);
     assert!(sync.wants_event(1, 0));
-    assert_eq!(sync.push(&event(1, 5, &[]), 0), Kept::Whole);
+    assert_eq!(sync.push(&event(1, 5, &[]), 0), Taken { whole: 1, folded: 0 });
     let first = sent(&mut sync, &shared, 1);
     assert_eq!((first.cursor, batch(&first).number, batch(&first).events.len()), (7, 1, 1));
     assert!(!sync.wants_event(WAITING, 1));
@@ -201,7 +201,7 @@ fn details_are_dropped_before_spend_is() {
         let mut folded = 0;
         while sync.wants_event(queue.len() as u64, now) {
             let Some(event) = queue.pop_front() else { break };
-            folded += u64::from(sync.push(&event, now) == Kept::Folded);
+            folded += sync.push(&event, now).folded;
         }
         (folded, queue.len() as u64)
     };
@@ -225,13 +225,37 @@ fn details_are_dropped_before_spend_is() {
 }
 
 #[test]
+fn events_that_come_together_stay_together() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    let lines = |ids: std::ops::Range<u64>| {
+        let all: Vec<Vec<u8>> = ids.map(|id| [event(id, 1, &["key:k"]), b"\n".to_vec()].concat()).collect();
+        all.concat()
+    };
+    assert_eq!(sync.push(&lines(0..3), 0), Taken { whole: 3, folded: 0 });
+    let mixed = [lines(3..4), b"no json\n\n".to_vec(), lines(4..5)].concat();
+    assert_eq!(sync.push(&mixed, 0), Taken { whole: 2, folded: 0 });
+    // What does not fit any more is in the batch all the same, or its details would be dropped for no reason.
+    let many = BATCH_EVENTS as u64 - 5 + 10;
+    assert_eq!(sync.push(&lines(5..5 + many), 0), Taken { whole: many, folded: 0 });
+    assert!(!sync.wants_event(1, 0));
+    assert_eq!(batch(&sent(&mut sync, &shared, 0)).events.len() as u64, 5 + many);
+    sync.on_failure(0);
+    // Behind it there is no room while nobody answers.
+    while sync.has_room(1) {
+        sync.push(&lines(0..1), 1);
+    }
+    assert_eq!(sync.push(&lines(0..2), 1), Taken { whole: 0, folded: 2 });
+}
+
+#[test]
 fn nonsense_neither_stops_nor_acknowledges() {
     let shared = memory();
     let mut sync = Sync::open(&shared, "n".to_owned());
-    assert_eq!(sync.push(b"no json", 0), Kept::Nothing);
+    assert_eq!(sync.push(b"no json", 0), Taken::default());
     sync.push(&event(1, 1, &[]), 0);
     assert_eq!(batch(&sent(&mut sync, &shared, 0)).events.len(), 1);
-    assert_eq!(sync.push(b"no json", 0), Kept::Nothing);
+    assert_eq!(sync.push(b"no json", 0), Taken::default());
     assert!(sync.on_reply(b"{", &shared, 0).failed);
     assert_eq!(batch(&sent(&mut sync, &shared, 9_999)).number, 1);
     shared.set(STATE, b"garbage", None);
