@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway import MASTER_KEY, PlainEnvoy, bearer, deployment, wait_until
+from mock_ledger import SECRET, MockLedger
 from mock_provider import Gate, OpenAiMock, gated, ok
 
 CALLBACKS = ("request_headers", "request_body", "attempt", "answer_headers", "answer_body", "log")
@@ -174,6 +175,44 @@ def test_a_lost_vm_holds_no_place(tmp_path, fault_module, mock):
         holder.join(30)
     finally:
         envoy.stop()
+
+
+def test_what_a_lost_vm_has_served_is_charged(tmp_path, fault_module, mock):
+    """Usage that waits in a VM to be told is told when that VM is lost."""
+    mock.clear()
+    ledger = MockLedger()
+    key = bearer(ledger.new_key("sk-lost"))
+    config = {
+        "model_list": [deployment("a", mock.params() | {"api_key": "os.environ/GOOD_KEY"})],
+        "general_settings": {"master_key": "os.environ/MASTER"},
+        "tollgate_settings": {"ledger_url": ledger.url},
+    }
+    secrets = {"GOOD_KEY": mock.key, "MASTER": MASTER_KEY, "TOLLGATE_LEDGER_KEY": SECRET}
+    body = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+    envoy = PlainEnvoy(tmp_path / "envoy", config, fault_module, secrets)
+    served = 0
+    try:
+        for _ in range(4):
+
+            def answers() -> bool:
+                with envoy.connect() as client, contextlib.suppress(httpx.RemoteProtocolError):
+                    return client.post("/v1/chat/completions", json=body, headers=key).status_code == 200
+                return False
+
+            wait_until(answers, "a VM that serves")
+            # One connection is one worker's.
+            with envoy.connect() as client:
+                for _ in range(25):
+                    assert client.post("/v1/chat/completions", json=body, headers=key).status_code == 200
+                with contextlib.suppress(httpx.RemoteProtocolError):
+                    client.post("/v1/chat/completions", json=body, headers=key | {"x-fault": "request_headers"})
+            served = len(mock.requests)
+        assert served > 100
+        wait_until(lambda: len(ledger.events) >= served, "all that was served in the ledger")
+        assert len(ledger.events) == served == len({event["id"] for event in ledger.events})
+    finally:
+        envoy.stop()
+        ledger.stop()
 
 
 def test_a_fault_header_means_nothing_in_a_release(gateway, providers):
