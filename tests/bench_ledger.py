@@ -126,10 +126,11 @@ def main() -> None:
         "/spend/logs/v2, first page": "/spend/logs/v2?page_size=100",
         "/spend/logs/v2 of a key": f"/spend/logs/v2?api_key={hash_of(key_of(5))}&page_size=100",
         "/spend/logs of a key": f"/spend/logs?api_key={hash_of(key_of(5))}",
-        "/spend/logs by day, 30 days": f"/spend/logs?start_date={month_ago}&end_date={today}",
+        # Of all keys together these would be more sums than the ledger makes at a time: it says so with 400.
+        "/spend/logs by day of a key, 30 days": f"/spend/logs?start_date={month_ago}&end_date={today}&api_key={hash_of(key_of(5))}",
         "/global/spend": "/global/spend",
         "/global/spend/keys?limit=100": "/global/spend/keys?limit=100",
-        "/global/spend/report by team, 30 days": f"/global/spend/report?start_date={month_ago}&end_date={today}",
+        "/global/spend/report of a key, 30 days": f"/global/spend/report?start_date={month_ago}&end_date={today}&api_key={hash_of(key_of(5))}",
     }
     for what, path in pages.items():
         timed(what, lambda turn, path=path: gateway.client.get(path, headers=bearer(MASTER_KEY)).raise_for_status(), 10)
