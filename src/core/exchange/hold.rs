@@ -18,6 +18,7 @@ use crate::core::{
     config::CountedTokens,
     cost::{money::Money, table, usage::Usage},
     error::Error,
+    headers::Headers,
     quota::{self, Estimate, Kind, Reservation, Rule},
     route::plan::Plan,
 };
@@ -34,7 +35,7 @@ pub(super) struct Hold {
     /// Names of the meters that the ledger is to answer totals of.
     pub(super) metered: Vec<String>,
     /// The key's limits and what is left of all limits, as answer headers.
-    headers: Vec<(String, String)>,
+    headers: Headers,
     /// A limit or a budget refused the call.
     pub(super) refused: bool,
 }
@@ -140,8 +141,8 @@ impl Exchange {
     }
 
     /// Answer headers about limits.
-    pub(super) fn limit_headers(&self) -> impl Iterator<Item = (String, String)> {
-        self.hold.headers.iter().cloned()
+    pub(super) fn limit_headers(&self) -> &Headers {
+        &self.hold.headers
     }
 
     /// What a call of the current group will probably use.
@@ -191,8 +192,7 @@ impl Exchange {
     /// spend is the one before it.
     fn describe(&mut self, grant: &Grant, rules: &[Rule], names: &Names<'_>, own: Money, env: &Env) {
         let key = &grant.key;
-        let mut headers = Vec::new();
-        let mut put = |name: String, value: String| headers.push((name, value));
+        let mut headers = Headers::with_capacity(16);
         let mut spend = Money::from_pico(key.budget.spend.into());
         for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == Kind::Key) {
             let standing = quota::standing(env.shared, rule, env.now_ms);
@@ -207,30 +207,32 @@ impl Exchange {
             for (what, limit, left) in limits {
                 let (Some(limit), Some(left)) = (limit, left) else { continue };
                 let who = rule.kind.descriptor();
-                put(format!("x-ratelimit-{who}-remaining-{what}"), left.to_string());
-                put(format!("x-ratelimit-{who}-limit-{what}"), limit.to_string());
+                let mut put = |name: &[&str], value: u64| {
+                    headers.push_with(name, |bytes| bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()));
+                };
+                put(&["x-ratelimit-", who, "-remaining-", what], left);
+                put(&["x-ratelimit-", who, "-limit-", what], limit);
                 match rule.kind {
                     Kind::Key if what != "max_parallel_requests" => {
-                        put(format!("x-ratelimit-remaining-{what}"), left.to_string());
-                        put(format!("x-ratelimit-limit-{what}"), limit.to_string());
+                        put(&["x-ratelimit-remaining-", what], left);
+                        put(&["x-ratelimit-limit-", what], limit);
                     }
                     Kind::KeyModel if is_header_text(names.called) => {
-                        put(format!("x-litellm-key-remaining-{what}-{}", names.called), left.to_string());
+                        put(&["x-litellm-key-remaining-", what, "-", names.called], left);
                     }
                     _ => {}
                 }
             }
         }
-        let max = key.budget.max.map(|max| refusals::dollars(Money::from_pico(max.into())));
-        let own_limits = [
-            ("x-litellm-key-tpm-limit", key.limits.tpm.map(|limit| limit.to_string())),
-            ("x-litellm-key-rpm-limit", key.limits.rpm.map(|limit| limit.to_string())),
-            ("x-litellm-key-max-budget", max),
-            ("x-litellm-key-spend", Some(refusals::dollars(spend))),
-        ];
-        for (name, value) in own_limits {
-            value.into_iter().for_each(|value| put(name.to_owned(), value));
+        let limits =
+            [("x-litellm-key-tpm-limit", key.limits.tpm), ("x-litellm-key-rpm-limit", key.limits.rpm)];
+        for (name, limit) in limits {
+            limit.into_iter().for_each(|limit| headers.push_number(name, limit));
         }
+        if let Some(max) = key.budget.max {
+            headers.push("x-litellm-key-max-budget", refusals::dollars(Money::from_pico(max.into())).as_bytes());
+        }
+        headers.push("x-litellm-key-spend", refusals::dollars(spend).as_bytes());
         self.hold.headers = headers;
     }
 }
