@@ -80,7 +80,7 @@ impl Exchange {
         let caller = self.caller.clone();
         let Some(grant) = caller.grant() else { return Err(denied.error) };
         let rules = rules(grant, end_user, names, &self.config.general);
-        self.describe(grant, &rules, names, Money::ZERO, env);
+        self.describe(grant, &rules, names, None, env);
         match over_budget(&rules, env) {
             Some((rule, why)) if Step::of_budget(rule.kind) < denied.step => {
                 Err(refusals::limit(rule, why, grant.key.alias.as_deref(), env.now_ms))
@@ -100,13 +100,12 @@ impl Exchange {
         let Some(grant) = caller.grant() else { return Ok(()) };
         let rules = rules(grant, end_user, names, &self.config.general);
         if rules.is_empty() {
-            self.describe(grant, &rules, names, Money::ZERO, env);
+            self.describe(grant, &rules, names, None, env);
             return Ok(());
         }
         let estimate = self.estimate(&rules, env);
         let reserved = quota::reserve(env.shared, env.worker, &rules, estimate, env.now_ms);
-        let own = if reserved.is_ok() { estimate.cost } else { Money::ZERO };
-        self.describe(grant, &rules, names, own, env);
+        self.describe(grant, &rules, names, reserved.as_ref().ok().map(|held| (held, estimate.cost)), env);
         match reserved {
             Ok(reservation) => {
                 // Of a key that the ledger does not know it has no totals to answer.
@@ -188,16 +187,24 @@ impl Exchange {
         tokens.min(most.unwrap_or(u64::MAX))
     }
 
-    /// The key's own limits, and what is left of every limit, as answer headers. `own` is what this call has reserved: the
-    /// spend is the one before it.
-    fn describe(&mut self, grant: &Grant, rules: &[Rule], names: &Names<'_>, own: Money, env: &Env) {
+    /// The key's own limits, and what is left of every limit, as answer headers. `held` is what this call has reserved and
+    /// the money of it: the spend is the one before it.
+    fn describe(
+        &mut self,
+        grant: &Grant,
+        rules: &[Rule],
+        names: &Names<'_>,
+        held: Option<(&Reservation, Money)>,
+        env: &Env,
+    ) {
         let key = &grant.key;
         let mut headers = Headers::with_capacity(16);
         let mut spend = Money::from_pico(key.budget.spend.into());
         for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == Kind::Key) {
-            let standing = quota::standing(env.shared, rule, env.now_ms);
+            let standing = held.and_then(|(held, _)| held.standing(&rule.meter));
+            let standing = standing.unwrap_or_else(|| quota::standing(env.shared, rule, env.now_ms));
             if rule.kind == Kind::Key && rule.max_budget.is_some() {
-                spend = standing.spend.saturating_sub(own);
+                spend = standing.spend.saturating_sub(held.map_or(Money::ZERO, |(_, cost)| cost));
             }
             let limits = [
                 ("requests", rule.limits.rpm, standing.requests_left),
