@@ -9,6 +9,8 @@ use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scan;
+
 /// Why bytes are not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAnObject(pub String);
@@ -31,7 +33,10 @@ pub struct Object<'a> {
 impl<'a> Object<'a> {
     /// Finds the members of the object that `bytes` hold. Nesting costs no stack.
     pub fn parse(bytes: &'a [u8]) -> Result<Object<'a>, NotAnObject> {
-        serde_json::from_slice(bytes).map_err(|e| NotAnObject(e.to_string()))
+        match simdutf8::basic::from_utf8(bytes).ok().and_then(scan::members) {
+            Some(members) => Ok(Object { members: last_of_each(members) }),
+            None => serde_json::from_slice(bytes).map_err(|e| NotAnObject(e.to_string())),
+        }
     }
 
     /// The raw JSON text of a member.
@@ -94,7 +99,7 @@ impl<'a> Object<'a> {
 
 /// Appends `text` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    if scan::is_plain(text) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
