@@ -271,7 +271,10 @@ mod tests {
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str("an object")
                     }
-                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                    fn visit_map<A: serde::de::MapAccess<'de>>(
+                        self,
+                        mut map: A,
+                    ) -> Result<Members<'de>, A::Error> {
                         let mut members = Vec::new();
                         while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
                             members.push(member);
@@ -346,7 +349,8 @@ mod tests {
 
     #[test]
     fn plain_texts() {
-        for (text, plain) in [("", true), ("abc é 漢字 and more than sixteen bytes", true), ("a\"", false)] {
+        for (text, plain) in [("", true), ("abc é 漢字 and more than sixteen bytes", true), ("a\"", false)]
+        {
             assert_eq!(is_plain(text), plain, "{text}");
         }
         assert!(!is_plain("sixteen bytes and then a line\n"));
