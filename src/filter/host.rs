@@ -18,9 +18,6 @@ use crate::core::{
     shared::{Shared, Version},
 };
 
-/// Headers to write, in order.
-pub type HeaderList = Vec<(String, Vec<u8>)>;
-
 /// Shared data as the core sees it.
 pub struct SharedData;
 
@@ -50,27 +47,59 @@ pub fn plugin_configuration() -> Vec<u8> {
 
 /// All request headers, the `:`-ones included.
 pub fn request_headers() -> Headers {
-    Headers::new(hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default())
+    map::read(MapType::HttpRequestHeaders)
 }
 
 /// All answer headers, `:status` included.
 pub fn answer_headers() -> Headers {
-    Headers::new(hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default())
+    map::read(MapType::HttpResponseHeaders)
 }
 
 /// Puts a whole set of request headers in place of the old one.
-pub fn replace_request_headers(list: &HeaderList) {
-    replace(MapType::HttpRequestHeaders, list);
+pub fn replace_request_headers(list: &Headers) {
+    map::write(MapType::HttpRequestHeaders, list);
 }
 
 /// Puts a whole set of answer headers in place of the old one.
-pub fn replace_answer_headers(list: &HeaderList) {
-    replace(MapType::HttpResponseHeaders, list);
+pub fn replace_answer_headers(list: &Headers) {
+    map::write(MapType::HttpResponseHeaders, list);
 }
 
-fn replace(map: MapType, list: &HeaderList) {
-    let list = list.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
-    let _ = hostcalls::set_map_bytes(map, list);
+/// Header maps as the one buffer that the host hands over: the SDK would make two allocations of each header.
+#[allow(unsafe_code, reason = "the host's own functions are called here")]
+mod map {
+    use std::ptr::null_mut;
+
+    use proxy_wasm::types::MapType;
+
+    use super::Headers;
+
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
+    }
+
+    /// All headers of a map; none when the host has no such map now.
+    pub fn read(map: MapType) -> Headers {
+        let mut data = null_mut();
+        let mut size = 0;
+        // SAFETY: both pointers live until the call returns.
+        let status = unsafe { proxy_get_header_map_pairs(map as u32, &mut data, &mut size) };
+        if status != 0 || data.is_null() {
+            return Headers::default();
+        }
+        // SAFETY: the host has had the buffer made by the SDK's `proxy_on_memory_allocate`, a vector of just this size that
+        // was left for whoever asked.
+        Headers::from_map(unsafe { Vec::from_raw_parts(data, size, size) })
+    }
+
+    /// Puts headers in place of all that a map holds.
+    pub fn write(map: MapType, list: &Headers) {
+        let bytes = list.to_map();
+        // SAFETY: the host only reads, and only until the call returns.
+        unsafe { proxy_set_header_map_pairs(map as u32, bytes.as_ptr(), bytes.len()) };
+    }
 }
 
 /// Sets one request header.
@@ -158,7 +187,7 @@ pub fn call_answer(headers: usize, body: usize) -> Option<(u16, Vec<u8>)> {
     if headers == 0 {
         return None;
     }
-    let map = Headers::new(hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).ok()?);
+    let map = map::read(MapType::HttpCallResponseHeaders);
     let status = map.text(":status")?.parse().ok()?;
     let bytes = match body {
         0 => Vec::new(),

@@ -97,9 +97,7 @@ pub fn token_of(key: &str) -> String {
 pub async fn identify(app: &App, headers: &HeaderMap, now_ms: i64) -> Result<Caller, Problem> {
     let config = app.config();
     let Some(master) = &config.general.master_key else { return Ok(Caller::Master) };
-    let headers = Headers::new(
-        headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect(),
-    );
+    let headers: Headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let key = access::presented(&headers, &config.general)?;
     let (given, wanted) = (Sha256::digest(key), Sha256::digest(master.reveal().as_bytes()));
     if bool::from(given.as_slice().ct_eq(wanted.as_slice())) {

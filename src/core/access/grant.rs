@@ -1,8 +1,12 @@
 //! What a virtual key may do: the record that the ledger hands to the filter, joined over key, team, user, team member and
 //! organization.
 
+use std::sync::OnceLock;
+
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+
+use crate::core::quota::{Kind, Meter};
 
 /// How much, by what unit of time. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +50,24 @@ pub struct Budget {
     pub reset_at_ms: Option<u64>,
 }
 
+/// The meter of a scope, once it was asked for: its fingerprint takes longer to make than all else that a limit costs. It says
+/// nothing that the scope's kind and id do not.
+#[derive(Clone, Debug, Default)]
+pub struct KnownMeter(OnceLock<Box<Meter>>);
+
+impl PartialEq for KnownMeter {
+    fn eq(&self, _: &KnownMeter) -> bool {
+        true
+    }
+}
+
 /// What key, team, user, team member, organization and end user have in common.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Scope {
+    /// See [`Scope::meter`].
+    #[serde(skip)]
+    pub known_meter: KnownMeter,
     /// Hash of the key, `team_id`, `user_id`, `organization_id`, end user's id; for a team member the user's id.
     pub id: String,
     /// `key_alias`, `team_alias`, …
@@ -80,6 +98,14 @@ pub struct Scope {
     /// `metadata.tags`: added to every request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+}
+
+impl Scope {
+    /// What counts for it. It is made once for each copy of a record, not for each request.
+    pub fn meter(&self, kind: Kind) -> Meter {
+        let meter = self.known_meter.0.get_or_init(|| Box::new(Meter::new(kind, &self.id)));
+        if meter.is_of(kind, &self.id) { (**meter).clone() } else { Meter::new(kind, &self.id) }
+    }
 }
 
 /// LiteLLM's user roles.

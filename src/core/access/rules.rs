@@ -23,13 +23,12 @@ pub fn rules(grant: &Grant, end_user: Option<&EndUser>, names: &Names<'_>, gener
         rules.scope(Kind::Team, team, team.limits, true);
     }
     if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
-        let id = || format!("{}/{}", team.id, member.id);
-        rules.add(Kind::Member, id, member.limits, Some(&member.budget), grant.revision);
+        let meter = || Meter::new(Kind::Member, &format!("{}/{}", team.id, member.id));
+        rules.add(Kind::Member, meter, member.limits, Some(&member.budget), grant.revision);
     }
     if let Some(end_user) = end_user {
         let scope = &end_user.scope;
-        let id = || scope.id.clone();
-        rules.add(Kind::EndUser, id, scope.limits, Some(&scope.budget), end_user.revision);
+        rules.add(Kind::EndUser, || scope.meter(Kind::EndUser), scope.limits, Some(&scope.budget), end_user.revision);
     }
     rules.model(Kind::KeyModel, &grant.key, names);
     if let Some(team) = &grant.team {
@@ -41,7 +40,7 @@ pub fn rules(grant: &Grant, end_user: Option<&EndUser>, names: &Names<'_>, gener
     let limits = Limits { parallel: general.max_parallel, ..Limits::default() };
     let budget = Budget { spend: grant.global_spend, ..general.budget.clone() };
     rules.resets = !general.has_ledger;
-    rules.add(Kind::Global, String::new, limits, Some(&budget), grant.revision);
+    rules.add(Kind::Global, || Meter::new(Kind::Global, ""), limits, Some(&budget), grant.revision);
     rules.list
 }
 
@@ -55,7 +54,7 @@ struct Rules<'g> {
 impl Rules<'_> {
     fn scope(&mut self, kind: Kind, scope: &Scope, limits: Limits, has_budget: bool) {
         let budget = Some(&scope.budget).filter(|_| has_budget);
-        self.add(kind, || scope.id.clone(), limits, budget, self.grant.revision);
+        self.add(kind, || scope.meter(kind), limits, budget, self.grant.revision);
     }
 
     /// The limits that a scope has for the model that is called.
@@ -74,14 +73,14 @@ impl Rules<'_> {
             tpm: scope.model_tpm.get(model).copied(),
             parallel: None,
         };
-        let id = || format!("{}/{model}", scope.id);
-        self.add(kind, id, limits, scope.model_budgets.get(model), self.grant.revision);
+        let meter = || Meter::new(kind, &format!("{}/{model}", scope.id));
+        self.add(kind, meter, limits, scope.model_budgets.get(model), self.grant.revision);
     }
 
     fn add(
         &mut self,
         kind: Kind,
-        id: impl Fn() -> String,
+        meter: impl Fn() -> Meter,
         limits: Limits,
         budget: Option<&Budget>,
         revision: u64,
@@ -93,7 +92,7 @@ impl Rules<'_> {
         let duration = budget.and_then(|budget| budget.duration.as_deref());
         self.list.push(Rule {
             kind,
-            meter: Meter::new(kind, &id()),
+            meter: meter(),
             limits,
             max_budget: max.map(|pico| Money::from_pico(pico.into())),
             base: Base { spend: Money::from_pico(budget.map_or(0, |budget| budget.spend).into()), revision },

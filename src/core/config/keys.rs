@@ -84,6 +84,7 @@ fn grant(src: &mut Source, entry: &Block, hash: &str) -> Grant {
         model_budgets: model_budgets(src, entry),
         aliases: texts(&entry.member(src, "aliases")),
         tags: metadata.texts(src, "tags"),
+        ..Scope::default()
     };
     let owner = |id: Option<String>| id.map(|id| Box::new(Scope { id, ..Scope::default() }));
     Grant {

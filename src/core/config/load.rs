@@ -12,6 +12,7 @@ use super::{
     global::{self, Blocks},
     keys, ledger, limits,
     lookup::Index,
+    prices::Prices,
     read::{Block, Source, scalar_text},
     wildcard,
     yaml::{self, item},
@@ -127,6 +128,7 @@ fn assemble(src: &mut Source, top: &Block) -> Config {
         wildcards: models.wildcards,
         unavailable: models.unavailable,
         index: Index::default(),
+        prices: Prices::default(),
     };
     config.index = Index::of(&config);
     config

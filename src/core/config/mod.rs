@@ -11,6 +11,7 @@ mod ledger;
 pub mod limits;
 pub mod load;
 pub mod lookup;
+mod prices;
 mod read;
 mod redis;
 pub mod report;
@@ -74,6 +75,8 @@ pub struct Config {
     pub unavailable: HashMap<String, String>,
     /// What [`Config::resolve`] looks names up in.
     pub(crate) index: lookup::Index,
+    /// What [`Config::price`] has found.
+    pub(crate) prices: prices::Prices,
 }
 
 /// A `model_name` with `*`.

@@ -3,6 +3,7 @@
 //! One [`usage::Usage`] for every API and for buffered and streamed answers, one [`price::Price::cost`] over it, so the
 //! same answer always costs the same.
 
+mod counts;
 pub mod money;
 pub mod price;
 pub mod table;

@@ -42,54 +42,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads the `usage` of a chat completion, a text completion or an embedding. `None` when the value is no object or
-    /// names no token count. A provider's own `cost` in it is not looked at.
-    pub fn from_openai(usage: &Value) -> Option<Usage> {
-        let usage = usage.as_object()?;
-        let (prompt, completion, total) =
-            (count(usage, "prompt_tokens"), count(usage, "completion_tokens"), count(usage, "total_tokens"));
-        if prompt.is_none() && completion.is_none() && total.is_none() {
-            return None;
-        }
-        let input = usage.get("prompt_tokens_details").and_then(Value::as_object);
-        let output = usage.get("completion_tokens_details").and_then(Value::as_object);
-        let input = |name| input.and_then(|details| count(details, name));
-        let output = |name| output.and_then(|details| count(details, name));
-        let completion_tokens = completion.unwrap_or(0);
-        let prompt_tokens = prompt.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion_tokens));
-        Some(Usage {
-            prompt_tokens,
-            completion_tokens,
-            total_tokens: total.unwrap_or(prompt_tokens.saturating_add(completion_tokens)),
-            // DeepSeek has the hits beside the totals; LiteLLM in front of us has Anthropic's names there too.
-            cached_tokens: first_above_zero([
-                input("cached_tokens"),
-                count(usage, "prompt_cache_hit_tokens"),
-                count(usage, "cache_read_input_tokens"),
-            ]),
-            cache_creation_tokens: first_above_zero([
-                input("cache_creation_tokens"),
-                input("cache_write_tokens"),
-                count(usage, "cache_creation_input_tokens"),
-            ]),
-            cache_creation_1h_tokens: usage
-                .get("prompt_tokens_details")
-                .and_then(|details| details.get("cache_creation_token_details"))
-                .and_then(Value::as_object)
-                .and_then(|details| count(details, "ephemeral_1h_input_tokens"))
-                .unwrap_or(0),
-            audio_input_tokens: input("audio_tokens").unwrap_or(0),
-            audio_output_tokens: output("audio_tokens").unwrap_or(0),
-            reasoning_tokens: output("reasoning_tokens"),
-            text_input_tokens: input("text_tokens"),
-            text_output_tokens: output("text_tokens"),
-            accepted_prediction_tokens: output("accepted_prediction_tokens"),
-            rejected_prediction_tokens: output("rejected_prediction_tokens"),
-            web_search_requests: 0,
-            estimated: false,
-        })
-    }
-
     /// Reads the `usage` of an Anthropic message (or of a stream's `message_start`). `None` when it is no object or names
     /// no token count.
     pub fn from_anthropic(usage: &Value) -> Option<Usage> {
@@ -200,10 +152,6 @@ fn count(map: &Map<String, Value>, name: &str) -> Option<u64> {
     (value <= MOST_TOKENS).then_some(value)
 }
 
-fn first_above_zero<const N: usize>(counts: [Option<u64>; N]) -> u64 {
-    counts.into_iter().flatten().find(|&count| count > 0).unwrap_or(0)
-}
-
 fn above_zero(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
@@ -212,7 +160,7 @@ fn above_zero(count: u64) -> Option<u64> {
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// No answer has used more; a larger number is a provider's bug and must not empty a budget.
-const MOST_TOKENS: u64 = 1_000_000_000_000;
+pub(super) const MOST_TOKENS: u64 = 1_000_000_000_000;
 
 const ANTHROPIC_COUNTS: [&str; 4] =
     ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
@@ -220,59 +168,6 @@ const ANTHROPIC_COUNTS: [&str; 4] =
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn openai_shapes() {
-        let base = Usage { prompt_tokens: 10, completion_tokens: 5, total_tokens: 15, ..Usage::default() };
-        let rows = [
-            (json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}), Some(base.clone())),
-            (json!({"prompt_tokens": 10, "completion_tokens": 5}), Some(base.clone())),
-            (json!({"prompt_tokens": "10", "completion_tokens": 5.0, "cost": 0.3}), Some(base.clone())),
-            (
-                json!({"prompt_tokens": 8, "total_tokens": 8}),
-                Some(Usage { prompt_tokens: 8, total_tokens: 8, ..Usage::default() }),
-            ),
-            (
-                json!({"total_tokens": 8}),
-                Some(Usage { prompt_tokens: 8, total_tokens: 8, ..Usage::default() }),
-            ),
-            (
-                json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15,
-                       "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 2, "text_tokens": 4},
-                       "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 1, "text_tokens": 1,
-                            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 2}}),
-                Some(Usage {
-                    cached_tokens: 4,
-                    audio_input_tokens: 2,
-                    text_input_tokens: Some(4),
-                    reasoning_tokens: Some(3),
-                    audio_output_tokens: 1,
-                    text_output_tokens: Some(1),
-                    accepted_prediction_tokens: Some(0),
-                    rejected_prediction_tokens: Some(2),
-                    ..base.clone()
-                }),
-            ),
-            (
-                json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "prompt_tokens_details": null,
-                       "prompt_cache_hit_tokens": 6, "prompt_cache_miss_tokens": 4}),
-                Some(Usage { cached_tokens: 6, ..base.clone() }),
-            ),
-            (
-                json!({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0},
-                       "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2}),
-                Some(Usage { cached_tokens: 3, cache_creation_tokens: 2, ..base }),
-            ),
-            (json!({"prompt_tokens": -1, "completion_tokens": 1e300}), None),
-            (json!({}), None),
-            (json!(null), None),
-            (json!([1]), None),
-            (json!({"prompt_tokens": null}), None),
-        ];
-        for (value, expected) in rows {
-            assert_eq!(Usage::from_openai(&value), expected, "{value}");
-        }
-    }
 
     #[test]
     fn anthropic_prompt_is_the_sum_of_its_parts() {

@@ -94,7 +94,7 @@ pub struct Step {
     /// Keep headers and body back until more has come.
     pub hold: bool,
     /// The whole set of headers to send, when they are to go out now.
-    pub headers: Option<Vec<(String, Vec<u8>)>>,
+    pub headers: Option<Headers>,
     /// What to put in place of the body (or chunk); `None` leaves it.
     pub body: Option<Vec<u8>>,
     /// The cluster to name for the retry.
@@ -337,20 +337,19 @@ impl Exchange {
         self.cool_down(failure.clone(), env);
         self.failure_headers = copied(headers);
         self.released = Released::Failure;
-        let mut list = vec![
-            (":status".to_owned(), failure.class.status().to_string().into_bytes()),
-            ("content-length".to_owned(), b"0".to_vec()),
-        ];
+        let mut list = Headers::with_capacity(4);
+        list.push_number(":status", failure.class.status().into());
+        list.push("content-length", b"0");
         let (failed, used) = (self.plan.as_ref().map(Plan::current), self.retries);
         let next = self.advance(failure.class, failure.status, env);
         if let Some(next) = next {
-            list.push((RETRY_HEADER.to_owned(), b"1".to_vec()));
+            list.push(RETRY_HEADER, b"1");
             // Whoever has not failed need not be waited for.
             if failed.is_some_and(|failed| failed.is_same_group(next) && failed.deployment == next.deployment)
             {
                 let least_ms = self.config.router.retry_after_ms;
                 let seconds = retries::wait_seconds(used, failure.retry_after_ms, least_ms);
-                list.push((WAIT_HEADER.to_owned(), seconds.to_string().into_bytes()));
+                list.push_number(WAIT_HEADER, seconds);
             }
         }
         let next = next.map(|next| self.cluster_of(Some(next)));
@@ -384,7 +383,7 @@ impl Exchange {
         length: Option<usize>,
         streaming: bool,
         env: &mut Env,
-    ) -> Vec<(String, Vec<u8>)> {
+    ) -> Headers {
         self.released = Released::Answer;
         self.status = status;
         self.first_ms = env.now_ms;
@@ -407,7 +406,7 @@ impl Exchange {
         };
         let mut list = self.base_headers(status, kind, length);
         if length.is_some() {
-            list.extend(self.cost_header().map(|(name, value)| (name.to_owned(), value.into_bytes())));
+            self.add_cost_header(&mut list);
         }
         if self.retries > 0 {
             let most = self
@@ -415,65 +414,61 @@ impl Exchange {
                 .as_ref()
                 .and_then(Plan::segment)
                 .map_or(0, |segment| segment.attempts.saturating_sub(1));
-            list.push(("x-litellm-max-retries".to_owned(), most.to_string().into_bytes()));
+            list.push_number("x-litellm-max-retries", most.into());
         }
         let copied = copied(provider);
-        for (name, value) in self.limit_headers() {
+        for (name, value) in self.limit_headers().iter() {
             // A provider's own limits stand before ours.
-            if !copied.iter().any(|(theirs, _)| *theirs == name) {
-                list.push((name, value.into_bytes()));
+            if copied.get(name).is_none() {
+                list.push(name, value);
             }
         }
-        list.extend(copied);
+        list.append(&copied);
         list
     }
 
     /// The headers that every answer of this request has.
-    fn base_headers(&self, status: u16, kind: &str, length: Option<usize>) -> Vec<(String, Vec<u8>)> {
-        let mut list = Vec::with_capacity(32);
-        list.push((":status".to_owned(), status.to_string().into_bytes()));
-        list.push(("content-type".to_owned(), kind.as_bytes().to_vec()));
+    fn base_headers(&self, status: u16, kind: &str, length: Option<usize>) -> Headers {
+        let mut list = Headers::with_capacity(32);
+        list.push_number(":status", status.into());
+        list.push("content-type", kind.as_bytes());
         if let Some(length) = length {
-            list.push(("content-length".to_owned(), length.to_string().into_bytes()));
+            list.push_number("content-length", u64::try_from(length).unwrap_or(u64::MAX));
         }
-        list.extend(
-            self.gateway_headers().into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())),
-        );
+        self.add_gateway_headers(&mut list);
         if self.cors {
-            list.extend(local::CORS.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
+            local::CORS.iter().for_each(|(name, value)| list.push(name, value.as_bytes()));
         }
         list
     }
 
     /// `x-litellm-*` headers of this request.
-    pub(super) fn gateway_headers(&self) -> Vec<(&'static str, String)> {
-        let mut headers = vec![
-            ("x-litellm-call-id", self.call_id.clone()),
-            ("x-litellm-version", env!("CARGO_PKG_VERSION").to_owned()),
-        ];
-        headers.extend(self.routing_headers());
-        headers
+    pub(super) fn add_gateway_headers(&self, list: &mut Headers) {
+        list.push("x-litellm-call-id", self.call_id.as_bytes());
+        list.push("x-litellm-version", env!("CARGO_PKG_VERSION").as_bytes());
+        self.add_routing_headers(list);
     }
 
     /// `x-litellm-response-cost`, when usage and price are known.
-    pub(super) fn cost_header(&self) -> Option<(&'static str, String)> {
-        let cost = self.cost()?;
-        Some(("x-litellm-response-cost", cost.to_string()))
+    pub(super) fn add_cost_header(&self, list: &mut Headers) {
+        if let Some(cost) = self.cost() {
+            list.push_shown("x-litellm-response-cost", cost);
+        }
     }
 }
 
 /// A provider's headers for the client: each as `llm_provider-…`, and the rate-limit ones under their own names too.
-fn copied(provider: &Headers) -> Vec<(String, Vec<u8>)> {
-    let mut list = Vec::new();
+fn copied(provider: &Headers) -> Headers {
+    let mut list = Headers::with_capacity(provider.len() + 2);
     for (name, value) in provider.iter() {
         if name.starts_with(':') || DROPPED.contains(&name) || name.starts_with("x-envoy-") {
             continue;
         }
-        list.push((format!("llm_provider-{name}"), value.to_vec()));
+        list.push_with(&["llm_provider-", name], |bytes| bytes.extend_from_slice(value));
         if name.starts_with("x-ratelimit-") {
-            list.push((name.to_owned(), value.to_vec()));
+            list.push(name, value);
         } else if let Some(same) = from_anthropic(name) {
-            list.push((same.to_owned(), value.to_vec()));
+            list.push(same, value);
         }
     }
     list

@@ -9,6 +9,7 @@ use crate::core::{
     config::Deployment,
     cost::money::Money,
     error::Error,
+    headers::Headers,
     provider::{
         Wire,
         target::{Target, body_model, target_at, wire},
@@ -43,7 +44,7 @@ pub struct Attempt {
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// All headers, the `:`-ones and an exact `content-length` included.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
     wire: Wire,
@@ -171,9 +172,9 @@ impl Exchange {
         }
         let made = self.body_for(deployment, &body_model(deployment, &model), wire, object)?;
         let mut where_to = target_at(deployment, wire, &model, self.api_version.as_deref());
-        where_to.headers.extend(made.headers);
+        where_to.headers.append(&made.headers);
         let mut headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
-        headers.extend(self.timed_headers(candidate.deployment, deployment));
+        self.add_timed_headers(&mut headers, candidate.deployment, deployment);
         Ok(Outgoing { headers, body: made.body, wire, model, memo: made.memo })
     }
 
@@ -271,22 +272,20 @@ impl Exchange {
         where_to: Target,
         betas: &[String],
         length: usize,
-    ) -> Vec<(String, Vec<u8>)> {
-        let mut list: Vec<(String, Vec<u8>)> = Vec::with_capacity(12 + where_to.headers.len());
-        let mut add = |name: &str, value: &[u8]| list.push((name.to_owned(), value.to_vec()));
-        add(":method", b"POST");
-        add(":scheme", if deployment.endpoint.tls { b"https" } else { b"http" });
-        add(":authority", where_to.authority.as_bytes());
-        add(":path", where_to.path.as_bytes());
-        add("content-type", b"application/json");
-        add("content-length", length.to_string().as_bytes());
-        add("accept", if self.asked.streaming { b"text/event-stream" } else { b"application/json" });
+    ) -> Headers {
+        let mut list = Headers::with_capacity(12 + where_to.headers.len());
+        list.push(":method", b"POST");
+        list.push(":scheme", if deployment.endpoint.tls { b"https" } else { b"http" });
+        list.push(":authority", where_to.authority.as_bytes());
+        list.push(":path", where_to.path.as_bytes());
+        list.push("content-type", b"application/json");
+        list.push_number("content-length", u64::try_from(length).unwrap_or(u64::MAX));
+        list.push("accept", if self.asked.streaming { b"text/event-stream" } else { b"application/json" });
         // Compressed answers would have to be unpacked to be read.
-        add("accept-encoding", b"identity");
-        add("user-agent", concat!("tollgate/", env!("CARGO_PKG_VERSION")).as_bytes());
+        list.push("accept-encoding", b"identity");
+        list.push("user-agent", concat!("tollgate/", env!("CARGO_PKG_VERSION")).as_bytes());
         let mut betas: Vec<&[u8]> = betas.iter().map(|beta| beta.as_bytes()).collect();
-        for (name, value) in self.forwarded.iter().chain(&where_to.headers) {
-            let name = name.to_ascii_lowercase();
+        for (name, value) in self.forwarded.iter().chain(where_to.headers.iter()) {
             // What steers Envoy is nobody's to add.
             if name.starts_with("x-tollgate-") || name.starts_with("x-envoy-") {
                 continue;
@@ -295,13 +294,10 @@ impl Exchange {
                 betas.insert(0, value);
                 continue;
             }
-            match list.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) => known.clone_from(value),
-                None => list.push((name, value.clone())),
-            }
+            list.set(name, value);
         }
         if !betas.is_empty() {
-            list.push(("anthropic-beta".to_owned(), betas.join(&b","[..])));
+            list.push("anthropic-beta", &betas.join(&b","[..]));
         }
         list
     }
@@ -311,7 +307,7 @@ impl Exchange {
 struct Made {
     body: Vec<u8>,
     memo: Memo,
-    headers: Vec<(String, Vec<u8>)>,
+    headers: Headers,
     betas: Vec<String>,
 }
 

@@ -18,6 +18,7 @@ use crate::core::{
     config::CountedTokens,
     cost::{money::Money, table, usage::Usage},
     error::Error,
+    headers::Headers,
     quota::{self, Estimate, Kind, Reservation, Rule},
     route::plan::Plan,
 };
@@ -34,7 +35,7 @@ pub(super) struct Hold {
     /// Names of the meters that the ledger is to answer totals of.
     pub(super) metered: Vec<String>,
     /// The key's limits and what is left of all limits, as answer headers.
-    headers: Vec<(String, String)>,
+    headers: Headers,
     /// A limit or a budget refused the call.
     pub(super) refused: bool,
 }
@@ -79,7 +80,7 @@ impl Exchange {
         let caller = self.caller.clone();
         let Some(grant) = caller.grant() else { return Err(denied.error) };
         let rules = rules(grant, end_user, names, &self.config.general);
-        self.describe(grant, &rules, names, Money::ZERO, env);
+        self.describe(grant, &rules, names, None, env);
         match over_budget(&rules, env) {
             Some((rule, why)) if Step::of_budget(rule.kind) < denied.step => {
                 Err(refusals::limit(rule, why, grant.key.alias.as_deref(), env.now_ms))
@@ -99,13 +100,12 @@ impl Exchange {
         let Some(grant) = caller.grant() else { return Ok(()) };
         let rules = rules(grant, end_user, names, &self.config.general);
         if rules.is_empty() {
-            self.describe(grant, &rules, names, Money::ZERO, env);
+            self.describe(grant, &rules, names, None, env);
             return Ok(());
         }
         let estimate = self.estimate(&rules, env);
         let reserved = quota::reserve(env.shared, env.worker, &rules, estimate, env.now_ms);
-        let own = if reserved.is_ok() { estimate.cost } else { Money::ZERO };
-        self.describe(grant, &rules, names, own, env);
+        self.describe(grant, &rules, names, reserved.as_ref().ok().map(|held| (held, estimate.cost)), env);
         match reserved {
             Ok(reservation) => {
                 // Of a key that the ledger does not know it has no totals to answer.
@@ -140,8 +140,8 @@ impl Exchange {
     }
 
     /// Answer headers about limits.
-    pub(super) fn limit_headers(&self) -> impl Iterator<Item = (String, String)> {
-        self.hold.headers.iter().cloned()
+    pub(super) fn limit_headers(&self) -> &Headers {
+        &self.hold.headers
     }
 
     /// What a call of the current group will probably use.
@@ -187,17 +187,24 @@ impl Exchange {
         tokens.min(most.unwrap_or(u64::MAX))
     }
 
-    /// The key's own limits, and what is left of every limit, as answer headers. `own` is what this call has reserved: the
-    /// spend is the one before it.
-    fn describe(&mut self, grant: &Grant, rules: &[Rule], names: &Names<'_>, own: Money, env: &Env) {
+    /// The key's own limits, and what is left of every limit, as answer headers. `held` is what this call has reserved and
+    /// the money of it: the spend is the one before it.
+    fn describe(
+        &mut self,
+        grant: &Grant,
+        rules: &[Rule],
+        names: &Names<'_>,
+        held: Option<(&Reservation, Money)>,
+        env: &Env,
+    ) {
         let key = &grant.key;
-        let mut headers = Vec::new();
-        let mut put = |name: String, value: String| headers.push((name, value));
+        let mut headers = Headers::with_capacity(16);
         let mut spend = Money::from_pico(key.budget.spend.into());
         for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == Kind::Key) {
-            let standing = quota::standing(env.shared, rule, env.now_ms);
+            let standing = held.and_then(|(held, _)| held.standing(&rule.meter));
+            let standing = standing.unwrap_or_else(|| quota::standing(env.shared, rule, env.now_ms));
             if rule.kind == Kind::Key && rule.max_budget.is_some() {
-                spend = standing.spend.saturating_sub(own);
+                spend = standing.spend.saturating_sub(held.map_or(Money::ZERO, |(_, cost)| cost));
             }
             let limits = [
                 ("requests", rule.limits.rpm, standing.requests_left),
@@ -207,30 +214,32 @@ impl Exchange {
             for (what, limit, left) in limits {
                 let (Some(limit), Some(left)) = (limit, left) else { continue };
                 let who = rule.kind.descriptor();
-                put(format!("x-ratelimit-{who}-remaining-{what}"), left.to_string());
-                put(format!("x-ratelimit-{who}-limit-{what}"), limit.to_string());
+                let mut put = |name: &[&str], value: u64| {
+                    headers.push_with(name, |bytes| bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()));
+                };
+                put(&["x-ratelimit-", who, "-remaining-", what], left);
+                put(&["x-ratelimit-", who, "-limit-", what], limit);
                 match rule.kind {
                     Kind::Key if what != "max_parallel_requests" => {
-                        put(format!("x-ratelimit-remaining-{what}"), left.to_string());
-                        put(format!("x-ratelimit-limit-{what}"), limit.to_string());
+                        put(&["x-ratelimit-remaining-", what], left);
+                        put(&["x-ratelimit-limit-", what], limit);
                     }
                     Kind::KeyModel if is_header_text(names.called) => {
-                        put(format!("x-litellm-key-remaining-{what}-{}", names.called), left.to_string());
+                        put(&["x-litellm-key-remaining-", what, "-", names.called], left);
                     }
                     _ => {}
                 }
             }
         }
-        let max = key.budget.max.map(|max| refusals::dollars(Money::from_pico(max.into())));
-        let own_limits = [
-            ("x-litellm-key-tpm-limit", key.limits.tpm.map(|limit| limit.to_string())),
-            ("x-litellm-key-rpm-limit", key.limits.rpm.map(|limit| limit.to_string())),
-            ("x-litellm-key-max-budget", max),
-            ("x-litellm-key-spend", Some(refusals::dollars(spend))),
-        ];
-        for (name, value) in own_limits {
-            value.into_iter().for_each(|value| put(name.to_owned(), value));
+        let limits =
+            [("x-litellm-key-tpm-limit", key.limits.tpm), ("x-litellm-key-rpm-limit", key.limits.rpm)];
+        for (name, limit) in limits {
+            limit.into_iter().for_each(|limit| headers.push_number(name, limit));
         }
+        if let Some(max) = key.budget.max {
+            headers.push("x-litellm-key-max-budget", refusals::dollars(Money::from_pico(max.into())).as_bytes());
+        }
+        headers.push("x-litellm-key-spend", refusals::dollars(spend).as_bytes());
         self.hold.headers = headers;
     }
 }

@@ -7,6 +7,7 @@ use crate::core::{
     api::Api,
     codec::sse,
     error::{Class, Error},
+    headers::Headers,
     provider::Wire,
     translate::{
         Memo, Stamp,
@@ -54,13 +55,14 @@ impl Exchange {
         self.first_ms = env.now_ms;
         self.released = Released::Answer;
         self.completed = Some(record::Completed::of(&pipeline, 0));
-        let mut headers = vec![("content-type".to_owned(), content_type(streaming).to_owned())];
-        headers.extend(self.gateway_headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let mut headers = Headers::from_pairs(&[("content-type", content_type(streaming))]);
+        self.add_gateway_headers(&mut headers);
         if !streaming {
-            headers.extend(self.cost_header().map(|(name, value)| (name.to_owned(), value)));
+            self.add_cost_header(&mut headers);
         }
-        headers.extend(self.limit_headers());
-        let mut reply = Reply { status: 200, headers, body };
+        headers.append(self.limit_headers());
+        let mut reply = Reply { status: 200, headers: Vec::new(), body };
+        reply.extend(&headers);
         local::add_cors(&mut reply, self.cors);
         self.answer = answer::Answer::None;
         Ok(reply)

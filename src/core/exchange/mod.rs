@@ -110,6 +110,14 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+impl Reply {
+    /// Adds headers, those that are text.
+    fn extend(&mut self, headers: &Headers) {
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).ok();
+        self.headers.extend(headers.iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))));
+    }
+}
+
 /// What comes of a request's headers.
 pub enum Opening {
     /// Answer at once.
@@ -172,7 +180,7 @@ pub struct Exchange {
     /// The client's address, when the ledger is to know it.
     client: Option<String>,
     /// Client headers to hand on (`forward_client_headers_to_llm_api`).
-    forwarded: Vec<(String, Vec<u8>)>,
+    forwarded: Headers,
     /// The client is a browser that needs CORS headers.
     cors: bool,
     controls: Headers,
@@ -198,7 +206,7 @@ pub struct Exchange {
     released: Released,
     first_error: Option<Error>,
     /// The last failed answer's headers, named for the client.
-    failure_headers: Vec<(String, Vec<u8>)>,
+    failure_headers: Headers,
     status: u16,
     /// When the first part of the answer went out, Unix milliseconds.
     first_ms: u64,
@@ -438,10 +446,10 @@ impl Exchange {
         self.released = Released::Answer;
         self.status = error.status;
         let mut reply = local::refusal(&error, self.api.error_format(), &self.call_id);
-        for (name, value) in self.routing_headers() {
-            reply.headers.push((name.to_owned(), value));
-        }
-        reply.headers.extend(self.limit_headers());
+        let mut more = Headers::with_capacity(16);
+        self.add_routing_headers(&mut more);
+        more.append(self.limit_headers());
+        reply.extend(&more);
         if error.class == Some(Class::Timeout) {
             let ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
             reply.headers.push(("x-litellm-timeout".to_owned(), seconds(ms)));
@@ -452,21 +460,19 @@ impl Exchange {
     }
 
     /// Answer headers that say how the request was routed.
-    fn routing_headers(&self) -> Vec<(&'static str, String)> {
-        let mut headers = Vec::with_capacity(6);
+    fn add_routing_headers(&self, list: &mut Headers) {
         let segment = self.plan.as_ref().and_then(Plan::segment);
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         if let Some(deployment) = deployment {
-            headers.push(("x-litellm-model-id", deployment.id.clone()));
-            headers.push(("x-litellm-model-api-base", deployment.endpoint.to_string()));
+            list.push("x-litellm-model-id", deployment.id.as_bytes());
+            list.push_shown("x-litellm-model-api-base", &deployment.endpoint);
         }
         if let Some(segment) = segment {
-            headers.push(("x-litellm-model-group", segment.group.clone()));
+            list.push("x-litellm-model-group", segment.group.as_bytes());
         }
-        headers.push(("x-litellm-attempted-retries", self.retries.to_string()));
-        headers.push(("x-litellm-attempted-fallbacks", self.fallbacks.to_string()));
-        headers
+        list.push_number("x-litellm-attempted-retries", self.retries.into());
+        list.push_number("x-litellm-attempted-fallbacks", self.fallbacks.into());
     }
 
     /// Whether what is on its way to the client is an answer, ours or a provider's, that needs no further look.
@@ -490,13 +496,10 @@ impl Exchange {
         }
         let error = self.final_error();
         let mut reply = self.refuse(error);
-        let text = |value: Vec<u8>| String::from_utf8(value).ok();
         let provider = std::mem::take(&mut self.failure_headers);
         // A provider's own limits stand before ours.
-        reply.headers.retain(|(name, _)| {
-            !name.starts_with("x-ratelimit-") || !provider.iter().any(|(theirs, _)| theirs == name)
-        });
-        reply.headers.extend(provider.into_iter().filter_map(|(name, value)| Some((name, text(value)?))));
+        reply.headers.retain(|(name, _)| !name.starts_with("x-ratelimit-") || provider.get(name).is_none());
+        reply.extend(&provider);
         Some(reply)
     }
 

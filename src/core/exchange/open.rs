@@ -180,13 +180,7 @@ impl Exchange {
             client: general.has_ledger.then(|| client(headers, general, env)).flatten(),
             forwarded: forwarded(headers, config),
             cors: headers.get("origin").is_some(),
-            controls: Headers::new(
-                headers
-                    .iter()
-                    .filter(|(name, _)| is_control(name))
-                    .map(|(name, value)| (name.to_owned(), value.to_vec()))
-                    .collect(),
-            ),
+            controls: picked(headers, is_control),
             asked: Asked::default(),
             plan: None,
             hold: Hold::default(),
@@ -202,7 +196,7 @@ impl Exchange {
             answer: Answer::None,
             released: Released::Nothing,
             first_error: None,
-            failure_headers: Vec::new(),
+            failure_headers: Headers::default(),
             status: 0,
             first_ms: 0,
             waited: false,
@@ -254,7 +248,7 @@ pub(super) fn too_large(config: &Config) -> Error {
 }
 
 /// Client headers that `forward_client_headers_to_llm_api` hands on.
-fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
+fn forwarded(headers: &Headers, config: &Config) -> Headers {
     let wanted = |name: &str| {
         name == "anthropic-beta"
             || (config.general.forward_client_headers
@@ -271,9 +265,10 @@ fn forwarded(headers: &Headers, config: &Config) -> Vec<(String, Vec<u8>)> {
                 .iter()
                 .any(|ours| name.starts_with(ours)))
     };
-    headers
-        .iter()
-        .filter(|(name, _)| wanted(name))
-        .map(|(name, value)| (name.to_owned(), value.to_vec()))
-        .collect()
+    picked(headers, wanted)
+}
+
+/// The headers whose names are wanted. Most requests have none.
+fn picked(headers: &Headers, wanted: impl Fn(&str) -> bool) -> Headers {
+    headers.iter().filter(|(name, _)| wanted(name)).collect()
 }

@@ -1,12 +1,12 @@
 //! What is known of a request when it is over: for the access log, for counters, later for the ledger.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, sync::Arc};
 
 use serde::Serialize;
 
 use super::{Env, Exchange};
 use crate::core::{
-    cost::{money::Money, price::Price, table, usage::Usage},
+    cost::{money::Money, price::Price, usage::Usage},
     error::Class,
     ledger::Event,
     route::plan::Plan,
@@ -242,25 +242,14 @@ impl Exchange {
     }
 
     /// The price of the current deployment; `answered` is the model its answer names.
-    pub(super) fn price(&self, answered: Option<&str>) -> Option<Price> {
+    pub(super) fn price(&self, answered: Option<&str>) -> Option<Arc<Price>> {
         self.price_at(self.plan.as_ref()?.current().deployment, answered)
     }
 
     /// The price of a deployment.
-    pub(super) fn price_at(&self, at: usize, answered: Option<&str>) -> Option<Price> {
-        let deployment = self.config.deployments.get(at)?;
-        let known = match &self.attempt {
-            Some(attempt) if deployment.model.contains('*') => {
-                format!("{}/{}", deployment.brand.name, attempt.model)
-            }
-            _ => deployment.litellm_model.clone(),
-        };
-        let listed =
-            table::price_for(&known, deployment.brand.name, deployment.base_model.as_deref(), answered);
-        if deployment.prices.is_empty() {
-            return listed;
-        }
-        Some(Price::with_overrides(listed.as_ref(), &deployment.prices))
+    pub(super) fn price_at(&self, at: usize, answered: Option<&str>) -> Option<Arc<Price>> {
+        let model = self.attempt.as_ref().map_or("", |attempt| attempt.model.as_str());
+        self.config.price(at, model, answered)
     }
 }
 

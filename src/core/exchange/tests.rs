@@ -215,8 +215,7 @@ impl Rig {
                 }
             };
             let header = |name: &str| {
-                let found = outgoing.headers.iter().find(|(key, _)| key == name);
-                String::from_utf8(found.map(|(_, value)| value.clone()).unwrap_or_default()).unwrap()
+                String::from_utf8(outgoing.headers.get(name).unwrap_or_default().to_vec()).unwrap()
             };
             // Attempts with a time-out of their own go through one cluster, which passes them on by a header.
             let cluster = if opened == timed::TIMED_CLUSTER { header(timed::CLUSTER_HEADER) } else { opened };
@@ -318,10 +317,9 @@ impl Rig {
                 break;
             }
             let list = list.expect("headers are released at the latest with the last part");
-            if list.iter().any(|(name, _)| name == RETRY_HEADER) {
+            if list.get(RETRY_HEADER).is_some() {
                 next = named.unwrap_or(next);
-                let wait = list.iter().find(|(name, _)| name == WAIT_HEADER);
-                story.waits.push(wait.map(|(_, v)| String::from_utf8(v.clone()).unwrap().parse().unwrap()));
+                story.waits.push(list.text(WAIT_HEADER).map(|seconds| seconds.parse().unwrap()));
                 if !last {
                     continue;
                 }
@@ -331,13 +329,11 @@ impl Rig {
                 break;
             }
             story.answers += 1;
-            story.status = list
+            story.status = list.text(":status").unwrap().parse().unwrap();
+            story.headers = list
                 .iter()
-                .find(|(name, _)| name == ":status")
-                .map(|(_, v)| String::from_utf8(v.clone()).unwrap().parse().unwrap())
-                .unwrap();
-            story.headers =
-                list.into_iter().map(|(name, value)| (name, String::from_utf8(value).unwrap())).collect();
+                .map(|(name, value)| (name.to_owned(), String::from_utf8(value.to_vec()).unwrap()))
+                .collect();
             story.body = String::from_utf8_lossy(&out).into_owned();
             break;
         }

@@ -74,17 +74,15 @@ impl Exchange {
     }
 
     /// Headers that tell the listener inside where an attempt goes and how long it may take.
-    pub(super) fn timed_headers(&self, at: usize, deployment: &Deployment) -> Vec<(String, Vec<u8>)> {
+    pub(super) fn add_timed_headers(&self, list: &mut Headers, at: usize, deployment: &Deployment) {
         if !self.is_timed(at) {
-            return Vec::new();
+            return;
         }
         let limit = self.timeout_ms(at);
         let (whole, begin) = if self.asked.streaming { (0, limit) } else { (limit, 0) };
-        vec![
-            (CLUSTER_HEADER.to_owned(), deployment.cluster.as_bytes().to_vec()),
-            (WHOLE_HEADER.to_owned(), whole.to_string().into_bytes()),
-            (BEGIN_HEADER.to_owned(), begin.to_string().into_bytes()),
-        ]
+        list.push(CLUSTER_HEADER, deployment.cluster.as_bytes());
+        list.push_number(WHOLE_HEADER, whole);
+        list.push_number(BEGIN_HEADER, begin);
     }
 
     /// The failure behind an answer that Envoy made because there was none.

@@ -5,6 +5,7 @@ use crate::core::{
     api::Api,
     config::{Deployment, Endpoint},
     error::{Class, Error},
+    headers::Headers,
 };
 
 /// What an attempt sends besides its body. Header names are lower-case.
@@ -15,7 +16,7 @@ pub struct Target {
     /// `:authority`.
     pub authority: String,
     /// Credentials and the deployment's own headers; each replaces any header of that name.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
 }
 
 /// `api-version` for an Azure deployment that names none.
@@ -198,11 +199,11 @@ pub fn path_segment(name: &str) -> String {
 }
 
 /// Credentials in the brand's way, then the deployment's own headers over them.
-fn headers(d: &Deployment) -> Vec<(String, Vec<u8>)> {
-    let mut headers: Vec<(String, Vec<u8>)> = Vec::with_capacity(3 + d.headers.len());
+fn headers(d: &Deployment) -> Headers {
+    let mut headers = Headers::with_capacity(3 + d.headers.len());
     let mut set = |name: &str, value: String| {
-        headers.retain(|(other, _)| other != name);
-        headers.push((name.to_owned(), value.into_bytes()));
+        headers.retain(|other, _| other != name);
+        headers.push(name, value.as_bytes());
     };
     let bearer = |token: &str| format!("Bearer {token}");
     let key = d.api_key.as_ref().map(|key| key.reveal());

@@ -88,6 +88,12 @@ impl Meter {
         }
     }
 
+    /// Whether it is the meter of `id`.
+    pub fn is_of(&self, kind: Kind, id: &str) -> bool {
+        let rest = self.name.strip_prefix(kind.prefix());
+        rest.is_some_and(|rest| rest.strip_prefix(':') == Some(id) || (kind == Kind::Global && rest.is_empty()))
+    }
+
     /// The meter with this whole name, as [`crate::core::ledger`] spells it.
     pub fn named(name: &str) -> Meter {
         let mut print = [0; 16];
@@ -151,6 +157,10 @@ mod tests {
             let meter = Meter::new(kind, "x");
             assert_eq!((meter.name(), kind.descriptor()), (name, descriptor));
             assert_eq!(meter, Meter::named(name));
+            for (other, _, _) in rows {
+                assert_eq!(meter.is_of(other, "x"), other == kind, "{name}");
+            }
+            assert_eq!(meter.is_of(kind, "y"), kind == Kind::Global);
             assert_eq!(unhex(&meter.hex()), Some(meter.print()));
         }
     }

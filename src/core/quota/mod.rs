@@ -151,27 +151,41 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Reservation {
     worker: Worker,
-    holds: Vec<(Meter, Stake)>,
+    holds: Vec<Hold>,
+}
+
+/// What it holds of one meter.
+#[derive(Debug)]
+struct Hold {
+    meter: Meter,
+    stake: Stake,
+    /// Where the meter stood right after it.
+    standing: Standing,
 }
 
 impl Reservation {
     /// The request is over: what it used takes the place of what it reserved.
     pub fn settle(self, shared: &dyn Shared, tokens: u64, cost: Money, now_ms: u64) {
-        for (meter, stake) in &self.holds {
+        for Hold { meter, stake, .. } in &self.holds {
             amend(shared, meter, |entry| entry.settle(self.worker, stake, tokens, cost, now_ms));
         }
     }
 
     /// As if the request had never been: it counts for no limit, not even as a request.
     pub fn cancel(self, shared: &dyn Shared, now_ms: u64) {
-        for (meter, stake) in &self.holds {
+        for Hold { meter, stake, .. } in &self.holds {
             amend(shared, meter, |entry| entry.cancel(self.worker, stake, now_ms));
         }
     }
 
     /// Names of the meters with a budget: those that settling charges (see [`crate::core::ledger::Event::metered`]).
     pub fn metered(&self) -> Vec<&str> {
-        self.holds.iter().filter(|(_, stake)| stake.budgeted).map(|(meter, _)| meter.name()).collect()
+        self.holds.iter().filter(|hold| hold.stake.budgeted).map(|hold| hold.meter.name()).collect()
+    }
+
+    /// Where a meter stood right after this request was let in.
+    pub fn standing(&self, meter: &Meter) -> Option<Standing> {
+        self.holds.iter().find(|hold| hold.meter.print() == meter.print()).map(|hold| hold.standing)
     }
 }
 
@@ -199,7 +213,9 @@ pub fn reserve(
     let mut reservation = Reservation { worker, holds: Vec::with_capacity(rules.len()) };
     for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.binds()) {
         match take(shared, &crew, worker, rule, estimate, now_ms) {
-            Ok(stake) => reservation.holds.push((rule.meter.clone(), stake)),
+            Ok((stake, standing)) => {
+                reservation.holds.push(Hold { meter: rule.meter.clone(), stake, standing });
+            }
             Err(why) => {
                 reservation.cancel(shared, now_ms);
                 return Err(Refused { rule: index, why });
@@ -255,7 +271,7 @@ impl Rule {
     }
 }
 
-/// Checks and reserves in one step.
+/// Checks and reserves in one step, and looks where that leaves the meter.
 fn take(
     shared: &dyn Shared,
     crew: &Crew,
@@ -263,7 +279,7 @@ fn take(
     rule: &Rule,
     estimate: Estimate,
     now_ms: u64,
-) -> Result<Stake, Why> {
+) -> Result<(Stake, Standing), Why> {
     let print = rule.meter.print();
     bucket::change(shared, print, |bucket| {
         let found = bucket.find(print);
@@ -280,7 +296,7 @@ fn take(
         }
         let stake = entry.take(rule, worker, crew, estimate, now_ms);
         bucket.put(&entry);
-        Ok(stake)
+        Ok((stake, entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)))
     })
     .unwrap_or(Err(Why::Full))
 }

@@ -40,14 +40,10 @@ fn grant() -> Grant {
 
 fn opened(rig: &mut Rig, method: &str, path: &str) -> Opening {
     let headers = rig.headers(path);
-    let list: Vec<(String, Vec<u8>)> = headers
-        .iter()
-        .map(|(name, value)| {
-            (name.to_owned(), if name == ":method" { method.into() } else { value.to_vec() })
-        })
-        .collect();
+    let mut headers = headers.clone();
+    headers.set(":method", method.as_bytes());
     let config = Rc::clone(&rig.config);
-    open(&config, &Headers::new(list), &mut rig.env())
+    open(&config, &headers, &mut rig.env())
 }
 
 fn status(opening: &Opening) -> &'static str {

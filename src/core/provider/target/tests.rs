@@ -16,7 +16,7 @@ fn url(params: &str, wire: Wire) -> String {
 }
 
 fn header(target: &Target, name: &str) -> Option<String> {
-    let mut values = target.headers.iter().filter(|(n, _)| n == name);
+    let mut values = target.headers.iter().filter(|(n, _)| *n == name);
     let value = values.next().map(|(_, value)| String::from_utf8_lossy(value).into_owned());
     assert!(values.next().is_none(), "{name} twice");
     value

@@ -130,8 +130,8 @@ impl Pipeline {
 
     /// Usage and model out of members that a [`Tap`](crate::core::codec::tap::Tap) caught of a large answer.
     pub fn note(&mut self, usage: Option<&[u8]>, model: Option<&[u8]>) {
-        if let Some(usage) = usage.and_then(|raw| serde_json::from_slice::<Value>(raw).ok()) {
-            self.usage = self.read_usage(&usage);
+        if let Some(usage) = usage.and_then(|raw| std::str::from_utf8(raw).ok()) {
+            self.usage = self.read_usage(usage);
         }
         self.model = model.and_then(|raw| serde_json::from_slice(raw).ok());
     }
@@ -140,8 +140,7 @@ impl Pipeline {
     pub fn whole(&mut self, body: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         if is_same(self.api, self.wire) {
             let object = Object::parse(body).map_err(|e| not_json(&e.to_string()))?;
-            let usage = object.raw("usage").and_then(|raw| serde_json::from_str::<Value>(raw).ok());
-            self.usage = usage.and_then(|usage| self.read_usage(&usage));
+            self.usage = object.raw("usage").and_then(|usage| self.read_usage(usage));
             self.model = object.read("model");
             return Ok(None);
         }
@@ -285,8 +284,7 @@ impl Pipeline {
             out.extend_from_slice(frame.raw);
             return Ok(());
         };
-        let usage = object.raw("usage").and_then(|raw| serde_json::from_str::<Value>(raw).ok());
-        if let Some(usage) = usage.as_ref().and_then(Usage::from_openai) {
+        if let Some(usage) = object.raw("usage").and_then(Usage::read_openai) {
             self.usage = Some(usage);
         }
         if self.model.is_none() {
@@ -405,10 +403,10 @@ impl Pipeline {
         Ok(())
     }
 
-    fn read_usage(&self, usage: &Value) -> Option<Usage> {
+    fn read_usage(&self, usage: &str) -> Option<Usage> {
         match self.wire {
-            Wire::Messages => Usage::from_anthropic(usage),
-            _ => Usage::from_openai(usage),
+            Wire::Messages => Usage::from_anthropic(&serde_json::from_str(usage).ok()?),
+            _ => Usage::read_openai(usage),
         }
     }
 }

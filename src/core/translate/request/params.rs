@@ -15,6 +15,7 @@ use crate::core::{
     codec::json::{Object, string},
     config::Deployment,
     error::Error,
+    headers::Headers,
     provider::Wire,
 };
 
@@ -41,7 +42,7 @@ pub struct Facts {
     /// The client asked for the usage chunk of its stream.
     pub include_usage: bool,
     /// `extra_headers` and `headers` of the request, names in lower case: to be sent to the provider last.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     /// Unsupported parameters are dropped instead of refused.
     pub drop_params: bool,
     /// Parameters to send although the brand is not known to take them.
@@ -110,7 +111,8 @@ fn read_facts(body: &Object<'_>, p: &Prepare<'_>) -> Result<Facts, Error> {
     }
     for member in ["headers", "extra_headers"] {
         for (name, value) in read_map(body, member)? {
-            facts.headers.push(header(member, &name, &value)?);
+            let (name, value) = header(member, &name, &value)?;
+            facts.headers.push(&name, &value);
         }
     }
     Ok(facts)

@@ -23,7 +23,7 @@ use crate::{
     },
     core::{
         config::{Config, Deployment, Resolved},
-        cost::{price::Price, table},
+        cost::price::Price,
     },
 };
 
@@ -223,17 +223,7 @@ impl Served {
 
     /// The price of a call, by the same rule as the filter's: `answered` is the model that the answer names.
     pub fn price(&self, answered: Option<&str>) -> Option<Price> {
-        let deployment = self.deployment()?;
-        let brand = deployment.brand.name;
-        let known = match deployment.model.contains('*') {
-            true => format!("{brand}/{}", self.model()),
-            false => deployment.litellm_model.clone(),
-        };
-        let listed = table::price_for(&known, brand, deployment.base_model.as_deref(), answered);
-        if deployment.prices.is_empty() {
-            return listed;
-        }
-        Some(Price::with_overrides(listed.as_ref(), &deployment.prices))
+        self.deployment()?.price(&self.model(), answered)
     }
 }
 

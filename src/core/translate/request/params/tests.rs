@@ -192,7 +192,7 @@ fn headers_of_the_request() {
     let expected = [("x-a", "1"), ("anthropic-beta", "x"), ("x-n", "2")];
     let (sent, facts) = run(body, &chat(&openai, "m")).unwrap();
     assert_eq!(sent, r#"{"model":"m"}"#);
-    assert_eq!(facts.headers, expected.map(|(n, v)| (n.to_owned(), v.as_bytes().to_vec())));
+    assert_eq!(facts.headers, Headers::from_pairs(&expected));
     for bad in [
         r#"{"Authorization":"Bearer x"}"#,
         r#"{"host":"evil"}"#,

@@ -1,0 +1,116 @@
+//! What a deployment's calls cost, with the answers to that question kept: every call asks it twice, and the model that a
+//! provider says it used is nearly always the one it said before.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use super::{Config, Deployment};
+use crate::core::cost::{price::Price, table};
+
+/// So many answers are kept; the names of models come from providers, so something must bound them.
+const KEPT: usize = 64;
+
+/// Prices that were looked up.
+#[derive(Default)]
+pub(crate) struct Prices(Mutex<Vec<Known>>);
+
+struct Known {
+    deployment: usize,
+    answered: Option<String>,
+    price: Option<Arc<Price>>,
+}
+
+impl fmt::Debug for Prices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prices")
+    }
+}
+
+impl Deployment {
+    /// The price of a call: the configured one over the listed one. `model` is what is asked for, `answered` the model that
+    /// the answer names.
+    pub fn price(&self, model: &str, answered: Option<&str>) -> Option<Price> {
+        let brand = self.brand.name;
+        let base = self.base_model.as_deref();
+        let listed = match self.has_any_model() {
+            true => table::price_for(&format!("{brand}/{model}"), brand, base, answered),
+            false => table::price_for(&self.litellm_model, brand, base, answered),
+        };
+        if self.prices.is_empty() {
+            return listed;
+        }
+        Some(Price::with_overrides(listed.as_ref(), &self.prices))
+    }
+
+    /// Whether the caller says which model is called.
+    fn has_any_model(&self) -> bool {
+        self.model.contains('*')
+    }
+}
+
+impl Config {
+    /// The price of a call of one deployment, see [`Deployment::price`].
+    pub fn price(&self, at: usize, model: &str, answered: Option<&str>) -> Option<Arc<Price>> {
+        let deployment = self.deployments.get(at)?;
+        let look_up = || deployment.price(model, answered).map(Arc::new);
+        let Ok(mut known) = self.prices.0.lock() else { return look_up() };
+        if deployment.has_any_model() {
+            return look_up();
+        }
+        let is_it = |known: &&Known| known.deployment == at && known.answered.as_deref() == answered;
+        if let Some(known) = known.iter().find(is_it) {
+            return known.price.clone();
+        }
+        let price = look_up();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.push(Known { deployment: at, answered: answered.map(str::to_owned), price: price.clone() });
+        price
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::{
+        config::{self, Config},
+        cost::table,
+    };
+
+    fn config() -> Config {
+        let yaml = r"
+model_list:
+  - {model_name: a, litellm_params: {model: openai/gpt-4o}}
+  - {model_name: b, litellm_params: {model: openai/gpt-4o, input_cost_per_token: 0, output_cost_per_token: 0}}
+  - {model_name: 'openai/*', litellm_params: {model: 'openai/*'}}
+";
+        config::load(yaml, &|_| None, &|_| None).unwrap().config
+    }
+
+    #[test]
+    fn what_is_kept_is_what_would_be_found() {
+        let config = config();
+        let listed = |name: &str| table::lookup(name).map(|entry| entry.price);
+        for _ in 0..3 {
+            let price = |at, model, answered| config.price(at, model, answered).map(|price| (*price).clone());
+            assert_eq!(price(0, "", None), listed("gpt-4o"));
+            assert_eq!(price(0, "", Some("gpt-4o-mini")), listed("gpt-4o-mini"));
+            assert_eq!(price(0, "", Some("unheard of")), listed("gpt-4o"));
+            assert_eq!(price(1, "", None).map(|price| price.unit()), Some(0));
+            assert_eq!(price(2, "gpt-4o", None), listed("gpt-4o"));
+            assert_eq!(price(2, "gpt-4o-mini", None), listed("gpt-4o-mini"));
+            assert_eq!(price(9, "gpt-4o", None), None);
+        }
+    }
+
+    #[test]
+    fn providers_cannot_fill_it() {
+        let config = config();
+        for at in 0..1_000 {
+            assert!(config.price(0, "", Some(&format!("model-{at}"))).is_some());
+        }
+        assert!(config.prices.0.lock().unwrap().len() <= super::KEPT);
+    }
+}

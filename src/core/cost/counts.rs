@@ -1,0 +1,312 @@
+//! Reads the `usage` of OpenAI's APIs, straight from the text where there is text: most answers are looked at for nothing else.
+
+use std::fmt;
+
+use serde::{
+    Deserialize,
+    de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::{Number, Value};
+
+use super::{
+    money::scaled,
+    usage::{MOST_TOKENS, Usage},
+};
+
+impl Usage {
+    /// Reads the `usage` of a chat completion, a text completion or an embedding. `None` when the value is no object or
+    /// names no token count. A provider's own `cost` in it is not looked at.
+    pub fn from_openai(usage: &Value) -> Option<Usage> {
+        Lenient::<Counts>::deserialize(usage).ok()?.0.usage()
+    }
+
+    /// The same from JSON text.
+    pub fn read_openai(text: &str) -> Option<Usage> {
+        match serde_json::from_str::<Lenient<Counts>>(text) {
+            Ok(counts) => counts.0.usage(),
+            // A name that comes twice, for one; the last counts.
+            Err(_) => Usage::from_openai(&serde_json::from_str(text).ok()?),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    total_tokens: Count,
+    prompt_tokens_details: Lenient<Input>,
+    completion_tokens_details: Lenient<Output>,
+    // DeepSeek has the hits beside the totals; LiteLLM in front of us has Anthropic's names there too.
+    prompt_cache_hit_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Input {
+    cached_tokens: Count,
+    cache_creation_tokens: Count,
+    cache_write_tokens: Count,
+    cache_creation_token_details: Lenient<Written>,
+    audio_tokens: Count,
+    text_tokens: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Written {
+    ephemeral_1h_input_tokens: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Output {
+    reasoning_tokens: Count,
+    audio_tokens: Count,
+    text_tokens: Count,
+    accepted_prediction_tokens: Count,
+    rejected_prediction_tokens: Count,
+}
+
+impl Counts {
+    fn usage(self) -> Option<Usage> {
+        let (prompt, completion, total) =
+            (self.prompt_tokens.0, self.completion_tokens.0, self.total_tokens.0);
+        if prompt.is_none() && completion.is_none() && total.is_none() {
+            return None;
+        }
+        let (input, output) = (self.prompt_tokens_details.0, self.completion_tokens_details.0);
+        let completion_tokens = completion.unwrap_or(0);
+        let prompt_tokens = prompt.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion_tokens));
+        Some(Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: total.unwrap_or(prompt_tokens.saturating_add(completion_tokens)),
+            cached_tokens: first_above_zero([
+                input.cached_tokens,
+                self.prompt_cache_hit_tokens,
+                self.cache_read_input_tokens,
+            ]),
+            cache_creation_tokens: first_above_zero([
+                input.cache_creation_tokens,
+                input.cache_write_tokens,
+                self.cache_creation_input_tokens,
+            ]),
+            cache_creation_1h_tokens: input
+                .cache_creation_token_details
+                .0
+                .ephemeral_1h_input_tokens
+                .0
+                .unwrap_or(0),
+            audio_input_tokens: input.audio_tokens.0.unwrap_or(0),
+            audio_output_tokens: output.audio_tokens.0.unwrap_or(0),
+            reasoning_tokens: output.reasoning_tokens.0,
+            text_input_tokens: input.text_tokens.0,
+            text_output_tokens: output.text_tokens.0,
+            accepted_prediction_tokens: output.accepted_prediction_tokens.0,
+            rejected_prediction_tokens: output.rejected_prediction_tokens.0,
+            web_search_requests: 0,
+            estimated: false,
+        })
+    }
+}
+
+fn first_above_zero<const N: usize>(counts: [Count; N]) -> u64 {
+    counts.into_iter().filter_map(|count| count.0).find(|&count| count > 0).unwrap_or(0)
+}
+
+/// A count: a whole number, also when it is written as `12.0` or as text. Negative and absurd ones do not count, and neither
+/// does anything else.
+#[derive(Clone, Copy, Default)]
+struct Count(Option<u64>);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CountVisitor)
+    }
+}
+
+struct CountVisitor;
+
+impl CountVisitor {
+    fn of(count: Option<u64>) -> Count {
+        Count(count.filter(|&count| count <= MOST_TOKENS))
+    }
+}
+
+impl<'de> Visitor<'de> for CountVisitor {
+    type Value = Count;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a count")
+    }
+
+    fn visit_u64<E>(self, count: u64) -> Result<Count, E> {
+        Ok(CountVisitor::of(Some(count)))
+    }
+
+    fn visit_i64<E>(self, count: i64) -> Result<Count, E> {
+        Ok(CountVisitor::of(u64::try_from(count).ok()))
+    }
+
+    fn visit_f64<E>(self, count: f64) -> Result<Count, E> {
+        let number = Number::from_f64(count).and_then(|number| scaled(&number.to_string(), 0));
+        Ok(CountVisitor::of(number.and_then(|number| u64::try_from(number).ok())))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Count, E> {
+        Ok(CountVisitor::of(text.trim().parse().ok()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
+        Ok(Count(None))
+    }
+
+    fn visit_unit<E>(self) -> Result<Count, E> {
+        Ok(Count(None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Count, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| Count(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Count, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| Count(None))
+    }
+}
+
+/// An object, or nothing when there is something else in its place.
+#[derive(Default)]
+struct Lenient<T>(T);
+
+impl<'de, T: Default + Deserialize<'de>> Deserialize<'de> for Lenient<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LenientVisitor(std::marker::PhantomData))
+    }
+}
+
+struct LenientVisitor<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for LenientVisitor<T> {
+    type Value = Lenient<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of counts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Lenient)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| Lenient::default())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Lenient::default())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Lenient::default())
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Lenient::default())
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Lenient::default())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Lenient::default())
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Lenient::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn openai_shapes() {
+        let base = Usage { prompt_tokens: 10, completion_tokens: 5, total_tokens: 15, ..Usage::default() };
+        let rows = [
+            (json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}), Some(base.clone())),
+            (json!({"prompt_tokens": 10, "completion_tokens": 5}), Some(base.clone())),
+            (json!({"prompt_tokens": "10", "completion_tokens": 5.0, "cost": 0.3}), Some(base.clone())),
+            (
+                json!({"prompt_tokens": 8, "total_tokens": 8}),
+                Some(Usage { prompt_tokens: 8, total_tokens: 8, ..Usage::default() }),
+            ),
+            (
+                json!({"total_tokens": 8}),
+                Some(Usage { prompt_tokens: 8, total_tokens: 8, ..Usage::default() }),
+            ),
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15,
+                       "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 2, "text_tokens": 4},
+                       "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 1, "text_tokens": 1,
+                            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 2}}),
+                Some(Usage {
+                    cached_tokens: 4,
+                    audio_input_tokens: 2,
+                    text_input_tokens: Some(4),
+                    reasoning_tokens: Some(3),
+                    audio_output_tokens: 1,
+                    text_output_tokens: Some(1),
+                    accepted_prediction_tokens: Some(0),
+                    rejected_prediction_tokens: Some(2),
+                    ..base.clone()
+                }),
+            ),
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "prompt_tokens_details": null,
+                       "prompt_cache_hit_tokens": 6, "prompt_cache_miss_tokens": 4}),
+                Some(Usage { cached_tokens: 6, ..base.clone() }),
+            ),
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0},
+                       "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2}),
+                Some(Usage { cached_tokens: 3, cache_creation_tokens: 2, ..base }),
+            ),
+            (json!({"prompt_tokens": -1, "completion_tokens": 1e300}), None),
+            (json!({}), None),
+            (json!(null), None),
+            (json!([1]), None),
+            (json!({"prompt_tokens": null}), None),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(Usage::from_openai(&value), expected, "{value}");
+            assert_eq!(Usage::read_openai(&value.to_string()), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_provider_puts_there() {
+        let base = Some(Usage { prompt_tokens: 2, total_tokens: 2, ..Usage::default() });
+        for text in [
+            r#"{"prompt_tokens":1,"prompt_tokens":2}"#,
+            r#"{"prompt_tokens":2,"completion_tokens":[1,{"a":2}],"total_tokens":{"a":[]}}"#,
+            r#"{"prompt_tokens":2,"completion_tokens":true,"other":{"prompt_tokens":9}}"#,
+            r#"{"prompt_tokens":2,"prompt_tokens_details":7,"completion_tokens_details":"none"}"#,
+            r#"{"prompt_tokens":2,"prompt_tokens_details":[1],"completion_tokens_details":-1}"#,
+            r#"{"prompt_tokens":2,"prompt_tokens_details":{"cache_creation_token_details":1.5,"cached_tokens":null}}"#,
+            r#"{"prompt_tokens":2,"prompt_tokens_details":false,"total_tokens":1e30}"#,
+        ] {
+            assert_eq!(Usage::read_openai(text), base, "{text}");
+            assert_eq!(Usage::from_openai(&serde_json::from_str(text).unwrap()), base, "{text}");
+        }
+        for text in ["", "{", "[]", "7", "null", r#"{"prompt_tokens":2"#] {
+            assert_eq!(Usage::read_openai(text), None, "{text}");
+        }
+    }
+}
