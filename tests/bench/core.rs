@@ -304,7 +304,6 @@ fn rule(kind: Kind) -> Rule {
             rpm: Some(1_000_000_000_000),
             tpm: Some(1_000_000_000_000_000),
             parallel: Some(1_000_000),
-            ..Limits::default()
         },
         max_budget: Some(Money::from_pico(i128::from(u64::MAX))),
         base: Base::default(),
@@ -367,7 +366,15 @@ fn group(strategy: &str, deployments: usize) -> Config {
 
 // ------------------------------------------------------------------------------------------------------------------- price
 
-/// By the configured model, by the one that has answered, and in vain.
+/// As calls ask for it, again and again: before the answer, and with the model that has answered.
+#[divan::bench(args = ["known", "answered"])]
+fn price_of_call(bencher: Bencher, name: &str) {
+    let config = group("simple-shuffle", 2);
+    let answered = (name == "answered").then_some("gpt-4o-2024-08-06");
+    time(bencher, || config.price(black_box(1), "gpt-4o", black_box(answered)).expect("the price is known"));
+}
+
+/// In the table: by the configured model, by the one that has answered, and in vain.
 #[divan::bench(args = ["known", "answered", "unknown"])]
 fn price_for(bencher: Bencher, name: &str) {
     let (model, answered) = match name {
