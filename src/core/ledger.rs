@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::{
     access::{Lookup, changes},
     api::path::unescape,
+    codec::json::Writer,
     shared::Shared,
 };
 
@@ -161,6 +162,47 @@ pub struct Event {
     pub charged: Vec<Charged>,
 }
 
+impl Event {
+    /// Appends it as JSON, as `serde` would: a node does so for every call.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        let mut json = Writer::begin(out);
+        json.text("id", &self.id);
+        json.text("call_type", &self.call_type);
+        json.text("api_key", &self.api_key);
+        json.text_if("user", self.user.as_deref());
+        json.text_if("team", self.team.as_deref());
+        json.text_if("organization", self.organization.as_deref());
+        json.text_if("end_user", self.end_user.as_deref());
+        json.text("model", &self.model);
+        json.text("model_group", &self.model_group);
+        json.text("model_id", &self.model_id);
+        json.text("provider", &self.provider);
+        json.text("api_base", &self.api_base);
+        json.number("spend", self.spend);
+        json.number("prompt_tokens", self.prompt_tokens);
+        json.number("completion_tokens", self.completion_tokens);
+        json.number("total_tokens", self.total_tokens);
+        json.number("cache_read_tokens", self.cache_read_tokens);
+        json.number("cache_creation_tokens", self.cache_creation_tokens);
+        json.number("start_ms", self.start_ms);
+        json.number("end_ms", self.end_ms);
+        json.number("first_ms", self.first_ms);
+        json.number("status", self.status);
+        json.text_if("error", self.error.as_deref());
+        if self.estimated {
+            json.flag("estimated", true);
+        }
+        json.texts_if("tags", &self.tags);
+        json.text_if("ip", self.ip.as_deref());
+        json.text_if("session", self.session.as_deref());
+        json.texts_if("metered", &self.metered);
+        if !self.charged.is_empty() {
+            json.value("charged", &self.charged);
+        }
+        json.end();
+    }
+}
+
 /// Spend of a deployment or a provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -296,4 +338,50 @@ pub struct Health {
     pub failing: Vec<String>,
     /// How many milliseconds from now on this may be believed.
     pub valid_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_written_as_serde_writes_it() {
+        let text = |text: &str| Some(text.to_owned());
+        let full = Event {
+            id: "i\"1".to_owned(),
+            call_type: "acompletion".to_owned(),
+            api_key: "k".to_owned(),
+            user: text("u"),
+            team: text("t\n"),
+            organization: text("o"),
+            end_user: text("é\\"),
+            model: "m".to_owned(),
+            model_group: "g".to_owned(),
+            model_id: "d".to_owned(),
+            provider: "p".to_owned(),
+            api_base: "https://a".to_owned(),
+            spend: i64::MIN,
+            prompt_tokens: 1,
+            completion_tokens: u64::MAX,
+            total_tokens: 3,
+            cache_read_tokens: 4,
+            cache_creation_tokens: 5,
+            start_ms: 6,
+            end_ms: 7,
+            first_ms: 8,
+            status: 499,
+            error: text("Timeout"),
+            estimated: true,
+            tags: vec!["a".to_owned(), "\"b\"".to_owned()],
+            ip: text("::1"),
+            session: text("s"),
+            metered: vec!["key:k".to_owned()],
+            charged: vec![Charged { meter: "provider:p".to_owned(), spend: -1, period: text("1d") }],
+        };
+        for event in [full, Event::default()] {
+            let mut written = b"before".to_vec();
+            event.write_json(&mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), format!("before{}", serde_json::to_string(&event).unwrap()));
+        }
+    }
 }

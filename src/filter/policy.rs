@@ -503,7 +503,7 @@ impl HttpContext for Request {
             return;
         };
         exchanges::forget(id);
-        host::set_state(USAGE, record.to_json().as_bytes());
+        host::set_state(USAGE, &record.to_json());
         self.metrics.record(&record, &self.config);
         if record.event().is_some_and(|event| report::report(event, host::now_ms())) {
             self.waiting.hurry(report::EVERY);

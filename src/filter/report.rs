@@ -39,11 +39,7 @@ struct Waiting {
 pub fn report(event: &Event, now_ms: u64) -> bool {
     let waits = WAITING.try_with(|waiting| {
         let Ok(mut waiting) = waiting.try_borrow_mut() else { return false };
-        let before = waiting.lines.len();
-        if serde_json::to_writer(&mut waiting.lines, event).is_err() {
-            waiting.lines.truncate(before);
-            return false;
-        }
+        event.write_json(&mut waiting.lines);
         waiting.lines.push(b'\n');
         waiting.count = waiting.count.saturating_add(1);
         let is_quiet = now_ms.abs_diff(waiting.sent_ms) >= u64::try_from(EVERY.as_millis()).unwrap_or(0);

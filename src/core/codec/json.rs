@@ -9,6 +9,8 @@ use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scan;
+
 /// Why bytes are not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAnObject(pub String);
@@ -31,7 +33,10 @@ pub struct Object<'a> {
 impl<'a> Object<'a> {
     /// Finds the members of the object that `bytes` hold. Nesting costs no stack.
     pub fn parse(bytes: &'a [u8]) -> Result<Object<'a>, NotAnObject> {
-        serde_json::from_slice(bytes).map_err(|e| NotAnObject(e.to_string()))
+        match simdutf8::basic::from_utf8(bytes).ok().and_then(scan::members) {
+            Some(members) => Ok(Object { members: last_of_each(members) }),
+            None => serde_json::from_slice(bytes).map_err(|e| NotAnObject(e.to_string())),
+        }
     }
 
     /// The raw JSON text of a member.
@@ -92,9 +97,82 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Writes one JSON object member by member, for the few objects that are written for every request.
+pub struct Writer<'o> {
+    out: &'o mut Vec<u8>,
+    is_empty: bool,
+}
+
+impl<'o> Writer<'o> {
+    /// Begins an object at the end of `out`.
+    pub fn begin(out: &'o mut Vec<u8>) -> Writer<'o> {
+        out.push(b'{');
+        Writer { out, is_empty: true }
+    }
+
+    /// Ends it.
+    pub fn end(self) {
+        self.out.push(b'}');
+    }
+
+    /// A string.
+    pub fn text(&mut self, name: &'static str, value: &str) {
+        write_string(self.name(name), value);
+    }
+
+    /// A string, if there is one.
+    pub fn text_if(&mut self, name: &'static str, value: Option<&str>) {
+        value.into_iter().for_each(|value| self.text(name, value));
+    }
+
+    /// Strings, if there are any.
+    pub fn texts_if(&mut self, name: &'static str, values: &[String]) {
+        if values.is_empty() {
+            return;
+        }
+        let out = self.name(name);
+        for (at, value) in values.iter().enumerate() {
+            out.push(if at == 0 { b'[' } else { b',' });
+            write_string(out, value);
+        }
+        out.push(b']');
+    }
+
+    /// A number.
+    pub fn number(&mut self, name: &'static str, value: impl itoa::Integer) {
+        self.name(name).extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// A number, if there is one.
+    pub fn number_if(&mut self, name: &'static str, value: Option<impl itoa::Integer>) {
+        value.into_iter().for_each(|value| self.number(name, value));
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, name: &'static str, value: bool) {
+        self.name(name).extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// Anything else.
+    pub fn value(&mut self, name: &'static str, value: &impl serde::Serialize) {
+        // Writing to a Vec cannot fail, and nothing that is written here is no JSON.
+        _ = serde_json::to_writer(self.name(name), value);
+    }
+
+    fn name(&mut self, name: &'static str) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+}
+
 /// Appends `text` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    if scan::is_plain(text) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

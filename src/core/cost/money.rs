@@ -51,12 +51,26 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pico = self.0.unsigned_abs();
         let (whole, part) = (pico / UNIT, pico % UNIT);
-        let sign = if self.0 < 0 { "-" } else { "" };
-        if part == 0 {
-            return write!(f, "{sign}{whole}");
+        if self.0 < 0 {
+            f.write_str("-")?;
         }
-        let digits = format!("{part:012}");
-        write!(f, "{sign}{whole}.{}", digits.trim_end_matches('0'))
+        match u64::try_from(whole) {
+            Ok(whole) => whole.fmt(f)?,
+            Err(_) => whole.fmt(f)?,
+        }
+        if part == 0 {
+            return Ok(());
+        }
+        let mut digits = [b'0'; 12];
+        let mut rest = u64::try_from(part).unwrap_or(0);
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        let length = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
+        let digits = digits.get(..length).and_then(|digits| std::str::from_utf8(digits).ok());
+        f.write_str(".")?;
+        f.write_str(digits.unwrap_or_default())
     }
 }
 

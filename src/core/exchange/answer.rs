@@ -4,12 +4,13 @@
 //! until its first event is (some providers answer 200 and then send an error), a buffered answer until its cost is known,
 //! unless it is too large to hold and needs no translation.
 
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::{Env, Exchange, RETRY_HEADER, Released, WAIT_HEADER, local, record};
 use crate::core::{
     api::Api,
-    codec::tap::Tap,
+    codec::{tap::Tap, words::Word},
     error::{Class, Error},
     headers::Headers,
     provider::Wire,
@@ -23,6 +24,9 @@ use crate::core::{
         },
     },
 };
+
+static REFUSAL: Word = Word::new(|| Finder::new("refusal"));
+static CONTENT_FILTER: Word = Word::new(|| Finder::new("content_filter"));
 
 /// Of a failed answer no more is read than this.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
@@ -121,7 +125,11 @@ impl Exchange {
             return if end { self.failed(b"", env) } else { Step::hold() };
         }
         let stamp = Stamp {
-            id: format!("chatcmpl-{}", env.random.uuid()),
+            // What passes as it is has an id of its own.
+            id: match is_same(self.api, attempt.wire) {
+                true => String::new(),
+                false => format!("chatcmpl-{}", env.random.uuid()),
+            },
             created: env.now_ms / 1_000,
             model: attempt.model.clone(),
         };
@@ -249,12 +257,12 @@ impl Exchange {
         let (Some(attempt), Some(plan), Api::Chat) = (&self.attempt, &self.plan, self.api) else {
             return false;
         };
-        let (word, path) = match attempt.wire {
-            Wire::Messages => ("refusal", "/stop_reason"),
-            _ => ("content_filter", "/choices/0/finish_reason"),
+        let (reason, word, path) = match attempt.wire {
+            Wire::Messages => (&REFUSAL, "refusal", "/stop_reason"),
+            _ => (&CONTENT_FILTER, "content_filter", "/choices/0/finish_reason"),
         };
         // Few answers hold the word at all, so few are parsed twice.
-        memchr::memmem::find(body, word.as_bytes()).is_some()
+        reason.is_in(body)
             && plan.minds_content_filter(&self.config)
             && serde_json::from_slice::<Value>(body)
                 .is_ok_and(|answer| answer.pointer(path).and_then(Value::as_str) == Some(word))

@@ -2,10 +2,9 @@
 
 use std::{cell::OnceCell, sync::Arc};
 
-use serde::Serialize;
-
 use super::{Env, Exchange};
 use crate::core::{
+    codec::json::Writer,
     cost::{money::Money, price::Price, usage::Usage},
     error::Class,
     ledger::Event,
@@ -101,45 +100,6 @@ pub struct Record {
     pub duration_ms: u64,
     /// What the ledger is told.
     event: Option<Box<Event>>,
-}
-
-/// A [`Record`] as it is logged.
-#[derive(Serialize)]
-struct Shown<'r> {
-    call_id: &'r str,
-    call_type: &'static str,
-    path: &'r str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model_group: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model_id: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    provider: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    provider_model: Option<&'r str>,
-    status: u16,
-    stream: bool,
-    attempts: u32,
-    fallbacks: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    completion_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cached_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    estimated: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    incomplete: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'static str>,
-    duration_ms: u64,
 }
 
 impl Exchange {
@@ -260,31 +220,35 @@ impl Record {
     }
 
     /// The record as one JSON object for the access log. It holds no key and nothing of a prompt or an answer.
-    pub fn to_json(&self) -> String {
-        let usage = self.usage.as_ref();
-        let shown = Shown {
-            call_id: &self.call_id,
-            call_type: self.call_type,
-            path: &self.path,
-            model: self.model.as_deref(),
-            model_group: self.group.as_deref(),
-            model_id: self.deployment.as_deref(),
-            provider: self.provider,
-            provider_model: self.provider_model.as_deref(),
-            status: self.status,
-            stream: self.streaming,
-            attempts: self.attempts,
-            fallbacks: self.fallbacks,
-            prompt_tokens: usage.map(|usage| usage.prompt_tokens),
-            completion_tokens: usage.map(|usage| usage.completion_tokens),
-            total_tokens: usage.map(|usage| usage.total_tokens),
-            cached_tokens: usage.map(|usage| usage.cached_tokens),
-            estimated: usage.map(|_| self.estimated),
-            incomplete: self.incomplete.then_some(true),
-            cost: self.cost.map(|cost| cost.to_string()),
-            error: self.error.map(Class::name),
-            duration_ms: self.duration_ms,
-        };
-        serde_json::to_string(&shown).unwrap_or_default()
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(768);
+        let mut shown = Writer::begin(&mut out);
+        shown.text("call_id", &self.call_id);
+        shown.text("call_type", self.call_type);
+        shown.text("path", &self.path);
+        shown.text_if("model", self.model.as_deref());
+        shown.text_if("model_group", self.group.as_deref());
+        shown.text_if("model_id", self.deployment.as_deref());
+        shown.text_if("provider", self.provider);
+        shown.text_if("provider_model", self.provider_model.as_deref());
+        shown.number("status", self.status);
+        shown.flag("stream", self.streaming);
+        shown.number("attempts", self.attempts);
+        shown.number("fallbacks", self.fallbacks);
+        if let Some(usage) = &self.usage {
+            shown.number("prompt_tokens", usage.prompt_tokens);
+            shown.number("completion_tokens", usage.completion_tokens);
+            shown.number("total_tokens", usage.total_tokens);
+            shown.number("cached_tokens", usage.cached_tokens);
+            shown.flag("estimated", self.estimated);
+        }
+        if self.incomplete {
+            shown.flag("incomplete", true);
+        }
+        shown.text_if("cost", self.cost.map(|cost| cost.to_string()).as_deref());
+        shown.text_if("error", self.error.map(Class::name));
+        shown.number("duration_ms", self.duration_ms);
+        shown.end();
+        out
     }
 }

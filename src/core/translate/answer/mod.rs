@@ -14,16 +14,22 @@ pub mod generate_to_chat;
 mod marks;
 pub mod messages_to_chat;
 
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::{Memo, Stamp};
 use crate::core::{
     api::Api,
-    codec::{json::Object, sse},
+    codec::{json::Object, sse, words::Word},
     cost::usage::Usage,
     error::{Class, Error},
     provider::Wire,
 };
+
+static ERROR: Word = Word::new(|| Finder::new("\"error\""));
+static USAGE: Word = Word::new(|| Finder::new("\"usage\""));
+static MESSAGE_STOP: Word = Word::new(|| Finder::new("\"message_stop\""));
+static FINISH_REASON: Word = Word::new(|| Finder::new("\"finish_reason\""));
 
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
 const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
@@ -259,24 +265,26 @@ impl Pipeline {
 
     /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
     fn pass(&mut self, frame: &sse::Frame<'_>, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        let holds = |word: &[u8]| memchr::memmem::find(data, word).is_some();
         if !self.emitted
             && out.is_empty()
-            && holds(b"\"error\"")
+            && ERROR.is_in(data)
             && let Some(error) = leading_error(data)
         {
             return Err(error);
         }
         if self.wire == Wire::Messages {
-            if holds(b"\"usage\"") {
+            if USAGE.is_in(data) {
                 self.note_anthropic(data);
             }
             self.finished |=
-                holds(b"\"message_stop\"") && frame.event.is_none_or(|name| name == b"message_stop");
+                MESSAGE_STOP.is_in(data) && frame.event.is_none_or(|name| name == b"message_stop");
             out.extend_from_slice(frame.raw);
             return Ok(());
         }
-        if !holds(b"\"usage\"") {
+        // With the usage asked for, every event names it, and says nothing of it but in the last.
+        let mut told = USAGE.values(data).map(|value| value.starts_with(b"null")).peekable();
+        let is_known = self.model.is_some() && self.memo.include_usage;
+        if told.peek().is_none() || (is_known && told.all(|is_null| is_null)) {
             out.extend_from_slice(frame.raw);
             return Ok(());
         }
@@ -420,11 +428,7 @@ fn write_events(events: &[(&'static str, Value)], out: &mut Vec<u8>) {
 /// Whether an event of an OpenAI stream (chat or text) ends a choice. A look at the bytes is enough: the events are the
 /// provider's, and the words can stand in a text only with their quotes escaped.
 fn has_finish_reason(data: &[u8]) -> bool {
-    const NAME: &[u8] = b"\"finish_reason\"";
-    memchr::memmem::find_iter(data, NAME).any(|at| {
-        let rest = data.get(at.saturating_add(NAME.len())..).unwrap_or_default().trim_ascii_start();
-        rest.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
-    })
+    FINISH_REASON.values(data).any(|value| value.starts_with(b"\""))
 }
 
 /// A choice without news: LiteLLM and some servers put one into the chunk that is about usage.

@@ -2,15 +2,21 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde_json::{Value, value::RawValue};
 
 use super::{super::shared::unsupported, Facts, Prepare, splice};
 use crate::core::{
-    codec::json::{Object, string},
+    codec::{
+        json::{Object, string},
+        words::Word,
+    },
     error::Error,
     provider::{Family, ModelQuirks, model_quirks},
 };
+
+static IMAGE_URL: Word = Word::new(|| Finder::new("image_url"));
+static TEXT: Word = Word::new(|| Finder::new("\"text\""));
 
 /// Fits the body to the brand and model.
 pub(super) fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(), Error> {
@@ -91,10 +97,9 @@ fn rename(body: &mut Object<'_>, from: &'static str, to: &'static str, wins: boo
 
 /// The messages with what providers do not take put right; `None` when nothing needs it.
 fn messages(raw: &str, flatten: bool) -> Option<String> {
-    let has = |text: &str| memmem::find(raw.as_bytes(), text.as_bytes()).is_some();
-    let images = has("image_url");
+    let images = IMAGE_URL.is_in(raw.as_bytes());
     // An escaped name would be missed; no client writes one, and the provider then says what it does not take.
-    if !images && (!flatten || !has("\"text\"")) {
+    if !images && (!flatten || !TEXT.is_in(raw.as_bytes())) {
         return None;
     }
     splice::map_items(raw, |_, message| {

@@ -1,0 +1,355 @@
+//! Finds the members of a JSON object without reading their values: what the gateway does to most of the bytes it carries.
+//!
+//! One pass over the bytes, eight at a time inside strings, no recursion. Whatever is not plainly valid here is left to
+//! `serde_json`, which then says what is wrong with it (or that nothing is), so this has no errors of its own.
+
+use std::borrow::Cow;
+
+/// Name and raw value.
+type Member<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// The members of the object that `text` holds, in order; `None` when it is no valid object, or may be none.
+pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
+    let mut scan = Scan { bytes: text.as_bytes(), at: 0 };
+    let mut members = Vec::with_capacity(12);
+    scan.skip_space();
+    scan.expect(b'{')?;
+    scan.skip_space();
+    if scan.peek() == Some(b'}') {
+        scan.at += 1;
+    } else {
+        loop {
+            scan.skip_space();
+            let start = scan.at;
+            let escaped = scan.skip_string()?;
+            let name = text.get(start..scan.at)?;
+            let name = match escaped {
+                false => Cow::Borrowed(name.get(1..name.len().checked_sub(1)?)?),
+                true => Cow::Owned(serde_json::from_str(name).ok()?),
+            };
+            scan.skip_space();
+            scan.expect(b':')?;
+            scan.skip_space();
+            let start = scan.at;
+            scan.skip_value()?;
+            members.push((name, Cow::Borrowed(text.get(start..scan.at)?)));
+            scan.skip_space();
+            match scan.next()? {
+                b',' => {}
+                b'}' => break,
+                _ => return None,
+            }
+        }
+    }
+    scan.skip_space();
+    (scan.at == text.len()).then_some(members)
+}
+
+struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn expect(&mut self, wanted: u8) -> Option<()> {
+        (self.next()? == wanted).then_some(())
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// Goes past a value of any kind.
+    fn skip_value(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.skip_string().map(|_| ()),
+            b'{' | b'[' => self.skip_nested(),
+            _ => self.skip_plain(),
+        }
+    }
+
+    /// Goes past an object or an array.
+    fn skip_nested(&mut self) -> Option<()> {
+        // The brackets that are open.
+        let mut open: Vec<u8> = Vec::with_capacity(16);
+        loop {
+            // A value begins here.
+            match self.peek()? {
+                b'"' => _ = self.skip_string()?,
+                bracket @ (b'{' | b'[') => {
+                    self.at += 1;
+                    self.skip_space();
+                    let closing = if bracket == b'{' { b'}' } else { b']' };
+                    if self.peek()? != closing {
+                        open.push(bracket);
+                        self.skip_name(bracket)?;
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                _ => self.skip_plain()?,
+            }
+            // A value has ended.
+            loop {
+                let Some(&bracket) = open.last() else { return Some(()) };
+                self.skip_space();
+                match (self.next()?, bracket) {
+                    (b',', _) => {
+                        self.skip_space();
+                        self.skip_name(bracket)?;
+                        break;
+                    }
+                    (b'}', b'{') | (b']', b'[') => _ = open.pop(),
+                    _ => return None,
+                }
+            }
+        }
+    }
+
+    /// In an object goes past a member's name, to its value.
+    fn skip_name(&mut self, bracket: u8) -> Option<()> {
+        if bracket == b'{' {
+            self.skip_string()?;
+            self.skip_space();
+            self.expect(b':')?;
+            self.skip_space();
+        }
+        Some(())
+    }
+
+    /// Goes past a number, `true`, `false` or `null`.
+    fn skip_plain(&mut self) -> Option<()> {
+        let rest = self.bytes.get(self.at..)?;
+        let word: &[u8] = match rest.first()? {
+            b't' => b"true",
+            b'f' => b"false",
+            b'n' => b"null",
+            _ => return self.skip_number(),
+        };
+        self.at += word.len();
+        rest.starts_with(word).then_some(())
+    }
+
+    fn skip_number(&mut self) -> Option<()> {
+        if self.peek()? == b'-' {
+            self.at += 1;
+        }
+        match self.next()? {
+            b'0' => {}
+            b'1'..=b'9' => self.skip_digits(),
+            _ => return None,
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.some_digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.some_digits()?;
+        }
+        Some(())
+    }
+
+    fn some_digits(&mut self) -> Option<()> {
+        let start = self.at;
+        self.skip_digits();
+        (self.at > start).then_some(())
+    }
+
+    fn skip_digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// Goes past a string and tells whether it has escapes.
+    fn skip_string(&mut self) -> Option<bool> {
+        self.expect(b'"')?;
+        let mut escaped = false;
+        loop {
+            self.skip_plain_text()?;
+            match self.next()? {
+                b'"' => return Some(escaped),
+                b'\\' => {
+                    escaped = true;
+                    self.skip_escape()?;
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Goes to the next byte that is not plain.
+    fn skip_plain_text(&mut self) -> Option<()> {
+        while let Some(word) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            let found = specials(u64::from_le_bytes(*word));
+            if found != 0 {
+                self.at += found.trailing_zeros() as usize / 8;
+                return Some(());
+            }
+            self.at += word.len();
+        }
+        self.at += self.bytes.get(self.at..)?.iter().position(|&byte| is_special(byte))?;
+        Some(())
+    }
+
+    /// Goes past what follows a backslash.
+    fn skip_escape(&mut self) -> Option<()> {
+        match self.next()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => {
+                let digits = self.bytes.get(self.at..self.at.checked_add(4)?)?;
+                self.at += digits.len();
+                digits.iter().all(u8::is_ascii_hexdigit).then_some(())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a byte ends the plain part of a string.
+fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// The same for the eight bytes of a word: the lowest bit that is set is the highest of the first special byte. (Bits above it
+/// may be set for bytes that are none: what is subtracted may borrow from the byte after a special one.)
+fn specials(word: u64) -> u64 {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    let below = word.wrapping_sub(EACH * 0x20);
+    let quote = (word ^ (EACH * b'"' as u64)).wrapping_sub(EACH);
+    let backslash = (word ^ (EACH * b'\\' as u64)).wrapping_sub(EACH);
+    (below | quote | backslash) & !word & (EACH * 0x80)
+}
+
+/// Whether a text can stand in a JSON string as it is.
+pub fn is_plain(text: &str) -> bool {
+    let (words, tail) = text.as_bytes().as_chunks();
+    words.iter().all(|word| specials(u64::from_le_bytes(*word)) == 0)
+        && !tail.iter().any(|&byte| is_special(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::core::random::Random;
+
+    /// What `serde_json` makes of the same text.
+    fn expected(text: &str) -> Option<Vec<(String, String)>> {
+        let read: indexed::Members<'_> = serde_json::from_str(text).ok()?;
+        Some(read.0.into_iter().map(|(name, raw)| (name, raw.get().to_owned())).collect())
+    }
+
+    mod indexed {
+        use super::*;
+
+        /// Members in order, repeated ones too.
+        pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
+
+        impl<'de> serde::Deserialize<'de> for Members<'de> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Visitor;
+                impl<'de> serde::de::Visitor<'de> for Visitor {
+                    type Value = Members<'de>;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("an object")
+                    }
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                        let mut members = Vec::new();
+                        while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
+                            members.push(member);
+                        }
+                        Ok(Members(members))
+                    }
+                }
+                deserializer.deserialize_map(Visitor)
+            }
+        }
+    }
+
+    fn found(text: &str) -> Option<Vec<(String, String)>> {
+        Some(members(text)?.into_iter().map(|(name, raw)| (name.into_owned(), raw.into_owned())).collect())
+    }
+
+    const TEXTS: [&str; 14] = [
+        "{}",
+        " { } ",
+        r#"{"a":1}"#,
+        "\n{ \"a\" :\t[ ] , \"b\" : { } }\r",
+        r#"{"a":-0.5e+10,"b":0,"c":10E-2,"d":[true,false,null,{"e":[[[]]],"f":{}}]}"#,
+        r#"{"a":"a longer text than one vector, \"quoted\", \\ \/ \b\f\n\r\t \u00e9\uD83D é ü 漢字","a":"again"}"#,
+        r#"{"n\u006fte":"","\"":"","":{"":""}}"#,
+        r#"{"messages":[{"role":"user","content":[{"type":"text","text":"The quick brown fox"}]},{"role":"assistant","content":null}],"temperature":0.7}"#,
+        r#"{"a":1,}"#,
+        r#"{"a":01}"#,
+        r#"{"a":[1,]}"#,
+        r#"[1,2]"#,
+        r#"{"a":"\x"}"#,
+        "{\"a\":\"line\nbreak\"}",
+    ];
+
+    #[test]
+    fn what_serde_json_takes_is_taken_and_cut_alike() {
+        for text in TEXTS {
+            assert_eq!(found(text), expected(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn whatever_happens_to_a_text_both_say_the_same() {
+        let mut random = Random::new(7);
+        let letters = b"{}[]\",:\\ \n0123456789.eE+-truefalsnu/bx\x01\x1fu00e9 ";
+        let (mut valid, mut invalid) = (0, 0);
+        for round in 0..60_000 {
+            let mut bytes = TEXTS[round % TEXTS.len()].as_bytes().to_vec();
+            for _ in 0..=random.bits() % 3 {
+                let at = (random.bits() as usize) % (bytes.len() + 1);
+                let letter = letters[(random.bits() as usize) % letters.len()];
+                match random.bits() % 3 {
+                    0 => bytes.insert(at, letter),
+                    1 if at < bytes.len() => bytes[at] = letter,
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            let Ok(text) = std::str::from_utf8(&bytes) else { continue };
+            let (ours, theirs) = (found(text), expected(text));
+            *(if theirs.is_some() { &mut valid } else { &mut invalid }) += 1;
+            assert_eq!(ours, theirs, "{text:?}");
+        }
+        assert!(valid > 1_000 && invalid > 10_000, "{valid} {invalid}");
+    }
+
+    #[test]
+    fn nesting_costs_no_stack() {
+        let depth = 1_000_000;
+        let text = format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(found(&text).map(|members| members[0].1.len()), Some(2 * depth));
+        assert_eq!(found(&text[..text.len() - 2]), None);
+    }
+
+    #[test]
+    fn plain_texts() {
+        for (text, plain) in [("", true), ("abc é 漢字 and more than sixteen bytes", true), ("a\"", false)] {
+            assert_eq!(is_plain(text), plain, "{text}");
+        }
+        assert!(!is_plain("sixteen bytes and then a line\n"));
+        assert!(!is_plain("\\ and sixteen bytes more"));
+    }
+}

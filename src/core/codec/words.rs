@@ -1,0 +1,50 @@
+//! Words that bodies are searched for without being parsed. Making a searcher costs more than searching an event of a stream, so
+//! each is made once.
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+/// A word to search for.
+pub struct Word(LazyLock<Finder<'static>>);
+
+impl Word {
+    /// A word whose searcher `make` makes when it is first needed.
+    pub const fn new(make: fn() -> Finder<'static>) -> Word {
+        Word(LazyLock::new(make))
+    }
+
+    /// Whether `text` holds the word.
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        self.0.find(text).is_some()
+    }
+
+    /// What follows the word wherever `text` holds it.
+    pub fn after<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
+        let length = self.0.needle().len();
+        self.0.find_iter(text).map(move |at| text.get(at.saturating_add(length)..).unwrap_or_default())
+    }
+
+    /// The values of the members with this name, each up to the end of `text`; the word is the name with its quotes. In a
+    /// string of JSON quotes are escaped, so what has a colon behind it is a name.
+    pub fn values<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
+        self.after(text).filter_map(|rest| Some(rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static USAGE: Word = Word::new(|| Finder::new("\"usage\""));
+
+    #[test]
+    fn where_a_word_stands() {
+        let text = br#"{"usage" : null,"text":"usage","t":"\"usage\":1","x":{"usage":{"a":1}}}"#;
+        let values: Vec<_> = USAGE.values(text).collect();
+        assert_eq!(values.len(), 2);
+        assert!(values[0].starts_with(b"null,") && values[1].starts_with(b"{\"a\""));
+        assert_eq!(USAGE.after(text).count(), 3);
+        assert!(USAGE.is_in(text) && !USAGE.is_in(b"{\"usages\":1}") && !USAGE.is_in(b""));
+    }
+}
