@@ -85,7 +85,6 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     for remark in checked.remarks() {
         complain(&remark);
     }
-    let binary = binary::find(serve.envoy.as_deref())?;
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
     let stop = stop_signal()?;
@@ -95,14 +94,16 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         Some(endpoint) => LedgerAddress::Remote(endpoint.clone()),
         None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
     };
-    let keeper = match &at {
+    let mut keeper = match &at {
         LedgerAddress::Socket(socket) => {
             let mut there = serve.clone();
             there.port = address.port();
-            Some(Keeper::start(socket, state.folder(), &there.url(), &secret, &stop)?)
+            Some(Keeper::start(socket, state.folder(), &there.url(), &secret)?)
         }
         LedgerAddress::Remote(_) => None,
     };
+    // While the ledger starts: asking a program for its version takes as long as loading it.
+    let binary = binary::find(serve.envoy.as_deref())?;
     let setup = Setup {
         host: address.ip().to_string(),
         port: address.port(),
@@ -113,6 +114,9 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         ledger: Some(Ledger::new(at.clone(), &checked.config)),
         authorities: authorities()?,
     };
+    if let Some(keeper) = &mut keeper {
+        keeper.await_ready(&stop)?;
+    }
     let (follower, models) = Follower::start(follow::Ledger::at(&at, &secret, &setup.authorities)?);
     let mut stored = Stored::default();
     stored.replace(models);
