@@ -73,6 +73,13 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
 const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
 
+/// Where glibc reads how a program wants it.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+
+/// The setting by which glibc leaves the restartable sequences of the kernel to the program. Envoy's allocator needs them for
+/// one cache for each CPU; without, it has one for each thread, and all that one thread frees of what another took stays there.
+const RSEQ: &str = "glibc.pthread.rseq";
+
 /// Serves until a signal ends it or Envoy cannot be kept alive.
 pub fn serve(serve: &Serve) -> Result<(), Failure> {
     if MODULE.is_empty() {
@@ -293,6 +300,7 @@ impl Instance<'_> {
             .arg("--disable-hot-restart")
             .env(seal::KEY_VARIABLE, seal::key_text(&self.key))
             .env(KEY_VARIABLE, &self.secret)
+            .env(TUNABLES, tunables(env::var(TUNABLES).ok()))
             .stdin(Stdio::null());
         own_group_and_fate(&mut command);
         command
@@ -428,6 +436,16 @@ fn ledger_secret(config: &Config) -> Result<String, Failure> {
     Ok(seal::key_text(&new_key()?))
 }
 
+/// What Envoy is to run with: what is set already, and [`RSEQ`] unless that is among it.
+fn tunables(given: Option<String>) -> String {
+    let given = given.unwrap_or_default();
+    if given.split(':').any(|setting| setting.split('=').next() == Some(RSEQ)) {
+        return given;
+    }
+    let colon = if given.is_empty() { "" } else { ":" };
+    format!("{given}{colon}{RSEQ}=0")
+}
+
 /// Says why what was read is not served.
 fn not_used(failure: &Failure) {
     for line in failure.to_string().lines() {
@@ -489,6 +507,18 @@ fn say(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_operator_has_tuned_stays() {
+        for (given, expected) in [
+            (None, "glibc.pthread.rseq=0"),
+            (Some(""), "glibc.pthread.rseq=0"),
+            (Some("glibc.malloc.check=1"), "glibc.malloc.check=1:glibc.pthread.rseq=0"),
+            (Some("glibc.pthread.rseq=1:a=b"), "glibc.pthread.rseq=1:a=b"),
+        ] {
+            assert_eq!(tunables(given.map(str::to_owned)), expected);
+        }
+    }
 
     #[test]
     fn access_logs_are_read() {
