@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build fault-module run envoy example fmt lint check test bench bench-peers bench-ledger clean
+.PHONY: help build fault-module run envoy example fmt lint check test bench bench-core bench-peers bench-ledger clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -75,6 +75,11 @@ bench: build envoy .venv/ready target/bench/mock target/bench/load ## Measure CP
 target/bench/%: tests/bench/%.rs
 	@mkdir -p $(@D)
 	rustc -O --edition 2024 -o $@ $<
+
+bench-core: ## Time the parts of the core, then count the instructions of a request and keep them (BENCH=--check fails on 5 % more)
+	@if ! command -v valgrind >/dev/null; then $(call apt,valgrind); fi
+	cargo bench --bench core
+	python3 tests/bench/instructions.py $(BENCH)
 
 bench-peers: target/bench/peers/bin/crabllm target/bench/peers/litellm/bin/litellm ## Install LiteLLM and crabllm into target/bench/peers; `make bench` then measures them too
 

@@ -91,7 +91,9 @@ impl Headers {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.spans.iter().map(|span| (std::str::from_utf8(self.name(span)).unwrap_or_default(), self.value(span)))
+        self.spans
+            .iter()
+            .map(|span| (std::str::from_utf8(self.name(span)).unwrap_or_default(), self.value(span)))
     }
 
     /// Adds a header at the end.
@@ -101,7 +103,9 @@ impl Headers {
 
     /// Adds a header with a number.
     pub fn push_number(&mut self, name: &str, value: u64) {
-        self.push_with(&[name], |bytes| bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()));
+        self.push_with(&[name], |bytes| {
+            bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes())
+        });
     }
 
     /// Adds a header with whatever can be shown.
@@ -145,9 +149,7 @@ impl Headers {
     /// Keeps the headers for which `keep(name, value)` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
         let mut spans = std::mem::take(&mut self.spans);
-        spans.retain(|span| {
-            keep(std::str::from_utf8(self.name(span)).unwrap_or_default(), self.value(span))
-        });
+        spans.retain(|span| keep(std::str::from_utf8(self.name(span)).unwrap_or_default(), self.value(span)));
         self.spans = spans;
     }
 
@@ -198,7 +200,9 @@ impl Eq for Headers {}
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
+        f.debug_list()
+            .entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))))
+            .finish()
     }
 }
 
@@ -214,7 +218,10 @@ mod tests {
         headers.push_with(&["x-", "y"], |bytes| bytes.extend_from_slice(&[0, 255]));
         let read = Headers::from_map(headers.to_map());
         assert_eq!(read, headers);
-        assert_eq!((read.len(), read.get("a"), read.text("b"), read.get("c")), (6, Some(&b"1"[..]), Some(""), None));
+        assert_eq!(
+            (read.len(), read.get("a"), read.text("b"), read.get("c")),
+            (6, Some(&b"1"[..]), Some(""), None)
+        );
         assert_eq!((read.text("n"), read.text("s")), (Some("18446744073709551615"), Some("1.5")));
         assert_eq!((read.get("x-y"), read.text("x-y")), (Some(&[0, 255][..]), None));
         // What was read can be added to.

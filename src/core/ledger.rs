@@ -381,7 +381,10 @@ mod tests {
         for event in [full, Event::default()] {
             let mut written = b"before".to_vec();
             event.write_json(&mut written);
-            assert_eq!(String::from_utf8(written).unwrap(), format!("before{}", serde_json::to_string(&event).unwrap()));
+            assert_eq!(
+                String::from_utf8(written).unwrap(),
+                format!("before{}", serde_json::to_string(&event).unwrap())
+            );
         }
     }
 }

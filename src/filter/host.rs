@@ -6,7 +6,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the one place that may call the host")]
 
-use std::time::UNIX_EPOCH;
+use std::{cell::RefCell, time::UNIX_EPOCH};
+
+use hashbrown::HashMap;
 
 use proxy_wasm::{
     hostcalls,
@@ -15,7 +17,7 @@ use proxy_wasm::{
 
 use crate::core::{
     headers::Headers,
-    shared::{Shared, Version},
+    shared::{Minutes, Shared, Topic, Version},
 };
 
 /// Shared data as the core sees it.
@@ -31,6 +33,117 @@ impl Shared for SharedData {
 
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> bool {
         hostcalls::set_shared_data(key, Some(value), version).is_ok()
+    }
+
+    // A counter is read without a call into the VM, so it tells whether what was read before still stands.
+    fn look(&self, topic: Topic, key: &str) -> Option<Vec<u8>> {
+        let touched = COUNTERS.with(|counters| counted(counters.id(changes_of(topic))?))?;
+        let known = COPIES.with(|copies| {
+            let copies = copies.try_borrow().ok()?;
+            copies.get(key).filter(|copy| copy.touched == touched).map(|copy| copy.value.clone())
+        });
+        known.unwrap_or_else(|| {
+            let value = self.get(key).map(|(value, _)| value);
+            COPIES.with(|copies| {
+                if let Ok(mut copies) = copies.try_borrow_mut() {
+                    if copies.len() >= MOST_COPIES {
+                        copies.clear();
+                    }
+                    copies.insert(key.to_owned(), Copy { touched, value: value.clone() });
+                }
+            });
+            value
+        })
+    }
+
+    fn touch(&self, topic: Topic) {
+        COUNTERS.with(|counters| counters.add(changes_of(topic), 1));
+    }
+
+    fn add(&self, topic: Topic, name: &str, minute: u64) {
+        COUNTERS.with(|counters| counters.in_minute(topic, name, minute, 1));
+    }
+
+    fn added(&self, topic: Topic, name: &str, minute: u64) -> u64 {
+        COUNTERS.with(|counters| counters.in_minute(topic, name, minute, 0))
+    }
+}
+
+/// So many copies of values are kept. There are as many keys as deployments, and a few.
+const MOST_COPIES: usize = 10_000;
+
+/// A value as it was when its topic had been touched so often.
+struct Copy {
+    touched: u64,
+    value: Option<Vec<u8>>,
+}
+
+thread_local! {
+    static COPIES: RefCell<HashMap<String, Copy>> = RefCell::default();
+    static COUNTERS: Counters = Counters::default();
+}
+
+/// The counter of how often values of a topic were changed.
+fn changes_of(topic: Topic) -> &'static str {
+    match topic {
+        Topic::Access => "tollgate_changes;kind=access",
+        Topic::Rest => "tollgate_changes;kind=rest",
+    }
+}
+
+/// Counters by name, as this VM knows them.
+#[derive(Default)]
+pub struct Counters {
+    ids: RefCell<HashMap<String, u32>>,
+    minutes: RefCell<Minutes>,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(&self, name: &str, by: u64) {
+        if by > 0
+            && let Some(id) = self.id(name)
+        {
+            count(id, by);
+        }
+    }
+
+    /// What a counter stands at, in all VMs together.
+    pub fn value(&self, name: &str) -> Option<u64> {
+        counted(self.id(name)?)
+    }
+
+    /// Adds to a counter of a topic and tells what it has grown by in this minute.
+    fn in_minute(&self, topic: Topic, name: &str, minute: u64, by: u64) -> u64 {
+        let Topic::Rest = topic else { return 0 };
+        let Ok(mut minutes) = self.minutes.try_borrow_mut() else { return 0 };
+        let Some(id) = self.deployment(name) else { return 0 };
+        // What it stood at before the first of the minute is what the minute is counted from.
+        let grown = match by == 0 || !minutes.knows(name, minute) {
+            true => counted(id).map_or(0, |total| minutes.since(name, minute, total)),
+            false => 0,
+        };
+        count(id, by);
+        grown.saturating_add(by)
+    }
+
+    fn deployment(&self, id: &str) -> Option<u32> {
+        if let Some(known) = self.ids.try_borrow().ok()?.get(id) {
+            return Some(*known);
+        }
+        let made = counter(&format!("tollgate_successes;deployment={}", id.replace([';', '='], "_")))?;
+        self.ids.try_borrow_mut().ok()?.insert(id.to_owned(), made);
+        Some(made)
+    }
+
+    fn id(&self, name: &str) -> Option<u32> {
+        let mut ids = self.ids.try_borrow_mut().ok()?;
+        if let Some(id) = ids.get(name) {
+            return Some(*id);
+        }
+        counter(name).inspect(|id| {
+            ids.insert(name.to_owned(), *id);
+        })
     }
 }
 

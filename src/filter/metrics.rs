@@ -4,20 +4,37 @@
 //! `stats_tags` take them out again. Label values come from the configuration, never from a client: an unknown model counts as
 //! `other`, so the number of counters is bounded.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    fmt::{self, Write as _},
-};
+use std::{borrow::Cow, cell::RefCell};
 
 use hashbrown::HashMap;
 
-use super::host;
+use super::host::{self, Counters};
 use crate::core::{config::Config, exchange::record::Record};
 
-/// Counter ids by name.
+/// The counters of this VM.
 #[derive(Default)]
-pub struct Metrics(RefCell<HashMap<String, u32>>);
+pub struct Metrics {
+    counters: Counters,
+    models: RefCell<HashMap<String, Model>>,
+}
+
+/// The counters of one model, once each is known: to put its name together takes longer than to count.
+#[derive(Default)]
+struct Model {
+    requests: HashMap<u16, u32>,
+    others: [Option<u32>; NAMES.len()],
+}
+
+/// What is counted of a model besides its requests, as the name goes before and after the model.
+const NAMES: [(&str, &str); 7] = [
+    ("tollgate_attempts", ""),
+    ("tollgate_fallbacks", ""),
+    ("tollgate_tokens", ";kind=input"),
+    ("tollgate_tokens", ";kind=output"),
+    ("tollgate_tokens", ";kind=cached_input"),
+    ("tollgate_usage_missing", ""),
+    ("tollgate_cost_nanodollars", ""),
+];
 
 impl Metrics {
     /// A request that called no model.
@@ -32,55 +49,55 @@ impl Metrics {
             config.groups.contains_key(*name) || config.wildcards.iter().any(|w| w.pattern == *name)
         };
         let model = group.filter(known).unwrap_or("other");
-        let model = match model.contains([';', '=']) {
+        let Ok(mut models) = self.models.try_borrow_mut() else { return };
+        let counters = models.entry_ref(model).or_default();
+        let shown = match model.contains([';', '=']) {
             true => Cow::Owned(model.replace([';', '='], "_")),
             false => Cow::Borrowed(model),
         };
-        let mut name = String::with_capacity(64);
-        let mut count = |what: fmt::Arguments<'_>, by: u64| {
-            name.clear();
-            // Writing to a String cannot fail.
-            _ = name.write_fmt(what);
-            self.add(&name, by);
-        };
-        count(format_args!("tollgate_requests;model={model};status={}", record.status), 1);
-        count(format_args!("tollgate_attempts;model={model}"), record.attempts.into());
-        count(format_args!("tollgate_fallbacks;model={model}"), record.fallbacks.into());
-        if let Some(usage) = &record.usage {
-            count(format_args!("tollgate_tokens;model={model};kind=input"), usage.prompt_tokens);
-            count(format_args!("tollgate_tokens;model={model};kind=output"), usage.completion_tokens);
-            count(format_args!("tollgate_tokens;model={model};kind=cached_input"), usage.cached_tokens);
-        }
-        if record.estimated {
-            count(format_args!("tollgate_usage_missing;model={model}"), 1);
-        }
-        if let Some(cost) = record.cost {
-            let nano = u64::try_from(cost.pico() / 1_000).unwrap_or(0);
-            count(format_args!("tollgate_cost_nanodollars;model={model}"), nano);
-        }
+        let usage = record.usage.as_ref();
+        let nano = record.cost.and_then(|cost| u64::try_from(cost.pico() / 1_000).ok());
+        counters.request(&shown, record.status);
+        let counts = [
+            record.attempts.into(),
+            record.fallbacks.into(),
+            usage.map_or(0, |usage| usage.prompt_tokens),
+            usage.map_or(0, |usage| usage.completion_tokens),
+            usage.map_or(0, |usage| usage.cached_tokens),
+            record.estimated.into(),
+            nano.unwrap_or(0),
+        ];
+        counters.others(&shown, counts);
     }
 
     /// Adds to a counter by its whole name.
     pub fn add(&self, name: &str, by: u64) {
-        if by > 0
-            && let Some(id) = self.id(name)
-        {
-            host::count(id, by);
-        }
+        self.counters.add(name, by);
     }
 
     /// What a counter stands at, by its whole name, in all VMs together.
     pub fn value(&self, name: &str) -> Option<u64> {
-        host::counted(self.id(name)?)
+        self.counters.value(name)
+    }
+}
+
+impl Model {
+    fn request(&mut self, model: &str, status: u16) {
+        let id = self.requests.get(&status).copied();
+        let id = id.or_else(|| {
+            let id = host::counter(&format!("tollgate_requests;model={model};status={status}"))?;
+            self.requests.insert(status, id);
+            Some(id)
+        });
+        id.inspect(|id| host::count(*id, 1));
     }
 
-    fn id(&self, name: &str) -> Option<u32> {
-        let mut ids = self.0.try_borrow_mut().ok()?;
-        if let Some(id) = ids.get(name) {
-            return Some(*id);
+    fn others(&mut self, model: &str, counts: [u64; NAMES.len()]) {
+        for ((id, (name, kind)), by) in self.others.iter_mut().zip(NAMES).zip(counts) {
+            if by > 0 {
+                *id = id.or_else(|| host::counter(&format!("{name};model={model}{kind}")));
+                id.inspect(|id| host::count(*id, by));
+            }
         }
-        host::counter(name).inspect(|id| {
-            ids.insert(name.to_owned(), *id);
-        })
     }
 }

@@ -229,6 +229,12 @@ fn forward_to_ledger(headers: &Headers) {
     host::set_request_header("x-envoy-max-retries", "0");
 }
 
+/// Whether a header of a client would tell Envoy or us what to do.
+fn steers(name: &str) -> bool {
+    let ours = name.starts_with("x-envoy-") || name.starts_with("x-tollgate-");
+    ours && name != "x-envoy-external-address" && name != "x-envoy-internal"
+}
+
 /// One request.
 pub struct Request {
     context_id: u32,
@@ -425,10 +431,8 @@ impl HttpContext for Request {
         fault::arm();
         fault::strike("request_headers");
         let headers = host::request_headers();
-        // What steers Envoy and us is ours alone to say.
-        for (name, _) in
-            headers.iter().filter(|(name, _)| name.starts_with("x-envoy-") || name.starts_with("x-tollgate-"))
-        {
+        // What steers Envoy and us is ours alone to say. What the listener says of the client steers nothing.
+        for (name, _) in headers.iter().filter(|(name, _)| steers(name)) {
             host::remove_request_header(name);
         }
         self.open(headers, end_of_stream)

@@ -42,9 +42,11 @@ pub struct Gateway {
 
 /// A request and its answer.
 pub struct Scenario {
-    request: Vec<u8>,
+    /// The client's body.
+    pub request: Vec<u8>,
     answer_headers: Vec<(&'static str, &'static str)>,
-    answer: Vec<Vec<u8>>,
+    /// The provider's body, part by part.
+    pub answer: Vec<Vec<u8>>,
 }
 
 impl Gateway {

@@ -6,7 +6,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::core::shared::{self, Shared};
+use crate::core::shared::{self, Shared, Topic};
 
 /// Key of the mark.
 const MARK: &str = "access/mark";
@@ -45,7 +45,7 @@ pub fn prepare(shared: &dyn Shared) {
 
 /// The mark as it stands.
 pub fn mark(shared: &dyn Shared) -> Mark {
-    shared.get(MARK).map(|(bytes, _)| Mark::from_bytes(&bytes)).unwrap_or_default()
+    shared.look(Topic::Access, MARK).map(|bytes| Mark::from_bytes(&bytes)).unwrap_or_default()
 }
 
 /// Tells every worker that the records behind these names changed: `key:<hash>`, `user:<id>`, `team:<id>`,
@@ -124,6 +124,7 @@ fn change_mark(shared: &dyn Shared, change: impl Fn(&mut Mark)) {
         })
     };
     let _ = persist(write);
+    shared.touch(Topic::Access);
 }
 
 fn persist<T>(mut write: impl FnMut() -> Option<T>) -> Option<T> {

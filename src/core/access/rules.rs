@@ -28,7 +28,13 @@ pub fn rules(grant: &Grant, end_user: Option<&EndUser>, names: &Names<'_>, gener
     }
     if let Some(end_user) = end_user {
         let scope = &end_user.scope;
-        rules.add(Kind::EndUser, || scope.meter(Kind::EndUser), scope.limits, Some(&scope.budget), end_user.revision);
+        rules.add(
+            Kind::EndUser,
+            || scope.meter(Kind::EndUser),
+            scope.limits,
+            Some(&scope.budget),
+            end_user.revision,
+        );
     }
     rules.model(Kind::KeyModel, &grant.key, names);
     if let Some(team) = &grant.team {

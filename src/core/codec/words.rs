@@ -28,7 +28,8 @@ impl Word {
     /// The values of the members with this name, each up to the end of `text`; the word is the name with its quotes. In a
     /// string of JSON quotes are escaped, so what has a colon behind it is a name.
     pub fn values<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
-        self.after(text).filter_map(|rest| Some(rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start()))
+        self.after(text)
+            .filter_map(|rest| Some(rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start()))
     }
 }
 

@@ -231,6 +231,8 @@ fn deployment(
     let azure_ad_token = secret("azure_ad_token", if azure { &["AZURE_AD_TOKEN"] } else { &[] });
     let organization = secret("organization", if openai { &["OPENAI_ORGANIZATION"] } else { &[] });
     Deployment {
+        cooldown_key: String::new(),
+        api_base: endpoint.to_string(),
         id,
         group: group.to_owned(),
         cluster: String::new(),

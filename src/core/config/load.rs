@@ -203,6 +203,7 @@ impl Models {
                 );
             }
             d.id = unique(&d.id, |id| self.ids.contains_key(id));
+            d.cooldown_key = crate::core::route::cooldown::key(&d.id);
             if let Some(id) = d.model_info.get_mut("id") {
                 *id = Value::String(d.id.clone());
             }

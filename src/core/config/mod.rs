@@ -162,6 +162,10 @@ pub struct Deployment {
     pub unit_price: u64,
     /// Which calls it is for.
     pub choice: Choice,
+    /// What its cooldown is kept by, see [`cooldown`](crate::core::route::cooldown).
+    pub cooldown_key: String,
+    /// Its base URL without a query, as headers and logs show it.
+    pub api_base: String,
     /// `cooldown_time` in milliseconds; 0 never cools it down.
     pub cooldown_ms: Option<u64>,
     /// `mock_response`: answer without calling.

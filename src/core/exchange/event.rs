@@ -48,7 +48,7 @@ impl Exchange {
             model_group: segment.map_or_else(String::new, |segment| segment.group.clone()),
             model_id: deployment.id.clone(),
             provider: deployment.brand.name.to_owned(),
-            api_base: deployment.endpoint.to_string(),
+            api_base: deployment.api_base.clone(),
             spend: i64::try_from(used.cost.pico()).unwrap_or(i64::MAX),
             prompt_tokens: used.usage.prompt_tokens,
             completion_tokens: used.usage.completion_tokens,

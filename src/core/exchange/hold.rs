@@ -215,7 +215,9 @@ impl Exchange {
                 let (Some(limit), Some(left)) = (limit, left) else { continue };
                 let who = rule.kind.descriptor();
                 let mut put = |name: &[&str], value: u64| {
-                    headers.push_with(name, |bytes| bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()));
+                    headers.push_with(name, |bytes| {
+                        bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes())
+                    });
                 };
                 put(&["x-ratelimit-", who, "-remaining-", what], left);
                 put(&["x-ratelimit-", who, "-limit-", what], limit);
@@ -237,7 +239,8 @@ impl Exchange {
             limit.into_iter().for_each(|limit| headers.push_number(name, limit));
         }
         if let Some(max) = key.budget.max {
-            headers.push("x-litellm-key-max-budget", refusals::dollars(Money::from_pico(max.into())).as_bytes());
+            headers
+                .push("x-litellm-key-max-budget", refusals::dollars(Money::from_pico(max.into())).as_bytes());
         }
         headers.push("x-litellm-key-spend", refusals::dollars(spend).as_bytes());
         self.hold.headers = headers;

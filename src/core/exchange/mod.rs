@@ -473,7 +473,7 @@ impl Exchange {
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         if let Some(deployment) = deployment {
             list.push("x-litellm-model-id", deployment.id.as_bytes());
-            list.push_shown("x-litellm-model-api-base", &deployment.endpoint);
+            list.push("x-litellm-model-api-base", deployment.api_base.as_bytes());
         }
         if let Some(segment) = segment {
             list.push("x-litellm-model-group", segment.group.as_bytes());

@@ -32,6 +32,9 @@ use crate::core::{
 const CONTROLS: [&str; 4] =
     ["x-litellm-timeout", "x-litellm-num-retries", "x-litellm-tags", "x-litellm-session-id"];
 
+/// Where Envoy puts the address of a client that is not its own network's.
+const EXTERNAL_ADDRESS: &str = "x-envoy-external-address";
+
 /// Reads a request's headers.
 pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     let cors = headers.get("origin").is_some();
@@ -153,6 +156,13 @@ fn client(headers: &Headers, general: &General, env: &Env) -> Option<String> {
     }
 }
 
+/// The same for the books: Envoy's own header tells it sooner than the connection does. What is let in is not decided by it,
+/// because an Envoy that is set up otherwise may let a client write that header.
+fn shown_client(headers: &Headers, general: &General, env: &Env) -> Option<String> {
+    let told = headers.text(EXTERNAL_ADDRESS).filter(|_| !general.use_forwarded_for);
+    told.map(str::to_owned).or_else(|| client(headers, general, env))
+}
+
 impl Exchange {
     /// A call whose headers have been read.
     fn new(
@@ -177,7 +187,7 @@ impl Exchange {
             path: path.to_owned(),
             path_model: None,
             api_version: None,
-            client: general.has_ledger.then(|| client(headers, general, env)).flatten(),
+            client: general.has_ledger.then(|| shown_client(headers, general, env)).flatten(),
             forwarded: forwarded(headers, config),
             cors: headers.get("origin").is_some(),
             controls: picked(headers, is_control),

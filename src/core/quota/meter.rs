@@ -91,7 +91,9 @@ impl Meter {
     /// Whether it is the meter of `id`.
     pub fn is_of(&self, kind: Kind, id: &str) -> bool {
         let rest = self.name.strip_prefix(kind.prefix());
-        rest.is_some_and(|rest| rest.strip_prefix(':') == Some(id) || (kind == Kind::Global && rest.is_empty()))
+        rest.is_some_and(|rest| {
+            rest.strip_prefix(':') == Some(id) || (kind == Kind::Global && rest.is_empty())
+        })
     }
 
     /// The meter with this whole name, as [`crate::core::ledger`] spells it.

@@ -565,6 +565,14 @@ impl Shared for Contended {
     fn set(&self, _: &str, _: &[u8], _: Option<Version>) -> bool {
         false
     }
+
+    fn add(&self, topic: crate::core::shared::Topic, name: &str, minute: u64) {
+        self.0.add(topic, name, minute);
+    }
+
+    fn added(&self, topic: crate::core::shared::Topic, name: &str, minute: u64) -> u64 {
+        self.0.added(topic, name, minute)
+    }
 }
 
 #[test]

@@ -8,13 +8,13 @@ use crate::core::{
     config::{Deployment, Router},
     error::Class,
     route::retries,
-    shared::{self, Shared},
+    shared::{self, Shared, Topic},
 };
 
 /// Below this many calls in a minute a failure rate says nothing.
-const RATE_NEEDS_CALLS: u32 = 5;
+const RATE_NEEDS_CALLS: u64 = 5;
 /// A minute of nothing but failures sends even a lone deployment to rest, from this many calls on.
-const ALL_FAILED_NEEDS_CALLS: u32 = 1_000;
+const ALL_FAILED_NEEDS_CALLS: u64 = 1_000;
 /// LiteLLM's own default, which means the same as not setting it.
 const DEFAULT_ALLOWED_FAILS: u32 = 3;
 const MINUTE_MS: u64 = 60_000;
@@ -24,9 +24,8 @@ const MINUTE_MS: u64 = 60_000;
 struct Record {
     /// Resting until this time (Unix milliseconds).
     until_ms: u64,
-    /// Start of the minute that `succeeded` and `failed` count.
+    /// Start of the minute that `failed` counts.
     minute_ms: u64,
-    succeeded: u32,
     failed: u32,
     /// Start of the window that `strikes` counts against `allowed_fails`.
     window_ms: u64,
@@ -41,7 +40,6 @@ impl Record {
         Record {
             until_ms: next(),
             minute_ms: next(),
-            succeeded: next() as u32,
             failed: next() as u32,
             window_ms: next(),
             strikes: next() as u32,
@@ -49,23 +47,16 @@ impl Record {
     }
 
     fn encode(self) -> Vec<u8> {
-        [
-            self.until_ms,
-            self.minute_ms,
-            self.succeeded.into(),
-            self.failed.into(),
-            self.window_ms,
-            self.strikes.into(),
-        ]
-        .into_iter()
-        .flat_map(u64::to_le_bytes)
-        .collect()
+        [self.until_ms, self.minute_ms, self.failed.into(), self.window_ms, self.strikes.into()]
+            .into_iter()
+            .flat_map(u64::to_le_bytes)
+            .collect()
     }
 
     /// Starts a new minute when the old one is over.
     fn turn(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.minute_ms) >= MINUTE_MS {
-            (self.minute_ms, self.succeeded, self.failed) = (now_ms - now_ms % MINUTE_MS, 0, 0);
+            (self.minute_ms, self.failed) = (now_ms - now_ms % MINUTE_MS, 0);
         }
     }
 }
@@ -83,25 +74,20 @@ pub struct Failure {
     pub group_size: usize,
 }
 
-/// The shared-data key of a deployment. Their number is bounded by the configuration.
-fn key(deployment: &Deployment) -> String {
-    format!("cooldown/{}", deployment.id)
+/// The shared-data key of the deployment with this id. Their number is bounded by the configuration.
+pub fn key(id: &str) -> String {
+    format!("cooldown/{id}")
 }
 
 /// When a deployment's rest ends; `None` when it may be called now.
 pub fn resting_until(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) -> Option<u64> {
-    let (bytes, _) = shared.get(&key(deployment))?;
+    let bytes = shared.look(Topic::Rest, &deployment.cooldown_key)?;
     Some(Record::decode(Some(&bytes)).until_ms).filter(|&until| until > now_ms)
 }
 
 /// Notes a call that went well.
 pub fn succeeded(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) {
-    shared::update(shared, &key(deployment), |bytes| {
-        let mut record = Record::decode(bytes);
-        record.turn(now_ms);
-        record.succeeded = record.succeeded.saturating_add(1);
-        (record.encode(), ())
-    });
+    shared.add(Topic::Rest, &deployment.id, now_ms / MINUTE_MS);
 }
 
 /// Notes a failed call and returns the milliseconds of rest that it brought, if any.
@@ -116,13 +102,14 @@ pub fn failed(
     if router.disable_cooldowns || rest_ms == 0 || !counts(failure) {
         return None;
     }
-    shared::update(shared, &key(deployment), |bytes| {
+    let succeeded = shared.added(Topic::Rest, &deployment.id, now_ms / MINUTE_MS);
+    let rest = shared::update(shared, &deployment.cooldown_key, |bytes| {
         let mut record = Record::decode(bytes);
         record.turn(now_ms);
         record.failed = record.failed.saturating_add(1);
         let rests = match allowed_fails(router, failure.class) {
             Some(allowed) => strike(&mut record, rest_ms, now_ms) > allowed,
-            None => by_rate(&record, failure),
+            None => by_rate(record.failed, succeeded, failure),
         };
         if rests {
             record.until_ms = record.until_ms.max(now_ms.saturating_add(rest_ms));
@@ -130,7 +117,11 @@ pub fn failed(
         }
         (record.encode(), rests.then_some(rest_ms))
     })
-    .flatten()
+    .flatten();
+    if rest.is_some() {
+        shared.touch(Topic::Rest);
+    }
+    rest
 }
 
 /// Failures that are the client's doing say nothing about the deployment, and neither does our own failed connection
@@ -164,12 +155,13 @@ fn allowed_fails(router: &Router, class: Class) -> Option<u32> {
 }
 
 /// LiteLLM's rules when `allowed_fails` is not set.
-fn by_rate(record: &Record, failure: Failure) -> bool {
-    let calls = record.failed.saturating_add(record.succeeded);
+fn by_rate(failed: u32, succeeded: u64, failure: Failure) -> bool {
+    let failed = u64::from(failed);
+    let calls = failed.saturating_add(succeeded);
     let others = failure.group_size > 1;
     let permanent = matches!(failure.status, 401 | 404);
-    let mostly_failing = others && calls >= RATE_NEEDS_CALLS && record.failed.saturating_mul(2) > calls;
-    let only_failing = record.succeeded == 0 && calls >= ALL_FAILED_NEEDS_CALLS;
+    let mostly_failing = others && calls >= RATE_NEEDS_CALLS && failed.saturating_mul(2) > calls;
+    let only_failing = succeeded == 0 && calls >= ALL_FAILED_NEEDS_CALLS;
     permanent || (others && failure.class == Class::RateLimit) || mostly_failing || only_failing
 }
 

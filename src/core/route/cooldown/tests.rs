@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::*;
 use crate::core::{
     config::{self, Config},
-    shared::{Memory, Version},
+    shared::{Memory, Topic, Version},
 };
 
 /// An hour after the epoch, at the start of a minute.
@@ -182,6 +182,14 @@ impl Shared for Contended {
         self.left.set(self.each);
         self.inner.set(key, value, version)
     }
+
+    fn add(&self, topic: Topic, name: &str, minute: u64) {
+        self.inner.add(topic, name, minute);
+    }
+
+    fn added(&self, topic: Topic, name: &str, minute: u64) -> u64 {
+        self.inner.added(topic, name, minute)
+    }
 }
 
 #[test]
@@ -205,11 +213,11 @@ fn what_is_stored_may_be_anything() {
     let (config, shared) = (load("", ""), Memory::default());
     let deployment = &config.deployments[0];
     for bytes in [&b""[..], b"x", &[255; 7], &[255; 48], &[255; 500]] {
-        shared.set(&key(deployment), bytes, None);
+        shared.set(&deployment.cooldown_key, bytes, None);
         resting_until(&shared, deployment, NOW);
         succeeded(&shared, deployment, NOW);
         failed(&shared, &config.router, deployment, failure(429, 2), NOW);
     }
-    let record = Record { until_ms: 1, minute_ms: 2, succeeded: 3, failed: 4, window_ms: 5, strikes: 6 };
+    let record = Record { until_ms: 1, minute_ms: 2, failed: 4, window_ms: 5, strikes: 6 };
     assert_eq!(Record::decode(Some(&record.encode())), record);
 }

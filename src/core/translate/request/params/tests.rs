@@ -86,6 +86,8 @@ fn deployment(brand: &'static Brand) -> Deployment {
         rules: Vec::new(),
         unit_price: 0,
         choice: crate::core::config::Choice::default(),
+        cooldown_key: String::new(),
+        api_base: String::new(),
         cooldown_ms: None,
         mock_response: None,
         mock_timeout: false,
