@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build fault-module run envoy example fmt lint check test bench bench-core bench-peers bench-ledger clean
+.PHONY: help build fault-module run envoy example fmt lint check test bench bench-core bench-peers bench-ledger soak clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -94,6 +94,9 @@ target/bench/peers/litellm/bin/litellm:
 
 bench-ledger: build envoy .venv/ready ## Time a ledger of 100,000 keys and a million calls
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench_ledger.py
+
+soak: build envoy .venv/ready target/bench/mock target/bench/load ## Load for half an hour and see that memory stays flat (SOAK="--minutes 30")
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench/soak.py $(SOAK)
 
 # A virtual environment; where Python comes without one and there is no way to add it, a folder of packages does.
 .venv/ready: $(wildcard tests/requirements.txt)

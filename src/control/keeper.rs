@@ -43,28 +43,18 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts a ledger that listens on `socket` and keeps its file in `folder`, and waits until it is ready. It is this same
-    /// program with the same flags: it reads the same configuration. `gateway` is the URL at which it calls deployments.
-    pub fn start(
-        socket: &Path,
-        folder: &Path,
-        gateway: &str,
-        secret: &str,
-        stop: &AtomicBool,
-    ) -> Result<Keeper, Failure> {
+    /// Starts a ledger that listens on `socket` and keeps its file in `folder`; [`Keeper::await_ready`] waits for it. It is
+    /// this same program with the same flags: it reads the same configuration. `gateway` is the URL at which it calls
+    /// deployments.
+    pub fn start(socket: &Path, folder: &Path, gateway: &str, secret: &str) -> Result<Keeper, Failure> {
         let mut words = vec![env::current_exe().map_err(cannot_start)?.into_os_string(), "ledger".into()];
         words.extend(env::args_os().skip(1));
         words.extend(["--socket".into(), socket.into(), "--database_dir".into(), folder.into()]);
         words.extend(["--gateway".into(), gateway.into()]);
-        Keeper::begin(words, socket, secret, stop)
+        Keeper::begin(words, socket, secret)
     }
 
-    fn begin(
-        words: Vec<OsString>,
-        socket: &Path,
-        secret: &str,
-        stop: &AtomicBool,
-    ) -> Result<Keeper, Failure> {
+    fn begin(words: Vec<OsString>, socket: &Path, secret: &str) -> Result<Keeper, Failure> {
         let mut keeper = Keeper {
             words,
             socket: socket.to_owned(),
@@ -75,9 +65,14 @@ impl Keeper {
             start_at: Instant::now(),
         };
         keeper.child = Some(keeper.spawn()?);
-        let deadline = Instant::now() + START_LIMIT;
-        while !keeper.is_ready() {
-            if let Some(Ok(Some(status))) = keeper.child.as_mut().map(Child::try_wait) {
+        Ok(keeper)
+    }
+
+    /// Waits until it is ready for the first time.
+    pub fn await_ready(&mut self, stop: &AtomicBool) -> Result<(), Failure> {
+        let deadline = self.started + START_LIMIT;
+        while !self.is_ready() {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 return Err(did_not_start(status));
             }
             if stop.load(Ordering::Relaxed) {
@@ -88,7 +83,7 @@ impl Keeper {
             }
             thread::sleep(LOOK);
         }
-        Ok(keeper)
+        Ok(())
     }
 
     /// Looks after it: one that has died is started again, after a pause that grows while it keeps dying.
@@ -192,7 +187,9 @@ mod tests {
     }
 
     fn begin(script: &str, socket: &Path) -> Result<Keeper, Failure> {
-        Keeper::begin(words(script), socket, "s3cret", &GO_ON)
+        let mut keeper = Keeper::begin(words(script), socket, "s3cret")?;
+        keeper.await_ready(&GO_ON)?;
+        Ok(keeper)
     }
 
     #[test]
@@ -201,10 +198,12 @@ mod tests {
         assert!(matches!(begin("exit 2", nobody), Err(Failure::Configuration(_))));
         let failure = begin("exit 1", nobody).unwrap_err();
         assert_eq!(failure, Failure::running("the ledger did not start: exit status: 1 (reason above)"));
-        let gone = Keeper::begin(vec!["/nonexistent/program".into()], nobody, "s3cret", &GO_ON);
+        let gone = Keeper::begin(vec!["/nonexistent/program".into()], nobody, "s3cret");
         assert!(gone.unwrap_err().to_string().starts_with("cannot start the ledger"));
-        let stopped = Keeper::begin(words("sleep 60"), nobody, "s3cret", &AtomicBool::new(true));
-        assert!(stopped.unwrap_err().to_string().contains("stopped while"));
+        let mut stopped = Keeper::begin(words("sleep 60"), nobody, "s3cret").unwrap();
+        assert!(
+            stopped.await_ready(&AtomicBool::new(true)).unwrap_err().to_string().contains("stopped while")
+        );
     }
 
     #[test]

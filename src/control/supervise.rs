@@ -73,6 +73,13 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
 const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
 
+/// Where glibc reads how a program wants it.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+
+/// The setting by which glibc leaves the restartable sequences of the kernel to the program. Envoy's allocator needs them for
+/// one cache for each CPU; without, it has one for each thread, and all that one thread frees of what another took stays there.
+const RSEQ: &str = "glibc.pthread.rseq";
+
 /// Serves until a signal ends it or Envoy cannot be kept alive.
 pub fn serve(serve: &Serve) -> Result<(), Failure> {
     if MODULE.is_empty() {
@@ -85,7 +92,6 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     for remark in checked.remarks() {
         complain(&remark);
     }
-    let binary = binary::find(serve.envoy.as_deref())?;
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
     let stop = stop_signal()?;
@@ -95,14 +101,16 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         Some(endpoint) => LedgerAddress::Remote(endpoint.clone()),
         None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
     };
-    let keeper = match &at {
+    let mut keeper = match &at {
         LedgerAddress::Socket(socket) => {
             let mut there = serve.clone();
             there.port = address.port();
-            Some(Keeper::start(socket, state.folder(), &there.url(), &secret, &stop)?)
+            Some(Keeper::start(socket, state.folder(), &there.url(), &secret)?)
         }
         LedgerAddress::Remote(_) => None,
     };
+    // While the ledger starts: asking a program for its version takes as long as loading it.
+    let binary = binary::find(serve.envoy.as_deref())?;
     let setup = Setup {
         host: address.ip().to_string(),
         port: address.port(),
@@ -113,6 +121,9 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         ledger: Some(Ledger::new(at.clone(), &checked.config)),
         authorities: authorities()?,
     };
+    if let Some(keeper) = &mut keeper {
+        keeper.await_ready(&stop)?;
+    }
     let (follower, models) = Follower::start(follow::Ledger::at(&at, &secret, &setup.authorities)?);
     let mut stored = Stored::default();
     stored.replace(models);
@@ -289,6 +300,7 @@ impl Instance<'_> {
             .arg("--disable-hot-restart")
             .env(seal::KEY_VARIABLE, seal::key_text(&self.key))
             .env(KEY_VARIABLE, &self.secret)
+            .env(TUNABLES, tunables(env::var(TUNABLES).ok()))
             .stdin(Stdio::null());
         own_group_and_fate(&mut command);
         command
@@ -424,6 +436,16 @@ fn ledger_secret(config: &Config) -> Result<String, Failure> {
     Ok(seal::key_text(&new_key()?))
 }
 
+/// What Envoy is to run with: what is set already, and [`RSEQ`] unless that is among it.
+fn tunables(given: Option<String>) -> String {
+    let given = given.unwrap_or_default();
+    if given.split(':').any(|setting| setting.split('=').next() == Some(RSEQ)) {
+        return given;
+    }
+    let colon = if given.is_empty() { "" } else { ":" };
+    format!("{given}{colon}{RSEQ}=0")
+}
+
 /// Says why what was read is not served.
 fn not_used(failure: &Failure) {
     for line in failure.to_string().lines() {
@@ -485,6 +507,18 @@ fn say(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_operator_has_tuned_stays() {
+        for (given, expected) in [
+            (None, "glibc.pthread.rseq=0"),
+            (Some(""), "glibc.pthread.rseq=0"),
+            (Some("glibc.malloc.check=1"), "glibc.malloc.check=1:glibc.pthread.rseq=0"),
+            (Some("glibc.pthread.rseq=1:a=b"), "glibc.pthread.rseq=1:a=b"),
+        ] {
+            assert_eq!(tunables(given.map(str::to_owned)), expected);
+        }
+    }
 
     #[test]
     fn access_logs_are_read() {

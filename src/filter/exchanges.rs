@@ -44,6 +44,11 @@ pub fn file(exchange: &Shared) {
     let Ok(id) = exchange.try_borrow().map(|exchange| exchange.id) else { return };
     TABLE.with(|table| {
         if let Ok(mut table) = table.try_borrow_mut() {
+            // Each is taken out when its stream is over. Should the host ever fail to say so, the table still stays as large
+            // as what is under way.
+            if table.len() == table.capacity() {
+                table.retain(|_, exchange| exchange.strong_count() > 0);
+            }
             table.insert(id, Rc::downgrade(exchange));
         }
     });

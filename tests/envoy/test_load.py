@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-import pathlib
 import re
 
 import httpx
 import pytest
 
 from gateway import Gateway, chunks_of, deployment, text_of, wait_until
+from memory import resident_kb
 from mock_provider import AnthropicMock, AzureMock, OpenAiMock, hang, reset, status
 
 WIRES = {"openai": OpenAiMock, "azure": AzureMock, "anthropic": AnthropicMock}
@@ -110,21 +110,15 @@ def test_nothing_is_lost_and_nothing_stays(crowd):
             mock.clear()
         silent.default = hang()
         wait_until(lambda: active(gateway) == 0, "no request under way")
-        return resident(pid)
+        return resident_kb(pid)
 
     # The first rounds make connections, caches and the allocators' pools; from then on a round leaves nothing.
     sizes = [one_round() for _ in range(5)]
     assert gateway.wasm_trouble() == {} and gateway.envoy_pid() == pid
-    assert sizes[-1] - sizes[1] < 512 << 10, f"bytes after each of five equal rounds: {sizes}"
+    assert sizes[-1] - sizes[1] < 512, f"kB after each of five equal rounds: {sizes}"
 
 
 def active(gateway: Gateway) -> int:
     """Requests that Envoy holds at this moment."""
     text = gateway.admin("/stats?filter=^http.tollgate.downstream_rq_active$").text
     return int(re.search(r"downstream_rq_active: (\d+)", text)[1])
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory a process has."""
-    status_text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status_text)[1]) << 10

@@ -22,6 +22,10 @@ pub const POLICY: &str = "ecds.json";
 const LABELS: [&str; 10] =
     ["model", "deployment", "provider", "api", "status", "class", "kind", "reason", "team", "key"];
 
+/// So much of what Envoy has no more use for may go back to the system in a second. What comes and goes within a minute is
+/// kept, whatever stands here.
+const RELEASED_BYTES: u64 = 8 << 20;
+
 /// Everything in one file: a complete Envoy with the filter and nothing else.
 pub fn fixed(gateway: &Gateway) -> Value {
     let mut bootstrap = common(gateway.setup);
@@ -93,6 +97,9 @@ fn common(setup: &Setup) -> Map<String, Value> {
         "bootstrap_extensions": extensions,
         "admin": {"address": cluster::admin_address(&setup.admin)},
         "stats_config": {"stats_tags": tags},
+        // What compiling the filter and every burst of large bodies needed goes back to the system, in time: the allocator
+        // alone would keep it for ever.
+        "memory_allocator_manager": {"bytes_to_release": RELEASED_BYTES, "memory_release_interval": "1s"},
         // Statistics of a cluster take memory from its first request on, not from its definition.
         "deferred_stat_options": {"enable_deferred_creation_stats": true},
         "typed_dns_resolver_config": {

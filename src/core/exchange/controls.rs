@@ -45,6 +45,11 @@ pub struct Asked {
 
 /// Of an end user's id no more counts than this: it becomes a name in tables.
 const MAX_ID_BYTES: usize = 512;
+/// A longer name is no model's. What matches a wildcard goes into the record of the call: one of megabytes would be more than
+/// the ledger takes.
+pub(super) const MAX_MODEL_BYTES: usize = 1_024;
+/// Further tags of a request do not count: all of them go into the record of the call, and each is compared with the others.
+const MAX_TAGS: usize = 100;
 
 /// Reads a request.
 pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<Asked, Error> {
@@ -123,10 +128,11 @@ fn accounting(asked: &mut Asked, body: &Object<'_>, headers: &Headers, general: 
     let listed =
         headers.text("x-litellm-tags").filter(|_| !member("tags").is_some_and(|tags| tags.is_array()));
     let listed = listed.into_iter().flat_map(|list| list.split(','));
-    asked.tags = listed.map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect();
+    let listed = listed.filter_map(id_text);
     let lists = [member("tags"), own.get("tags").cloned(), metadata.get("tags").cloned()];
-    for tag in lists.iter().flatten().filter_map(Value::as_array).flatten().filter_map(id) {
-        if !asked.tags.contains(&tag) {
+    let in_lists = lists.iter().flatten().filter_map(Value::as_array).flatten().filter_map(id);
+    for tag in listed.chain(in_lists) {
+        if asked.tags.len() < MAX_TAGS && !asked.tags.contains(&tag) {
             asked.tags.push(tag);
         }
     }
@@ -137,14 +143,17 @@ fn accounting(asked: &mut Asked, body: &Object<'_>, headers: &Headers, general: 
 
 /// A text or a number as an id; none when it is empty.
 fn id(value: &Value) -> Option<String> {
-    let mut text = match value {
-        Value::String(text) => text.trim().to_owned(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    let end = (0..=MAX_ID_BYTES.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    text.truncate(end);
-    (!text.is_empty()).then_some(text)
+    match value {
+        Value::String(text) => id_text(text),
+        Value::Number(number) => id_text(&number.to_string()),
+        _ => None,
+    }
+}
+
+fn id_text(text: &str) -> Option<String> {
+    let text = text.trim();
+    let end = (0..=MAX_ID_BYTES.min(text.len())).rev().find(|&at| text.is_char_boundary(at))?;
+    text.get(..end).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// The models that a request names as fallbacks.
@@ -231,17 +240,19 @@ fn is_direct(entry: &Value) -> bool {
     }
 }
 
-/// One thing to try instead, from a name or a map with `model`.
+/// One thing to try instead, from a name or a map with `model`. What can be no model's name is left out, as is a name that
+/// stands for nothing.
 fn entry(value: &Value) -> Option<Fallback> {
-    match value {
-        Value::String(model) => Some(Fallback { model: model.clone(), overrides: Map::new() }),
+    let fallback = match value {
+        Value::String(model) => Fallback { model: model.clone(), overrides: Map::new() },
         Value::Object(map) => {
             let mut overrides = map.clone();
             let Value::String(model) = overrides.shift_remove("model")? else { return None };
-            Some(Fallback { model, overrides })
+            Fallback { model, overrides }
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    (fallback.model.len() <= MAX_MODEL_BYTES).then_some(fallback)
 }
 
 /// `[{"group": ["a", "b"]}, …]`.
@@ -310,6 +321,26 @@ mod tests {
         let by_group = asked(r#"{"fallbacks":[{"zephyr-beta":["gpt-3.5-turbo"]}]}"#).unwrap().controls;
         assert_eq!(by_group.fallbacks, None);
         assert_eq!(by_group.group_fallbacks.unwrap()["zephyr-beta"][0].model, "gpt-3.5-turbo");
+    }
+
+    #[test]
+    fn what_goes_into_records_is_bounded() {
+        let tags: Vec<String> = (0..100_000).map(|n| format!("{n} {}", "x".repeat(600))).collect();
+        let session = "s".repeat(100_000);
+        let body = serde_json::json!({
+            "metadata": {"tags": tags, "session_id": session}, "user": session,
+            "fallbacks": ["a", "b".repeat(MAX_MODEL_BYTES + 1), {"model": "c".repeat(1 << 20)}],
+        });
+        let asked = asked(&body.to_string()).unwrap();
+        assert_eq!((asked.tags.len(), asked.tags[99].len()), (MAX_TAGS, MAX_ID_BYTES));
+        assert_eq!(asked.session.map(|id| id.len()), Some(MAX_ID_BYTES));
+        assert_eq!(asked.end_user.map(|id| id.len()), Some(MAX_ID_BYTES));
+        assert_eq!(asked.controls.fallbacks.map(|list| list.len()), Some(1));
+
+        let listed: Vec<String> = (0..1_000).map(|n| format!(" {n} , ")).collect();
+        let headers = Headers::from_pairs(&[("x-litellm-tags", &listed.concat())]);
+        let asked = read(&Object::parse(b"{}").unwrap(), &headers, &General::default()).unwrap();
+        assert_eq!((asked.tags.len(), asked.tags[1].as_str()), (MAX_TAGS, "1"));
     }
 
     #[test]

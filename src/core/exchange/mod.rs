@@ -42,7 +42,7 @@ use crate::core::{
     exchange::{
         answer::Answer,
         attempt::{Attempt, Outgoing},
-        controls::Asked,
+        controls::{Asked, MAX_MODEL_BYTES},
         hold::Hold,
         lengths::Lengths,
         open::{size_allowed, too_large},
@@ -265,6 +265,13 @@ impl Exchange {
             )
             .with_param("model"));
         };
+        if asked.len() > MAX_MODEL_BYTES {
+            return Err(Error::bad_request(format!(
+                "`model` has {} bytes: expected at most {MAX_MODEL_BYTES}. Name a model of the gateway.",
+                asked.len()
+            ))
+            .with_param("model"));
+        }
         self.asked.model = Some(config.forced_model.clone().unwrap_or_else(|| asked.clone()));
         let names = Names::of(&asked, caller.grant());
         let called = config.forced_model.as_deref().unwrap_or(names.called);

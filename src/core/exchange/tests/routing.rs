@@ -58,6 +58,18 @@ fn names_find_their_group() {
 }
 
 #[test]
+fn a_name_of_megabytes_is_refused_even_where_a_wildcard_takes_all() {
+    let longest = format!("x/{}", "n".repeat(1_022));
+    let story = rig("").chat(hello(&longest), |_, model| good(model));
+    assert_eq!((story.status, story.models.len()), (200, 1));
+    for path in ["/v1/chat/completions".to_owned(), format!("/engines/{longest}n/chat/completions")] {
+        let story = rig("").call(&path, hello(&format!("{longest}n")), |_, model| good(model));
+        assert_eq!((story.status, story.models.len()), (400, 0), "{path:.20}");
+        assert!(story.message().starts_with("`model` has 1025 bytes"), "{}", story.message());
+    }
+}
+
+#[test]
 fn fallbacks_of_the_client_in_every_form() {
     let own = json!([{"model": "b", "temperature": 0.5, "stream": true}, "c"]);
     let rows = [
