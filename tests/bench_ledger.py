@@ -19,6 +19,7 @@ from typing import Callable
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, free_port  # noqa: E402
+from memory import resident_kb  # noqa: E402
 from mock_provider import OpenAiMock  # noqa: E402
 
 KEYS = int(os.environ.get("BENCH_KEYS", 100_000))
@@ -70,11 +71,6 @@ def fill_sqlite(file: pathlib.Path) -> None:
         )
 
 
-def memory_mb(pid: int) -> float:
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
-
-
 def timed(what: str, work: Callable[[int], object], rounds: int = 15) -> None:
     times = []
     for turn in range(rounds):
@@ -105,7 +101,7 @@ def main() -> None:
     begun = time.perf_counter()
     gateway = Gateway(folder / "second", config, port=port, state=state)
     print(f"{'start of the gateway to its first answer':<58}{(time.perf_counter() - begun) * 1000:>9.1f} ms", flush=True)
-    idle = memory_mb(gateway.envoy_pid())
+    idle = resident_kb(gateway.envoy_pid()) / 1024
 
     def chat(number: int) -> None:
         answer = gateway.chat("m", headers=bearer(key_of(number)), max_tokens=1)
@@ -115,7 +111,7 @@ def main() -> None:
     timed("a request with a warm key", lambda turn: chat(1_000), 100)
     for number in range(10_000):
         chat(number)
-    full = memory_mb(gateway.envoy_pid())
+    full = resident_kb(gateway.envoy_pid()) / 1024
     today = datetime.date.today()
     month_ago = today - datetime.timedelta(days=30)
     pages = {
@@ -136,7 +132,7 @@ def main() -> None:
         timed(what, lambda turn, path=path: gateway.client.get(path, headers=bearer(MASTER_KEY)).raise_for_status(), 10)
     timed("/key/generate", lambda turn: gateway.new_key(), 50)
     print(f"\nEnvoy: {idle:.0f} MB after its start, {full:.0f} MB with 10,000 keys in force")
-    print(f"the ledger: {memory_mb(gateway.ledger_pid()):.0f} MB")
+    print(f"the ledger: {resident_kb(gateway.ledger_pid()) / 1024:.0f} MB")
     gateway.stop()
     mock.stop()
     subprocess.run(["rm", "-rf", str(folder)], check=True)

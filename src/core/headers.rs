@@ -103,9 +103,12 @@ impl Headers {
 
     /// Adds a header with a number.
     pub fn push_number(&mut self, name: &str, value: u64) {
-        self.push_with(&[name], |bytes| {
-            bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes())
-        });
+        self.push_number_of(&[name], value);
+    }
+
+    /// Adds a header with a number, whose name is made of parts.
+    pub fn push_number_of(&mut self, name: &[&str], value: u64) {
+        self.push_with(name, |bytes| bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()));
     }
 
     /// Adds a header with whatever can be shown.

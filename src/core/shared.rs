@@ -3,8 +3,8 @@
 //! Keys can be neither listed nor deleted there, so whoever writes must bound the number of distinct keys.
 //!
 //! Reading is what costs: for every value that the host hands over it prepares a call into the VM, which takes longer than
-//! most of what a request needs. So values that seldom change are read with [`Shared::look`], and what is only counted is
-//! counted with [`Shared::add`].
+//! most of what a request needs. So values that seldom change are read with [`Shared::look`], and what is only counted is no
+//! value at all ([`Shared::succeeded`]).
 
 /// A version of a stored value; a write that names it succeeds only while it is still the newest.
 pub type Version = u32;
@@ -26,12 +26,12 @@ pub trait Shared {
     /// Says that a value of this topic has been written: copies are stale.
     fn touch(&self, _topic: Topic) {}
 
-    /// Counts one thing of a topic that has a name, in this minute (Unix minutes).
-    fn add(&self, topic: Topic, name: &str, minute: u64);
+    /// Counts an answer of a deployment that went well, in this minute (Unix minutes).
+    fn succeeded(&self, deployment: &str, minute: u64);
 
     /// How many were counted in this minute, as far as this worker knows: what others counted before it had anything to do
-    /// with that name in this minute may be missing.
-    fn added(&self, topic: Topic, name: &str, minute: u64) -> u64;
+    /// with that deployment in this minute may be missing.
+    fn successes(&self, deployment: &str, minute: u64) -> u64;
 }
 
 /// What values are about.
@@ -39,7 +39,7 @@ pub trait Shared {
 pub enum Topic {
     /// Records of keys, teams, users: whether any of them changed.
     Access,
-    /// Deployments that rest, and calls that went well.
+    /// Deployments that rest.
     Rest,
 }
 
@@ -90,7 +90,7 @@ pub fn update<T>(
 #[derive(Debug, Default)]
 pub struct Memory {
     values: std::cell::RefCell<hashbrown::HashMap<String, (Vec<u8>, Version)>>,
-    counts: std::cell::RefCell<hashbrown::HashMap<(Topic, String, u64), u64>>,
+    successes: std::cell::RefCell<hashbrown::HashMap<(String, u64), u64>>,
 }
 
 impl Shared for Memory {
@@ -114,12 +114,12 @@ impl Shared for Memory {
         }
     }
 
-    fn add(&self, topic: Topic, name: &str, minute: u64) {
-        *self.counts.borrow_mut().entry((topic, name.to_owned(), minute)).or_default() += 1;
+    fn succeeded(&self, deployment: &str, minute: u64) {
+        *self.successes.borrow_mut().entry((deployment.to_owned(), minute)).or_default() += 1;
     }
 
-    fn added(&self, topic: Topic, name: &str, minute: u64) -> u64 {
-        self.counts.borrow().get(&(topic, name.to_owned(), minute)).copied().unwrap_or(0)
+    fn successes(&self, deployment: &str, minute: u64) -> u64 {
+        self.successes.borrow().get(&(deployment.to_owned(), minute)).copied().unwrap_or(0)
     }
 }
 

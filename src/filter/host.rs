@@ -37,13 +37,16 @@ impl Shared for SharedData {
 
     // A counter is read without a call into the VM, so it tells whether what was read before still stands.
     fn look(&self, topic: Topic, key: &str) -> Option<Vec<u8>> {
-        let touched = COUNTERS.with(|counters| counted(counters.id(changes_of(topic))?))?;
+        let read = || self.get(key).map(|(value, _)| value);
+        let Some(touched) = COUNTERS.with(|counters| counters.value(changes_of(topic))) else {
+            return read();
+        };
         let known = COPIES.with(|copies| {
             let copies = copies.try_borrow().ok()?;
             copies.get(key).filter(|copy| copy.touched == touched).map(|copy| copy.value.clone())
         });
         known.unwrap_or_else(|| {
-            let value = self.get(key).map(|(value, _)| value);
+            let value = read();
             COPIES.with(|copies| {
                 if let Ok(mut copies) = copies.try_borrow_mut() {
                     if copies.len() >= MOST_COPIES {
@@ -60,12 +63,12 @@ impl Shared for SharedData {
         COUNTERS.with(|counters| counters.add(changes_of(topic), 1));
     }
 
-    fn add(&self, topic: Topic, name: &str, minute: u64) {
-        COUNTERS.with(|counters| counters.in_minute(topic, name, minute, 1));
+    fn succeeded(&self, deployment: &str, minute: u64) {
+        SUCCESSES.with(|successes| successes.add(deployment, minute));
     }
 
-    fn added(&self, topic: Topic, name: &str, minute: u64) -> u64 {
-        COUNTERS.with(|counters| counters.in_minute(topic, name, minute, 0))
+    fn successes(&self, deployment: &str, minute: u64) -> u64 {
+        SUCCESSES.with(|successes| successes.of(deployment, minute))
     }
 }
 
@@ -81,6 +84,7 @@ struct Copy {
 thread_local! {
     static COPIES: RefCell<HashMap<String, Copy>> = RefCell::default();
     static COUNTERS: Counters = Counters::default();
+    static SUCCESSES: Successes = Successes::default();
 }
 
 /// The counter of how often values of a topic were changed.
@@ -91,12 +95,23 @@ fn changes_of(topic: Topic) -> &'static str {
     }
 }
 
-/// Counters by name, as this VM knows them.
-#[derive(Default)]
-pub struct Counters {
-    ids: RefCell<HashMap<String, u32>>,
-    minutes: RefCell<Minutes>,
+/// The ids of counters by some key, as this VM knows them.
+type Ids = RefCell<HashMap<String, u32>>;
+
+/// The id behind a key, made by the counter's name when it is new.
+fn known(ids: &Ids, key: &str, name: impl FnOnce() -> String) -> Option<u32> {
+    let mut ids = ids.try_borrow_mut().ok()?;
+    if let Some(id) = ids.get(key) {
+        return Some(*id);
+    }
+    counter(&name()).inspect(|id| {
+        ids.insert(key.to_owned(), *id);
+    })
 }
+
+/// Counters by name.
+#[derive(Default)]
+pub struct Counters(Ids);
 
 impl Counters {
     /// Adds to a counter.
@@ -113,37 +128,38 @@ impl Counters {
         counted(self.id(name)?)
     }
 
-    /// Adds to a counter of a topic and tells what it has grown by in this minute.
-    fn in_minute(&self, topic: Topic, name: &str, minute: u64, by: u64) -> u64 {
-        let Topic::Rest = topic else { return 0 };
-        let Ok(mut minutes) = self.minutes.try_borrow_mut() else { return 0 };
-        let Some(id) = self.deployment(name) else { return 0 };
-        // What it stood at before the first of the minute is what the minute is counted from.
-        let grown = match by == 0 || !minutes.knows(name, minute) {
-            true => counted(id).map_or(0, |total| minutes.since(name, minute, total)),
-            false => 0,
-        };
-        count(id, by);
-        grown.saturating_add(by)
-    }
-
-    fn deployment(&self, id: &str) -> Option<u32> {
-        if let Some(known) = self.ids.try_borrow().ok()?.get(id) {
-            return Some(*known);
-        }
-        let made = counter(&format!("tollgate_successes;deployment={}", id.replace([';', '='], "_")))?;
-        self.ids.try_borrow_mut().ok()?.insert(id.to_owned(), made);
-        Some(made)
-    }
-
     fn id(&self, name: &str) -> Option<u32> {
-        let mut ids = self.ids.try_borrow_mut().ok()?;
-        if let Some(id) = ids.get(name) {
-            return Some(*id);
+        known(&self.0, name, || name.to_owned())
+    }
+}
+
+/// The counters of answers that went well, by deployment, and what each stood at when this VM first asked in a minute.
+#[derive(Default)]
+struct Successes {
+    ids: Ids,
+    minutes: RefCell<Minutes>,
+}
+
+impl Successes {
+    fn add(&self, deployment: &str, minute: u64) {
+        // What it stood at before the first of the minute is what the minute is counted from.
+        if !self.minutes.try_borrow().is_ok_and(|minutes| minutes.knows(deployment, minute)) {
+            self.of(deployment, minute);
         }
-        counter(name).inspect(|id| {
-            ids.insert(name.to_owned(), *id);
-        })
+        if let Some(id) = self.id(deployment) {
+            count(id, 1);
+        }
+    }
+
+    fn of(&self, deployment: &str, minute: u64) -> u64 {
+        let total = self.id(deployment).and_then(counted);
+        let (Some(total), Ok(mut minutes)) = (total, self.minutes.try_borrow_mut()) else { return 0 };
+        minutes.since(deployment, minute, total)
+    }
+
+    fn id(&self, deployment: &str) -> Option<u32> {
+        let name = || format!("tollgate_successes;deployment={}", deployment.replace([';', '='], "_"));
+        known(&self.ids, deployment, name)
     }
 }
 

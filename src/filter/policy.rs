@@ -22,7 +22,7 @@ use crate::core::{
     api::ErrorFormat,
     config::{self, Config},
     error::Error,
-    exchange::{self, Begin, Opening, Reply, local},
+    exchange::{self, Begin, EXTERNAL_ADDRESS, Opening, Reply, local},
     headers::Headers,
     ledger::{self, CHANGED_HEADER, CLIENT_HEADER},
     quota,
@@ -232,7 +232,7 @@ fn forward_to_ledger(headers: &Headers) {
 /// Whether a header of a client would tell Envoy or us what to do.
 fn steers(name: &str) -> bool {
     let ours = name.starts_with("x-envoy-") || name.starts_with("x-tollgate-");
-    ours && name != "x-envoy-external-address" && name != "x-envoy-internal"
+    ours && name != EXTERNAL_ADDRESS && name != "x-envoy-internal"
 }
 
 /// One request.

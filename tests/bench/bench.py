@@ -34,6 +34,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import httpx  # noqa: E402
 
 from gateway import BINARY, ROOT, bearer, children, environment, envoy_binary, free_port  # noqa: E402
+from memory import resident_kb  # noqa: E402
 
 TARGET = ROOT / "target"
 PEERS = TARGET / "bench/peers"
@@ -104,9 +105,9 @@ def memory_mb(pids: list[int]) -> float:
     """Resident memory of these processes together."""
     kilobytes = 0
     for pid in pids:
-        with contextlib.suppress(OSError):
-            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-            kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+        # One that has ended has no memory, or no line about it.
+        with contextlib.suppress(OSError, StopIteration):
+            kilobytes += resident_kb(pid)
     return kilobytes / 1024
 
 
@@ -357,9 +358,13 @@ class Tollgate(Subject):
             raise Failed(f"{path}: {answer.status_code} {answer.text}")
         return answer.json()
 
-    def prepare(self) -> None:
+    def make_key(self) -> str:
+        """A virtual key with every kind of limit, all far away."""
         limits = {"rpm_limit": 10**9, "tpm_limit": 10**12, "max_budget": 10**6, "max_parallel_requests": 10**6}
-        self.key = self.manage("/key/generate", limits)["key"]
+        return self.manage("/key/generate", limits)["key"]
+
+    def prepare(self) -> None:
+        self.key = self.make_key()
 
     def check(self) -> None:
         deadline = time.monotonic() + 10
@@ -799,24 +804,36 @@ def svg(report: dict[str, Any]) -> str:
         y += gap
     legend, x = [], left
     for name in subjects:
-        legend.append(f'<rect x="{x}" y="44" width="12" height="12" rx="2" fill="{COLORS[name]}"/>')
-        legend.append(f'<text x="{x + 18}" y="54">{name}</text>')
+        legend += legend_entry(x, name, COLORS[name])
         x += 36 + 7 * len(name)
     info = report["machine"]
     s = "s" if workers > 1 else ""
     scale = ", logarithmic scale" if log else ""
     foot = f"{info['cpu']}, {info['cpus']} CPUs, {workers} worker{s}, medians of {info['rounds']} rounds, {info['date']}"
-    total = left + width + 70
+    title = "CPU microseconds per request, by scenario and gateway"
+    heading = f"CPU microseconds per request (less is better{scale})"
+    return drawing(left + width + 70, y + 26, title, heading, [*legend, *parts], foot)
+
+
+def legend_entry(x: int, name: str, color: str) -> list[str]:
+    """A color and what it stands for, below the heading."""
+    return [
+        f'<rect x="{x}" y="44" width="12" height="12" rx="2" fill="{color}"/>',
+        f'<text x="{x + 18}" y="54">{name}</text>',
+    ]
+
+
+def drawing(width: int, height: int, title: str, heading: str, parts: list[str], foot: str) -> str:
+    """An SVG with what every chart has around its parts."""
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {y + 26}" width="{total}" height="{y + 26}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
             f'font-family="system-ui, sans-serif" font-size="12" fill="#1f2933" role="img">',
-            "<title>CPU microseconds per request, by scenario and gateway</title>",
-            f'<rect width="{total}" height="{y + 26}" rx="6" fill="#ffffff"/>',
-            f'<text x="20" y="28" font-size="15" font-weight="600">CPU microseconds per request (less is better{scale})</text>',
-            *legend,
+            f"<title>{title}</title>",
+            f'<rect width="{width}" height="{height}" rx="6" fill="#ffffff"/>',
+            f'<text x="20" y="28" font-size="15" font-weight="600">{heading}</text>',
             *parts,
-            f'<text x="20" y="{y + 12}" font-size="11" fill="#616e7c">{html.escape(foot)}</text>',
+            f'<text x="20" y="{height - 14}" font-size="11" fill="#616e7c">{html.escape(foot)}</text>',
             "</svg>",
             "",
         ]
@@ -825,8 +842,13 @@ def svg(report: dict[str, Any]) -> str:
 
 def write(report: dict[str, Any], folder: pathlib.Path) -> None:
     """The two files."""
-    (folder / "bench.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    (folder / "bench.svg").write_text(svg(report))
+    write_files("bench", report, svg(report), folder)
+
+
+def write_files(name: str, report: dict[str, Any], chart: str, folder: pathlib.Path) -> None:
+    """A report as JSON and as a chart."""
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    (folder / f"{name}.svg").write_text(chart)
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:

@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
-import html
 import itertools
-import json
 import pathlib
 import signal
 import statistics
@@ -49,8 +47,7 @@ class Soaked(bench.Tollgate):
     count = 300
 
     def prepare(self) -> None:
-        limits = {"rpm_limit": 10**9, "tpm_limit": 10**12, "max_budget": 10**6, "max_parallel_requests": 10**6}
-        self.keys = [self.manage("/key/generate", limits)["key"] for _ in range(self.count)]
+        self.keys = [self.make_key() for _ in range(self.count)]
         self.key = self.keys[0]
 
 
@@ -246,33 +243,21 @@ def svg(report: dict[str, Any]) -> str:
             f"{left + width * point['seconds'] / longest:.1f},{top + height - height * point[name] / most:.1f}" for point in points
         )
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts.append(f'<rect x="{x}" y="42" width="12" height="12" rx="2" fill="{color}"/><text x="{x + 18}" y="52">{title}</text>')
+        parts += bench.legend_entry(x, title, color)
         x += 40 + 7 * len(title)
     info = report["machine"]
     foot = (
         f"{info['cpu']}, {info['cpus']} CPUs, {report['workers']} workers, {report['keys']} keys, "
         f"{report['requests_per_second']:,.0f} requests/s, {info['date']}"
     )
-    total, tall = left + width + 30, top + height + 60
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {tall}" width="{total}" height="{tall}" '
-            f'font-family="system-ui, sans-serif" font-size="12" fill="#1f2933" role="img">',
-            "<title>Resident memory under load, in megabytes, over minutes</title>",
-            f'<rect width="{total}" height="{tall}" rx="6" fill="#ffffff"/>',
-            f'<text x="20" y="26" font-size="15" font-weight="600">Memory at {report["load"]:.0%} load: MB over minutes</text>',
-            *parts,
-            f'<text x="20" y="{tall - 12}" font-size="11" fill="#616e7c">{html.escape(foot)}</text>',
-            "</svg>",
-            "",
-        ]
-    )
+    title = "Resident memory under load, in megabytes, over minutes"
+    heading = f"Memory at {report['load']:.0%} load: MB over minutes"
+    return bench.drawing(left + width + 30, top + height + 60, title, heading, parts, foot)
 
 
 def write(report: dict[str, Any], folder: pathlib.Path) -> None:
     """The two files."""
-    (folder / "soak.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    (folder / "soak.svg").write_text(svg(report))
+    bench.write_files("soak", report, svg(report), folder)
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -34,11 +34,11 @@ def pair(start, mocks):
 
 
 def took(ask, low: float, high: float = 15.0):
-    """The answer, if it came within these seconds."""
+    """The answer, if it came within these seconds. Envoy counts from when its loop woke, which may be a moment before the request was sent on."""
     begun = time.monotonic()
     answer = ask()
     seconds = time.monotonic() - begun
-    assert low <= seconds < high, f"{seconds} s"
+    assert low - 0.02 <= seconds < high, f"{seconds} s"
     return answer
 
 

@@ -98,21 +98,18 @@ impl<'a> Object<'a> {
 }
 
 /// Writes one JSON object member by member, for the few objects that are written for every request.
-pub struct Writer<'o> {
-    out: &'o mut Vec<u8>,
-    is_empty: bool,
-}
+pub struct Writer<'o>(&'o mut Vec<u8>);
 
 impl<'o> Writer<'o> {
     /// Begins an object at the end of `out`.
     pub fn begin(out: &'o mut Vec<u8>) -> Writer<'o> {
         out.push(b'{');
-        Writer { out, is_empty: true }
+        Writer(out)
     }
 
     /// Ends it.
     pub fn end(self) {
-        self.out.push(b'}');
+        self.0.push(b'}');
     }
 
     /// A string.
@@ -143,11 +140,6 @@ impl<'o> Writer<'o> {
         self.name(name).extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// A number, if there is one.
-    pub fn number_if(&mut self, name: &'static str, value: Option<impl itoa::Integer>) {
-        value.into_iter().for_each(|value| self.number(name, value));
-    }
-
     /// `true` or `false`.
     pub fn flag(&mut self, name: &'static str, value: bool) {
         self.name(name).extend_from_slice(if value { b"true" } else { b"false" });
@@ -160,13 +152,15 @@ impl<'o> Writer<'o> {
     }
 
     fn name(&mut self, name: &'static str) -> &mut Vec<u8> {
-        if !std::mem::take(&mut self.is_empty) {
-            self.out.push(b',');
+        let Writer(out) = self;
+        // No value ends like that, so it is the beginning of the object.
+        if out.last() != Some(&b'{') {
+            out.push(b',');
         }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-        self.out
+        out.push(b'"');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        out
     }
 }
 

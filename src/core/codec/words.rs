@@ -1,28 +1,36 @@
 //! Words that bodies are searched for without being parsed. Making a searcher costs more than searching an event of a stream, so
 //! each is made once.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use memchr::memmem::Finder;
 
 /// A word to search for.
-pub struct Word(LazyLock<Finder<'static>>);
+pub struct Word {
+    text: &'static str,
+    finder: OnceLock<Finder<'static>>,
+}
 
 impl Word {
-    /// A word whose searcher `make` makes when it is first needed.
-    pub const fn new(make: fn() -> Finder<'static>) -> Word {
-        Word(LazyLock::new(make))
+    /// A word. Its searcher is made when it is first needed.
+    pub const fn new(text: &'static str) -> Word {
+        Word { text, finder: OnceLock::new() }
+    }
+
+    /// The word itself.
+    pub fn text(&self) -> &'static str {
+        self.text
     }
 
     /// Whether `text` holds the word.
     pub fn is_in(&self, text: &[u8]) -> bool {
-        self.0.find(text).is_some()
+        self.finder().find(text).is_some()
     }
 
     /// What follows the word wherever `text` holds it.
     pub fn after<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
-        let length = self.0.needle().len();
-        self.0.find_iter(text).map(move |at| text.get(at.saturating_add(length)..).unwrap_or_default())
+        let length = self.text.len();
+        self.finder().find_iter(text).map(move |at| text.get(at.saturating_add(length)..).unwrap_or_default())
     }
 
     /// The values of the members with this name, each up to the end of `text`; the word is the name with its quotes. In a
@@ -33,11 +41,17 @@ impl Word {
     }
 }
 
+impl Word {
+    fn finder(&self) -> &Finder<'static> {
+        self.finder.get_or_init(|| Finder::new(self.text))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    static USAGE: Word = Word::new(|| Finder::new("\"usage\""));
+    static USAGE: Word = Word::new("\"usage\"");
 
     #[test]
     fn where_a_word_stands() {

@@ -430,13 +430,18 @@ impl Config {
 }
 
 impl Deployment {
+    /// Whether its model holds `*`, so that the caller says which one is called.
+    pub fn has_any_model(&self) -> bool {
+        self.model.contains('*')
+    }
+
     /// The model to ask the provider for: captures of the requested name's wildcard fill the `*`s left to right; more
     /// captures than `*`s means the whole requested name (without the brand's prefix); no `*` at all means the model as
     /// written (LiteLLM's rule). A variant of a bare `*` asks for the name without its provider. Called by its id, a
     /// deployment whose model holds `*` asks for its `health_check_model`.
     pub fn model_for(&self, requested: &str, captures: &[&str]) -> String {
         if let Some(model) = self.health_check_model.as_ref().filter(|_| requested == self.id)
-            && self.model.contains('*')
+            && self.has_any_model()
         {
             return model.clone();
         }

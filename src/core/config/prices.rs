@@ -43,11 +43,6 @@ impl Deployment {
         }
         Some(Price::with_overrides(listed.as_ref(), &self.prices))
     }
-
-    /// Whether the caller says which model is called.
-    fn has_any_model(&self) -> bool {
-        self.model.contains('*')
-    }
 }
 
 impl Config {
@@ -55,10 +50,11 @@ impl Config {
     pub fn price(&self, at: usize, model: &str, answered: Option<&str>) -> Option<Arc<Price>> {
         let deployment = self.deployments.get(at)?;
         let look_up = || deployment.price(model, answered).map(Arc::new);
-        let Ok(mut known) = self.prices.0.lock() else { return look_up() };
+        // The names that a wildcard stands for are the callers' to make up.
         if deployment.has_any_model() {
             return look_up();
         }
+        let Ok(mut known) = self.prices.0.lock() else { return look_up() };
         let is_it = |known: &&Known| known.deployment == at && known.answered.as_deref() == answered;
         if let Some(known) = known.iter().find(is_it) {
             return known.price.clone();

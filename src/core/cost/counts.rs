@@ -1,4 +1,5 @@
-//! Reads the `usage` of OpenAI's APIs, straight from the text where there is text: most answers are looked at for nothing else.
+//! Reads the `usage` of answers. OpenAI's comes straight from the text where there is text: most answers are looked at for
+//! nothing else.
 
 use std::fmt;
 
@@ -6,12 +7,15 @@ use serde::{
     Deserialize,
     de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
-use super::{
-    money::scaled,
-    usage::{MOST_TOKENS, Usage},
-};
+use super::{money::scaled, usage::Usage};
+
+/// No answer has used more; a larger number is a provider's bug and must not empty a budget.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
+
+const ANTHROPIC_COUNTS: [&str; 4] =
+    ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
 
 impl Usage {
     /// Reads the `usage` of a chat completion, a text completion or an embedding. `None` when the value is no object or
@@ -28,6 +32,52 @@ impl Usage {
             Err(_) => Usage::from_openai(&serde_json::from_str(text).ok()?),
         }
     }
+
+    /// Reads the `usage` of an Anthropic message (or of a stream's `message_start`). `None` when it is no object or names
+    /// no token count.
+    pub fn from_anthropic(usage: &Value) -> Option<Usage> {
+        let map = usage.as_object()?;
+        if ANTHROPIC_COUNTS.iter().all(|name| count(map, name).is_none()) {
+            return None;
+        }
+        let mut read = Usage::default();
+        read.merge_anthropic_delta(usage);
+        Some(read)
+    }
+
+    /// Takes over the `usage` of a stream's `message_delta`. Its counts are totals so far, not additions: each that is
+    /// there replaces the one before, each that is not stays.
+    pub fn merge_anthropic_delta(&mut self, usage: &Value) {
+        let Some(usage) = usage.as_object() else {
+            return;
+        };
+        let cached = count(usage, "cache_read_input_tokens").unwrap_or(self.cached_tokens);
+        let breakdown = usage.get("cache_creation").and_then(Value::as_object);
+        let hour = breakdown.and_then(|b| count(b, "ephemeral_1h_input_tokens"));
+        let five = breakdown.and_then(|b| count(b, "ephemeral_5m_input_tokens"));
+        let told =
+            (hour.is_some() || five.is_some()).then(|| hour.unwrap_or(0).saturating_add(five.unwrap_or(0)));
+        let created =
+            count(usage, "cache_creation_input_tokens").or(told).unwrap_or(self.cache_creation_tokens);
+        let plain = count(usage, "input_tokens").unwrap_or_else(|| {
+            self.prompt_tokens.saturating_sub(self.cached_tokens).saturating_sub(self.cache_creation_tokens)
+        });
+        self.cached_tokens = cached;
+        self.cache_creation_tokens = created;
+        self.cache_creation_1h_tokens = hour.unwrap_or(self.cache_creation_1h_tokens).min(created);
+        self.prompt_tokens = plain.saturating_add(cached).saturating_add(created);
+        self.completion_tokens = count(usage, "output_tokens").unwrap_or(self.completion_tokens);
+        self.total_tokens = self.prompt_tokens.saturating_add(self.completion_tokens);
+        if let Some(tools) = usage.get("server_tool_use").and_then(Value::as_object) {
+            self.web_search_requests =
+                count(tools, "web_search_requests").unwrap_or(self.web_search_requests);
+        }
+    }
+}
+
+/// A count by name.
+fn count(map: &Map<String, Value>, name: &str) -> Option<u64> {
+    Count::deserialize(map.get(name)?).ok()?.0
 }
 
 #[derive(Default, Deserialize)]

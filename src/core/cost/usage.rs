@@ -42,47 +42,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads the `usage` of an Anthropic message (or of a stream's `message_start`). `None` when it is no object or names
-    /// no token count.
-    pub fn from_anthropic(usage: &Value) -> Option<Usage> {
-        let map = usage.as_object()?;
-        if ANTHROPIC_COUNTS.iter().all(|name| count(map, name).is_none()) {
-            return None;
-        }
-        let mut read = Usage::default();
-        read.merge_anthropic_delta(usage);
-        Some(read)
-    }
-
-    /// Takes over the `usage` of a stream's `message_delta`. Its counts are totals so far, not additions: each that is
-    /// there replaces the one before, each that is not stays.
-    pub fn merge_anthropic_delta(&mut self, usage: &Value) {
-        let Some(usage) = usage.as_object() else {
-            return;
-        };
-        let cached = count(usage, "cache_read_input_tokens").unwrap_or(self.cached_tokens);
-        let breakdown = usage.get("cache_creation").and_then(Value::as_object);
-        let hour = breakdown.and_then(|b| count(b, "ephemeral_1h_input_tokens"));
-        let five = breakdown.and_then(|b| count(b, "ephemeral_5m_input_tokens"));
-        let told =
-            (hour.is_some() || five.is_some()).then(|| hour.unwrap_or(0).saturating_add(five.unwrap_or(0)));
-        let created =
-            count(usage, "cache_creation_input_tokens").or(told).unwrap_or(self.cache_creation_tokens);
-        let plain = count(usage, "input_tokens").unwrap_or_else(|| {
-            self.prompt_tokens.saturating_sub(self.cached_tokens).saturating_sub(self.cache_creation_tokens)
-        });
-        self.cached_tokens = cached;
-        self.cache_creation_tokens = created;
-        self.cache_creation_1h_tokens = hour.unwrap_or(self.cache_creation_1h_tokens).min(created);
-        self.prompt_tokens = plain.saturating_add(cached).saturating_add(created);
-        self.completion_tokens = count(usage, "output_tokens").unwrap_or(self.completion_tokens);
-        self.total_tokens = self.prompt_tokens.saturating_add(self.completion_tokens);
-        if let Some(tools) = usage.get("server_tool_use").and_then(Value::as_object) {
-            self.web_search_requests =
-                count(tools, "web_search_requests").unwrap_or(self.web_search_requests);
-        }
-    }
-
     /// A guess for an answer that told no usage: four bytes a token, no token for no bytes.
     pub fn estimate(prompt_bytes: u64, completion_bytes: u64) -> Usage {
         let (prompt_tokens, completion_tokens) =
@@ -140,30 +99,12 @@ impl Usage {
     }
 }
 
-/// A count by name: a whole number, also when it is written as `12.0` or as text. Negative and absurd ones do not count.
-fn count(map: &Map<String, Value>, name: &str) -> Option<u64> {
-    let value = match map.get(name)? {
-        Value::Number(number) => {
-            number.as_u64().or_else(|| u64::try_from(super::money::scaled(&number.to_string(), 0)?).ok())?
-        }
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
-    (value <= MOST_TOKENS).then_some(value)
-}
-
 fn above_zero(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
 /// Of common text and JSON; only used when a provider does not tell.
 const BYTES_PER_TOKEN: u64 = 4;
-
-/// No answer has used more; a larger number is a provider's bug and must not empty a budget.
-pub(super) const MOST_TOKENS: u64 = 1_000_000_000_000;
-
-const ANTHROPIC_COUNTS: [&str; 4] =
-    ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
 
 #[cfg(test)]
 mod tests {

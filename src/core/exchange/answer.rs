@@ -4,7 +4,6 @@
 //! until its first event is (some providers answer 200 and then send an error), a buffered answer until its cost is known,
 //! unless it is too large to hold and needs no translation.
 
-use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::{Env, Exchange, RETRY_HEADER, Released, WAIT_HEADER, local, record};
@@ -25,8 +24,8 @@ use crate::core::{
     },
 };
 
-static REFUSAL: Word = Word::new(|| Finder::new("refusal"));
-static CONTENT_FILTER: Word = Word::new(|| Finder::new("content_filter"));
+static REFUSAL: Word = Word::new("refusal");
+static CONTENT_FILTER: Word = Word::new("content_filter");
 
 /// Of a failed answer no more is read than this.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
@@ -257,15 +256,15 @@ impl Exchange {
         let (Some(attempt), Some(plan), Api::Chat) = (&self.attempt, &self.plan, self.api) else {
             return false;
         };
-        let (reason, word, path) = match attempt.wire {
-            Wire::Messages => (&REFUSAL, "refusal", "/stop_reason"),
-            _ => (&CONTENT_FILTER, "content_filter", "/choices/0/finish_reason"),
+        let (reason, path) = match attempt.wire {
+            Wire::Messages => (&REFUSAL, "/stop_reason"),
+            _ => (&CONTENT_FILTER, "/choices/0/finish_reason"),
         };
         // Few answers hold the word at all, so few are parsed twice.
         reason.is_in(body)
             && plan.minds_content_filter(&self.config)
             && serde_json::from_slice::<Value>(body)
-                .is_ok_and(|answer| answer.pointer(path).and_then(Value::as_str) == Some(word))
+                .is_ok_and(|answer| answer.pointer(path).and_then(Value::as_str) == Some(reason.text()))
     }
 
     fn stream_on(&mut self, mut stream: Box<Streaming>, bytes: &[u8], end: bool, env: &mut Env) -> Step {

@@ -214,20 +214,15 @@ impl Exchange {
             for (what, limit, left) in limits {
                 let (Some(limit), Some(left)) = (limit, left) else { continue };
                 let who = rule.kind.descriptor();
-                let mut put = |name: &[&str], value: u64| {
-                    headers.push_with(name, |bytes| {
-                        bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes())
-                    });
-                };
-                put(&["x-ratelimit-", who, "-remaining-", what], left);
-                put(&["x-ratelimit-", who, "-limit-", what], limit);
+                headers.push_number_of(&["x-ratelimit-", who, "-remaining-", what], left);
+                headers.push_number_of(&["x-ratelimit-", who, "-limit-", what], limit);
                 match rule.kind {
                     Kind::Key if what != "max_parallel_requests" => {
-                        put(&["x-ratelimit-remaining-", what], left);
-                        put(&["x-ratelimit-limit-", what], limit);
+                        headers.push_number_of(&["x-ratelimit-remaining-", what], left);
+                        headers.push_number_of(&["x-ratelimit-limit-", what], limit);
                     }
                     Kind::KeyModel if is_header_text(names.called) => {
-                        put(&["x-litellm-key-remaining-", what, "-", names.called], left);
+                        headers.push_number_of(&["x-litellm-key-remaining-", what, "-", names.called], left);
                     }
                     _ => {}
                 }

@@ -29,7 +29,7 @@ pub mod record;
 mod tests;
 pub mod timed;
 
-pub use open::open;
+pub use open::{EXTERNAL_ADDRESS, open};
 
 use std::rc::Rc;
 

@@ -33,7 +33,7 @@ const CONTROLS: [&str; 4] =
     ["x-litellm-timeout", "x-litellm-num-retries", "x-litellm-tags", "x-litellm-session-id"];
 
 /// Where Envoy puts the address of a client that is not its own network's.
-const EXTERNAL_ADDRESS: &str = "x-envoy-external-address";
+pub const EXTERNAL_ADDRESS: &str = "x-envoy-external-address";
 
 /// Reads a request's headers.
 pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {

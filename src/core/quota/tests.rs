@@ -566,12 +566,12 @@ impl Shared for Contended {
         false
     }
 
-    fn add(&self, topic: crate::core::shared::Topic, name: &str, minute: u64) {
-        self.0.add(topic, name, minute);
+    fn succeeded(&self, deployment: &str, minute: u64) {
+        self.0.succeeded(deployment, minute);
     }
 
-    fn added(&self, topic: crate::core::shared::Topic, name: &str, minute: u64) -> u64 {
-        self.0.added(topic, name, minute)
+    fn successes(&self, deployment: &str, minute: u64) -> u64 {
+        self.0.successes(deployment, minute)
     }
 }
 

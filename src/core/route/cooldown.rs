@@ -87,7 +87,7 @@ pub fn resting_until(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) 
 
 /// Notes a call that went well.
 pub fn succeeded(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) {
-    shared.add(Topic::Rest, &deployment.id, now_ms / MINUTE_MS);
+    shared.succeeded(&deployment.id, now_ms / MINUTE_MS);
 }
 
 /// Notes a failed call and returns the milliseconds of rest that it brought, if any.
@@ -102,7 +102,7 @@ pub fn failed(
     if router.disable_cooldowns || rest_ms == 0 || !counts(failure) {
         return None;
     }
-    let succeeded = shared.added(Topic::Rest, &deployment.id, now_ms / MINUTE_MS);
+    let succeeded = shared.successes(&deployment.id, now_ms / MINUTE_MS);
     let rest = shared::update(shared, &deployment.cooldown_key, |bytes| {
         let mut record = Record::decode(bytes);
         record.turn(now_ms);

@@ -98,7 +98,7 @@ fn target(deployment: &Deployment) -> Target {
 
 /// The smallest call that makes sense for a deployment's mode.
 fn ask(deployment: &Deployment) -> Result<Ask, String> {
-    let is_wild = deployment.model.contains('*');
+    let is_wild = deployment.has_any_model();
     let asked_for = match (&deployment.health_check_model, is_wild) {
         (Some(model), true) => model,
         (None, true) => {

@@ -306,11 +306,11 @@ fn a_key_without_limits_touches_nothing_shared() {
             self.1.borrow_mut().push(key.to_owned());
             self.0.set(key, value, version)
         }
-        fn add(&self, topic: crate::core::shared::Topic, name: &str, minute: u64) {
-            self.0.add(topic, name, minute);
+        fn succeeded(&self, deployment: &str, minute: u64) {
+            self.0.succeeded(deployment, minute);
         }
-        fn added(&self, topic: crate::core::shared::Topic, name: &str, minute: u64) -> u64 {
-            self.0.added(topic, name, minute)
+        fn successes(&self, deployment: &str, minute: u64) -> u64 {
+            self.0.successes(deployment, minute)
         }
     }
     let mut rig = rig("models: [a]");

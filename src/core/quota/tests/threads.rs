@@ -35,11 +35,11 @@ impl Shared for Locked {
         }
     }
 
-    fn add(&self, _: crate::core::shared::Topic, _: &str, _: u64) {
+    fn succeeded(&self, _: &str, _: u64) {
         unreachable!("quotas are not counted like that")
     }
 
-    fn added(&self, _: crate::core::shared::Topic, _: &str, _: u64) -> u64 {
+    fn successes(&self, _: &str, _: u64) -> u64 {
         unreachable!("quotas are not counted like that")
     }
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::*;
 use crate::core::{
     config::{self, Config},
-    shared::{Memory, Topic, Version},
+    shared::{Memory, Version},
 };
 
 /// An hour after the epoch, at the start of a minute.
@@ -183,12 +183,12 @@ impl Shared for Contended {
         self.inner.set(key, value, version)
     }
 
-    fn add(&self, topic: Topic, name: &str, minute: u64) {
-        self.inner.add(topic, name, minute);
+    fn succeeded(&self, deployment: &str, minute: u64) {
+        self.inner.succeeded(deployment, minute);
     }
 
-    fn added(&self, topic: Topic, name: &str, minute: u64) -> u64 {
-        self.inner.added(topic, name, minute)
+    fn successes(&self, deployment: &str, minute: u64) -> u64 {
+        self.inner.successes(deployment, minute)
     }
 }
 

@@ -14,7 +14,6 @@ pub mod generate_to_chat;
 mod marks;
 pub mod messages_to_chat;
 
-use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::{Memo, Stamp};
@@ -26,10 +25,10 @@ use crate::core::{
     provider::Wire,
 };
 
-static ERROR: Word = Word::new(|| Finder::new("\"error\""));
-static USAGE: Word = Word::new(|| Finder::new("\"usage\""));
-static MESSAGE_STOP: Word = Word::new(|| Finder::new("\"message_stop\""));
-static FINISH_REASON: Word = Word::new(|| Finder::new("\"finish_reason\""));
+static ERROR: Word = Word::new("\"error\"");
+static USAGE: Word = Word::new("\"usage\"");
+static MESSAGE_STOP: Word = Word::new("\"message_stop\"");
+static FINISH_REASON: Word = Word::new("\"finish_reason\"");
 
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
 const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;

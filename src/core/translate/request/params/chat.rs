@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem::Finder;
 use serde_json::{Value, value::RawValue};
 
 use super::{super::shared::unsupported, Facts, Prepare, splice};
@@ -15,8 +14,8 @@ use crate::core::{
     provider::{Family, ModelQuirks, model_quirks},
 };
 
-static IMAGE_URL: Word = Word::new(|| Finder::new("image_url"));
-static TEXT: Word = Word::new(|| Finder::new("\"text\""));
+static IMAGE_URL: Word = Word::new("image_url");
+static TEXT: Word = Word::new("\"text\"");
 
 /// Fits the body to the brand and model.
 pub(super) fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(), Error> {
