@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt};
 
 use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::scan;
 
@@ -77,6 +77,15 @@ impl<'a> Object<'a> {
     /// Names and raw values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.members.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))
+    }
+
+    /// The object with its values read.
+    pub fn to_map(&self) -> serde_json::Result<Map<String, Value>> {
+        let mut map = Map::with_capacity(self.members.len());
+        for (name, raw) in &self.members {
+            map.insert(name.clone().into_owned(), serde_json::from_str(raw)?);
+        }
+        Ok(map)
     }
 
     /// The object as JSON bytes.
@@ -164,16 +173,35 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// Appends `text` as a JSON string.
+/// Appends `text` as a JSON string, the same bytes as `serde_json` writes.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    if scan::is_plain(text) {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    } else {
-        // Writing to a Vec cannot fail, and a str is always serialisable.
-        let _ = serde_json::to_writer(out, text);
+    let mut rest = text.as_bytes();
+    out.push(b'"');
+    while let Some((plain, special)) = rest.split_at_checked(scan::plain(rest)) {
+        out.extend_from_slice(plain);
+        let Some((&byte, after)) = special.split_first() else { break };
+        write_escape(out, byte);
+        rest = after;
     }
+    out.push(b'"');
+}
+
+/// Appends the escape of a byte that cannot stand in a string.
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        b'"' | b'\\' => byte,
+        _ => {
+            let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
 }
 
 /// `text` as a JSON string.

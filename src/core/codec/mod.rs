@@ -4,4 +4,5 @@ pub mod json;
 mod scan;
 pub mod sse;
 pub mod tap;
+pub mod value;
 pub mod words;

@@ -182,7 +182,7 @@ impl Scan<'_> {
         self.expect(b'"')?;
         let mut escaped = false;
         loop {
-            self.skip_plain_text()?;
+            self.at += plain(self.bytes.get(self.at..)?);
             match self.next()? {
                 b'"' => return Some(escaped),
                 b'\\' => {
@@ -192,20 +192,6 @@ impl Scan<'_> {
                 _ => return None,
             }
         }
-    }
-
-    /// Goes to the next byte that is not plain.
-    fn skip_plain_text(&mut self) -> Option<()> {
-        let rest = self.bytes.get(self.at..)?;
-        let (chunks, tail) = rest.as_chunks();
-        for (before, chunk) in chunks.iter().enumerate() {
-            if let Some(special) = first_special(chunk) {
-                self.at += before * LANES + special;
-                return Some(());
-            }
-        }
-        self.at += chunks.len() * LANES + tail.iter().position(|&byte| is_special(byte))?;
-        Some(())
     }
 
     /// Goes past what follows a backslash.
@@ -229,6 +215,32 @@ fn is_special(byte: u8) -> bool {
 
 /// So many bytes are looked at together: as many as a vector holds.
 const LANES: usize = 16;
+
+/// How many bytes can stand in a JSON string as they are, before one that cannot or the end.
+#[inline]
+pub fn plain(bytes: &[u8]) -> usize {
+    let (chunks, tail) = bytes.as_chunks();
+    for (before, chunk) in chunks.iter().enumerate() {
+        if let Some(special) = first_special(chunk) {
+            return before * LANES + special;
+        }
+    }
+    chunks.len() * LANES + plain_end(tail)
+}
+
+/// The same for what is shorter than a vector.
+#[inline(never)]
+fn plain_end(bytes: &[u8]) -> usize {
+    let (words, tail) = bytes.as_chunks();
+    for (before, word) in words.iter().enumerate() {
+        match specials(u64::from_le_bytes(*word)) {
+            0 => {}
+            found => return before * size_of::<u64>() + found.trailing_zeros() as usize / 8,
+        }
+    }
+    let rest = tail.iter().position(|&byte| is_special(byte)).unwrap_or(tail.len());
+    bytes.len() - tail.len() + rest
+}
 
 /// Where the first special byte of a chunk is.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -267,13 +279,6 @@ fn specials(word: u64) -> u64 {
     let quote = (word ^ (EACH * b'"' as u64)).wrapping_sub(EACH);
     let backslash = (word ^ (EACH * b'\\' as u64)).wrapping_sub(EACH);
     (below | quote | backslash) & !word & (EACH * 0x80)
-}
-
-/// Whether a text can stand in a JSON string as it is.
-pub fn is_plain(text: &str) -> bool {
-    let (words, tail) = text.as_bytes().as_chunks();
-    words.iter().all(|word| specials(u64::from_le_bytes(*word)) == 0)
-        && !tail.iter().any(|&byte| is_special(byte))
 }
 
 #[cfg(test)]
@@ -381,11 +386,15 @@ mod tests {
 
     #[test]
     fn plain_texts() {
-        for (text, plain) in [("", true), ("abc é 漢字 and more than sixteen bytes", true), ("a\"", false)]
-        {
-            assert_eq!(is_plain(text), plain, "{text}");
+        let long = "abc é 漢字 and more than sixteen bytes";
+        for end in ["", "\"", "\\", "\n", "\x1f"] {
+            for length in 0..40 {
+                let text: String = long.chars().cycle().take(length).collect();
+                assert_eq!(
+                    plain(format!("{text}{end}{}", if end.is_empty() { "" } else { long }).as_bytes()),
+                    text.len()
+                );
+            }
         }
-        assert!(!is_plain("sixteen bytes and then a line\n"));
-        assert!(!is_plain("\\ and sixteen bytes more"));
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Begin, Env, Exchange, Released, Reply, answer::Answer, parse};
 use crate::core::{
     api::Api,
-    codec::json::Object,
+    codec::{json::Object, value},
     config::Deployment,
     cost::money::Money,
     error::Error,
@@ -255,7 +255,8 @@ impl Exchange {
         object: &Object<'_>,
         options: &Options<'_>,
     ) -> Result<(Map<String, Value>, Memo), Error> {
-        let map: Map<String, Value> = serde_json::from_slice(&object.to_bytes())
+        let map = object
+            .to_map()
             .map_err(|e| Error::bad_request(format!("the request body cannot be translated: {e}")))?;
         match self.api {
             Api::Chat | Api::Embeddings => Ok((map, Memo::default())),
@@ -324,7 +325,9 @@ fn leave_out_anthropics_own(chat: &mut Map<String, Value>, brand: &str) {
 }
 
 fn to_bytes(map: &Map<String, Value>) -> Vec<u8> {
-    serde_json::to_vec(map).unwrap_or_default()
+    let mut out = Vec::with_capacity(1024);
+    value::write_object(&mut out, map);
+    out
 }
 
 fn with_extra_body(mut body: Map<String, Value>, extra: &Map<String, Value>) -> Vec<u8> {

@@ -1,9 +1,10 @@
 //! What all translations between chat and text answers share: chunks in the order a chat client expects them, texts out of
 //! a message, failures that arrive as an answer.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::core::{
+    codec::value::object,
     error::{Class, Error},
     translate::Stamp,
 };
@@ -48,7 +49,7 @@ impl Chunks {
 
     /// The last chunk. It still has a choice, as LiteLLM's has.
     pub fn usage(&self, usage: &Value) -> Value {
-        let mut chunk = self.chunk(json!([{"index": 0, "delta": {}}]));
+        let mut chunk = self.chunk(Value::from([object! {"index": 0, "delta": object! {}}]));
         if let Some(chunk) = chunk.as_object_mut() {
             chunk.insert("usage".into(), usage.clone());
         }
@@ -61,21 +62,32 @@ impl Chunks {
             delta.insert("role".into(), "assistant".into());
         }
         self.chunk(match reason {
-            Some(reason) => json!([{"finish_reason": reason, "index": index, "delta": delta}]),
-            None => json!([{"index": index, "delta": delta}]),
+            Some(reason) => Value::from([object! {"finish_reason": reason, "index": index, "delta": delta}]),
+            None => Value::from([object! {"index": index, "delta": delta}]),
         })
     }
 
     fn chunk(&self, choices: Value) -> Value {
         let Stamp { id, created, model } = &self.stamp;
-        json!({"id": id, "created": created, "model": model, "object": "chat.completion.chunk", "choices": choices})
+        object! {
+            "id": id.as_str(),
+            "created": *created,
+            "model": model.as_str(),
+            "object": "chat.completion.chunk",
+            "choices": choices,
+        }
     }
 }
 
 /// One choice of a chat answer that is only text.
 pub(super) fn text_choice(index: u64, text: &str, reason: &str) -> Value {
-    let message = json!({"content": text, "role": "assistant", "tool_calls": null, "function_call": null});
-    json!({"finish_reason": reason, "index": index, "message": message})
+    let message = object! {
+        "content": text,
+        "role": "assistant",
+        "tool_calls": Value::Null,
+        "function_call": Value::Null,
+    };
+    object! {"finish_reason": reason, "index": index, "message": message}
 }
 
 /// What an answer names itself, `stamp` where it says nothing.
@@ -139,6 +151,8 @@ pub(super) fn unreadable(lack: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

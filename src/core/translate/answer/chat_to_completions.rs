@@ -1,9 +1,10 @@
 //! A chat answer as an OpenAI text completion.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::chat;
 use crate::core::{
+    codec::value::object,
     error::Error,
     translate::{Memo, Stamp},
 };
@@ -80,7 +81,7 @@ impl Stream {
     pub fn finish(&mut self, out: &mut Vec<Value>) {
         for (index, ended) in std::mem::take(&mut self.choices) {
             if !ended {
-                out.push(completion(&self.stamp, vec![text_choice(index, "", Some(&json!("stop")))]));
+                out.push(completion(&self.stamp, vec![text_choice(index, "", Some(&Value::from("stop")))]));
             }
         }
         if let Some(usage) = self.usage.take().filter(|_| self.include_usage) {
@@ -101,12 +102,17 @@ impl Stream {
 }
 
 fn completion(stamp: &Stamp, choices: Vec<Value>) -> Value {
-    let Stamp { id, created, model } = stamp;
-    json!({"id": id, "object": "text_completion", "created": created, "model": model, "choices": choices})
+    object! {
+        "id": stamp.id.as_str(),
+        "object": "text_completion",
+        "created": stamp.created,
+        "model": stamp.model.as_str(),
+        "choices": choices,
+    }
 }
 
 fn text_choice(index: u64, text: &str, reason: Option<&Value>) -> Value {
-    json!({"text": text, "index": index, "logprobs": null, "finish_reason": reason})
+    object! {"text": text, "index": index, "logprobs": Value::Null, "finish_reason": reason.cloned()}
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 mod blocks;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use self::blocks::Blocks;
 use super::chat;
 use crate::core::{
+    codec::value::object,
     error::Error,
     translate::{Memo, Stamp},
 };
@@ -28,17 +29,17 @@ pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error>
         has("tool_use"),
         !refusal(message).is_empty(),
     );
-    let usage = usage(body.get("usage")).unwrap_or_else(|| json!({"input_tokens": 0, "output_tokens": 0}));
-    Ok(json!({
+    let usage = usage(body.get("usage")).unwrap_or_else(|| object! {"input_tokens": 0, "output_tokens": 0});
+    Ok(object! {
         "id": stamp.id,
         "type": "message",
         "role": "assistant",
         "model": stamp.model,
         "content": content,
         "stop_reason": reason,
-        "stop_sequence": null,
+        "stop_sequence": Value::Null,
         "usage": usage,
-    }))
+    })
 }
 
 /// Makes the events of a message stream from chat chunks.
@@ -97,7 +98,7 @@ impl Stream {
     /// The usage to report if the provider sends none.
     pub fn estimate(&mut self, input_tokens: u64, output_tokens: u64) {
         if self.usage.is_none() {
-            self.usage = Some(json!({"input_tokens": input_tokens, "output_tokens": output_tokens}));
+            self.usage = Some(object! {"input_tokens": input_tokens, "output_tokens": output_tokens});
         }
     }
 
@@ -116,26 +117,26 @@ impl Stream {
             None if self.blocks.has_torn_call() => "max_tokens",
             reason => stop_reason(reason.as_deref(), self.blocks.had_tool(), self.refused),
         };
-        let usage = self.usage.take().unwrap_or_else(|| json!({"input_tokens": 0, "output_tokens": 0}));
-        let delta = json!({"stop_reason": reason, "stop_sequence": null});
-        out.push(("message_delta", json!({"type": "message_delta", "delta": delta, "usage": usage})));
-        out.push(("message_stop", json!({"type": "message_stop"})));
+        let usage = self.usage.take().unwrap_or_else(|| object! {"input_tokens": 0, "output_tokens": 0});
+        let delta = object! {"stop_reason": reason, "stop_sequence": Value::Null};
+        out.push(("message_delta", object! {"type": "message_delta", "delta": delta, "usage": usage}));
+        out.push(("message_stop", object! {"type": "message_stop"}));
     }
 
     fn begin(&mut self, stamp: &Stamp, out: &mut Vec<Event>) {
         self.begun = true;
         self.stamp = message_stamp(stamp);
-        let message = json!({
-            "id": self.stamp.id,
+        let message = object! {
+            "id": self.stamp.id.as_str(),
             "type": "message",
             "role": "assistant",
-            "content": [],
-            "model": self.stamp.model,
-            "stop_reason": null,
-            "stop_sequence": null,
-            "usage": {"input_tokens": 0, "output_tokens": 0},
-        });
-        out.push(("message_start", json!({"type": "message_start", "message": message})));
+            "content": Vec::<Value>::new(),
+            "model": self.stamp.model.as_str(),
+            "stop_reason": Value::Null,
+            "stop_sequence": Value::Null,
+            "usage": object! {"input_tokens": 0, "output_tokens": 0},
+        };
+        out.push(("message_start", object! {"type": "message_start", "message": message}));
     }
 
     fn delta(&mut self, delta: &Map<String, Value>, out: &mut Vec<Event>) {
@@ -158,13 +159,13 @@ fn content(message: &Map<String, Value>, stamp: &Stamp) -> Vec<Value> {
     match message.get("thinking_blocks").and_then(Value::as_array).filter(|blocks| !blocks.is_empty()) {
         Some(blocks) => content.extend(blocks.iter().filter_map(thinking_block)),
         None if !reasoning(message).is_empty() => {
-            content.push(json!({"type": "thinking", "thinking": reasoning(message), "signature": ""}));
+            content.push(object! {"type": "thinking", "thinking": reasoning(message), "signature": ""});
         }
         None => {}
     }
     for text in [chat::text_of(message.get("content")).as_str(), refusal(message)] {
         if !text.is_empty() {
-            content.push(json!({"type": "text", "text": text}));
+            content.push(object! {"type": "text", "text": text});
         }
     }
     let calls = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
@@ -176,7 +177,7 @@ fn thinking_block(block: &Value) -> Option<Value> {
     match block.get("type").and_then(Value::as_str)? {
         "thinking" => {
             let text = |name: &str| block.get(name).and_then(Value::as_str).unwrap_or_default();
-            Some(json!({"type": "thinking", "thinking": text("thinking"), "signature": text("signature")}))
+            Some(object! {"type": "thinking", "thinking": text("thinking"), "signature": text("signature")})
         }
         "redacted_thinking" => Some(block.clone()),
         _ => None,
@@ -190,7 +191,7 @@ fn tool_use(call: &Value, at: usize, stamp: &Stamp) -> Option<Value> {
         Some(id) if !id.is_empty() => id.to_owned(),
         _ => made_up_id(&stamp.id, at),
     };
-    Some(json!({"type": "tool_use", "id": id, "name": name, "input": input(function.get("arguments"))}))
+    Some(object! {"type": "tool_use", "id": id, "name": name, "input": input(function.get("arguments"))})
 }
 
 /// A tool's input must be an object. Text that is none (cut off by the length limit) is kept under one name, so that nothing
@@ -200,9 +201,9 @@ fn input(arguments: Option<&Value>) -> Value {
         Some(Value::Object(object)) => Value::Object(object.clone()),
         Some(Value::String(text)) if !text.trim().is_empty() => match serde_json::from_str(text) {
             Ok(Value::Object(object)) => Value::Object(object),
-            _ => json!({"arguments": text}),
+            _ => object! {"arguments": text.as_str()},
         },
-        _ => json!({}),
+        _ => object! {},
     }
 }
 

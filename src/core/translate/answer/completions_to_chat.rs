@@ -1,9 +1,10 @@
 //! An OpenAI text completion as a chat answer.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::chat::{self, Chunks};
 use crate::core::{
+    codec::value::object,
     error::Error,
     translate::{Memo, Stamp},
 };
@@ -16,14 +17,14 @@ pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error>
     });
     let choices: Vec<Value> = choices.collect();
     let Stamp { id, created, model } = chat::stamp_of(body, stamp);
-    let mut answer = json!({
+    let mut answer = object! {
         "id": id,
         "created": created,
         "model": model,
         "object": "chat.completion",
-        "system_fingerprint": body.get("system_fingerprint"),
+        "system_fingerprint": body.get("system_fingerprint").cloned(),
         "choices": choices,
-    });
+    };
     if let (Some(answer), Some(usage)) = (answer.as_object_mut(), body.get("usage").filter(|u| u.is_object()))
     {
         answer.insert("usage".into(), usage.clone());

@@ -1,12 +1,13 @@
 //! A text generation inference answer as a chat answer.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     chat::{self, Chunks},
     marks::Marks,
 };
 use crate::core::{
+    codec::value::object,
     error::Error,
     translate::{Memo, Stamp},
 };
@@ -24,14 +25,14 @@ pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> 
     let mut marks = Marks::new(&memo.marks);
     let mut content = marks.push(text);
     content.push_str(&marks.finish(reason == "length"));
-    let mut answer = json!({
-        "id": stamp.id,
+    let mut answer = object! {
+        "id": stamp.id.as_str(),
         "created": stamp.created,
-        "model": stamp.model,
+        "model": stamp.model.as_str(),
         "object": "chat.completion",
-        "system_fingerprint": null,
+        "system_fingerprint": Value::Null,
         "choices": [chat::text_choice(0, &content, reason)],
-    });
+    };
     if let (Some(answer), Some(usage)) = (answer.as_object_mut(), usage(details, memo.prompt_tokens)) {
         answer.insert("usage".into(), usage);
     }
@@ -136,11 +137,11 @@ fn usage(details: Option<&Value>, prompt_tokens: u64) -> Option<Value> {
     let prefill = details.get("prefill").and_then(Value::as_array).map_or(0, Vec::len) as u64;
     let counted = details.get("input_length").and_then(Value::as_u64).unwrap_or(prefill);
     let prompt = if counted > 0 { counted } else { prompt_tokens };
-    Some(json!({
+    Some(object! {
         "completion_tokens": completion,
         "prompt_tokens": prompt,
         "total_tokens": completion.saturating_add(prompt),
-    }))
+    })
 }
 
 #[cfg(test)]

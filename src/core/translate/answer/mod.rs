@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{Memo, Stamp};
 use crate::core::{
     api::Api,
-    codec::{json::Object, sse, words::Word},
+    codec::{json::Object, sse, value, words::Word},
     cost::usage::Usage,
     error::{Class, Error},
     provider::Wire,
@@ -149,7 +149,7 @@ impl Pipeline {
             self.model = object.read("model");
             return Ok(None);
         }
-        let value: Value = serde_json::from_slice(body).map_err(|e| not_json(&e.to_string()))?;
+        let value: Value = value::read(body).map_err(|e| not_json(&e.to_string()))?;
         let chat = match self.wire {
             Wire::Messages => messages_to_chat::answer(&value, &self.memo, &self.stamp)?,
             Wire::Completions => completions_to_chat::answer(&value, &self.memo, &self.stamp)?,
@@ -163,7 +163,7 @@ impl Pipeline {
             Api::Completions => chat_to_completions::answer(&chat, &self.memo, &self.stamp)?,
             Api::Chat | Api::Embeddings => chat,
         };
-        Ok(Some(answer.to_string().into_bytes()))
+        Ok(Some(value::to_bytes(&answer)))
     }
 
     /// One chunk of a streamed answer; what the client is to get of it is appended to `out`.
@@ -240,7 +240,7 @@ impl Pipeline {
         if is_same(self.api, self.wire) {
             return self.pass(frame, data, out);
         }
-        let value: Value = serde_json::from_slice(data).map_err(|e| not_json(&e.to_string()))?;
+        let value: Value = value::read(data).map_err(|e| not_json(&e.to_string()))?;
         if let Some(error) =
             value.get("error").filter(|error| !error.is_null() && self.wire != Wire::Messages)
         {
@@ -313,7 +313,7 @@ impl Pipeline {
 
     /// Usage out of Anthropic's `message_start` and `message_delta`.
     fn note_anthropic(&mut self, data: &[u8]) {
-        let Ok(value) = serde_json::from_slice::<Value>(data) else { return };
+        let Ok(value) = value::read(data) else { return };
         if let Some(message) = value.get("message") {
             self.model = message.get("model").and_then(Value::as_str).map(str::to_owned);
             self.usage = message.get("usage").and_then(Usage::from_anthropic);
@@ -375,7 +375,7 @@ impl Pipeline {
                 if usage.is_some() && !self.memo.include_usage {
                     return Ok(());
                 }
-                sse::write(out, None, chunk.to_string().as_bytes());
+                sse::write(out, None, &value::to_bytes(chunk));
             }
             ToClient::Completions(stream) => {
                 let mut texts = Vec::new();
@@ -384,7 +384,7 @@ impl Pipeline {
                     if text.get("usage").is_some_and(|usage| !usage.is_null()) && !self.memo.include_usage {
                         continue;
                     }
-                    sse::write(out, None, text.to_string().as_bytes());
+                    sse::write(out, None, &value::to_bytes(&text));
                 }
             }
             ToClient::Messages(stream) => {
@@ -420,7 +420,7 @@ impl Pipeline {
 
 fn write_events(events: &[(&'static str, Value)], out: &mut Vec<u8>) {
     for (name, event) in events {
-        sse::write(out, Some(name), event.to_string().as_bytes());
+        sse::write(out, Some(name), &value::to_bytes(event));
     }
 }
 

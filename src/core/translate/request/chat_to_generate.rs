@@ -1,6 +1,6 @@
 //! A chat request as a text generation inference request (`{"inputs", "parameters", "stream"}`).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{chat_to_completions::take_messages, shared, template};
 use crate::core::{
@@ -70,7 +70,7 @@ fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {
     let mut parameters = Map::new();
     if let Some(limit) = shared::take_max_tokens(&mut body) {
         // The server refuses 0.
-        let limit = if limit.as_u64() == Some(0) { json!(1) } else { limit };
+        let limit = if limit.as_u64() == Some(0) { Value::from(1) } else { limit };
         parameters.insert("max_new_tokens".into(), limit);
     }
     let mut sample = false;
@@ -90,7 +90,7 @@ fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {
     match body.shift_remove("stop") {
         Some(Value::Array(stops)) if stops.is_empty() => {}
         Some(Value::Array(stops)) => drop(parameters.insert("stop".into(), stops.into())),
-        Some(stop) => drop(parameters.insert("stop".into(), json!([stop]))),
+        Some(stop) => drop(parameters.insert("stop".into(), Value::from([stop]))),
         None => {}
     }
     parameters.insert("do_sample".into(), sample.into());

@@ -1,9 +1,10 @@
 //! An OpenAI text completion request as a chat request: the prompt becomes one user message.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{path::Path, shared};
 use crate::core::{
+    codec::value::object,
     error::Error,
     translate::{Memo, Options},
 };
@@ -18,7 +19,7 @@ pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<S
     let memo = Memo { include_usage: shared::wants_usage(&body), ..Memo::default() };
     let mut chat = Map::new();
     chat.insert("model".into(), shared::model(&mut body, options));
-    chat.insert("messages".into(), json!([{"role": "user", "content": prompt}]));
+    chat.insert("messages".into(), Value::from([object! {"role": "user", "content": prompt}]));
     chat.extend(body.into_iter().filter(|(name, value)| name != "messages" && !value.is_null()));
     Ok((chat, memo))
 }

@@ -3,10 +3,11 @@
 //! What only Anthropic has and no chat model could use is left out (`cache_control`, results of Anthropic's own tools in
 //! the history). What the model would have to see but chat cannot say is refused with its path.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{path::Path, shared};
 use crate::core::{
+    codec::value::object,
     error::Error,
     translate::{Memo, Options},
 };
@@ -84,7 +85,7 @@ fn system_message(content: Value, path: &Path, out: &mut Vec<Value>) -> Result<(
         }
     }
     if !parts.is_empty() {
-        out.push(json!({"role": "system", "content": content_of(parts)}));
+        out.push(object! {"role": "system", "content": content_of(parts)});
     }
     Ok(())
 }
@@ -103,7 +104,7 @@ fn user_messages(content: Value, path: &Path, out: &mut Vec<Value>) -> Result<()
     }
     attached.append(&mut parts);
     if !attached.is_empty() || results == 0 {
-        out.push(json!({"role": "user", "content": content_of(attached)}));
+        out.push(object! {"role": "user", "content": content_of(attached)});
     }
     Ok(())
 }
@@ -138,7 +139,7 @@ fn tool_message(
     if failed {
         mark_failed(&mut texts);
     }
-    Ok(json!({"role": "tool", "tool_call_id": id, "content": content_of(texts)}))
+    Ok(object! {"role": "tool", "tool_call_id": id, "content": content_of(texts)})
 }
 
 /// Chat has no flag for a failed call, so the text says it.
@@ -173,7 +174,7 @@ fn image_part(mut block: Map<String, Value>, path: &Path) -> Result<Value, Error
         Some("url") => path.take_text(&mut source, "url")?,
         _ => return Err(path.member("type").wrong("`base64` or `url` for this model")),
     };
-    Ok(json!({"type": "image_url", "image_url": {"url": url}}))
+    Ok(object! {"type": "image_url", "image_url": object! {"url": url}})
 }
 
 fn push_document(mut block: Map<String, Value>, path: &Path, parts: &mut Vec<Value>) -> Result<(), Error> {
@@ -190,12 +191,12 @@ fn push_document(mut block: Map<String, Value>, path: &Path, parts: &mut Vec<Val
         Some("base64") => {
             let data = data_url(&mut source, &path)?;
             let name = title.unwrap_or_else(|| "document.pdf".into());
-            parts.push(json!({"type": "file", "file": {"filename": name, "file_data": data}}));
+            parts.push(object! {"type": "file", "file": object! {"filename": name, "file_data": data}});
         }
         Some("url") => {
             // A file named by its URL is the hub's form; who sends the request on decides whether the provider takes it.
             let url = path.take_text(&mut source, "url")?;
-            parts.push(json!({"type": "file", "file": {"file_id": url}}));
+            parts.push(object! {"type": "file", "file": object! {"file_id": url}});
         }
         Some("text") => {
             let text = path.take_text(&mut source, "data")?;
@@ -278,7 +279,7 @@ fn tool_call(mut block: Map<String, Value>, path: &Path) -> Result<Value, Error>
         Some(input) => path.member("input").object(input)?,
     };
     let arguments = Value::Object(input).to_string();
-    Ok(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}))
+    Ok(object! {"id": id, "type": "function", "function": object! {"name": name, "arguments": arguments}})
 }
 
 /// Sampling, limits, user and streaming.
@@ -298,7 +299,7 @@ fn settings(body: &mut Map<String, Value>, chat: &mut Map<String, Value>) -> Res
         }
     }
     if chat.get("stream") == Some(&Value::Bool(true)) {
-        chat.insert("stream_options".into(), json!({"include_usage": true}));
+        chat.insert("stream_options".into(), object! {"include_usage": true});
     }
     if let Some(stops) = body.shift_remove("stop_sequences") {
         let path = Path::top("stop_sequences");
@@ -327,7 +328,8 @@ fn tools(
     let path = Path::top("tools");
     let choice = body.shift_remove("tool_choice");
     let mut functions = Vec::new();
-    for (at, tool) in path.list(body.shift_remove("tools").unwrap_or(json!([])))?.into_iter().enumerate() {
+    let tools = body.shift_remove("tools").unwrap_or_else(|| Value::Array(Vec::new()));
+    for (at, tool) in path.list(tools)?.into_iter().enumerate() {
         let path = path.item(at);
         let tool = path.object(tool)?;
         match tool.get("type").and_then(Value::as_str) {
@@ -359,23 +361,23 @@ fn function(mut tool: Map<String, Value>, path: &Path) -> Result<Value, Error> {
         function.insert("description".into(), description);
     }
     let schema = match tool.shift_remove("input_schema") {
-        None | Some(Value::Null) => json!({"type": "object", "properties": {}}),
+        None | Some(Value::Null) => object! {"type": "object", "properties": object! {}},
         Some(schema) => Value::Object(path.member("input_schema").object(schema)?),
     };
     function.insert("parameters".into(), schema);
     if let Some(strict) = tool.shift_remove("strict").filter(Value::is_boolean) {
         function.insert("strict".into(), strict);
     }
-    Ok(json!({"type": "function", "function": function}))
+    Ok(object! {"type": "function", "function": function})
 }
 
 fn web_search_options(mut tool: Map<String, Value>) -> Value {
     match tool.shift_remove("user_location") {
         Some(Value::Object(mut place)) => {
             place.shift_remove("type");
-            json!({"user_location": {"type": "approximate", "approximate": place}})
+            object! {"user_location": object! {"type": "approximate", "approximate": place}}
         }
-        _ => json!({}),
+        _ => object! {},
     }
 }
 
@@ -383,11 +385,11 @@ fn tool_choice(choice: Value, chat: &mut Map<String, Value>) -> Result<(), Error
     let path = Path::top("tool_choice");
     let mut choice = path.object(choice)?;
     let mapped = match choice.get("type").and_then(Value::as_str) {
-        Some("auto") => json!("auto"),
-        Some("any") => json!("required"),
-        Some("none") => json!("none"),
+        Some("auto") => Value::from("auto"),
+        Some("any") => Value::from("required"),
+        Some("none") => Value::from("none"),
         Some("tool") => {
-            json!({"type": "function", "function": {"name": path.take_text(&mut choice, "name")?}})
+            object! {"type": "function", "function": object! {"name": path.take_text(&mut choice, "name")?}}
         }
         _ => return Err(path.member("type").wrong("`auto`, `any`, `tool` or `none`")),
     };
@@ -406,8 +408,8 @@ fn output(body: &mut Map<String, Value>, chat: &mut Map<String, Value>) -> Resul
     };
     let format = body.shift_remove("output_format").or(config.shift_remove("format"));
     if let Some(schema) = format.as_ref().and_then(|format| format.get("schema")) {
-        let schema = json!({"name": "output", "schema": schema, "strict": true});
-        chat.insert("response_format".into(), json!({"type": "json_schema", "json_schema": schema}));
+        let schema = object! {"name": "output", "schema": schema.clone(), "strict": true};
+        chat.insert("response_format".into(), object! {"type": "json_schema", "json_schema": schema});
     }
     let effort = match config.get("effort").and_then(Value::as_str) {
         Some(effort @ ("low" | "medium" | "high")) => Some(effort),
@@ -463,7 +465,7 @@ fn data_url(source: &mut Map<String, Value>, path: &Path) -> Result<String, Erro
 }
 
 fn text_part(text: String) -> Value {
-    json!({"type": "text", "text": text})
+    object! {"type": "text", "text": text}
 }
 
 fn is_text_part(part: &Value) -> bool {

@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Event, made_up_id};
+use crate::core::codec::value::object;
 
 /// Bytes that may wait for an earlier block to be completed. Beyond it the earlier block is closed as it is.
 const HELD_MAX: usize = 1 << 20;
@@ -163,7 +164,7 @@ impl Blocks {
     fn close(&mut self, out: &mut Vec<Event>) {
         if let Some(block) = self.queue.pop_front() {
             self.torn_call |= matches!(&block.kind, Kind::Call { json, .. } if json.is_torn());
-            out.push(("content_block_stop", json!({"type": "content_block_stop", "index": self.index})));
+            out.push(("content_block_stop", object! {"type": "content_block_stop", "index": self.index}));
             self.index += 1;
         }
     }
@@ -188,28 +189,28 @@ impl Block {
             self.open = true;
             out.push((
                 "content_block_start",
-                json!({"type": "content_block_start", "index": index, "content_block": self.kind.head()}),
+                object! {"type": "content_block_start", "index": index, "content_block": self.kind.head()},
             ));
         }
         let mut delta = |delta: Value| {
-            let data = json!({"type": "content_block_delta", "index": index, "delta": delta});
+            let data = object! {"type": "content_block_delta", "index": index, "delta": delta};
             out.push(("content_block_delta", data));
         };
         let text = std::mem::take(&mut self.held);
         match &mut self.kind {
-            Kind::Text if !text.is_empty() => delta(json!({"type": "text_delta", "text": text})),
+            Kind::Text if !text.is_empty() => delta(object! {"type": "text_delta", "text": text}),
             Kind::Thinking { signature } => {
                 if !text.is_empty() {
-                    delta(json!({"type": "thinking_delta", "thinking": text}));
+                    delta(object! {"type": "thinking_delta", "thinking": text});
                 }
                 if !signature.is_empty() {
-                    delta(json!({"type": "signature_delta", "signature": signature}));
+                    delta(object! {"type": "signature_delta", "signature": signature.as_str()});
                 }
             }
             Kind::Call { json, .. } => {
                 json.read(&text);
                 if !text.is_empty() {
-                    delta(json!({"type": "input_json_delta", "partial_json": text}));
+                    delta(object! {"type": "input_json_delta", "partial_json": text});
                 }
                 return json.is_whole();
             }
@@ -232,10 +233,12 @@ impl Kind {
     /// The block as it stands in `content_block_start`.
     fn head(&self) -> Value {
         match self {
-            Kind::Text => json!({"type": "text", "text": ""}),
-            Kind::Thinking { .. } => json!({"type": "thinking", "thinking": "", "signature": ""}),
+            Kind::Text => object! {"type": "text", "text": ""},
+            Kind::Thinking { .. } => object! {"type": "thinking", "thinking": "", "signature": ""},
             Kind::Redacted(block) => block.clone(),
-            Kind::Call { id, name, .. } => json!({"type": "tool_use", "id": id, "name": name, "input": {}}),
+            Kind::Call { id, name, .. } => {
+                object! {"type": "tool_use", "id": id.as_str(), "name": name.as_str(), "input": object! {}}
+            }
         }
     }
 }
@@ -279,6 +282,8 @@ impl Json {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,7 @@
 //! Whole answers and streams against goldens, and what holds for every stream.
 
+use serde_json::json;
+
 use super::*;
 use crate::core::translate::{answer::cases, golden};
 

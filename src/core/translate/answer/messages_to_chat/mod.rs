@@ -8,11 +8,12 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use self::usage::Usage;
 pub use self::{failure::error_class, stream::Stream};
 use crate::core::{
+    codec::value::object,
     error::{Class, Error},
     translate::{Memo, Stamp, request::chat_to_messages::JSON_TOOL},
 };
@@ -42,15 +43,15 @@ pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> 
     if let Some(Value::Object(details)) = usage.get_mut("prompt_tokens_details") {
         details.insert("audio_tokens".into(), Value::Null);
     }
-    Ok(json!({
-        "id": stamp.id,
+    Ok(object! {
+        "id": stamp.id.as_str(),
         "created": stamp.created,
         "model": body.get("model").and_then(Value::as_str).unwrap_or(&stamp.model),
         "object": "chat.completion",
-        "system_fingerprint": null,
-        "choices": [{"finish_reason": finish, "index": 0, "message": parts.into_message(memo)}],
+        "system_fingerprint": Value::Null,
+        "choices": [object! {"finish_reason": finish, "index": 0, "message": parts.into_message(memo)}],
         "usage": usage,
-    }))
+    })
 }
 
 /// What the blocks of an answer hold, by where chat keeps it.
@@ -82,12 +83,12 @@ impl Parts {
                 if memo.json_tool && text(block, "name") == JSON_TOOL {
                     self.json.get_or_insert(input);
                 } else {
-                    self.calls.push(json!({
+                    self.calls.push(object! {
                         "index": self.calls.len(),
-                        "function": {"arguments": input, "name": text(block, "name")},
+                        "function": object! {"arguments": input, "name": text(block, "name")},
                         "id": text(block, "id"),
                         "type": "function",
-                    }));
+                    });
                 }
             }
             "thinking" => {
@@ -100,8 +101,11 @@ impl Parts {
     }
 
     fn into_message(self, memo: &Memo) -> Value {
-        let text = || memo.prefix.as_deref().unwrap_or_default().to_owned() + &self.text;
-        let content = self.json.unwrap_or_else(text);
+        let content = match (self.json, &memo.prefix) {
+            (Some(json), _) => json,
+            (None, Some(prefix)) => format!("{prefix}{}", self.text),
+            (None, None) => self.text,
+        };
         let mut message = Map::new();
         message.insert("content".into(), if content.is_empty() { Value::Null } else { content.into() });
         message.insert("role".into(), "assistant".into());
@@ -115,7 +119,7 @@ impl Parts {
             message.insert("thinking_blocks".into(), Value::Array(self.thinking));
         }
         if !self.citations.is_empty() {
-            message.insert("provider_specific_fields".into(), json!({"citations": self.citations}));
+            message.insert("provider_specific_fields".into(), object! {"citations": self.citations});
         }
         Value::Object(message)
     }

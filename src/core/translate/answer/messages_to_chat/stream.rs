@@ -1,9 +1,10 @@
 //! A streamed Anthropic answer as chat chunks, one event at a time.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{failure, finish_reason, text, usage::Usage};
 use crate::core::{
+    codec::value::object,
     error::Error,
     translate::{Memo, Stamp, request::chat_to_messages::JSON_TOOL},
 };
@@ -128,7 +129,7 @@ impl Stream {
                 if let Some(Value::Object(input)) = block.get("input")
                     && !input.is_empty()
                 {
-                    self.arguments(&json!(input).to_string(), out);
+                    self.arguments(&serde_json::to_string(input).unwrap_or_default(), out);
                 }
             }
             _ => self.open = Open::Hidden,
@@ -141,17 +142,17 @@ impl Stream {
             "input_json_delta" => self.arguments(text(delta, "partial_json"), out),
             "thinking_delta" => {
                 let thought = text(delta, "thinking");
-                self.thinking(thought, json!({"type": "thinking", "thinking": thought}), out);
+                self.thinking(thought, object! {"type": "thinking", "thinking": thought}, out);
             }
             "signature_delta" => {
                 let block =
-                    json!({"type": "thinking", "thinking": "", "signature": text(delta, "signature")});
+                    object! {"type": "thinking", "thinking": "", "signature": text(delta, "signature")};
                 self.thinking("", block, out);
             }
             "citations_delta" => {
                 let citation = delta.get("citation").cloned().unwrap_or_default();
-                let fields = json!({"citation": citation});
-                self.delta(json!({"content": "", "provider_specific_fields": fields}), out);
+                let fields = object! {"citation": citation};
+                self.delta(object! {"content": "", "provider_specific_fields": fields}, out);
             }
             _ => {}
         }
@@ -170,24 +171,24 @@ impl Stream {
             return;
         }
         match self.prefix.take() {
-            Some(prefix) => self.delta(json!({"content": prefix + text}), out),
-            None => self.delta(json!({"content": text}), out),
+            Some(prefix) => self.delta(object! {"content": prefix + text}, out),
+            None => self.delta(object! {"content": text}, out),
         }
     }
 
     fn thinking(&mut self, thought: &str, block: Value, out: &mut Vec<Value>) {
-        self.delta(json!({"content": "", "reasoning_content": thought, "thinking_blocks": [block]}), out);
+        self.delta(object! {"content": "", "reasoning_content": thought, "thinking_blocks": [block]}, out);
     }
 
     fn call_start(&mut self, block: &Value, out: &mut Vec<Value>) {
-        let call = json!({
+        let call = object! {
             "index": self.calls,
             "id": text(block, "id"),
             "type": "function",
-            "function": {"name": text(block, "name"), "arguments": ""},
-        });
+            "function": object! {"name": text(block, "name"), "arguments": ""},
+        };
         self.calls += 1;
-        self.delta(json!({"tool_calls": [call]}), out);
+        self.delta(object! {"tool_calls": [call]}, out);
     }
 
     fn arguments(&mut self, json: &str, out: &mut Vec<Value>) {
@@ -198,8 +199,9 @@ impl Stream {
             Open::Call { has_arguments } => {
                 *has_arguments = true;
                 let index = self.calls.saturating_sub(1);
-                let call = json!({"index": index, "type": "function", "function": {"arguments": json}});
-                self.delta(json!({"tool_calls": [call]}), out);
+                let call =
+                    object! {"index": index, "type": "function", "function": object! {"arguments": json}};
+                self.delta(object! {"tool_calls": [call]}, out);
             }
             Open::Json { has_arguments } => {
                 *has_arguments = true;
@@ -214,14 +216,14 @@ impl Stream {
         // A call left open by a server that sends no `content_block_stop`.
         self.block_stop(out);
         if let Some(prefix) = self.prefix.take() {
-            self.delta(json!({"content": prefix}), out);
+            self.delta(object! {"content": prefix}, out);
         }
         if !self.has_role {
-            self.delta(json!({"content": ""}), out);
+            self.delta(object! {"content": ""}, out);
         }
         let reason = finish_reason(stop_reason, self.calls, self.has_json);
-        out.push(self.chunk(json!({"finish_reason": reason, "index": 0, "delta": {}})));
-        let mut last = self.chunk(json!({"index": 0, "delta": {}}));
+        out.push(self.chunk(object! {"finish_reason": reason, "index": 0, "delta": object! {}}));
+        let mut last = self.chunk(object! {"index": 0, "delta": object! {}});
         if let Value::Object(chunk) = &mut last {
             chunk.insert("usage".into(), self.usage.to_chat());
         }
@@ -234,7 +236,7 @@ impl Stream {
             delta.insert("role".into(), "assistant".into());
             self.has_role = true;
         }
-        out.push(self.chunk(json!({"index": 0, "delta": delta})));
+        out.push(self.chunk(object! {"index": 0, "delta": delta}));
     }
 
     fn chunk(&self, choice: Value) -> Value {

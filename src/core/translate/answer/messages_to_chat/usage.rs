@@ -1,6 +1,8 @@
 //! Anthropic's token counts as chat usage.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+use crate::core::codec::value::object;
 
 /// Tokens of one answer. Anthropic counts fresh, cached and newly cached prompt tokens apart; chat's `prompt_tokens` is
 /// their sum.
@@ -49,19 +51,19 @@ impl Usage {
             details.insert("cache_creation_tokens".into(), self.cache_creation.into());
             details.insert(
                 "cache_creation_token_details".into(),
-                json!({"ephemeral_5m_input_tokens": minutes, "ephemeral_1h_input_tokens": hour}),
+                object! {"ephemeral_5m_input_tokens": minutes, "ephemeral_1h_input_tokens": hour},
             );
         }
-        let mut usage = json!({
+        let mut usage = object! {
             "completion_tokens": self.output,
             "prompt_tokens": prompt,
             "total_tokens": prompt.saturating_add(self.output),
             "prompt_tokens_details": details,
             "cache_creation_input_tokens": self.cache_creation,
             "cache_read_input_tokens": self.cache_read,
-        });
+        };
         if let (Some(searches), Value::Object(usage)) = (self.web_searches, &mut usage) {
-            usage.insert("server_tool_use".into(), json!({"web_search_requests": searches}));
+            usage.insert("server_tool_use".into(), object! {"web_search_requests": searches});
         }
         usage
     }

@@ -1,20 +1,21 @@
 //! Chat content as Anthropic content blocks.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     Betas,
     fault::{Fault, clip},
     take,
 };
+use crate::core::codec::value::object;
 
 /// Blocks of Anthropic's own that a client may put among the parts of a user or tool message.
 const NATIVE_USER: [&str; 5] = ["image", "document", "search_result", "tool_result", "container_upload"];
 
 /// A text block.
 pub(super) fn text_block(text: impl Into<String>) -> Value {
-    json!({"type": "text", "text": text.into()})
+    object! {"type": "text", "text": text.into()}
 }
 
 /// Content of a user or tool message: a string or a list of parts.
@@ -148,18 +149,18 @@ fn file(file: Option<Value>, betas: &mut Betas) -> Result<Value, Fault> {
         return Err(Fault::at("", "expected `file_data` or `file_id`"));
     };
     if is_web(&id) {
-        return Ok(json!({"type": "document", "source": {"type": "url", "url": id}}));
+        return Ok(object! {"type": "document", "source": object! {"type": "url", "url": id}});
     }
     betas.add("files-api-2025-04-14");
     betas.add("code-execution-2025-05-22");
     Ok(match format.as_deref() {
         None | Some("application/pdf" | "text/plain") => {
-            json!({"type": "document", "source": {"type": "file", "file_id": id}})
+            object! {"type": "document", "source": object! {"type": "file", "file_id": id}}
         }
         Some(format) if format.starts_with("image/") => {
-            json!({"type": "image", "source": {"type": "file", "file_id": id}})
+            object! {"type": "image", "source": object! {"type": "file", "file_id": id}}
         }
-        Some(_) => json!({"type": "container_upload", "file_id": id}),
+        Some(_) => object! {"type": "container_upload", "file_id": id},
     })
 }
 
@@ -169,7 +170,7 @@ fn media(mut url: String, format: Option<String>) -> Result<Value, Fault> {
         let path = url.split(['?', '#']).next().unwrap_or_default();
         let format = format.as_deref().or_else(|| format_of(path));
         let kind = if format == Some("application/pdf") { "document" } else { "image" };
-        return Ok(json!({"type": kind, "source": {"type": "url", "url": url}}));
+        return Ok(object! {"type": kind, "source": object! {"type": "url", "url": url}});
     }
     let head = url.strip_prefix("data:").and_then(|rest| rest.split_once(',')?.0.strip_suffix(";base64"));
     let head =
@@ -202,14 +203,15 @@ fn media(mut url: String, format: Option<String>) -> Result<Value, Fault> {
     source.insert("type".into(), "base64".into());
     source.insert("media_type".into(), media_type.into());
     source.insert("data".into(), url.into());
-    Ok(json!({"type": kind, "source": source}))
+    Ok(object! {"type": kind, "source": source})
 }
 
 /// A document of plain text, which Anthropic takes only as text.
 fn text_document(base64: &str) -> Result<Value, Fault> {
     let text = STANDARD.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let text = text.ok_or_else(|| Fault::at("", "expected base64 of UTF-8 text"))?;
-    Ok(json!({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}))
+    let source = object! {"type": "text", "media_type": "text/plain", "data": text};
+    Ok(object! {"type": "document", "source": source})
 }
 
 fn is_web(url: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Chat messages as system blocks and alternating turns.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     Betas,
@@ -8,6 +8,7 @@ use super::{
     fault::{Fault, clip},
     take,
 };
+use crate::core::codec::value::object;
 
 /// A conversation in Anthropic's order: system blocks apart, and no two turns of one role in a row.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ impl Turns {
     }
 
     pub(super) fn into_messages(self) -> Value {
-        let message = |turn: Turn| json!({"role": turn.role, "content": turn.blocks});
+        let message = |turn: Turn| object! {"role": turn.role, "content": turn.blocks};
         Value::Array(self.turns.into_iter().map(message).collect())
     }
 
@@ -288,7 +289,7 @@ fn call_block(function: Value, id: String) -> Result<Value, Fault> {
     if !arguments.is_object() {
         return Err(Fault::at("arguments", "expected a string that holds a JSON object"));
     }
-    Ok(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}))
+    Ok(object! {"type": "tool_use", "id": id, "name": name, "input": arguments})
 }
 
 /// A call's id in the letters that Anthropic takes: other providers' ids may have more. Calls and their results are

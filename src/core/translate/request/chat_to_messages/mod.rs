@@ -12,7 +12,7 @@ mod tools;
 #[cfg(test)]
 mod tests;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 pub(in crate::core::translate) use self::tools::JSON_TOOL;
 use self::{fault::Fault, messages::Turns, tools::Tools};
@@ -20,7 +20,10 @@ use super::{
     super::{Memo, Options},
     shared::unsupported,
 };
-use crate::core::error::{Class, Error};
+use crate::core::{
+    codec::value::object,
+    error::{Class, Error},
+};
 
 /// `max_tokens` when the client names none (Anthropic requires one), not counting a thinking budget.
 const DEFAULT_MAX_TOKENS: u64 = 4096;
@@ -86,7 +89,7 @@ pub fn request(mut chat: Map<String, Value>, options: &Options) -> Result<Transl
         out.insert("stop_sequences".into(), stop);
     }
     if let Some(user) = user_id(&mut chat)? {
-        out.insert("metadata".into(), json!({ "user_id": user }));
+        out.insert("metadata".into(), object! {"user_id": user});
     }
     for name in ["temperature", "top_p", "top_k", "stream"] {
         if let Some(value) = take(&mut chat, name) {
@@ -128,6 +131,10 @@ fn take(map: &mut Map<String, Value>, name: &str) -> Option<Value> {
 /// error that names all of it. What `allowed_openai_params` lists stays.
 fn refuse_unsupported(chat: &mut Map<String, Value>, options: &Options) -> Result<(), Error> {
     let mut refused = Vec::new();
+    // Most requests have none of them, and fewer members than the list has names.
+    if !chat.keys().any(|name| UNSUPPORTED.contains(&name.as_str())) {
+        return Ok(());
+    }
     for name in UNSUPPORTED {
         if options.allowed_params.iter().any(|allowed| allowed == name) || is_anthropic_tier(name, chat) {
             continue;
@@ -159,7 +166,7 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         Value::Bool(asked) => !asked,
         Value::Object(members) => members.is_empty(),
         Value::String(text) => name == "service_tier" && text == "default",
-        Value::Array(items) => items.is_empty() || (name == "modalities" && *value == json!(["text"])),
+        Value::Array(items) => items.is_empty() || (name == "modalities" && *value == Value::from(["text"])),
         Value::Null => true,
     }
 }
@@ -214,7 +221,7 @@ fn thinking(chat: &mut Map<String, Value>) -> Result<Option<Value>, Fault> {
             ));
         }
     };
-    Ok(Some(json!({"type": "enabled", "budget_tokens": budget})))
+    Ok(Some(object! {"type": "enabled", "budget_tokens": budget}))
 }
 
 /// The client's limit, else the default on top of what thinking may use.

@@ -1,12 +1,13 @@
 //! Chat tools, tool choice and output format as Anthropic tools.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     Betas,
     fault::{Fault, clip},
     take,
 };
+use crate::core::codec::value::object;
 
 /// The tool whose input is the JSON that the client asked for with `response_format`.
 pub(in crate::core::translate) const JSON_TOOL: &str = "json_tool_call";
@@ -89,11 +90,11 @@ impl Tools {
     /// Puts the members into the request; `dummy` adds a tool that nothing will call.
     pub(super) fn write(mut self, out: &mut Map<String, Value>, dummy: bool) {
         if dummy {
-            self.list.push(json!({
+            self.list.push(object! {
                 "name": "dummy_tool",
                 "description": "Not to be called. The conversation refers to tools that are no longer there.",
-                "input_schema": {"type": "object", "properties": {}},
-            }));
+                "input_schema": object! {"type": "object", "properties": object! {}},
+            });
         }
         // Anthropic refuses a choice without tools, and "auto" or "none" then say nothing.
         let idle = self.list.is_empty() && matches!(self.choice_type(), Some("auto" | "none"));
@@ -166,7 +167,7 @@ impl Tools {
             }
             _ => return Err(Fault::at("type", "expected text, json_object or json_schema")),
         };
-        let open = || json!({"type": "object", "additionalProperties": true, "properties": {}});
+        let open = || object! {"type": "object", "additionalProperties": true, "properties": object! {}};
         let mut schema = schema.unwrap_or_else(open);
         match &mut schema {
             Value::Object(schema) if schema.get("type").is_none_or(|kind| kind == "object") => {
@@ -175,15 +176,15 @@ impl Tools {
             _ => return Err(Fault::at("json_schema.schema", "expected a schema of type object")),
         }
         if !thinking {
-            let forced = json!({"type": "tool", "name": JSON_TOOL});
+            let forced = object! {"type": "tool", "name": JSON_TOOL};
             match self.choice_type() {
                 _ if self.list.is_empty() => self.choice = Some(forced),
                 Some("none") => self.choice = Some(forced),
-                None | Some("auto") => self.choice = Some(json!({"type": "any"})),
+                None | Some("auto") => self.choice = Some(object! {"type": "any"}),
                 Some(_) => {}
             }
         }
-        self.list.push(json!({"name": JSON_TOOL, "input_schema": schema}));
+        self.list.push(object! {"name": JSON_TOOL, "input_schema": schema});
         self.json_tool = true;
         Ok(())
     }
@@ -195,7 +196,7 @@ impl Tools {
         if self.choice_type() == Some("none") {
             return Ok(());
         }
-        if let Value::Object(choice) = self.choice.get_or_insert_with(|| json!({"type": "auto"})) {
+        if let Value::Object(choice) = self.choice.get_or_insert_with(|| object! {"type": "auto"}) {
             choice.insert("disable_parallel_tool_use".into(), Value::Bool(!parallel));
         }
         Ok(())
@@ -231,7 +232,7 @@ fn function_tool(function: Value, cache_control: Option<Value>) -> Result<Value,
     };
     schema.retain(|name, _| SCHEMA_MEMBERS.contains(&name.as_str()));
     schema.insert("type".into(), "object".into());
-    schema.entry("properties").or_insert_with(|| json!({}));
+    schema.entry("properties").or_insert_with(|| object! {});
     tool.insert("input_schema".into(), Value::Object(schema));
     if let Some(cache_control) = cache_control.or_else(|| take(&mut function, "cache_control")) {
         tool.insert("cache_control".into(), cache_control);
@@ -277,7 +278,7 @@ fn mcp_server(mut tool: Map<String, Value>) -> Result<Value, Fault> {
         };
     }
     if let Some(allowed) = take(&mut tool, "allowed_tools") {
-        server.insert("tool_configuration".into(), json!({"enabled": true, "allowed_tools": allowed}));
+        server.insert("tool_configuration".into(), object! {"enabled": true, "allowed_tools": allowed});
     }
     let bearer = tool.get("headers").and_then(Value::as_object).and_then(|headers| {
         let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"))?;
@@ -326,8 +327,8 @@ fn choice(value: Value) -> Result<Value, Fault> {
     let expected = "expected auto, none, required or an object that names a function";
     match value {
         Value::String(word) => match word.as_str() {
-            "auto" | "none" | "any" => Ok(json!({"type": word})),
-            "required" => Ok(json!({"type": "any"})),
+            "auto" | "none" | "any" => Ok(object! {"type": word}),
+            "required" => Ok(object! {"type": "any"}),
             _ => Err(Fault::at("", expected)),
         },
         Value::Object(mut choice) => {
@@ -340,7 +341,7 @@ fn choice(value: Value) -> Result<Value, Fault> {
                         _ => take(&mut choice, "name"),
                     };
                     match name {
-                        Some(Value::String(name)) => Ok(json!({"type": "tool", "name": name})),
+                        Some(Value::String(name)) => Ok(object! {"type": "tool", "name": name}),
                         _ => Err(Fault::at("function.name", "expected the function's name")),
                     }
                 }

@@ -1,5 +1,7 @@
 //! Whole requests against goldens, what must survive of a history, and the refusals.
 
+use serde_json::json;
+
 use super::*;
 use crate::core::translate::{golden, request::cases};
 
