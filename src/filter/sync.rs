@@ -168,7 +168,7 @@ impl Role {
         }
         let (status, outcome) = match host::call_answer(headers, body) {
             Some((200, body)) => (200, self.sync.on_reply(&body, &host::SharedData, now)),
-            Some((status, _)) => (status, self.sync.on_failure(now)),
+            Some((status, _)) => (status, self.sync.on_status(status, &host::SharedData, now)),
             None => (0, self.sync.on_failure(now)),
         };
         self.count(outcome, status);
@@ -180,9 +180,15 @@ impl Role {
     /// Counts, and says in the log when the ledger goes away and when it is back.
     fn count(&mut self, outcome: Outcome, status: u16) {
         self.metrics.add("tollgate_events_acknowledged", outcome.acknowledged);
+        self.metrics.add("tollgate_events_dropped", outcome.folded);
         self.metrics.add("tollgate_sync_failures", u64::from(outcome.failed));
         self.metrics.add("tollgate_syncs", u64::from(!outcome.failed));
         self.metrics.add("tollgate_sync_batches", u64::from(outcome.acknowledged > 0));
+        if outcome.folded > 0 {
+            host::warn(&format!(
+                "tollgate: the ledger refused a batch of calls with status {status}; their sums are kept, their details dropped"
+            ));
+        }
         if self.sync.failures() >= AWAY && !self.told {
             self.told = true;
             let what = match status {

@@ -3,7 +3,7 @@
 //! One batch is under way at a time. It stands in shared data until the ledger has acknowledged it, and is repeated without a
 //! change until then: a lost VM loses nothing, and nothing counts twice. What waits behind it stays in the host's queue, which
 //! survives VMs as well. When the ledger stays away and the queue grows beyond [`WAITING`], its oldest calls are folded into
-//! sums: their details are dropped, their spend never is.
+//! sums, and so are those of a batch that the ledger refuses: their details are dropped, their spend never is.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -77,6 +77,8 @@ pub struct Outcome {
     pub again: bool,
     /// The reply made no sense, or none came.
     pub failed: bool,
+    /// The ledger refused a batch with so many calls; they count in sums from now on.
+    pub folded: u64,
 }
 
 /// What is kept in shared data.
@@ -117,6 +119,14 @@ struct Charge {
 struct FoldedCharge {
     sum: Charge,
     calls: u64,
+}
+
+/// The part of a batch that folding it takes. What one version of this program has written another may not know.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refused {
+    events: Vec<Box<RawValue>>,
+    folded: Vec<Folded>,
 }
 
 /// [`crate::core::ledger::SyncRequest`] around a batch whose text is made already.
@@ -264,7 +274,7 @@ impl Sync {
         Outcome {
             acknowledged: settled.as_ref().map_or(0, |batch| batch.calls),
             again: reply.more || settled.is_some_and(|batch| batch.full),
-            failed: false,
+            ..Outcome::default()
         }
     }
 
@@ -327,6 +337,32 @@ impl Sync {
         let doubled = first << self.failures.saturating_sub(1).min(16);
         self.not_before_ms = now_ms.saturating_add(doubled.min(most));
         Outcome { failed: true, ..Outcome::default() }
+    }
+
+    /// The ledger has answered, with another status than 200.
+    pub fn on_status(&mut self, status: u16, shared: &dyn Shared, now_ms: u64) -> Outcome {
+        // What is wrong with a batch is wrong with it the next time too, and all that comes later waits behind it.
+        let folded = if matches!(status, 400 | 413 | 422) { self.fold(shared) } else { 0 };
+        Outcome { folded, ..self.on_failure(now_ms) }
+    }
+
+    /// Makes sums of the batch under way. It keeps its number: the ledger has not taken it.
+    fn fold(&mut self, shared: &dyn Shared) -> u64 {
+        let Some(batch) = &mut self.under_way else { return 0 };
+        let refused: Refused = serde_json::from_str(batch.text.get()).unwrap_or_default();
+        if refused.events.is_empty() {
+            return 0;
+        }
+        let mut sums = Sums::default();
+        let events = refused.events.iter().filter_map(|event| serde_json::from_str(event.get()).ok());
+        events.for_each(|event| sums.add(&event));
+        let mut folded = refused.folded;
+        folded.append(&mut sums.take(usize::MAX));
+        let new = NewBatch { number: self.number, events: &[], folded: &folded };
+        let Ok(text) = serde_json::value::to_raw_value(&new) else { return 0 };
+        *batch = UnderWay::of(text, batch.full);
+        self.keep(shared);
+        refused.events.len() as u64
     }
 
     /// How many requests in a row have failed.

@@ -249,6 +249,35 @@ fn events_that_come_together_stay_together() {
 }
 
 #[test]
+fn a_batch_that_is_refused_goes_as_sums() {
+    let shared = memory();
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    sync.push(&[event(1, 5, &["key:a"]), event(2, 7, &["key:a"])].join(&b'\n'), 0);
+    sync.push(b"{\"spend\":\"of another version\"}", 0);
+    assert!(sync.request(&shared, 0).is_some());
+    // The ledger has no time, or does not know us: that says nothing about the batch.
+    for (status, now) in [(503, 1_000), (401, 7_000), (500, 13_000)] {
+        assert_eq!(sync.on_status(status, &shared, now), Outcome { failed: true, ..Outcome::default() });
+        assert!(sync.request(&shared, now + 5_000).is_some());
+    }
+    assert_eq!(
+        sync.on_status(413, &shared, 20_000),
+        Outcome { failed: true, folded: 3, ..Outcome::default() }
+    );
+    let request = sync.request(&shared, 30_000).unwrap();
+    // Another VM would go on with the same.
+    assert_eq!(Sync::open(&shared, "other".to_owned()).request(&shared, 30_000).unwrap(), request);
+    let request: SyncRequest = serde_json::from_slice(&request).unwrap();
+    let again = batch(&request);
+    assert_eq!((again.number, again.events.len(), again.folded.len()), (1, 0, 1));
+    assert_eq!((again.folded[0].calls, again.folded[0].sum.spend), (2, 12));
+    // Sums are as small as it gets.
+    assert_eq!(sync.on_status(413, &shared, 31_000).folded, 0);
+    assert_eq!(sent(&mut sync, &shared, 60_000).batch, request.batch);
+    assert_eq!(sync.on_reply(&acknowledged(1), &shared, 61_000).acknowledged, 2);
+}
+
+#[test]
 fn nonsense_neither_stops_nor_acknowledges() {
     let shared = memory();
     let mut sync = Sync::open(&shared, "n".to_owned());
