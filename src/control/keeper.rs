@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     Failure, admin, complain,
-    process::{self, own_group_and_fate},
+    process::{self, own_group_and_fate, step_back},
 };
 use crate::core::ledger::{KEY_VARIABLE, READY_PATH};
 
@@ -127,6 +127,7 @@ impl Keeper {
         let mut command = Command::new(program);
         command.args(arguments).env(KEY_VARIABLE, &self.secret).stdin(Stdio::null());
         own_group_and_fate(&mut command);
+        step_back(&mut command);
         command.spawn().map_err(cannot_start)
     }
 

@@ -180,3 +180,9 @@ def test_many_unknown_keys_do_not_reach_the_database(start: Callable[..., Gatewa
     # The negative cache is of a fixed size: ten times as many keys take no more room.
     assert memory() - before < 4_096, "Envoy grew under a scan"
     assert chat(gateway.client, key).status_code == 200
+
+
+def test_the_ledger_steps_back_for_the_workers(start: Callable[..., Gateway], mock: OpenAiMock) -> None:
+    gateway = start(config(mock))
+    ledger, envoy = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (gateway.ledger_pid(), gateway.envoy_pid()))
+    assert ledger > envoy == os.getpriority(os.PRIO_PROCESS, 0)
