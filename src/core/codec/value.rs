@@ -37,8 +37,8 @@ pub fn to_bytes(value: &Value) -> Vec<u8> {
     out
 }
 
-/// Appends a value as JSON. What was read is never nested so deep that this could use up the stack.
-pub fn write(out: &mut Vec<u8>, value: &Value) {
+/// Appends a value. What was read is never nested so deep that this could use up the stack.
+fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
@@ -59,22 +59,19 @@ pub fn write(out: &mut Vec<u8>, value: &Value) {
             }
             out.push(b']');
         }
-        Value::Object(members) => write_object(out, members),
-    }
-}
-
-/// Appends an object as JSON.
-pub fn write_object(out: &mut Vec<u8>, members: &Map<String, Value>) {
-    out.push(b'{');
-    for (at, (name, value)) in members.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
+        Value::Object(members) => {
+            out.push(b'{');
+            for (at, (name, value)) in members.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                write_string(out, name);
+                out.push(b':');
+                write(out, value);
+            }
+            out.push(b'}');
         }
-        write_string(out, name);
-        out.push(b':');
-        write(out, value);
     }
-    out.push(b'}');
 }
 
 #[cfg(test)]

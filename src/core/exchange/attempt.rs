@@ -217,7 +217,7 @@ impl Exchange {
                 if self.api == Api::Messages {
                     leave_out_anthropics_own(&mut chat, deployment.brand.name);
                 }
-                let bytes = to_bytes(&chat);
+                let bytes = value::to_bytes(&Value::Object(chat));
                 let mut chat = parse(&bytes)?;
                 params::prepare(
                     &mut chat,
@@ -324,17 +324,11 @@ fn leave_out_anthropics_own(chat: &mut Map<String, Value>, brand: &str) {
     }
 }
 
-fn to_bytes(map: &Map<String, Value>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
-    value::write_object(&mut out, map);
-    out
-}
-
 fn with_extra_body(mut body: Map<String, Value>, extra: &Map<String, Value>) -> Vec<u8> {
     for (name, value) in extra {
         body.insert(name.clone(), value.clone());
     }
-    to_bytes(&body)
+    value::to_bytes(&Value::Object(body))
 }
 
 /// What both translations of one request must remember.

@@ -1,5 +1,7 @@
 //! Whole requests against scripted providers, with the part of Envoy played by a loop: it opens the cluster that was named
 //! last, retries what is marked for it, and never more often than it was told.
+//!
+//! Half of this file is that loop, which all files below it use; what has a subject of its own stands in them.
 
 mod accounts;
 mod chance;

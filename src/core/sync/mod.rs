@@ -121,7 +121,8 @@ struct FoldedCharge {
     calls: u64,
 }
 
-/// The part of a batch that folding it takes. What one version of this program has written another may not know.
+/// The part of a batch that folding it takes. What one version of this program has written another may not know: events are
+/// read one by one, and one that cannot be read is in no sum.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Refused {

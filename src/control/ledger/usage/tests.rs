@@ -1,4 +1,6 @@
 //! Batches of usage: what each adds to, what nodes hear back, and that nothing counts twice.
+//!
+//! All of it is one table of sums looked at from its sides, by the same few helpers; so it is one file.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 

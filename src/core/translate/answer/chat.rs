@@ -49,7 +49,7 @@ impl Chunks {
 
     /// The last chunk. It still has a choice, as LiteLLM's has.
     pub fn usage(&self, usage: &Value) -> Value {
-        let mut chunk = self.chunk(Value::from([object! {"index": 0, "delta": object! {}}]));
+        let mut chunk = chunk(&self.stamp, [object! {"index": 0, "delta": object! {}}]);
         if let Some(chunk) = chunk.as_object_mut() {
             chunk.insert("usage".into(), usage.clone());
         }
@@ -61,21 +61,22 @@ impl Chunks {
             self.begun.push(index);
             delta.insert("role".into(), "assistant".into());
         }
-        self.chunk(match reason {
-            Some(reason) => Value::from([object! {"finish_reason": reason, "index": index, "delta": delta}]),
-            None => Value::from([object! {"index": index, "delta": delta}]),
-        })
+        let choice = match reason {
+            Some(reason) => object! {"finish_reason": reason, "index": index, "delta": delta},
+            None => object! {"index": index, "delta": delta},
+        };
+        chunk(&self.stamp, [choice])
     }
+}
 
-    fn chunk(&self, choices: Value) -> Value {
-        let Stamp { id, created, model } = &self.stamp;
-        object! {
-            "id": id.as_str(),
-            "created": *created,
-            "model": model.as_str(),
-            "object": "chat.completion.chunk",
-            "choices": choices,
-        }
+/// One chunk of a chat stream.
+pub(super) fn chunk(stamp: &Stamp, choices: [Value; 1]) -> Value {
+    object! {
+        "id": stamp.id.as_str(),
+        "created": stamp.created,
+        "model": stamp.model.as_str(),
+        "object": "chat.completion.chunk",
+        "choices": choices,
     }
 }
 

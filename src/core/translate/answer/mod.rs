@@ -149,7 +149,7 @@ impl Pipeline {
             self.model = object.read("model");
             return Ok(None);
         }
-        let value: Value = value::read(body).map_err(|e| not_json(&e.to_string()))?;
+        let value = value::read(body).map_err(|e| not_json(&e.to_string()))?;
         let chat = match self.wire {
             Wire::Messages => messages_to_chat::answer(&value, &self.memo, &self.stamp)?,
             Wire::Completions => completions_to_chat::answer(&value, &self.memo, &self.stamp)?,
@@ -240,7 +240,7 @@ impl Pipeline {
         if is_same(self.api, self.wire) {
             return self.pass(frame, data, out);
         }
-        let value: Value = value::read(data).map_err(|e| not_json(&e.to_string()))?;
+        let value = value::read(data).map_err(|e| not_json(&e.to_string()))?;
         if let Some(error) =
             value.get("error").filter(|error| !error.is_null() && self.wire != Wire::Messages)
         {
@@ -439,7 +439,7 @@ fn says_nothing(choice: &Value) -> bool {
 
 /// The error in a stream's first event (`{"error": …}`, Anthropic's `{"type": "error", …}` included).
 fn leading_error(data: &[u8]) -> Option<Error> {
-    let value: Value = serde_json::from_slice(data).ok()?;
+    let value = value::read(data).ok()?;
     let error = value.get("error").filter(|error| !error.is_null() && value.get("choices").is_none())?;
     Some(stream_error(error))
 }

@@ -1,8 +1,8 @@
 //! A streamed Anthropic answer as chat chunks, one event at a time.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{failure, finish_reason, text, usage::Usage};
+use super::{super::chat, failure, finish_reason, text, usage::Usage};
 use crate::core::{
     codec::value::object,
     error::Error,
@@ -240,12 +240,6 @@ impl Stream {
     }
 
     fn chunk(&self, choice: Value) -> Value {
-        let mut chunk = Map::new();
-        chunk.insert("id".into(), self.stamp.id.as_str().into());
-        chunk.insert("created".into(), self.stamp.created.into());
-        chunk.insert("model".into(), self.stamp.model.as_str().into());
-        chunk.insert("object".into(), "chat.completion.chunk".into());
-        chunk.insert("choices".into(), Value::Array(vec![choice]));
-        Value::Object(chunk)
+        chat::chunk(&self.stamp, [choice])
     }
 }

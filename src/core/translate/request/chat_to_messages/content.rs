@@ -199,10 +199,7 @@ fn media(mut url: String, format: Option<String>) -> Result<Value, Fault> {
             return Err(Fault::at("", expected));
         }
     };
-    let mut source = Map::new();
-    source.insert("type".into(), "base64".into());
-    source.insert("media_type".into(), media_type.into());
-    source.insert("data".into(), url.into());
+    let source = object! {"type": "base64", "media_type": media_type, "data": url};
     Ok(object! {"type": kind, "source": source})
 }
 
