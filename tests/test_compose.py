@@ -51,8 +51,13 @@ SERVICE = {
     "image": text(r"[a-z0-9./-]+:\S+"),
     "profiles": list_of(text(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")),
     "command": list_of(text(r".+")),
-    "ports": list_of(text(r"\d+:\d+")),
-    "volumes": list_of(text(r"\./[^:]+:/[^:]+(:ro)?")),
+    "ports": list_of(text(r"127\.0\.0\.1:\d+:\d+")),
+    "volumes": list_of(text(r"(\./[^:]+|[a-z]+):/[^:]+(:ro)?")),
+    "env_file": list_of(mapping(path=text(r"\S+"), required=one_of(True, False))),
+    "cap_drop": list_of(text(r"[A-Z_]+")),
+    "security_opt": list_of(text(r"[a-z-]+:true")),
+    "read_only": one_of(True, False),
+    "tmpfs": list_of(text(r"/\S+")),
     "environment": list_of(text(r"[A-Z][A-Z0-9_]*(=.*)?")),
     "healthcheck": mapping(
         test=list_of(text(r".+")), interval=text(DURATION), timeout=text(DURATION), start_period=text(DURATION)
@@ -65,8 +70,8 @@ SERVICE = {
 
 def compose_problems(document: Any) -> list[str]:
     """What is wrong with a compose file, by place."""
-    if not isinstance(document, dict) or set(document) != {"services"} or not document["services"]:
-        return ["expected `services` and nothing else at the top level"]
+    if not isinstance(document, dict) or not document.get("services") or set(document) - {"services", "volumes"}:
+        return ["expected `services`, `volumes` and nothing else at the top level"]
     problems = []
     for name, service in document["services"].items():
         for member, value in service.items():
@@ -74,7 +79,10 @@ def compose_problems(document: Any) -> list[str]:
                 problems.append(f"{name}.{member}: {value!r}")
         if ("build" in service) == ("image" in service):
             problems.append(f"{name}: expected `build` or `image`")
-    ports = [port.split(":")[0] for service in document["services"].values() for port in service.get("ports", [])]
+    named = {volume.split(":")[0] for service in document["services"].values() for volume in service.get("volumes", [])}
+    if {name for name in named if not name.startswith(".")} != set(document.get("volumes") or {}):
+        problems.append(f"expected the volumes that are used, {named}, at the top level")
+    ports = [port.split(":")[1] for service in document["services"].values() for port in service.get("ports", [])]
     if len(ports) != len(set(ports)):
         problems.append(f"a port is published twice: {ports}")
     return problems
@@ -88,7 +96,9 @@ def test_compose_is_well_formed():
     "break_it",
     [
         lambda compose: compose["services"]["gateway"].update(prots=["1:1"]),
-        lambda compose: compose["services"]["gateway"].update(ports=["4001:4000"]),
+        lambda compose: compose["services"]["gateway"].update(ports=["127.0.0.1:4001:4000"]),
+        lambda compose: compose["services"]["gateway"].update(ports=["4000:4000"]),
+        lambda compose: compose["services"]["gateway"]["volumes"].append("other:/x"),
         lambda compose: compose["services"]["gateway"].update(restart="sometimes"),
         lambda compose: compose["services"]["gateway"]["healthcheck"].update(interval="10"),
         lambda compose: compose["services"]["envoy"].pop("image"),
@@ -111,7 +121,7 @@ def test_an_engine_agrees():
 
 def test_what_is_mounted_is_there():
     for service in COMPOSE["services"].values():
-        for volume in service["volumes"]:
+        for volume in (volume for volume in service["volumes"] if volume.startswith(".")):
             source = ROOT / volume.split(":")[0]
             assert source.is_file(), volume
     assert f"MODULE := {MODULE.relative_to(ROOT)}".replace("wasm32-wasip1", "$(WASM_TARGET)") in MAKEFILE
@@ -145,7 +155,7 @@ def stages(dockerfile: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
             assert image in found or image == "scratch" or re.fullmatch(r"[a-z]+:\S+", image), image
             found[name] = []
         else:
-            assert word in {"RUN", "WORKDIR", "COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}, word
+            assert word in {"RUN", "WORKDIR", "COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "VOLUME", "ENTRYPOINT", "CMD"}, word
             found[list(found)[-1]].append((word, rest))
     return found
 
@@ -200,13 +210,35 @@ def test_one_version_of_envoy():
 def test_the_image_and_compose_agree():
     port = argument(GATEWAY, "EXPOSE")
     gateway = COMPOSE["services"]["gateway"]
-    assert [published.split(":")[1] for published in gateway["ports"]] == [port]
+    assert [published.split(":")[-1] for published in gateway["ports"]] == [port]
     assert json.loads(argument(GATEWAY, "CMD"))[-1] in [volume.split(":")[1] for volume in gateway["volumes"]]
     options, _, test = argument(GATEWAY, "HEALTHCHECK").partition(" CMD ")
     assert json.loads(test) == gateway["healthcheck"]["test"][1:] and gateway["healthcheck"]["test"][0] == "CMD"
     for option in options.split():
         name, _, value = option.removeprefix("--").partition("=")
         assert gateway["healthcheck"][name.replace("-", "_")] == value
+
+
+def test_what_the_gateway_keeps_outlives_its_container():
+    """Its state directory is a volume of the image and has a name in compose."""
+    folder = dict(pair.split("=", 1) for pair in argument(GATEWAY, "ENV").split())["TOLLGATE_STATE_DIR"]
+    assert json.loads(argument(GATEWAY, "VOLUME")) == [folder]
+    named = [volume.split(":")[0] for volume in COMPOSE["services"]["gateway"]["volumes"] if volume.split(":")[1] == folder]
+    assert named == list(COMPOSE["volumes"])
+
+
+def test_the_operators_variables_reach_the_gateway():
+    gateway = COMPOSE["services"]["gateway"]
+    assert {"LITELLM_MASTER_KEY", "LITELLM_SALT_KEY", "DATABASE_URL"} <= set(gateway["environment"])
+    assert gateway["env_file"] == [{"path": ".env", "required": False}]
+
+
+def test_the_containers_may_do_nothing_they_need_not():
+    gateway = COMPOSE["services"]["gateway"]
+    assert gateway["cap_drop"] == ["ALL"] and gateway["read_only"] is True
+    for service in COMPOSE["services"].values():
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), "the demonstration's key is public"
 
 
 def test_the_image_starts_a_gateway(start):
@@ -216,7 +248,7 @@ def test_the_image_starts_a_gateway(start):
     for name in (assignment.split("=")[0] for assignment in argument(GATEWAY, "ENV").split()):
         assert f"env: {name}=" in usage, name
     flag, path = json.loads(argument(GATEWAY, "CMD"))
-    mounted = {target: source for source, target, _ in (v.split(":") for v in COMPOSE["services"]["gateway"]["volumes"])}
+    mounted = {target: source for source, target, *_ in (v.split(":") for v in COMPOSE["services"]["gateway"]["volumes"])}
     assert flag == "--config"
     gateway = start(ROOT / mounted[path])
     answer = gateway.chat("demo", headers={"authorization": "Bearer sk-1234"})

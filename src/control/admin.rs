@@ -51,6 +51,11 @@ impl Envoy {
         self.call("POST", "/drain_listeners").map(drop)
     }
 
+    /// Opens log files again, under their names.
+    pub fn reopen_logs(&self) -> io::Result<()> {
+        self.call("POST", "/reopen_logs").map(drop)
+    }
+
     /// Ends the process.
     pub fn quit(&self) -> io::Result<()> {
         self.call("POST", "/quitquitquit").map(drop)

@@ -1,8 +1,11 @@
 //! The command line: LiteLLM's flags with LiteLLM's spelling, and the sub-commands of our own.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+
+/// [`Serve::drain_delay`] in a Kubernetes pod, unless it is said.
+const POD_DRAIN_SECONDS: u32 = 5;
 
 /// An LLM gateway made of Envoy and one Wasm filter, drop-in for the LiteLLM proxy.
 #[derive(Debug, Parser)]
@@ -139,6 +142,9 @@ pub struct Serve {
     /// Where generated files are kept [default: $XDG_STATE_HOME/tollgate, else ~/.local/state/tollgate]
     #[arg(long, value_name = "DIR", env = "TOLLGATE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+    /// After SIGTERM, keep taking requests for so long while /health/readiness fails [default: 0; 5 in a Kubernetes pod]
+    #[arg(long, value_name = "SECONDS", env = "TOLLGATE_DRAIN_DELAY", value_parser = clap::value_parser!(u32).range(..=3600))]
+    pub drain_delay: Option<u32>,
     /// Envoy binary, 1.40 or newer [default: $TOLLGATE_ENVOY, else `envoy` on PATH, else what `make envoy` installed]
     #[arg(long, value_name = "PATH")]
     pub envoy: Option<PathBuf>,
@@ -167,6 +173,14 @@ struct WithoutEffect {
 }
 
 impl Serve {
+    /// How long requests are still taken after a signal to stop. Kubernetes sends requests to a pod for some seconds after it
+    /// has told it to stop; elsewhere nobody wants to wait.
+    pub fn drain_delay(&self) -> Duration {
+        let in_a_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+        let seconds = self.drain_delay.unwrap_or(if in_a_pod { POD_DRAIN_SECONDS } else { 0 });
+        Duration::from_secs(u64::from(seconds))
+    }
+
     /// The gateway's address for a client on this machine.
     pub fn url(&self) -> String {
         let scheme = if self.ssl_certfile_path.is_some() { "https" } else { "http" };

@@ -9,7 +9,11 @@ use std::{
     collections::HashSet,
     env,
     path::PathBuf,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -36,12 +40,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub struct Follower {
     answers: Receiver<StoredModels>,
     in_force: Sender<()>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Follower {
     /// Asks a first time, then goes on asking. When the ledger cannot be reached at first, there are no models for now.
     pub fn start(ledger: Ledger) -> (Follower, Vec<StoredModel>) {
-        let mut known = Known::default();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut known = Known { is_over: Arc::clone(&is_over), ..Known::default() };
         let first = match ledger.ask(&known, Duration::ZERO) {
             Ok(found) => found.map(|found| known.take(found)),
             Err(why) => {
@@ -52,7 +58,7 @@ impl Follower {
         let (sends, answers) = channel();
         let (in_force, confirmed) = channel();
         thread::spawn(move || ask_on(&ledger, known, &sends, &confirmed));
-        (Follower { answers, in_force }, first.unwrap_or_default())
+        (Follower { answers, in_force, is_over }, first.unwrap_or_default())
     }
 
     /// The models as they are now, once they have changed; waits at most `wait`.
@@ -66,6 +72,11 @@ impl Follower {
                 None
             }
         }
+    }
+
+    /// From now on it is no news that the ledger is away.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 
     /// What [`Follower::next`] gave is in force, as far as it can be.
@@ -99,6 +110,7 @@ fn ask_on(ledger: &Ledger, mut known: Known, answers: &Sender<StoredModels>, in_
 struct Known {
     revision: Option<u64>,
     is_away: bool,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Known {
@@ -109,7 +121,7 @@ impl Known {
 
     /// Says once that the ledger is away.
     fn complain(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.is_away, true) {
+        if !std::mem::replace(&mut self.is_away, true) && !self.is_over.load(Ordering::Relaxed) {
             complain(&format!(
                 "the ledger does not say which models were added to it: {why}. What is served stays served."
             ));

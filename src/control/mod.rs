@@ -13,6 +13,7 @@
 //! | [`render`] | one static file for an Envoy that runs without the command |
 //! | [`keeper`] | the ledger's process, kept alive |
 //! | [`ledger`] | keys, budgets and spend: the database, the management API, what the filter asks |
+//! | [`log`] | lines of our own about what happens |
 //! | [`machine`] | what this machine gives: an address, certificate authorities, environment variables |
 //! | [`process`] | child processes |
 //! | [`state`] | the folder of an instance: module, generated files, admin socket |
@@ -36,6 +37,7 @@ pub mod explain;
 pub mod follow;
 pub mod keeper;
 pub mod ledger;
+pub mod log;
 pub mod machine;
 pub mod process;
 pub mod render;
@@ -90,11 +92,15 @@ impl fmt::Display for Failure {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let serves = matches!(cli.action, None | Some(Action::Ledger(_)));
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            for line in failure.to_string().lines() {
-                complain(line);
+            match &failure {
+                // What has run for a while is looked for in a log.
+                Failure::Running(problem) if serves => log::error(problem),
+                // The person who typed the command reads it.
+                _ => failure.to_string().lines().for_each(refuse),
             }
             failure.exit_code()
         }
@@ -142,7 +148,12 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line about what happens, for the person who started the command.
-fn complain(line: &str) {
+/// One line about what must be changed, for the person who started the command.
+fn refuse(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "tollgate: {line}");
+}
+
+/// One line about what happens while something serves.
+fn complain(line: &str) {
+    log::warn(line);
 }

@@ -5,17 +5,14 @@
 //! mounts and network file systems, and goes blind when a configuration map swaps a symbolic link.
 
 mod apply;
+mod drain;
+mod signals;
 
 use std::{
     env,
-    io::Write,
     net::{IpAddr, SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -28,15 +25,17 @@ use super::{
     complain,
     document::{self, Document},
     dynamic::StoredModel,
-    envoy::{AccessLog, Admin, Ledger, LedgerAddress, Setup, bootstrap, listener},
+    envoy::{AccessLog, Admin, Ledger, LedgerAddress, Setup, bootstrap, callable},
     follow::{self, Follower, Stored},
     keeper::Keeper,
+    log,
     machine::{authorities, claim, variables},
     process::{end, own_group_and_fate},
     state::State,
     watch::Watch,
 };
 use apply::{FOLLOWED, Files};
+use signals::Signals;
 
 use crate::core::{
     config::{Config, seal},
@@ -64,12 +63,6 @@ const DEATHS: u32 = 5;
 /// How long Envoy may take to end, once it was told to.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Workers hold usage back for a third of this, so that only then it is certain that nothing more comes.
-const HELD_BACK: Duration = Duration::from_millis(150);
-
-/// How long the last usage may take to reach the ledger at the end.
-const FLUSH_LIMIT: Duration = Duration::from_secs(10);
-
 /// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
 const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
 
@@ -94,7 +87,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     }
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
-    let stop = stop_signal()?;
+    let signals = Signals::listen()?;
     let key = new_key()?;
     let secret = ledger_secret(&checked.config)?;
     let at = match &checked.config.tollgate.ledger_url {
@@ -122,7 +115,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         authorities: authorities()?,
     };
     if let Some(keeper) = &mut keeper {
-        keeper.await_ready(&stop)?;
+        keeper.await_ready(signals.stop())?;
     }
     let (follower, models) = Follower::start(follow::Ledger::at(&at, &secret, &setup.authorities)?);
     let mut stored = Stored::default();
@@ -138,7 +131,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         state,
         key,
         setup,
-        stop,
+        signals,
         version: 0,
         served: Files::default(),
         present: Vec::new(),
@@ -162,7 +155,7 @@ struct Instance<'a> {
     /// The models of the ledger's database.
     stored: Stored,
     setup: Setup,
-    stop: Arc<AtomicBool>,
+    signals: Signals,
     /// Goes up with every file that is written.
     version: u64,
     /// What Envoy is meant to serve now.
@@ -185,15 +178,14 @@ impl Instance<'_> {
         let mut envoy = self.start()?;
         self.await_ready(&mut envoy)?;
         let scheme = if self.setup.tls.is_some() { "https" } else { "http" };
-        say(&format!(
-            "tollgate: listening on {scheme}://{}:{}",
-            bracketed(&self.serve.host),
-            self.setup.port
-        ));
+        log::info(&format!("listening on {scheme}://{}:{}", bracketed(&self.serve.host), self.setup.port));
         let (mut started, mut deaths) = (Instant::now(), 0);
         loop {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.signals.must_stop() {
                 return self.drain(envoy);
+            }
+            if self.signals.reopen_logs() {
+                self.reopen_logs();
             }
             self.keep();
             if let Some(status) = exited(&mut envoy)? {
@@ -201,8 +193,9 @@ impl Instance<'_> {
                 envoy = self.restart(status, deaths)?;
                 started = Instant::now();
             }
-            if watch.changed() {
-                match self.reload() {
+            let asked = self.signals.reload();
+            if watch.changed() || asked {
+                match self.reload(asked) {
                     Ok(read) => {
                         watch.follow(&read.files);
                         document = read;
@@ -235,8 +228,8 @@ impl Instance<'_> {
     }
 
     /// Reads the configuration again and has Envoy take it over. Requests in flight are not touched. When anything is
-    /// wrong with it, what was served before is served on.
-    fn reload(&mut self) -> Result<Document, Failure> {
+    /// wrong with it, what was served before is served on. Whoever `asked` for it is told also that nothing has changed.
+    fn reload(&mut self, asked: bool) -> Result<Document, Failure> {
         let document = document::read(self.serve)?;
         let checked = checked::check_document(&document)?;
         let new = self.files(&document)?;
@@ -244,7 +237,12 @@ impl Instance<'_> {
         if new != self.served {
             self.apply(new)?;
             checked.remarks().iter().for_each(|remark| complain(remark));
-            say("tollgate: configuration reloaded");
+            log::info(&format!("configuration reloaded: {}", deployments(&checked.config)));
+        } else if asked {
+            log::info(&format!(
+                "configuration reloaded, nothing has changed: {}",
+                deployments(&checked.config)
+            ));
         }
         Ok(document)
     }
@@ -255,7 +253,7 @@ impl Instance<'_> {
         match self.files(document) {
             Ok(new) if new == self.served => {}
             Ok(new) => match self.apply(new) {
-                Ok(()) => say(&format!("tollgate: models of the database: {}", self.stored.count())),
+                Ok(()) => log::info(&format!("models of the database: {}", self.stored.count())),
                 Err(failure) => not_used(&failure),
             },
             Err(failure) => not_used(&failure),
@@ -314,7 +312,7 @@ impl Instance<'_> {
             if let Some(status) = exited(envoy)? {
                 return Err(Failure::running(format!("Envoy did not start: {status} (reason above)")));
             }
-            if self.stop.load(Ordering::Relaxed) {
+            if self.signals.must_stop() {
                 break "stopped while Envoy was starting";
             }
             if self.admin.is_ready() {
@@ -360,66 +358,11 @@ impl Instance<'_> {
             let mut envoy = self.start()?;
             match self.await_ready(&mut envoy) {
                 Ok(()) => return Ok(envoy),
-                Err(failure) if self.stop.load(Ordering::Relaxed) => return Err(failure),
+                Err(failure) if self.signals.must_stop() => return Err(failure),
                 Err(failure) => complain(&failure.to_string()),
             }
             deaths += 1;
         }
-    }
-
-    /// Takes no new connections, lets requests in flight end, then ends Envoy. A second signal ends everything at once.
-    fn drain(&mut self, mut envoy: Child) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let _ = self.admin.fail_health_checks();
-        let _ = self.admin.stop_listening();
-        let mut idle = 0;
-        while idle < 2 && begun.elapsed() < self.served.drain && exited(&mut envoy)?.is_none() {
-            let active = self.admin.count(&format!("http.{}.downstream_rq_active", listener::STAT_PREFIX));
-            idle = if matches!(active, Ok(1..)) { 0 } else { idle + 1 };
-            self.keep();
-            thread::sleep(TICK);
-        }
-        self.flush();
-        let _ = self.admin.quit();
-        end(&mut envoy, END_LIMIT);
-        if let Some(mut keeper) = self.keeper.take() {
-            keeper.end();
-        }
-        Ok(())
-    }
-
-    /// Waits until the ledger has all usage, as far as it can be reached.
-    fn flush(&mut self) {
-        let interval = self.setup.ledger.as_ref().map_or(0, |ledger| ledger.interval_ms);
-        let deadline = Instant::now() + FLUSH_LIMIT + Duration::from_millis(interval);
-        let mut quiet_since: Option<Instant> = None;
-        loop {
-            match self.unsent() {
-                None => return,
-                Some(0) => {
-                    if quiet_since.get_or_insert_with(Instant::now).elapsed() > HELD_BACK {
-                        return;
-                    }
-                }
-                Some(unsent) if Instant::now() > deadline => {
-                    complain(&format!(
-                        "the ledger was not reached: usage of the last {unsent} calls is lost"
-                    ));
-                    return;
-                }
-                Some(_) => quiet_since = None,
-            }
-            self.keep();
-            thread::sleep(TICK / 4);
-        }
-    }
-
-    /// How many calls the ledger has not been told of; `None` when Envoy cannot be asked.
-    fn unsent(&self) -> Option<u64> {
-        let count = |name: &str| self.admin.count(&format!("wasmcustom.{name}")).ok();
-        // In this order, so that what comes in between is not missed.
-        let acknowledged = count("tollgate_events_acknowledged")?;
-        Some(count("tollgate_events_enqueued")?.saturating_sub(acknowledged))
     }
 }
 
@@ -458,16 +401,10 @@ fn exited(envoy: &mut Child) -> Result<Option<ExitStatus>, Failure> {
     envoy.try_wait().map_err(|error| Failure::running(format!("cannot watch Envoy: {error}")))
 }
 
-fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {
-    use signal_hook::{consts, flag};
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [consts::SIGTERM, consts::SIGINT] {
-        // The order matters: the second signal finds the flag set and ends the process.
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| Failure::running(format!("cannot handle signals: {error}")))?;
-    }
-    Ok(stop)
+/// How much of a configuration is served.
+fn deployments(config: &Config) -> String {
+    let count = callable(config).count();
+    format!("{count} deployment{}", if count == 1 { "" } else { "s" })
 }
 
 /// A sealing key for the life of this process.
@@ -497,11 +434,6 @@ fn access_log(document: &Document) -> Result<AccessLog, Failure> {
 fn text(value: &Value) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
         .map_err(|error| Failure::running(format!("the configuration cannot be written: {error}")))
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 #[cfg(test)]

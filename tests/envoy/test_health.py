@@ -202,7 +202,7 @@ def lone_ledger(gateway_config: pathlib.Path, port: int, env: dict[str, str], *m
     process = subprocess.Popen(words, env=environment(env), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        assert process.stdout.readline().startswith("tollgate: ledger listening")
+        assert "tollgate: ledger listening" in process.stdout.readline()
         yield
     finally:
         process.terminate()

@@ -88,7 +88,7 @@ fn connection_manager(gateway: &Gateway, state: Option<&Path>) -> Value {
         "request_headers_timeout": "60s",
         // Never before the time-out that was configured for the call.
         "stream_idle_timeout": format!("{}s", (longest_timeout(gateway.config) / 1000 + 60).max(3600)),
-        "http_filters": [policy, {
+        "http_filters": [readiness(), policy, {
             "name": "envoy.filters.http.router",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
@@ -115,6 +115,22 @@ fn connection_manager(gateway: &Gateway, state: Option<&Path>) -> Value {
         }
     }
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
+}
+
+/// Fails readiness once Envoy was told that it is to end, so that load balancers send nothing new while it still takes
+/// requests. Until then the question passes.
+fn readiness() -> Value {
+    json!({
+        "name": "envoy.filters.http.health_check",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck",
+            "pass_through_mode": true,
+            "headers": [{
+                "name": ":path",
+                "string_match": {"safe_regex": {"regex": r"/health/readiness/?(\?.*)?"}},
+            }],
+        }
+    })
 }
 
 /// The routes, to `clusters` for requests with bodies of at most `limit` bytes.
@@ -260,6 +276,11 @@ fn local_replies() -> Value {
             }}}),
             &too_large,
             "invalid_request_error",
+        ),
+        local_reply(
+            because("response.code_details == 'health_check_failed'"),
+            "The gateway is stopping: it finishes what it has and should get nothing new.",
+            "service_unavailable",
         ),
         local_reply(
             because("response.code_details == 'upgrade_failed'"),

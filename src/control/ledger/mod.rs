@@ -54,6 +54,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{Failure, checked, cli::Serve, complain, document, watch::Watch};
 use crate::core::{config::Config, ledger::KEY_VARIABLE};
 use db::Db;
@@ -174,7 +176,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         if options.socket.is_some() {
             app.live.expect_gateway();
         }
-        tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files)));
+        let is_alone = options.socket.is_none();
+        tokio::spawn(follow(Arc::clone(&app), options.serve.clone(), Watch::new(&document.files), is_alone));
         if let Some(url) = &options.gateway {
             // With the gateway's flags, it is the gateway's own ledger.
             let is_own = options.serve.ssl_certfile_path.is_some();
@@ -190,10 +193,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Takes over changes of the configuration's files.
-async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch) {
+async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch, is_alone: bool) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     loop {
-        tokio::time::sleep(WATCH_EVERY).await;
-        if !watch.changed() {
+        let asked = tokio::select! {
+            () = tokio::time::sleep(WATCH_EVERY) => false,
+            _ = hangup.recv() => true,
+        };
+        if !watch.changed() && !asked {
             continue;
         }
         let read = document::read(&serve)
@@ -204,8 +211,12 @@ async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch) {
                 app.set_config(checked.config);
                 watch.follow(&document.files);
             }
-            // The gateway's own process has said what is wrong with it.
-            Err(_) => log("the changed configuration is not used"),
+            Err(failure) if is_alone => {
+                failure.to_string().lines().for_each(log);
+                log("the configuration above is not used; the earlier one stays in force");
+            }
+            // The gateway has said it.
+            Err(_) => {}
         }
     }
 }

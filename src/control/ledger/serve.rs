@@ -24,7 +24,7 @@ use super::{
     route::{Access, Answer, Call, Route, check_body, check_query},
 };
 use crate::{
-    control::{Failure, print},
+    control::{Failure, log as lines},
     core::{
         access::grant::Role,
         api::path,
@@ -54,7 +54,7 @@ pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketA
             TcpListener::bind(address).await.map_err(failed(format!("cannot listen on {address}")))?;
         // Port 0 takes a free one.
         let address = listener.local_addr().unwrap_or(address);
-        print(&format!("tollgate: ledger listening on http://{address}"))?;
+        lines::info(&format!("ledger listening on http://{address}"));
         let server = axum::serve(listener, router).with_graceful_shutdown(stopped(stop.clone()));
         servers.spawn(async move { server.await });
     }
