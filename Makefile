@@ -65,9 +65,7 @@ check: lint test ## Everything that must pass before a change is merged
 test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), with a Postgres and a Redis of their own
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
-	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests/sdk -q
-	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests/envoy -q
-	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q --ignore tests/sdk --ignore tests/envoy
+	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q -n 2 --dist loadfile
 
 bench: build envoy .venv/ready target/bench/mock target/bench/load ## Measure CPU, throughput, latency and memory beside plain Envoy (BENCH="--quick" for a short run)
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench/bench.py $(BENCH)

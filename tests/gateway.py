@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -33,11 +34,20 @@ RELOADS = re.compile(r"(?:^|\.)wasm\.\S*(?:vm_reload|fail)")
 """Names of Envoy's counters that say a Wasm VM was lost or could not be made."""
 
 
+_LANE = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+_PORTS = itertools.count(os.getpid() * 37)
+
+
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port that is free now, and that nobody takes before it is used: below those that the kernel gives to connections, and out of
+    a part of its own for each process that runs tests at the same time."""
+    for step in _PORTS:
+        port = 10_000 + _LANE % 8 * 2_500 + step % 2_500
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -> Any:
