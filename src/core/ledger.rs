@@ -121,6 +121,9 @@ pub struct Event {
     pub api_base: String,
     /// What it cost, in 10⁻¹² dollars.
     pub spend: i64,
+    /// What of it a mock cost: its caller's to pay, and no expense of the gateway's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mocked: i64,
     /// Input tokens.
     pub prompt_tokens: u64,
     /// Output tokens.
@@ -162,6 +165,11 @@ pub struct Event {
     pub charged: Vec<Charged>,
 }
 
+/// For what is written only when it says something.
+fn is_zero(count: &i64) -> bool {
+    *count == 0
+}
+
 impl Event {
     /// Appends it as JSON, as `serde` would: a node does so for every call.
     pub fn write_json(&self, out: &mut Vec<u8>) {
@@ -179,6 +187,9 @@ impl Event {
         json.text("provider", &self.provider);
         json.text("api_base", &self.api_base);
         json.number("spend", self.spend);
+        if self.mocked != 0 {
+            json.number("mocked", self.mocked);
+        }
         json.number("prompt_tokens", self.prompt_tokens);
         json.number("completion_tokens", self.completion_tokens);
         json.number("total_tokens", self.total_tokens);
@@ -361,6 +372,7 @@ mod tests {
             provider: "p".to_owned(),
             api_base: "https://a".to_owned(),
             spend: i64::MIN,
+            mocked: 9,
             prompt_tokens: 1,
             completion_tokens: u64::MAX,
             total_tokens: 3,

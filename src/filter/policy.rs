@@ -20,7 +20,7 @@ use super::{
 use crate::core::{
     access::{Lookup, changes},
     api::ErrorFormat,
-    config::{self, Config},
+    config::{self, Config, General},
     error::Error,
     exchange::{self, Begin, EXTERNAL_ADDRESS, Opening, Reply, local},
     headers::Headers,
@@ -218,11 +218,11 @@ fn forward(cluster: &str, max_retries: u32, per_try_timeout_ms: u64) {
 }
 
 /// Names the ledger's cluster. It is asked once: a call that makes something must not be made twice.
-fn forward_to_ledger(headers: &Headers) {
+fn forward_to_ledger(headers: &Headers, general: &General) {
     let is_health = headers.text(":path").is_some_and(|path| path.starts_with("/health"));
     let limit_ms = if is_health { HEALTH_LIMIT_MS } else { MANAGE_LIMIT_MS };
     host::set_state(NEXT, ledger::CLUSTER.as_bytes());
-    if let Some(client) = host::client() {
+    if let Some(client) = exchange::client_address(headers, general, &host::client) {
         host::set_request_header(CLIENT_HEADER, &client);
     }
     host::set_request_header("x-envoy-upstream-rq-timeout-ms", &limit_ms.to_string());
@@ -293,7 +293,7 @@ impl Request {
             }
             Opening::Manage => {
                 self.state = State::Managing(headers.get("origin").is_some());
-                forward_to_ledger(&headers);
+                forward_to_ledger(&headers, &self.config.general);
                 Action::Continue
             }
             Opening::Ask(lookup) => {

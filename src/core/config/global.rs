@@ -143,6 +143,17 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<
         public_routes: texts(src, "public_routes"),
         allowed_ips: texts(src, "allowed_ips"),
         use_forwarded_for: own.flag(src, "use_x_forwarded_for").unwrap_or(false),
+        trusted_hops: blocks
+            .tollgate
+            .count(src, "xff_num_trusted_hops")
+            .and_then(|hops| usize::try_from(hops).ok())
+            .unwrap_or(1)
+            .max(1),
+        refuse_client_mocks: blocks.tollgate.flag(src, "allow_client_mocks") == Some(false),
+        max_client_retries: blocks
+            .tollgate
+            .count(src, "max_client_retries")
+            .map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
         max_parallel: own.count(src, "global_max_parallel_requests"),
         key_max_parallel: own.count(src, "max_parallel_requests"),
         budget: Budget {

@@ -342,6 +342,12 @@ pub struct General {
     pub allowed_ips: Vec<String>,
     /// `use_x_forwarded_for`: that header names the client.
     pub use_forwarded_for: bool,
+    /// `tollgate_settings.xff_num_trusted_hops` (1): how many proxies before this gateway are to be believed.
+    pub trusted_hops: usize,
+    /// `tollgate_settings.allow_client_mocks` is false: virtual keys may not ask for mocks.
+    pub refuse_client_mocks: bool,
+    /// `tollgate_settings.max_client_retries`: a request gets no more retries by asking for them.
+    pub max_client_retries: Option<u32>,
     /// `global_max_parallel_requests`.
     pub max_parallel: Option<u64>,
     /// `max_parallel_requests`: of every key that has no such limit of its own.

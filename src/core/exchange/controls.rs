@@ -43,11 +43,20 @@ pub struct Asked {
     pub max_output: Option<u64>,
 }
 
+impl Asked {
+    /// Whether the client wants no provider called at all: then it takes nobody's place at one.
+    pub fn is_mock(&self) -> bool {
+        self.mock_timeout || self.mock_response.is_some()
+    }
+}
+
 /// Of an end user's id no more counts than this: it becomes a name in tables.
 const MAX_ID_BYTES: usize = 512;
 /// A longer name is no model's. What matches a wildcard goes into the record of the call: one of megabytes would be more than
 /// the ledger takes.
 pub(super) const MAX_MODEL_BYTES: usize = 1_024;
+/// A request gets no more retries by asking for them, unless `max_client_retries` says otherwise: each may wait for a minute.
+const MOST_RETRIES: u32 = 10;
 /// Further tags of a request do not count: all of them go into the record of the call, and each is compared with the others.
 const MAX_TAGS: usize = 100;
 
@@ -103,7 +112,24 @@ pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<A
         })?;
         asked.controls.num_retries = asked.controls.num_retries.or(Some(retries));
     }
+    let most = general.max_client_retries.unwrap_or(MOST_RETRIES);
+    asked.controls.num_retries = asked.controls.num_retries.map(|retries| retries.min(most));
     Ok(asked)
+}
+
+/// Refuses a virtual key's wish for a mock where the configuration forbids it.
+pub fn refuse_mocks(body: &Object<'_>, general: &General) -> Result<(), Error> {
+    let is_mock = |(name, raw): &(&str, &str)| name.starts_with("mock_") && !matches!(*raw, "null" | "false");
+    match body.iter().find(is_mock).filter(|_| general.refuse_client_mocks) {
+        Some((name, _)) => {
+            let name: String = name.chars().take(64).collect();
+            let message = format!(
+                "`{name}` in a request is not allowed: `tollgate_settings.allow_client_mocks` is false. Leave it out."
+            );
+            Err(Error::new(403, message).with_kind("invalid_request_error").with_param(name))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What accounts go by: end user, tags, session, the answer's greatest length.

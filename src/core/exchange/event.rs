@@ -50,6 +50,7 @@ impl Exchange {
             provider: deployment.brand.name.to_owned(),
             api_base: deployment.api_base.clone(),
             spend: i64::try_from(used.cost.pico()).unwrap_or(i64::MAX),
+            mocked: i64::try_from(self.mock_cost().pico()).unwrap_or(i64::MAX),
             prompt_tokens: used.usage.prompt_tokens,
             completion_tokens: used.usage.completion_tokens,
             total_tokens: used.usage.total_tokens,

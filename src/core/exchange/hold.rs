@@ -131,11 +131,12 @@ impl Exchange {
         }
     }
 
-    /// The call is over: what it used takes the place of what it reserved.
-    pub(super) fn settle(&mut self, used: &Served, env: &mut Env) {
+    /// The call is over: what it used takes the place of what it reserved. The gateway as a whole is charged with `paid`, what
+    /// providers want for it.
+    pub(super) fn settle(&mut self, used: &Served, paid: Money, env: &mut Env) {
         if let Some(reservation) = self.hold.reservation.take() {
             let tokens = counted(&used.usage, self.config.general.counted_tokens);
-            reservation.settle(env.shared, tokens, used.cost, env.now_ms);
+            reservation.settle_with(env.shared, tokens, used.cost, paid, env.now_ms);
         }
     }
 

@@ -24,7 +24,8 @@ pub fn failure(mock: &Value) -> Option<Failure> {
 }
 
 impl Exchange {
-    /// Answers with a mock: the text of `mock`, 10 prompt and 20 completion tokens, as LiteLLM.
+    /// Answers with a mock: the text of `mock`, 10 prompt and 20 completion tokens, as LiteLLM. Nothing that it costs is taken
+    /// from what a client wrote.
     pub(super) fn mock_reply(&mut self, mock: &Value, env: &mut Env) -> Result<Reply, Error> {
         let candidate = self.plan.as_ref().map(|plan| plan.current());
         let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
@@ -37,24 +38,25 @@ impl Exchange {
         let stamp =
             Stamp { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
         let memo = Memo { include_usage: self.asked.include_usage, ..Memo::default() };
-        let mut pipeline = Pipeline::new(self.api, Wire::Chat, memo, stamp.clone());
-        let streaming = self.asked.streaming && self.api != Api::Embeddings;
-        let body = match (self.api, streaming) {
-            (Api::Embeddings, _) => embedding(mock, &stamp).to_string().into_bytes(),
-            (_, false) => {
-                let chat = completion(mock, &stamp).to_string().into_bytes();
-                pipeline.whole(&chat)?.unwrap_or(chat)
-            }
-            (_, true) => {
-                let mut out = Vec::new();
-                pipeline.chunk(&stream(mock, &stamp), &mut out)?;
-                out
-            }
+        let is_embedding = self.api == Api::Embeddings;
+        let wire = if is_embedding { Wire::Embeddings } else { Wire::Chat };
+        let mut pipeline = Pipeline::new(self.api, wire, memo, stamp.clone());
+        let streaming = self.asked.streaming && !is_embedding;
+        let body = if streaming {
+            let mut out = Vec::new();
+            pipeline.chunk(&stream(mock, &stamp), &mut out)?;
+            out
+        } else {
+            let make = if is_embedding { embedding } else { completion };
+            let made = make(mock, &stamp).to_string().into_bytes();
+            pipeline.whole(&made)?.unwrap_or(made)
         };
         self.status = 200;
         self.first_ms = env.now_ms;
         self.released = Released::Answer;
-        self.completed = Some(record::Completed::of(&pipeline, 0));
+        // An attempt before it was somebody else's.
+        (self.attempt, self.took_ms) = (None, 0);
+        self.completed = Some(record::Completed::of_mock(&pipeline));
         let mut headers = Headers::from_pairs(&[("content-type", content_type(streaming))]);
         self.add_gateway_headers(&mut headers);
         if !streaming {
@@ -69,18 +71,22 @@ impl Exchange {
     }
 }
 
+/// The words of a mock: those of the first choice when it is a whole completion.
 fn text(mock: &Value) -> String {
-    mock.as_str().map_or_else(|| mock.to_string(), str::to_owned)
+    let content = mock.pointer("/choices/0/message/content").and_then(Value::as_str);
+    content.or(mock.as_str()).map_or_else(|| mock.to_string(), str::to_owned)
 }
 
 fn usage() -> Value {
     json!({"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30})
 }
 
-/// A mock that is a whole completion object is given as it is.
+/// A mock that is a whole completion object is given as it is, but for its usage: what a caller says it used is charged to nobody.
 fn completion(mock: &Value, stamp: &Stamp) -> Value {
-    if mock.get("choices").is_some() {
-        return mock.clone();
+    if let Some(given) = mock.as_object().filter(|mock| mock.contains_key("choices")) {
+        let mut whole = given.clone();
+        whole.insert("usage".to_owned(), usage());
+        return Value::Object(whole);
     }
     json!({
         "id": stamp.id, "created": stamp.created, "model": stamp.model, "object": "chat.completion",

@@ -29,7 +29,7 @@ pub mod record;
 mod tests;
 pub mod timed;
 
-pub use open::{EXTERNAL_ADDRESS, open};
+pub use open::{EXTERNAL_ADDRESS, client_address, open};
 
 use std::rc::Rc;
 
@@ -241,6 +241,9 @@ impl Exchange {
             let object = parse(body)?;
             self.asked = controls::read(&object, &self.controls, &self.config.general)?;
             controls::refuse_endpoints(&object, &self.asked, &self.config.general)?;
+            if self.caller.grant().is_some() {
+                controls::refuse_mocks(&object, &self.config.general)?;
+            }
             let end_user = match self.end_user(env) {
                 Ok(end_user) => end_user,
                 Err(lookup) => return Ok(Begin::Ask(lookup)),
@@ -291,10 +294,12 @@ impl Exchange {
                     .to_error(self.title()),
             );
             let before = self.plan.as_ref().map(Plan::current);
-            let after = self
-                .plan
-                .as_mut()
-                .and_then(|plan| plan.abandon_group(class, &mut env.world(&config), &mut |_| true));
+            let mut world = env.world(&config);
+            // A group that is busy is tried again; the others are mocked for the sake of their fallbacks.
+            let after = self.plan.as_mut().and_then(|plan| match class {
+                Class::RateLimit => plan.advance(class, class.status(), &mut world, &mut |_| true),
+                _ => plan.abandon_group(class, &mut world, &mut |_| true),
+            });
             let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
             self.moved(before, after);
         }
@@ -534,6 +539,13 @@ impl Exchange {
         let Some(attempt) = &self.attempt else { return };
         let Some(deployment) = self.config.deployments.get(attempt.candidate.deployment) else { return };
         let router = &self.config.router;
+        // Who allows less time than the deployment is given learns nothing about it.
+        if failure.class == Class::Timeout
+            && failure.status == 0
+            && self.is_hurried(attempt.candidate.deployment)
+        {
+            return;
+        }
         if router.strategy == Strategy::LatencyBased && failure.class == Class::Timeout {
             latency::note(env.shared, deployment, Sample::timed_out(), &router.latency, env.now_ms);
         }

@@ -147,12 +147,22 @@ fn admit(
     Ok(Entry::As(caller))
 }
 
-/// The client's address, as the connection or (`use_x_forwarded_for`) the first proxy tells it.
 fn client(headers: &Headers, general: &General, env: &Env) -> Option<String> {
+    client_address(headers, general, env.client)
+}
+
+/// The client's address, as the connection (`peer`) or, with `use_x_forwarded_for`, the outermost proxy that is trusted tells
+/// it. Whatever stands before that proxy's entry has been written by whoever called it, and proves nothing.
+pub fn client_address(
+    headers: &Headers,
+    general: &General,
+    peer: &dyn Fn() -> Option<String>,
+) -> Option<String> {
     let forwarded = headers.text("x-forwarded-for").filter(|_| general.use_forwarded_for);
-    match forwarded.and_then(|list| list.split(',').next()) {
-        Some(first) => Some(first.trim().to_owned()),
-        None => (env.client)(),
+    let told = forwarded.and_then(|list| list.rsplit(',').nth(general.trusted_hops.saturating_sub(1)));
+    match told.map(str::trim).filter(|address| !address.is_empty()) {
+        Some(told) => Some(told.to_owned()),
+        None => peer(),
     }
 }
 

@@ -64,7 +64,7 @@ impl Gate<'_> {
     /// Takes a place at a deployment.
     fn admits(&mut self, at: usize) -> bool {
         let Some(deployment) = self.config.deployments.get(at) else { return false };
-        if deployment.rules.is_empty() {
+        if deployment.rules.is_empty() || self.exchange.asked.is_mock() {
             return true;
         }
         let has_budget = deployment.rules.iter().any(|rule| rule.max_budget.is_some());
@@ -174,7 +174,7 @@ impl Exchange {
         let at = plan.current().deployment;
         let order = plan.segment().map(|segment| segment.order.as_slice()).unwrap_or_default();
         let has_place = self.place.held.as_ref().is_some_and(|(held, _)| *held == at);
-        if has_place || !order.iter().any(|&at| self.has_rules(at)) {
+        if has_place || self.asked.is_mock() || !order.iter().any(|&at| self.has_rules(at)) {
             return Ok(());
         }
         // Who has waited finds that some have gone to rest meanwhile.
@@ -268,10 +268,11 @@ impl Exchange {
         std::mem::take(&mut self.place.charged)
     }
 
-    /// The request is over. One that called nobody counts nowhere.
+    /// The request is over. One that called nobody counts nowhere, and neither does a mock.
     pub(super) fn leave_at_the_end(&mut self, env: &Env) {
         self.place.since_ms = None;
-        if self.attempts == 0 && self.completed.is_none() {
+        let is_mock = self.completed.as_ref().is_some_and(|completed| completed.is_mock);
+        if is_mock || (self.attempts == 0 && self.completed.is_none()) {
             if let Some((_, reservation)) = self.place.held.take() {
                 reservation.cancel(env.shared, env.now_ms);
             }

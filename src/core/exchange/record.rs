@@ -21,6 +21,8 @@ pub struct Completed {
     pub model: Option<String>,
     /// Events of a stream; each holds about one token.
     pub events: u64,
+    /// No provider was called for it.
+    pub is_mock: bool,
     /// The price of it, once it was asked for: a header and the record want it.
     cost: OnceCell<Option<Money>>,
 }
@@ -32,8 +34,14 @@ impl Completed {
             usage: pipeline.usage().cloned(),
             model: pipeline.model().map(str::to_owned),
             events,
+            is_mock: false,
             cost: OnceCell::new(),
         }
+    }
+
+    /// Out of a mock's. The model is the deployment's, whatever the mock says.
+    pub fn of_mock(pipeline: &Pipeline) -> Completed {
+        Completed { model: None, is_mock: true, ..Completed::of(pipeline, 0) }
     }
 }
 
@@ -94,6 +102,8 @@ pub struct Record {
     pub incomplete: bool,
     /// The price of it.
     pub cost: Option<Money>,
+    /// What of it a mock cost.
+    pub mocked: Money,
     /// The class of the failure the client saw.
     pub error: Option<Class>,
     /// Milliseconds from the headers to the end.
@@ -131,7 +141,8 @@ impl Exchange {
         }
         self.leave_at_the_end(env);
         let event = self.event(&used, estimated, env);
-        self.settle(&used, env);
+        let mocked = self.mock_cost();
+        self.settle(&used, used.cost.saturating_sub(mocked), env);
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         Record {
@@ -154,6 +165,7 @@ impl Exchange {
             estimated,
             incomplete: is_incomplete,
             cost: self.cost(),
+            mocked,
             error: if (200..300).contains(&self.status) {
                 None
             } else {
@@ -171,6 +183,12 @@ impl Exchange {
             let usage = completed.usage.as_ref()?;
             Some(self.price(completed.model.as_deref())?.cost(usage, Some(self.took_ms)))
         })
+    }
+
+    /// What of it a mock cost: no provider wants it.
+    pub(super) fn mock_cost(&self) -> Money {
+        let is_mock = self.completed.as_ref().is_some_and(|completed| completed.is_mock);
+        self.last_cost().filter(|_| is_mock).unwrap_or_default()
     }
 
     /// What the call cost; `None` while usage or price is unknown.

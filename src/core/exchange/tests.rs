@@ -4,6 +4,7 @@
 //! Half of this file is that loop, which all files below it use; what has a subject of its own stands in them.
 
 mod accounts;
+mod callers;
 mod chance;
 mod ledger;
 mod places;

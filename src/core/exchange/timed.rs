@@ -35,14 +35,23 @@ impl Exchange {
     }
 
     fn configured_timeout_ms(&self, deployment: usize) -> u64 {
+        self.timeout_with(self.asked.timeout_ms, self.asked.stream_timeout_ms, deployment)
+    }
+
+    /// Whether the request allows a deployment less time than the configuration does.
+    pub(super) fn is_hurried(&self, deployment: usize) -> bool {
+        self.configured_timeout_ms(deployment) < self.timeout_with(None, None, deployment)
+    }
+
+    /// The time-out of a request that asks for these.
+    fn timeout_with(&self, asked: Option<u64>, asked_streamed: Option<u64>, deployment: usize) -> u64 {
         let deployment = self.config.deployments.get(deployment);
         let router = &self.config.router;
-        let whole =
-            self.asked.timeout_ms.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
+        let whole = asked.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
         if !self.asked.streaming {
             return whole;
         }
-        let streamed = self.asked.stream_timeout_ms.or(deployment.and_then(|d| d.stream_timeout_ms));
+        let streamed = asked_streamed.or(deployment.and_then(|d| d.stream_timeout_ms));
         streamed.or(router.stream_timeout_ms).unwrap_or(whole)
     }
 

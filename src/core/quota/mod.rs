@@ -166,7 +166,13 @@ struct Hold {
 impl Reservation {
     /// The request is over: what it used takes the place of what it reserved.
     pub fn settle(self, shared: &dyn Shared, tokens: u64, cost: Money, now_ms: u64) {
+        self.settle_with(shared, tokens, cost, cost, now_ms);
+    }
+
+    /// The same where the gateway as a whole has spent something else than its caller.
+    pub fn settle_with(self, shared: &dyn Shared, tokens: u64, cost: Money, gateways: Money, now_ms: u64) {
         for Hold { meter, stake, .. } in &self.holds {
+            let cost = if meter.is_of(Kind::Global, "") { gateways } else { cost };
             amend(shared, meter, |entry| entry.settle(self.worker, stake, tokens, cost, now_ms));
         }
     }

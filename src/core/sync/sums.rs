@@ -115,6 +115,7 @@ fn name_of(kind: &Event) -> String {
 fn count(folded: &mut Folded, event: &Event) {
     let sum = &mut folded.sum;
     sum.spend = sum.spend.saturating_add(event.spend);
+    sum.mocked = sum.mocked.saturating_add(event.mocked);
     for charged in &event.charged {
         Charged::put(&mut sum.charged, charged);
     }

@@ -68,7 +68,7 @@ impl<'b> Sums<'b> {
             return;
         }
         put(&mut self.keys, [&event.api_key], spend);
-        put(&mut self.windows, ["global"], spend);
+        put(&mut self.windows, ["global"], spend.saturating_sub(event.mocked));
         if let Some(user) = user {
             put(&mut self.users, [user], spend);
         }
