@@ -37,6 +37,18 @@ impl Checked {
     }
 }
 
+/// Refuses a reload that takes the master key away: half a file, or one with an empty variable, must not open a gateway to
+/// everybody while it runs.
+pub fn stays_closed(was_open: bool, new: &Config) -> Result<(), Failure> {
+    if was_open || new.general.master_key.is_some() {
+        return Ok(());
+    }
+    Err(Failure::configuration(
+        "`general_settings.master_key` is gone: without one everybody could call every model and manage every key. Put it \
+         back, or restart to serve without a key",
+    ))
+}
+
 /// Checks a document as its author wrote it. Problems name the file, and the line when the text is the file's own.
 pub fn check_document(document: &Document) -> Result<Checked, Failure> {
     let (file, own_text) = document.origin();
@@ -107,6 +119,20 @@ fn told(problems: &[Problem]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reload_does_not_open_what_was_closed() {
+        let model = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: k}}]";
+        let config = |more: &str| check_with(&format!("{model}\n{more}"), None, &|_| None).unwrap().config;
+        let (open, closed) = (config(""), config("general_settings: {master_key: sk-1}"));
+        let unset = config("general_settings: {master_key: os.environ/NOBODY}");
+        let refused = stays_closed(false, &open).unwrap_err();
+        assert!(matches!(refused, Failure::Configuration(_)));
+        assert!(refused.to_string().contains("restart to serve without a key"), "{refused}");
+        for (was_open, new) in [(true, &open), (true, &closed), (false, &closed), (false, &unset)] {
+            assert_eq!(stays_closed(was_open, new), Ok(()));
+        }
+    }
 
     #[test]
     fn an_address_of_a_redis_that_is_none_is_refused_without_showing_it() {

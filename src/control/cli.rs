@@ -145,6 +145,9 @@ pub struct Serve {
     /// After SIGTERM, keep taking requests for so long while /health/readiness fails [default: 0; 5 in a Kubernetes pod]
     #[arg(long, value_name = "SECONDS", env = "TOLLGATE_DRAIN_DELAY", value_parser = clap::value_parser!(u32).range(..=3600))]
     pub drain_delay: Option<u32>,
+    /// Start without a master key although the database has keys: everybody may then use and manage all of them
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_parser = truth, env = "TOLLGATE_ALLOW_OPEN")]
+    pub allow_open: Option<bool>,
     /// Envoy binary, 1.40 or newer [default: $TOLLGATE_ENVOY, else `envoy` on PATH, else what `make envoy` installed]
     #[arg(long, value_name = "PATH")]
     pub envoy: Option<PathBuf>,

@@ -1,14 +1,15 @@
 //! The configuration document: `config.yaml` with its includes and the command line merged in, as the filter will read it.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
 };
 
+use serde_json::Value as Json;
 use serde_yaml::{Mapping, Value};
 
 use super::{Failure, cli::Serve, secrets};
-use crate::core::config::seal;
+use crate::core::config::{self, Repeated, seal};
 
 /// A configuration document and where it came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,18 +20,20 @@ pub struct Document {
     pub files: Vec<PathBuf>,
     /// The main file's text, when nothing was merged into it: its line numbers are the ones to name in messages.
     pub(super) text: Option<String>,
+    /// What its author should know of how it was read, one line each.
+    pub remarks: Vec<String>,
 }
 
 /// Reads what `serve` asks for: the file of `--config` with its includes, or the one model of `--model`.
 pub fn read(serve: &Serve) -> Result<Document, Failure> {
+    read_with(serve, &|name| env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+fn read_with(serve: &Serve, env: &dyn Fn(&str) -> Option<String>) -> Result<Document, Failure> {
     let mut document = match (&serve.config, &serve.model) {
         (Some(file), _) => read_file(file.clone())?,
-        (None, Some(model)) => Document { value: one_model(model, serve), files: Vec::new(), text: None },
-        (None, None) => {
-            return Err(Failure::configuration(
-                "nothing to serve: expected `--config config.yaml`, or `--model provider/model` with its key in the environment",
-            ));
-        }
+        (None, Some(model)) => Document::of(one_model(model, serve)),
+        (None, None) => Document::of(from_database(env)?),
     };
     let before = document.value.clone();
     merge_flags(&mut document.value, serve);
@@ -44,14 +47,15 @@ pub fn read(serve: &Serve) -> Result<Document, Failure> {
 pub fn read_file(main: PathBuf) -> Result<Document, Failure> {
     let text = fs::read_to_string(&main)
         .map_err(|error| Failure::configuration(format!("cannot read `{}`: {error}", main.display())))?;
-    let mut value = parse(&text, &main)?;
+    let mut remarks = Vec::new();
+    let mut value = parse(&text, &main, &mut remarks)?;
     let includes = included_files(&value, &main)?;
     let mut files = vec![main];
     for file in includes {
         let text = fs::read_to_string(&file).map_err(|error| {
             Failure::configuration(format!("cannot read `{}` (named by `include`): {error}", file.display()))
         })?;
-        include(&mut value, parse(&text, &file)?);
+        include(&mut value, parse(&text, &file, &mut remarks)?);
         files.push(file);
     }
     let text = (files.len() == 1).then_some(text);
@@ -59,10 +63,30 @@ pub fn read_file(main: PathBuf) -> Result<Document, Failure> {
     if let Value::Mapping(settings) = &mut value {
         settings.remove("include");
     }
-    Ok(Document { value, files, text })
+    Ok(Document { value, files, text, remarks })
+}
+
+/// The document of a gateway that has no file: its models are those of the database that the environment names, as in
+/// LiteLLM's own container.
+fn from_database(env: &dyn Fn(&str) -> Option<String>) -> Result<Value, Failure> {
+    if env("DATABASE_URL").or_else(|| env("DATABASE_HOST")).is_none() {
+        return Err(Failure::configuration(
+            "nothing to serve: expected `--config config.yaml`, or `--model provider/model` with its key in the environment, \
+             or DATABASE_URL with the models in that database",
+        ));
+    }
+    let mut document = Value::Mapping(Mapping::new());
+    if env("STORE_MODEL_IN_DB").is_none() {
+        put_setting(&mut document, "general_settings", "store_model_in_db", Some(true.into()));
+    }
+    Ok(document)
 }
 
 impl Document {
+    fn of(value: Value) -> Document {
+        Document { value, files: Vec::new(), text: None, remarks: Vec::new() }
+    }
+
     /// The document as its author knows it, for messages that name lines.
     pub fn readable(&self) -> Result<String, Failure> {
         match &self.text {
@@ -111,25 +135,49 @@ impl Document {
     }
 }
 
-/// YAML text of a document.
+/// YAML text of a document, in which every text is read back as one.
 pub fn emit(value: &Value) -> Result<String, Failure> {
     serde_yaml::to_string(value)
+        .map(|text| config::quoted_texts(&text))
         .map_err(|error| Failure::configuration(format!("the configuration cannot be written: {error}")))
 }
 
-fn parse(text: &str, file: &Path) -> Result<Value, Failure> {
-    let problem = |error: serde_yaml::Error| {
-        Failure::configuration(format!("`{}` is not valid YAML: {error}", file.display()))
-    };
-    let mut value: Value = serde_yaml::from_str(text).map_err(problem)?;
-    value.apply_merge().map_err(problem)?;
-    match value {
-        Value::Mapping(_) => Ok(value),
-        Value::Null => Ok(Value::Mapping(Mapping::new())),
+/// A file's settings, read with the one reader of configurations.
+fn parse(text: &str, file: &Path, remarks: &mut Vec<String>) -> Result<Value, Failure> {
+    let read = config::read_yaml(text).map_err(|(line, message)| {
+        let line = line.map(|line| format!(" in line {line}")).unwrap_or_default();
+        Failure::configuration(format!("`{}` is not valid YAML{line}: {message}", file.display()))
+    })?;
+    remarks.extend(read.repeated.iter().map(|Repeated { path, first, line }| {
+        format!(
+            "`{}`: `{path}` stands twice, in line {first} and in line {line}: the last one counts",
+            file.display()
+        )
+    }));
+    match read.value {
+        Json::Object(_) => Ok(yaml(&read.value)),
+        Json::Null => Ok(Value::Mapping(Mapping::new())),
         _ => Err(Failure::configuration(format!(
             "`{}`: expected settings (`model_list:` and so on) at the top level",
             file.display()
         ))),
+    }
+}
+
+fn yaml(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::Null,
+        Json::Bool(flag) => Value::Bool(*flag),
+        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(whole), ..) => whole.into(),
+            (_, Some(whole), _) => whole.into(),
+            (.., float) => float.unwrap_or_default().into(),
+        },
+        Json::String(text) => Value::String(text.clone()),
+        Json::Array(list) => Value::Sequence(list.iter().map(yaml).collect()),
+        Json::Object(map) => {
+            Value::Mapping(map.iter().map(|(name, value)| (name.as_str().into(), yaml(value))).collect())
+        }
     }
 }
 

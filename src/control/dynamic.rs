@@ -192,6 +192,7 @@ mod tests {
             value: serde_yaml::from_str(text).unwrap(),
             files: Vec::new(),
             text: Some(text.to_owned()),
+            remarks: Vec::new(),
         }
     }
 

@@ -424,6 +424,7 @@ mod tests {
             value: serde_yaml::from_str(own).unwrap(),
             files: Vec::new(),
             text: Some(own.to_owned()),
+            remarks: Vec::new(),
         };
         let bad = stored("b", "one", json!({"model": "openai/b"}));
         let unset = stored("c", "two", json!({"model": "openai/c", "api_key": "os.environ/UNSET"}));

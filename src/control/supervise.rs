@@ -130,6 +130,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         admin: admin::Envoy::new(state.socket()),
         state,
         key,
+        is_open: checked.config.general.master_key.is_none(),
         setup,
         signals,
         version: 0,
@@ -156,6 +157,8 @@ struct Instance<'a> {
     stored: Stored,
     setup: Setup,
     signals: Signals,
+    /// Whether it is served without a master key.
+    is_open: bool,
     /// Goes up with every file that is written.
     version: u64,
     /// What Envoy is meant to serve now.
@@ -232,6 +235,7 @@ impl Instance<'_> {
     fn reload(&mut self, asked: bool) -> Result<Document, Failure> {
         let document = document::read(self.serve)?;
         let checked = checked::check_document(&document)?;
+        checked::stays_closed(self.is_open, &checked.config)?;
         let new = self.files(&document)?;
         self.remark_ledger(&checked.config);
         if new != self.served {
@@ -244,6 +248,7 @@ impl Instance<'_> {
                 deployments(&checked.config)
             ));
         }
+        self.is_open = checked.config.general.master_key.is_none();
         Ok(document)
     }
 

@@ -171,6 +171,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let url = config.ledger.database_url.as_ref().map(|url| url.reveal()).filter(|url| !url.is_empty());
         let connections = config.ledger.pool_limit.unwrap_or(10);
         let db = Db::open(url, connections, &options.folder.join("ledger.db")).await?;
+        if config.general.master_key.is_none()
+            && !config.general.may_be_open
+            && options.serve.allow_open != Some(true)
+        {
+            refuse_if_used(&db).await?;
+        }
         let app = App::new(db, config, secret, wall_clock());
         app.live.set_settings(&document);
         if options.socket.is_some() {
@@ -192,6 +198,20 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     })
 }
 
+/// Refuses to open a database to everybody that somebody has made keys in.
+async fn refuse_if_used(db: &Db) -> Result<(), Failure> {
+    let failed = |error: db::DbError| Failure::running(format!("ledger: {error}"));
+    let mut connection = db.read().await.map_err(failed)?;
+    let found = sqlx::query("SELECT token FROM tollgate_keys LIMIT 1").fetch_optional(&mut *connection).await;
+    match found.map_err(|error| failed(error.into()))? {
+        None => Ok(()),
+        Some(_) => Err(Failure::configuration(
+            "there is no master key, and the database has keys: everybody could use and manage them. Set \
+             general_settings.master_key (or LITELLM_MASTER_KEY), or start with --allow_open",
+        )),
+    }
+}
+
 /// Takes over changes of the configuration's files.
 async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch, is_alone: bool) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
@@ -205,6 +225,8 @@ async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch, is_alone: bool) {
         }
         let read = document::read(&serve)
             .and_then(|document| checked::check_document(&document).map(|checked| (document, checked)));
+        let was_open = app.config().general.master_key.is_none();
+        let read = read.and_then(|read| checked::stays_closed(was_open, &read.1.config).map(|()| read));
         match read {
             Ok((document, checked)) => {
                 app.live.set_settings(&document);

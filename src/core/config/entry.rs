@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Choice, Deployment, PromptTemplate, Secret, limits,
-    read::{Block, Source, decimal, header_value, reference, scalar_text},
+    read::{Block, NAMES_TO_DROP, Reference, Source, decimal, header_value, reference, scalar_text},
     settings::{self, Verdict},
     yaml::member,
 };
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) credentials: HashMap<String, Map<String, Value>>,
     /// `router_settings.default_litellm_params`.
     pub(super) default_params: Map<String, Value>,
+    /// The same as written.
+    pub(super) default_written: Map<String, Value>,
     /// `litellm_settings.ssl_verify` or `SSL_VERIFY`.
     pub(super) verify: bool,
 }
@@ -46,15 +48,17 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
     let entry = Block { path: path.to_owned(), map: map.clone() };
     let group = entry.text(src, "model_name");
     let params = entry.member(src, "litellm_params");
-    let (Some(group), true) = (group, params.get("model").is_some()) else {
-        let missing = if entry.get("model_name").is_none() { "model_name" } else { "litellm_params.model" };
+    let Some(group) = group else {
         src.problem(
-            &member(path, missing),
+            &member(path, "model_name"),
             "expected a text",
             "every entry needs a model_name and a litellm_params.model",
         );
         return None;
     };
+    if params.get("model").is_none() {
+        return Some(without_model(src, &entry, &params, group));
+    }
     let info = entry.member(src, "model_info");
     let rates = Block { path: entry.path.clone(), map: src.resolve_map(&rates_of(map), path) };
     let rates = limits::rates(src, &rates);
@@ -83,6 +87,24 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
         }
     }
     Some(made)
+}
+
+/// An entry that says of no model how it is called. LiteLLM starts with such entries.
+fn without_model(src: &mut Source, entry: &Block, params: &Block, group: String) -> Entry {
+    let (name, at) = match entry.get("litellm_params") {
+        None => ("litellm_params", entry),
+        Some(_) => ("litellm_params.model", params),
+    };
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let section = if name == last { "model_list[]" } else { "model_list[].litellm_params" };
+    let meant = at.map.keys().find(|other| settings::suggestion(section, other) == Some(last));
+    let reason = match meant {
+        Some(other) => format!("it has no {name}, but `{other}`: did you mean {last}?"),
+        None => format!("it has no {name}"),
+    };
+    let at = meant.map_or_else(|| member(&entry.path, "model_name"), |other| member(&at.path, other));
+    let reason = left_out(src, params, &at, Verdict::Missing, reason);
+    Entry { group, deployments: Vec::new(), unavailable: Some(reason), explicit_id: false }
 }
 
 /// Why an entry with `supported_environments` is for another environment than this one.
@@ -127,11 +149,24 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     let params = merged(src, raw, shared);
     let model_path = member(&raw.path, "model");
     let Some(model) = params.text(src, "model") else {
-        let reason = "its litellm_params.model names an environment variable that is not set".to_owned();
-        return Err(left_out(src, raw, &model_path, Verdict::Ignored, reason));
+        let reason = match unset(src, raw, shared, "model") {
+            Some(Unset { name, .. }) => {
+                format!("environment variable {name} is not set, which names its model")
+            }
+            None => "its litellm_params.model is empty".to_owned(),
+        };
+        return Err(left_out(src, raw, &model_path, Verdict::Missing, reason));
     };
     let forced = params.text(src, "custom_llm_provider");
     let base = params.text(src, "api_base").or_else(|| params.text(src, "base_url"));
+    // LiteLLM would send the prompts to the provider's own address: not where the file says that they go.
+    if base.is_none()
+        && let Some(Unset { name, at }) =
+            ["api_base", "base_url"].into_iter().find_map(|name| unset(src, raw, shared, name))
+    {
+        let reason = format!("environment variable {name} is not set, which names its api_base");
+        return Err(left_out(src, raw, &at, Verdict::Missing, reason));
+    }
     let verify = verify(src, &params, shared);
     if model == "*" && forced.is_none() && base.is_none() {
         let brands = BRANDS.iter().filter(|brand| brand.family != Family::NotYet);
@@ -170,6 +205,30 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
             Err(left_out(src, raw, &at, Verdict::Ignored, reason))
         }
     }
+}
+
+/// A variable that a parameter names and that is not set, and where the parameter stands.
+struct Unset {
+    name: String,
+    at: String,
+}
+
+/// What a parameter of an entry, of its credential or of all entries names, when that is not set.
+fn unset(src: &Source, raw: &Block, shared: &Shared, name: &str) -> Option<Unset> {
+    let missing = |value: Option<&Value>| match value.and_then(Value::as_str).and_then(reference) {
+        Some(Reference::Environment(variable)) if src.variable(variable).is_none() => {
+            Some(variable.to_owned())
+        }
+        _ => None,
+    };
+    let credential = raw.map.get("litellm_credential_name").and_then(scalar_text);
+    let credential = credential.and_then(|credential| shared.credentials.get(&credential));
+    let places = [
+        (raw.map.get(name), member(&raw.path, name)),
+        (credential.and_then(|values| values.get(name)), member(&raw.path, "litellm_credential_name")),
+        (shared.default_written.get(name), member("router_settings.default_litellm_params", name)),
+    ];
+    places.into_iter().find_map(|(value, at)| Some(Unset { name: missing(value)?, at }))
 }
 
 /// How the note ends that says why an entry is left out.
@@ -230,6 +289,7 @@ fn deployment(
     let api_key = secret("api_key", brand.key_env).or(brand.default_key.map(Secret::new));
     let azure_ad_token = secret("azure_ad_token", if azure { &["AZURE_AD_TOKEN"] } else { &[] });
     let organization = secret("organization", if openai { &["OPENAI_ORGANIZATION"] } else { &[] });
+    note_missing_key(src, raw, brand, api_key.is_some());
     Deployment {
         cooldown_key: String::new(),
         api_base: endpoint.to_string(),
@@ -250,7 +310,7 @@ fn deployment(
         headers: headers(src, params),
         defaults: defaults(&params.map),
         extra_body: params.member(src, "extra_body").map,
-        drop_params: params.flag(src, "drop_params"),
+        drop_params: params.flag_or_off(src, "drop_params", NAMES_TO_DROP),
         additional_drop_params: params.texts(src, "additional_drop_params"),
         allowed_openai_params: params.texts(src, "allowed_openai_params"),
         timeout_ms: params.timeout(src, "timeout").or_else(|| params.timeout(src, "request_timeout")),
@@ -286,6 +346,23 @@ fn deployment(
         }),
         shown_params: shown(&raw.map),
     }
+}
+
+/// Says what a key means that is named and not there.
+fn note_missing_key(src: &mut Source, raw: &Block, brand: &Brand, has_other: bool) {
+    let Some(Value::String(text)) = raw.map.get("api_key") else { return };
+    let Some(Reference::Environment(name)) = reference(text) else { return };
+    if src.variable(name).is_some() {
+        return;
+    }
+    let instead = brand.key_env.iter().find(|name| src.variable(name).is_some());
+    let means = match instead {
+        Some(other) => format!("{other} is sent instead"),
+        None if has_other => "the provider gets a key that means none".to_owned(),
+        None => "the provider gets no key".to_owned(),
+    };
+    let why = format!("environment variable {name} is not set: {means}");
+    src.note(&member(&raw.path, "api_key"), Verdict::Missing(why.into()));
 }
 
 /// `organization` may be a list: one deployment for each.

@@ -9,8 +9,8 @@ use super::{
     Alias, CountedTokens, Endpoint, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
     entry::hex,
     limits,
-    read::{Block, Reference, Source, reference, scalar_text},
-    settings::Verdict,
+    read::{Block, NAMES_TO_DROP, Reference, Source, flag_of, reference, scalar_text},
+    settings::{self, Verdict},
     yaml::{item, member},
 };
 use crate::core::{access::grant::Budget, error::Class, ledger::KEY_VARIABLE};
@@ -21,6 +21,8 @@ pub(super) struct Blocks {
     pub(super) router: Block,
     pub(super) general: Block,
     pub(super) tollgate: Block,
+    /// `general_settings` as written.
+    pub(super) raw_general: Block,
 }
 
 /// `router_settings`, and `litellm_settings` for what it lacks.
@@ -108,11 +110,11 @@ pub(super) fn renames(src: &mut Source, blocks: &Blocks) -> HashMap<String, Stri
     block.map.iter().filter_map(|(name, value)| Some((name.clone(), scalar_text(value)?))).collect()
 }
 
-/// `general_settings` and what is global in `litellm_settings`. `raw_master_key` is the master key as written.
-pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<&Value>) -> General {
+/// `general_settings` and what is global in `litellm_settings`.
+pub(super) fn general(src: &mut Source, blocks: &Blocks) -> General {
     let (own, litellm) = (&blocks.general, &blocks.litellm);
     let mega = 1024.0 * 1024.0;
-    let master_key = master_key(src, own, raw_master_key);
+    let master_key = master_key(src, own, &blocks.raw_general);
     let texts = |src: &mut Source, name: &str| own.texts(src, name);
     General {
         master_hash: master_key
@@ -121,7 +123,7 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<
             .unwrap_or_default(),
         master_key,
         key_header: own.text(src, "litellm_key_header_name").map(|name| name.to_ascii_lowercase()),
-        drop_params: litellm.flag(src, "drop_params").unwrap_or(false),
+        drop_params: litellm.flag_or_off(src, "drop_params", NAMES_TO_DROP).unwrap_or(false),
         modify_params: litellm.flag(src, "modify_params").unwrap_or(false),
         max_request_bytes: own
             .number(src, "max_request_size_mb", "megabytes")
@@ -162,6 +164,10 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks, raw_master_key: Option<
             duration: litellm.duration(src, "budget_duration"),
             ..Budget::default()
         },
+        may_be_open: own.flag(src, "dangerously_permit_weak_or_unset_master_key").unwrap_or(false)
+            || src
+                .variable("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY")
+                .is_some_and(|text| flag_of(&text) == Some(true)),
         end_users_have_budgets: litellm.get("max_end_user_budget").is_some()
             || litellm.get("max_end_user_budget_id").is_some(),
         counted_tokens: match own.text(src, "token_rate_limit_type").as_deref() {
@@ -201,19 +207,74 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
     }
 }
 
-/// The master key. One that names a variable which is not set must not open the gateway to everybody: it becomes a key
-/// that no header can carry.
-fn master_key(src: &mut Source, own: &Block, raw: Option<&Value>) -> Option<Secret> {
+/// The master key. One that is named but empty must not open the gateway to everybody: an empty text is a problem, and a
+/// variable that is not set becomes a key that no header can carry.
+fn master_key(src: &mut Source, own: &Block, raw: &Block) -> Option<Secret> {
+    let path = member(&own.path, "master_key");
+    let written = raw.map.get("master_key");
     let key = own.secret(src, "master_key");
+    let blank = |key: &Secret| key.reveal().is_empty();
+    if key.as_ref().is_some_and(blank) {
+        // From a variable that holds nothing but spaces.
+        empty_key(src, &path);
+        return None;
+    }
     let key = key.or_else(|| src.variable("LITELLM_MASTER_KEY").map(|key| Secret::new(key.trim())));
-    let unset = match raw.and_then(Value::as_str).and_then(reference) {
-        Some(Reference::Environment(name)) if key.is_none() => name.to_owned(),
-        _ => return key,
-    };
-    let why =
-        format!("{unset} is not set: no key is accepted until it is; remove master_key to serve everybody");
-    src.note(&member(&own.path, "master_key"), Verdict::Approximated(why.into()));
-    Some(Secret::new("\0unset"))
+    let key = key.filter(|key| !blank(key));
+    if key.is_some() {
+        return key;
+    }
+    match written {
+        None => {
+            if src.is_blank("LITELLM_MASTER_KEY") {
+                empty_key(src, "LITELLM_MASTER_KEY");
+            }
+            misspelt_key(src, own);
+            None
+        }
+        Some(Value::String(text)) => match reference(text) {
+            Some(Reference::Environment(name)) => {
+                let why = format!(
+                    "environment variable {name} is not set: no key is accepted until it is; remove master_key to serve everybody"
+                );
+                src.note(&path, Verdict::Missing(why.into()));
+                Some(Secret::new("\0unset"))
+            }
+            Some(_) => Some(Secret::new("\0unset")),
+            None => {
+                empty_key(src, &path);
+                None
+            }
+        },
+        Some(Value::Null) => {
+            empty_key(src, &path);
+            None
+        }
+        // Of a wrong kind: that is a problem already.
+        Some(_) => None,
+    }
+}
+
+fn empty_key(src: &mut Source, path: &str) {
+    src.problem(
+        path,
+        "expected a key, found nothing (a variable that was filled in beforehand may be unset)",
+        "write the key or os.environ/LITELLM_MASTER_KEY; to serve everybody without a key, remove the setting",
+    );
+}
+
+/// Whoever wrote something like `masterkey` did not mean to serve everybody.
+fn misspelt_key(src: &mut Source, own: &Block) {
+    for (name, value) in &own.map {
+        let verdict = settings::verdict(&own.path, name, value);
+        if verdict == (Verdict::Unknown { did_you_mean: Some("master_key") }) {
+            src.problem(
+                &member(&own.path, name),
+                "expected a known setting, found one that nobody knows; did you mean master_key?",
+                "write master_key: without it everybody may do everything",
+            );
+        }
+    }
 }
 
 fn small<const N: usize>(src: &mut Source, blocks: [&Block; N], name: &str) -> Option<u32> {

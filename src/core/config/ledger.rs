@@ -2,7 +2,13 @@
 
 use serde_json::{Map, Value};
 
-use super::{Redis, Secret, global::Blocks, read::Source, redis};
+use super::{
+    Redis, Secret,
+    global::Blocks,
+    read::{Reference, Source, reference},
+    redis,
+    settings::Verdict,
+};
 
 /// Settings of the ledger. It reads the same file as the filter, with the same loader.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +108,7 @@ const LEAST_INTERVAL_MS: u64 = 100;
 /// Reads them.
 pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
     let (general, litellm) = (&blocks.general, &blocks.litellm);
-    let database_url = general.text(src, "database_url").or_else(|| src.variable("DATABASE_URL"));
+    let database_url = database_url(src, blocks);
     let user_budget = litellm.money(src, "max_internal_user_budget");
     let own_team_params = litellm.member(src, "default_team_params").map;
     Ledger {
@@ -115,7 +121,7 @@ pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
         reset_max_ms: general.millis(src, "proxy_budget_rescheduler_max_time").unwrap_or(605_000),
         disable_reset_budget: general.flag(src, "disable_reset_budget").unwrap_or(false),
         timezone: litellm.text(src, "timezone"),
-        store_model_in_db: general.flag(src, "store_model_in_db").unwrap_or(false),
+        store_model_in_db: store_models(src, blocks),
         disable_spend_logs: general.flag(src, "disable_spend_logs").unwrap_or(false),
         spend_log_retention: general.duration(src, "maximum_spend_logs_retention_period"),
         spend_log_cleanup: general.duration(src, "maximum_spend_logs_retention_interval"),
@@ -133,6 +139,79 @@ pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
         alerting: general.texts(src, "alerting"),
         health: health(src, blocks),
     }
+}
+
+/// `general_settings.database_url`, `DATABASE_URL`, or one made of LiteLLM's single variables. Only Postgres is known.
+fn database_url(src: &mut Source, blocks: &Blocks) -> Option<String> {
+    let own = blocks.general.text(src, "database_url").map(|url| (url, "general_settings.database_url"));
+    let named = own.or_else(|| src.variable("DATABASE_URL").map(|url| (url, "DATABASE_URL")));
+    let Some((url, at)) = named else {
+        let parts = url_of_parts(src);
+        note_no_database(src, blocks, parts.is_some());
+        return parts;
+    };
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Some(url);
+    }
+    src.problem(
+        at,
+        "expected the URL of a Postgres: it must start with postgresql://",
+        "write postgresql://user:password@host:5432/name, or remove it to keep an SQLite file in the state directory",
+    );
+    None
+}
+
+/// Says what it means that the database is named by a variable that is not set.
+fn note_no_database(src: &mut Source, blocks: &Blocks, has_parts: bool) {
+    let written = blocks.raw_general.get("database_url").and_then(Value::as_str).and_then(reference);
+    if let Some(Reference::Environment(name)) = written {
+        let means = match has_parts {
+            true => "the database is the one that DATABASE_HOST and its like name",
+            false => {
+                "keys and spend are kept in an SQLite file in the state directory, which no other gateway shares"
+            }
+        };
+        let why = format!("environment variable {name} is not set: {means}");
+        src.note("general_settings.database_url", Verdict::Missing(why.into()));
+    }
+}
+
+/// `DATABASE_HOST`, `DATABASE_USER` (or `DATABASE_USERNAME`), `DATABASE_NAME`, and what may go with them.
+fn url_of_parts(src: &Source) -> Option<String> {
+    let host = src.variable("DATABASE_HOST")?;
+    let user = src.first_variable(&["DATABASE_USER", "DATABASE_USERNAME"])?;
+    let name = src.variable("DATABASE_NAME")?;
+    let password = src.variable("DATABASE_PASSWORD").map(|text| format!(":{}", quoted(&text)));
+    let port = src.variable("DATABASE_PORT").map(|port| format!(":{port}"));
+    let schema = src.variable("DATABASE_SCHEMA").map(|schema| format!("?schema={}", quoted(&schema)));
+    let or_none = Option::unwrap_or_default;
+    Some(format!(
+        "postgresql://{}{}@{host}{}/{}{}",
+        quoted(&user),
+        or_none(password),
+        // A port that stands in the host already stays.
+        if host.contains(':') { String::new() } else { or_none(port) },
+        quoted(&name),
+        or_none(schema)
+    ))
+}
+
+/// A part of a URL: everything but letters, digits and `-._~` in hexadecimal.
+fn quoted(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, b| {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(b)),
+            b => out.push_str(&format!("%{b:02X}")),
+        }
+        out
+    })
+}
+
+/// `store_model_in_db`, or `STORE_MODEL_IN_DB`: one that says so is enough, as in LiteLLM.
+fn store_models(src: &mut Source, blocks: &Blocks) -> bool {
+    let variable = src.variable("STORE_MODEL_IN_DB");
+    blocks.general.flag(src, "store_model_in_db") == Some(true)
+        || variable.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"))
 }
 
 fn health(src: &mut Source, blocks: &Blocks) -> HealthChecks {

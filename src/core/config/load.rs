@@ -100,17 +100,17 @@ pub fn load(
 }
 
 fn assemble(src: &mut Source, top: &Block) -> Config {
-    let raw_general = top.member(src, "general_settings");
     let blocks = Blocks {
         litellm: resolved(src, top, "litellm_settings"),
         router: resolved(src, top, "router_settings"),
         general: resolved(src, top, "general_settings"),
         tollgate: resolved(src, top, "tollgate_settings"),
+        raw_general: top.member(src, "general_settings"),
     };
     let shared = shared(src, top, &blocks);
     let mut models = models(src, top, &shared);
     let router = global::router(src, &blocks);
-    let mut general = global::general(src, &blocks, raw_general.get("master_key"));
+    let mut general = global::general(src, &blocks);
     limits::set_rules(&mut models.deployments, &router, general.has_ledger);
     general.keys = keys::read(src, &blocks, &general);
     let mut config = Config {
@@ -149,6 +149,8 @@ fn shared(src: &mut Source, top: &Block, blocks: &Blocks) -> Shared {
         }
     }
     shared.default_params = blocks.router.member(src, "default_litellm_params").map;
+    let written = top.get("router_settings").and_then(|router| router.get("default_litellm_params"));
+    shared.default_written = written.and_then(Value::as_object).cloned().unwrap_or_default();
     if let Some(value) = blocks.litellm.get("ssl_verify") {
         shared.verify = entry::verify_value(src, value, "litellm_settings.ssl_verify");
     } else if let Some(text) = src.variable("SSL_VERIFY") {

@@ -39,6 +39,7 @@ pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
 pub use redis::Redis;
 pub use report::{Report, Row};
+pub use yaml::{Read, Repeated, quoted_texts, read as read_yaml};
 
 /// The longest time-out there is, in milliseconds: 24 days. Longer ones count as this.
 pub const MAX_TIMEOUT_MS: u64 = 24 * 86_400_000;
@@ -298,6 +299,8 @@ pub struct Fallback {
 pub struct General {
     /// `general_settings.master_key` (or `LITELLM_MASTER_KEY`). Without one everybody is admin.
     pub master_key: Option<Secret>,
+    /// `dangerously_permit_weak_or_unset_master_key`: it may start without a master key although its database has keys.
+    pub may_be_open: bool,
     /// `litellm_key_header_name`, lower-case.
     pub key_header: Option<String>,
     /// `litellm_settings.drop_params`.

@@ -45,6 +45,9 @@ pub(super) fn reference(text: &str) -> Option<Reference<'_>> {
     text.strip_prefix("sealed/").map(Reference::Sealed)
 }
 
+/// Where names of parameters belong that stand in `drop_params`.
+pub(super) const NAMES_TO_DROP: &str = "name parameters in litellm_params.additional_drop_params";
+
 impl<'a> Source<'a> {
     pub(super) fn new(
         lines: Lines,
@@ -58,6 +61,12 @@ impl<'a> Source<'a> {
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         let value = self.variables.get(name).cloned().or_else(|| (self.env)(name));
         value.filter(|value| !value.is_empty())
+    }
+
+    /// Whether a variable is there and holds nothing but spaces, if that.
+    pub(super) fn is_blank(&self, name: &str) -> bool {
+        let value = self.variables.get(name).cloned().or_else(|| (self.env)(name));
+        value.is_some_and(|value| value.trim().is_empty())
     }
 
     /// The first variable of `names` that is set.
@@ -235,13 +244,25 @@ impl Block {
         flag
     }
 
+    /// A flag as [`Block::flag`] reads it, where LiteLLM takes anything but `true` for off, without a word.
+    pub(super) fn flag_or_off(&self, src: &mut Source, name: &str, instead: &str) -> Option<bool> {
+        match self.get(name)? {
+            Value::Array(_) | Value::Object(_) => {
+                let path = member(&self.path, name);
+                src.note(&path, Verdict::Ignored(format!("expected true or false; {instead}").into()));
+                Some(false)
+            }
+            _ => self.flag(src, name),
+        }
+    }
+
     /// A number of any kind; numeric text counts.
     pub(super) fn number(&self, src: &mut Source, name: &str, what: &str) -> Option<f64> {
         let value = self.get(name)?;
         let number = match value {
             Value::Number(number) => number.as_f64(),
             Value::String(text) if text.is_empty() => return None,
-            Value::String(text) => text.trim().parse().ok(),
+            Value::String(text) => python_number(text),
             _ => None,
         };
         let number = number.filter(|number: &f64| number.is_finite() && *number >= 0.0);
@@ -313,6 +334,18 @@ impl Block {
             _ => self.list(src, name).iter().filter_map(scalar_text).collect(),
         }
     }
+}
+
+/// The number in a text as Python's `float` reads it: with underscores between digits.
+fn python_number(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let digit = |b: Option<&u8>| b.is_some_and(u8::is_ascii_digit);
+    let bytes = text.as_bytes();
+    let apart = |at: usize| digit(at.checked_sub(1).and_then(|at| bytes.get(at))) && digit(bytes.get(at + 1));
+    if bytes.iter().enumerate().any(|(at, b)| *b == b'_' && !apart(at)) {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
 }
 
 /// A value as it may stand in a header.

@@ -72,7 +72,7 @@ impl fmt::Display for Report {
         }
         let counted = |name: &str| self.count(|verdict| verdict.name() == name);
         let mut summary = format!("{} settings", self.rows.len());
-        let kinds = ["used", "approximated", "not yet", "ignored", "unknown"];
+        let kinds = ["used", "approximated", "not yet", "ignored", "missing", "unknown"];
         for (name, count) in
             kinds.map(|name| (name, counted(name))).into_iter().filter(|(_, count)| *count > 0)
         {
@@ -125,13 +125,36 @@ impl Walk<'_> {
         self.rows.push(Row { path: path.to_owned(), line: self.src.lines.of_path(path), verdict, note });
     }
 
-    /// A setting that would be used, was its variable there.
+    /// A setting that would be used, was what it names there.
     fn used(&self, value: &Value) -> Verdict {
-        match value.as_str().and_then(reference) {
-            Some(Reference::Environment(name)) if self.src.variable(name).is_none() => {
-                Verdict::Ignored(format!("environment variable {name} is not set").into())
-            }
-            _ => Verdict::Used,
+        self.missing(value).map_or(Verdict::Used, |why| Verdict::Missing(why.into()))
+    }
+
+    /// What a value, or one inside it, names and is not there.
+    fn missing(&self, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) => match reference(text) {
+                Some(Reference::Environment(name)) => {
+                    let unset = self.src.variable(name).is_none();
+                    unset.then(|| format!("environment variable {name} is not set"))
+                }
+                Some(_) => None,
+                None => shell_variable(text).map(|name| {
+                    format!("not filled in: neither LiteLLM nor this gateway reads ${{{name}}}; write os.environ/{name}")
+                }),
+            },
+            Value::Array(list) => list.iter().find_map(|value| self.missing(value)),
+            Value::Object(map) => map.values().find_map(|value| self.missing(value)),
+            _ => None,
         }
     }
+}
+
+/// The name in a text that is `${NAME}` or `$NAME` and nothing else.
+fn shell_variable(text: &str) -> Option<&str> {
+    let name = text.trim().strip_prefix('$')?;
+    let name = name.strip_prefix('{').map_or(Some(name), |name| name.strip_suffix('}'))?;
+    let good = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    (!name.is_empty() && name.bytes().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()))
+        .then_some(name)
 }

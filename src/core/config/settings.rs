@@ -16,6 +16,8 @@ pub enum Verdict {
     NotYet(Cow<'static, str>),
     /// It has no effect and needs none, or cannot have one: why.
     Ignored(Cow<'static, str>),
+    /// It names something that is not there, such as an environment variable that is not set: what, and what that means.
+    Missing(Cow<'static, str>),
     /// Nobody knows it.
     Unknown {
         /// The known name that looks most like it.
@@ -31,6 +33,7 @@ impl Verdict {
             Verdict::Approximated(_) => "approximated",
             Verdict::NotYet(_) => "not yet",
             Verdict::Ignored(_) => "ignored",
+            Verdict::Missing(_) => "missing",
             Verdict::Unknown { .. } => "unknown",
         }
     }
@@ -39,7 +42,10 @@ impl Verdict {
     pub fn text(&self) -> String {
         match self {
             Verdict::Used | Verdict::Unknown { did_you_mean: None } => String::new(),
-            Verdict::Approximated(text) | Verdict::NotYet(text) | Verdict::Ignored(text) => text.to_string(),
+            Verdict::Approximated(text)
+            | Verdict::NotYet(text)
+            | Verdict::Ignored(text)
+            | Verdict::Missing(text) => text.to_string(),
             Verdict::Unknown { did_you_mean: Some(name) } => format!("did you mean {name}?"),
         }
     }
@@ -192,7 +198,7 @@ pub static SETTINGS: &[Group] = &[
         "master_key", "completion_model", "max_request_size_mb", "litellm_key_header_name", "forward_client_headers_to_llm_api", "keys", "database_url", "database_connection_pool_limit",
         "store_model_in_db", "disable_spend_logs", "maximum_spend_logs_retention_period", "maximum_spend_logs_retention_interval", "user_api_key_cache_ttl", "allow_requests_on_db_unavailable",
         "disable_reset_budget", "proxy_batch_write_at", "proxy_budget_rescheduler_min_time", "proxy_budget_rescheduler_max_time", "max_parallel_requests", "global_max_parallel_requests",
-        "token_rate_limit_type", "enforce_user_param", "enforced_params", "allowed_routes", "admin_only_routes", "public_routes", "allowed_ips", "use_x_forwarded_for", "user_header_name",
+        "dangerously_permit_weak_or_unset_master_key", "token_rate_limit_type", "enforce_user_param", "enforced_params", "allowed_routes", "admin_only_routes", "public_routes", "allowed_ips", "use_x_forwarded_for", "user_header_name",
     ]),
     not_yet(GENERAL, "endpoints and keys from the client: such requests are refused", &["allow_client_side_credentials"]),
     not_yet(GENERAL, "prompts in spend records: they are never kept", &["store_prompts_in_spend_logs"]),
@@ -384,6 +390,14 @@ fn is_off(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
         Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+/// The known name of a section that an unknown one may stand for.
+pub(super) fn suggestion(section: &str, name: &str) -> Option<&'static str> {
+    match verdict(section, name, &Value::Bool(true)) {
+        Verdict::Unknown { did_you_mean } => did_you_mean,
+        _ => None,
     }
 }
 

@@ -6,15 +6,55 @@ use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// A YAML document: YAML 1.1's booleans, merge keys applied, the last of two equal keys counts, keys as text.
+/// A key that stands more than once in one map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repeated {
+    /// `litellm_settings.num_retries`.
+    pub path: String,
+    /// Line of the one that does not count, from 1.
+    pub first: usize,
+    /// Line of the one that does.
+    pub line: usize,
+}
+
+/// A YAML document that was read.
+#[derive(Debug)]
+pub struct Read {
+    /// What it says.
+    pub value: Value,
+    /// Keys that stand more than once.
+    pub repeated: Vec<Repeated>,
+}
+
+/// Reads a YAML document as LiteLLM's parser does. The error is the line, if there is one, and what is wrong.
+pub fn read(text: &str) -> Result<Read, (Option<usize>, String)> {
+    let (value, lines) = parse(text)?;
+    Ok(Read { value, repeated: lines.repeated })
+}
+
+/// Text that an emitter of YAML 1.2 made of values, with quotes around what YAML 1.1 would take for something else than a text.
+pub fn quoted_texts(text: &str) -> String {
+    let lines = Lines::of(text);
+    let mut quoted: Vec<String> = text.lines().map(str::to_owned).collect();
+    for Plain { line, word, .. } in lines.plain.values() {
+        if let Some(line) = line.checked_sub(1).and_then(|at| quoted.get_mut(at))
+            && let Some(before) = line.strip_suffix(word.as_str())
+        {
+            *line = format!("{before}'{word}'");
+        }
+    }
+    quoted.join("\n") + "\n"
+}
+
+/// A YAML document: YAML 1.1's booleans and whole numbers, merge keys applied, the last of two equal keys counts, keys as text.
 pub(super) fn parse(text: &str) -> Result<(Value, Lines), (Option<usize>, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let node: Node = serde_yaml::from_str(text)
         .map_err(|e| (e.location().map(|at| at.line()), without_position(&e.to_string())))?;
     let lines = Lines::of(text);
     let mut value = node.0;
-    if !lines.booleans.is_empty() {
-        set_booleans(&mut value, String::new(), &lines.booleans);
+    if !lines.plain.is_empty() {
+        set_plain(&mut value, String::new(), &lines.plain);
     }
     Ok((value, lines))
 }
@@ -33,8 +73,17 @@ pub(super) fn item(path: &str, at: usize) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     at: HashMap<String, usize>,
-    /// Unquoted `yes`, `no`, `on`, `off`: booleans to YAML 1.1, text to the parser.
-    booleans: HashMap<String, bool>,
+    /// Unquoted `yes`, `no`, `on`, `off`, `100_000`, `017`, `0o17`: something else to YAML 1.1 than to the parser.
+    plain: HashMap<String, Plain>,
+    repeated: Vec<Repeated>,
+}
+
+/// A value without quotes and what YAML 1.1 takes it for.
+#[derive(Debug)]
+struct Plain {
+    line: usize,
+    word: String,
+    value: Value,
 }
 
 impl Lines {
@@ -50,7 +99,7 @@ impl Lines {
         }
     }
 
-    /// Finds keys and items by their indentation. Good enough to point at a line; never used for meaning, booleans aside.
+    /// Finds keys and items by their indentation. Good enough to point at a line; never used for meaning, plain values aside.
     fn of(text: &str) -> Lines {
         let mut scan = Scan::default();
         for (at, line) in text.lines().enumerate() {
@@ -116,11 +165,11 @@ impl Scan {
         match key_of(rest) {
             Some((key, value)) => {
                 self.key(&key, column, number);
-                self.value(value, column);
+                self.value(value, column, number);
             }
             None => {
                 if let Some(dash) = dash {
-                    self.value(rest, dash);
+                    self.value(rest, dash, number);
                 }
             }
         }
@@ -148,25 +197,30 @@ impl Scan {
         }
         if let Some(top) = self.frames.last_mut() {
             top.last = member(&top.base, key);
-            self.lines.at.insert(top.last.clone(), number);
+            if let Some(first) = self.lines.at.insert(top.last.clone(), number)
+                && key != "<<"
+            {
+                self.lines.repeated.push(Repeated { path: top.last.clone(), first, line: number });
+            }
         }
     }
 
     /// The value after a key or dash at `column`: it may go on over the next lines.
-    fn value(&mut self, value: &str, column: usize) {
+    fn value(&mut self, value: &str, column: usize, number: usize) {
         let value = value.trim_start();
         match value.bytes().next() {
             Some(b'|' | b'>') => self.block = Some(column),
             Some(b'&' | b'!') => {
                 if let Some((_, rest)) = value.split_once(' ') {
-                    self.value(rest, column);
+                    self.value(rest, column, number);
                 }
             }
             Some(b'{' | b'[' | b'"' | b'\'') => self.flow.scan(value),
             _ => {
                 let word = value.split(" #").next().unwrap_or_default().trim();
-                if let (Some(flag), Some(top)) = (yaml_1_1_boolean(word), self.frames.last()) {
-                    self.lines.booleans.insert(top.last.clone(), flag);
+                if let (Some(value), Some(top)) = (yaml_1_1(word), self.frames.last()) {
+                    let plain = Plain { line: number, word: word.to_owned(), value };
+                    self.lines.plain.insert(top.last.clone(), plain);
                 }
             }
         }
@@ -232,29 +286,69 @@ fn key_of(text: &str) -> Option<(String, &str)> {
     (!key.contains(" #")).then(|| (key.trim().to_owned(), rest))
 }
 
-fn yaml_1_1_boolean(word: &str) -> Option<bool> {
+/// What YAML 1.1 takes a word for that YAML 1.2 takes for something else.
+fn yaml_1_1(word: &str) -> Option<Value> {
     match word {
-        "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
-        "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
-        _ => None,
+        "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Some(Value::Bool(true)),
+        "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Some(Value::Bool(false)),
+        _ => {}
     }
+    let (negative, digits) = match word.strip_prefix(['+', '-']) {
+        Some(digits) => (word.starts_with('-'), digits),
+        None => (false, word),
+    };
+    if !digits.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    // Octal digits begin with a plain zero there.
+    if digits.starts_with("0o") {
+        return Some(Value::String(word.to_owned()));
+    }
+    let plain: String = digits.chars().filter(|c| *c != '_').collect();
+    if let Some(whole) = whole_number(&plain, digits.contains('_')) {
+        return Some(if negative { whole.checked_neg()?.into() } else { whole.into() });
+    }
+    // `1_000.5`; an exponent needs its sign.
+    let (before, after) = plain.split_once('.').filter(|_| digits.contains('_'))?;
+    let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let float: f64 = (all_digits(before) && all_digits(after)).then(|| plain.parse().ok())??;
+    Number::from_f64(if negative { -float } else { float }).map(Value::Number)
 }
 
-fn set_booleans(value: &mut Value, path: String, booleans: &HashMap<String, bool>) {
+/// A whole number that only YAML 1.1 knows: one with underscores, or octal with a zero in front.
+fn whole_number(plain: &str, had_underscores: bool) -> Option<i64> {
+    if let Some(binary) = plain.strip_prefix("0b") {
+        return i64::from_str_radix(binary, 2).ok().filter(|_| had_underscores);
+    }
+    if let Some(hex) = plain.strip_prefix("0x") {
+        return i64::from_str_radix(hex, 16).ok().filter(|_| had_underscores);
+    }
+    if plain.len() > 1 && plain.starts_with('0') {
+        return i64::from_str_radix(plain, 8).ok();
+    }
+    plain.parse().ok().filter(|_| had_underscores)
+}
+
+fn set_plain(value: &mut Value, path: String, plain: &HashMap<String, Plain>) {
     match value {
         Value::String(text) => {
-            if let Some(flag) = booleans.get(&path).filter(|flag| yaml_1_1_boolean(text) == Some(**flag)) {
-                *value = Value::Bool(*flag);
+            if let Some(found) = plain.get(&path).filter(|found| found.word == *text) {
+                *value = found.value.clone();
+            }
+        }
+        Value::Number(_) => {
+            if let Some(found) = plain.get(&path).filter(|found| found.value.is_string()) {
+                *value = found.value.clone();
             }
         }
         Value::Array(list) => {
             for (at, value) in list.iter_mut().enumerate() {
-                set_booleans(value, item(&path, at), booleans);
+                set_plain(value, item(&path, at), plain);
             }
         }
         Value::Object(map) => {
             for (name, value) in map.iter_mut() {
-                set_booleans(value, member(&path, name), booleans);
+                set_plain(value, member(&path, name), plain);
             }
         }
         _ => {}
@@ -366,6 +460,31 @@ mod tests {
         assert_eq!(value("a: 1\nb: 2\na: 3\n"), json!({"a": 3, "b": 2}));
         assert_eq!(value("{1: a, true: b}"), json!({"1": "a", "true": "b"}));
         assert_eq!(value(""), Value::Null);
+    }
+
+    #[test]
+    fn numbers_are_those_of_yaml_1_1() {
+        let text = "a: 100_000\nb: '100_000'\nc: 017\nd: 0o17\ne: 0x1F\nf: -1_0.5\ng: 2024-01-01\nh: 1_a\ni: 0b1_1\nj: 08\nk: _1\n";
+        let read = json!({"a": 100_000, "b": "100_000", "c": 15, "d": "0o17", "e": 31, "f": -10.5, "g": "2024-01-01",
+            "h": "1_a", "i": 3, "j": "08", "k": "_1"});
+        assert_eq!(value(text), read);
+    }
+
+    #[test]
+    fn what_is_emitted_is_read_back() {
+        let there = json!({"a": ["yes", true, {"b": "100_000", "c": 100_000, "d": "No"}], "e": "x: yes\ny: off\n", "f": "0o17",
+            "on": "on", "g": "it's on"});
+        let emitted = serde_yaml::to_string(&there).unwrap();
+        assert_eq!(value(&quoted_texts(&emitted)), there);
+    }
+
+    #[test]
+    fn keys_that_stand_twice_are_told() {
+        let text = "a: 1\nb:\n- x: 1\n  y: 2\n  x: 3\n- x: 1\na:\n  c: 1\nd: {x: 1}\n";
+        let read = read(text).unwrap();
+        assert_eq!(read.value["a"], json!({"c": 1}));
+        let found: Vec<_> = read.repeated.iter().map(|r| (r.path.as_str(), r.first, r.line)).collect();
+        assert_eq!(found, [("b[0].x", 3, 5), ("a", 1, 7)]);
     }
 
     #[test]

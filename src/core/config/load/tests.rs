@@ -148,6 +148,140 @@ fn a_master_key_that_is_not_set_shuts_everybody_out() {
 }
 
 #[test]
+fn an_empty_master_key_is_none_of_the_keys_and_no_open_door() {
+    let empty = "expected a key, found nothing";
+    let rows = [
+        ("general_settings: {master_key: ''}", &[][..], "`general_settings.master_key`: "),
+        ("general_settings: {master_key: '  '}", &[], "`general_settings.master_key`: "),
+        ("general_settings: {master_key: null}", &[], "`general_settings.master_key`: "),
+        ("general_settings:\n  master_key:\n", &[], "`general_settings.master_key`: "),
+        (
+            "general_settings: {master_key: os.environ/KEY}",
+            &[("KEY", " ")],
+            "`general_settings.master_key`: ",
+        ),
+        ("model_list: []", &[("LITELLM_MASTER_KEY", "")], "`LITELLM_MASTER_KEY`: "),
+        ("environment_variables: {LITELLM_MASTER_KEY: ' '}", &[], "`LITELLM_MASTER_KEY`: "),
+    ];
+    for (text, env, setting) in rows {
+        let found = load_with(text, env).map(|_| ()).unwrap_err();
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        let told = found[0].to_string();
+        assert!(told.contains(setting) && told.contains(empty), "{text}: {told}");
+    }
+    let key = |text: &str, env: &[(&str, &str)]| {
+        load_with(text, env).unwrap().config.general.master_key.unwrap().reveal().to_owned()
+    };
+    // The environment's key counts where the file has none.
+    assert_eq!(key("general_settings: {master_key: null}", &[("LITELLM_MASTER_KEY", "sk-2")]), "sk-2");
+    assert_eq!(key("general_settings: {master_key: sk-1}", &[("LITELLM_MASTER_KEY", "")]), "sk-1");
+    // A variable that is empty is like one that is not set: nobody gets in.
+    assert!(key("general_settings: {master_key: os.environ/KEY}", &[("KEY", "")]).contains('\0'));
+    let misspelt = problems("general_settings:\n  masterkey: sk-1\n");
+    assert_eq!(misspelt.len(), 1, "{misspelt:?}");
+    assert!(
+        misspelt[0].contains("`general_settings.masterkey`")
+            && misspelt[0].contains("did you mean master_key?")
+    );
+    assert!(!misspelt[0].contains("sk-1"));
+    assert!(load_with("general_settings: {masterkey: x}", &[("LITELLM_MASTER_KEY", "sk-2")]).is_ok());
+}
+
+#[test]
+fn an_address_that_is_not_set_sends_no_prompt_elsewhere() {
+    let by_credential = "
+model_list:
+- {model_name: a, litellm_params: {model: openai/x, litellm_credential_name: c}}
+- {model_name: b, litellm_params: {model: openai/x, litellm_credential_name: c, api_base: 'http://h/v1'}}
+credential_list:
+- {credential_name: c, credential_values: {api_key: k, api_base: os.environ/NOBODY}}
+";
+    let by_default = "
+model_list:
+- {model_name: a, litellm_params: {model: openai/x}}
+- {model_name: b, litellm_params: {model: openai/x, api_base: 'http://h/v1'}}
+router_settings: {default_litellm_params: {api_base: os.environ/NOBODY}}
+";
+    for text in [by_credential, by_default] {
+        let config = load_with(text, &[("OPENAI_API_BASE", "http://other/v1")]).unwrap().config;
+        assert!(config.unavailable["a"].contains("NOBODY is not set"), "{text}");
+        let places: Vec<&str> = config.deployments.iter().map(|d| d.endpoint.host.as_str()).collect();
+        assert_eq!(places, ["h"], "{text}");
+    }
+}
+
+#[test]
+fn entries_that_litellm_starts_with_are_left_out_and_told() {
+    let text = "
+model_list:
+- model_name: a
+  litellm_params: {model: openai/x, tpm: 100_000, drop_params: [tool_choice], api_key: '${OPENAI_API_KEY}'}
+- model_name: b
+- model_name: c
+  litelm_params: {model: openai/x}
+litellm_settings: {drop_params: ['tool_choice']}
+";
+    let Loaded { config, report } = loaded(text);
+    assert_eq!(config.deployments.len(), 1);
+    assert_eq!((config.deployments[0].tpm, config.deployments[0].drop_params), (Some(100_000), Some(false)));
+    assert!(!config.general.drop_params);
+    assert_eq!(config.unavailable["b"], "it has no litellm_params");
+    let typo = "it has no litellm_params, but `litelm_params`: did you mean litellm_params?";
+    assert_eq!(config.unavailable["c"], typo);
+    let row = |path: &str| {
+        let row = report.rows.iter().find(|row| row.path == path).unwrap();
+        (row.verdict.name(), row.note.clone())
+    };
+    assert_eq!(row("model_list[1].model_name").0, "missing");
+    assert_eq!(row("model_list[2].litelm_params"), ("missing", format!("{typo}; the entry is left out")));
+    assert_eq!(row("litellm_settings.drop_params").0, "ignored");
+    let (verdict, note) = row("model_list[0].litellm_params.api_key");
+    assert!(verdict == "missing" && note.ends_with("write os.environ/OPENAI_API_KEY"), "{note}");
+}
+
+#[test]
+fn the_database_is_named_as_in_litellm() {
+    let url = |text: &str, env: &[(&str, &str)]| {
+        load_with(text, env)
+            .map(|loaded| loaded.config.ledger.database_url.map(|url| url.reveal().to_owned()))
+    };
+    let parts = [
+        ("DATABASE_HOST", "db"),
+        ("DATABASE_USERNAME", "u@x"),
+        ("DATABASE_PASSWORD", "p/w:d"),
+        ("DATABASE_NAME", "n"),
+    ];
+    let made = Some("postgresql://u%40x:p%2Fw%3Ad@db/n".to_owned());
+    assert_eq!(url("", &parts).unwrap(), made);
+    let unset = "general_settings: {database_url: os.environ/NOBODY}";
+    assert_eq!(url(unset, &parts).unwrap(), made);
+    let more = [parts.to_vec(), vec![("DATABASE_PORT", "5433"), ("DATABASE_SCHEMA", "s")]].concat();
+    assert_eq!(url("", &more).unwrap().unwrap(), "postgresql://u%40x:p%2Fw%3Ad@db:5433/n?schema=s");
+    assert_eq!(url("", &parts[..3]).unwrap(), None);
+    let whole = [parts.to_vec(), vec![("DATABASE_URL", "postgres://whole/n")]].concat();
+    assert_eq!(url("", &whole).unwrap().unwrap(), "postgres://whole/n");
+    for (text, env, setting) in [
+        (
+            "general_settings: {database_url: 'mysql://u:hidden@h/n'}",
+            &[][..],
+            "`general_settings.database_url`",
+        ),
+        ("", &[("DATABASE_URL", "mysql://u:hidden@h/n")], "`DATABASE_URL`"),
+    ] {
+        let told = url(text, env).unwrap_err()[0].to_string();
+        assert!(
+            told.contains(setting) && told.contains("postgresql://") && !told.contains("hidden"),
+            "{told}"
+        );
+    }
+    let stores =
+        |text: &str, env: &[(&str, &str)]| load_with(text, env).unwrap().config.ledger.store_model_in_db;
+    assert!(stores("", &[("STORE_MODEL_IN_DB", "True")]));
+    assert!(stores("general_settings: {store_model_in_db: true}", &[("STORE_MODEL_IN_DB", "False")]));
+    assert!(!stores("", &[("STORE_MODEL_IN_DB", "False")]));
+}
+
+#[test]
 fn problems_name_line_setting_expectation_and_fix() {
     let rows = [
         (
@@ -334,7 +468,18 @@ fn what_cannot_be_called_is_left_out_with_a_reason() {
         ("model: my-model", "ignored", "LLM Provider NOT provided"),
         ("model: azure/x", "ignored", "provider `azure` needs an api_base"),
         ("model: ollama/x, api_base: nonsense", "ignored", "not a URL to call"),
-        ("model: os.environ/NOBODY", "ignored", "is not set"),
+        ("model: os.environ/NOBODY", "missing", "NOBODY is not set, which names its model"),
+        (
+            "model: openai/x, api_base: os.environ/NOBODY",
+            "missing",
+            "NOBODY is not set, which names its api_base",
+        ),
+        (
+            "model: openai/x, base_url: os.environ/NOBODY",
+            "missing",
+            "NOBODY is not set, which names its api_base",
+        ),
+        ("modle: openai/x", "missing", "it has no litellm_params.model, but `modle`: did you mean model?"),
     ];
     for (params, verdict, reason) in rows {
         let Loaded { config, report } = loaded(&entry(params));
@@ -352,7 +497,7 @@ fn a_variable_that_is_not_set_is_reported() {
     let Loaded { config, report } = loaded(&text);
     assert!(config.deployments[0].api_key.is_none() && config.deployments[0].azure_ad_token.is_none());
     let note = |name: &str| report.rows.iter().find(|row| row.path.ends_with(name)).unwrap().note.as_str();
-    assert_eq!(note("api_key"), "environment variable NOBODY is not set");
+    assert_eq!(note("api_key"), "environment variable NOBODY is not set: the provider gets no key");
     assert_eq!(note("azure_ad_token"), "tokens fetched from an OIDC provider");
 }
 
@@ -388,7 +533,8 @@ model_list:
   model_info: {note: os.environ/SECRET_3, secret_key: SECRET, mode: chat}
 general_settings: {master_key: SECRET}
 ";
-    let Loaded { config, report } = load_with(text, &[("SECRET_ORG", "SECRET")]).unwrap();
+    let Loaded { config, report } =
+        load_with(text, &[("SECRET_ORG", "SECRET"), ("SECRET_2", "SECRET"), ("SECRET_3", "SECRET")]).unwrap();
     let info = config.model_info();
     assert!(!info.to_string().contains("SECRET"), "{info}");
     assert_eq!(info["data"][0]["litellm_params"]["temperature"], json!(0.1));

@@ -336,7 +336,12 @@ fn a_call_waits_for_the_gateway_of_its_ledger() {
 fn a_model_may_name_what_the_gateway_has() {
     on_each(STORES, |ledger| async move {
         let own = "environment_variables: {OWN_KEY: sk-own}\nmodel_list: []\n";
-        let document = Document { value: serde_yaml::from_str(own).unwrap(), files: Vec::new(), text: None };
+        let document = Document {
+            value: serde_yaml::from_str(own).unwrap(),
+            files: Vec::new(),
+            text: None,
+            remarks: Vec::new(),
+        };
         ledger.app.live().set_settings(&document);
         let named = |id: &str, name: &str| {
             let params = json!({"model": "openai/x", "api_key": format!("os.environ/{name}")});
