@@ -18,6 +18,9 @@ mod money;
 #[path = "core/cost/price.rs"]
 mod price;
 #[allow(dead_code)]
+#[path = "core/cost/terms.rs"]
+mod terms;
+#[allow(dead_code)]
 #[path = "core/cost/usage.rs"]
 mod usage;
 
@@ -115,7 +118,19 @@ fn read_price(name: &str, model: &Value) -> Price {
         }
     }
     let searches = model.get("search_context_cost_per_query").and_then(Value::as_object);
-    for (field, rate) in model.iter().chain(searches.into_iter().flatten()) {
+    for (field, rate) in searches.into_iter().flatten() {
+        // Most providers charge the same for every size; what is missing is the medium one's.
+        if field == "search_context_size_medium"
+            || searches.and_then(|s| s.get("search_context_size_medium")) != Some(rate)
+        {
+            price.set(field, &number(rate));
+        }
+    }
+    let factors = model.get("provider_specific_entry").and_then(Value::as_object);
+    for (name, factor) in factors.into_iter().flatten() {
+        price.set(&format!("provider_specific_entry.{name}"), &number(factor));
+    }
+    for (field, rate) in model {
         // Where both say the same, the second is priced once.
         let twice = field == "output_cost_per_second" && model.get("input_cost_per_second") == Some(rate);
         let known = twice || price.set(field, &number(rate));

@@ -27,7 +27,7 @@ use tollgate::core::{
         sse,
     },
     config::{self, Config},
-    cost::{money::Money, table, usage::Usage},
+    cost::{money::Money, table, terms::Terms, usage::Usage},
     provider::Wire,
     quota::{self, Base, Estimate, Kind, Meter, Rule, Worker},
     random::Random,
@@ -396,5 +396,5 @@ fn price_cost(bencher: Bencher) {
         cached_tokens: 128,
         ..Usage::default()
     };
-    time(bencher, || black_box(&price).cost(black_box(&usage), None));
+    time(bencher, || black_box(&price).cost(black_box(&usage), &Terms::default(), None));
 }

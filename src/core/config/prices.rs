@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Config, Deployment};
-use crate::core::cost::{price::Price, table};
+use crate::core::cost::{money::Money, price::Price, table, terms::Terms, usage::Usage};
 
 /// So many answers are kept; the names of models come from providers, so something must bound them.
 const KEPT: usize = 64;
@@ -42,6 +42,23 @@ impl Deployment {
             return listed;
         }
         Some(Price::with_overrides(listed.as_ref(), &self.prices))
+    }
+}
+
+impl Deployment {
+    /// What a call costs at `price`. Brands that say in their answers what they charge are believed before the price data, and
+    /// any provider is where no price is known; a configured price goes before what anybody says. `None` when nobody knows.
+    pub fn cost(
+        &self,
+        price: Option<&Price>,
+        usage: &Usage,
+        terms: &Terms,
+        duration_ms: Option<u64>,
+    ) -> Option<Money> {
+        let is_known = price.is_some_and(Price::is_known);
+        let is_believed = !is_known || (self.prices.is_empty() && self.brand.tells_cost);
+        let told = usage.cost.filter(|_| is_believed);
+        told.or_else(|| Some(price?.cost(usage, terms, duration_ms)))
     }
 }
 

@@ -9,17 +9,24 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use super::{money::scaled, usage::Usage};
+use super::{
+    money::{Money, scaled},
+    terms::SearchSize,
+    usage::Usage,
+};
 
 /// No answer has used more; a larger number is a provider's bug and must not empty a budget.
 const MOST_TOKENS: u64 = 1_000_000_000_000;
+
+/// No answer has cost more (a million dollars), in 10⁻¹² dollars.
+const MOST_PICODOLLARS: i128 = 1_000_000_000_000_000_000;
 
 const ANTHROPIC_COUNTS: [&str; 4] =
     ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
 
 impl Usage {
     /// Reads the `usage` of a chat completion, a text completion or an embedding. `None` when the value is no object or
-    /// names no token count. A provider's own `cost` in it is not looked at.
+    /// names no token count.
     pub fn from_openai(usage: &Value) -> Option<Usage> {
         Lenient::<Counts>::deserialize(usage).ok()?.0.usage()
     }
@@ -69,8 +76,7 @@ impl Usage {
         self.completion_tokens = count(usage, "output_tokens").unwrap_or(self.completion_tokens);
         self.total_tokens = self.prompt_tokens.saturating_add(self.completion_tokens);
         if let Some(tools) = usage.get("server_tool_use").and_then(Value::as_object) {
-            self.web_search_requests =
-                count(tools, "web_search_requests").unwrap_or(self.web_search_requests);
+            self.web_search_requests = count(tools, "web_search_requests").or(self.web_search_requests);
         }
     }
 }
@@ -92,17 +98,37 @@ struct Counts {
     prompt_cache_hit_tokens: Count,
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
+    server_tool_use: Lenient<Searches>,
+    // Perplexity's.
+    reasoning_tokens: Count,
+    citation_tokens: Count,
+    num_search_queries: Count,
+    search_context_size: Value,
+    // OpenRouter's, Perplexity's, DeepInfra's.
+    cost: Value,
+    is_byok: Value,
+    cost_details: Lenient<Upstream>,
+    estimated_cost: Value,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Input {
     cached_tokens: Count,
+    cached_tokens_details: Lenient<CachedInput>,
     cache_creation_tokens: Count,
     cache_write_tokens: Count,
     cache_creation_token_details: Lenient<Written>,
     audio_tokens: Count,
+    image_tokens: Count,
     text_tokens: Count,
+    web_search_requests: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CachedInput {
+    audio_tokens: Count,
 }
 
 #[derive(Default, Deserialize)]
@@ -116,25 +142,41 @@ struct Written {
 struct Output {
     reasoning_tokens: Count,
     audio_tokens: Count,
+    image_tokens: Count,
     text_tokens: Count,
     accepted_prediction_tokens: Count,
     rejected_prediction_tokens: Count,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Searches {
+    web_search_requests: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Upstream {
+    upstream_inference_cost: Value,
+}
+
 impl Counts {
     fn usage(self) -> Option<Usage> {
-        let (prompt, completion, total) =
-            (self.prompt_tokens.0, self.completion_tokens.0, self.total_tokens.0);
-        if prompt.is_none() && completion.is_none() && total.is_none() {
+        if self.prompt_tokens.0.is_none()
+            && self.completion_tokens.0.is_none()
+            && self.total_tokens.0.is_none()
+        {
             return None;
         }
+        let (prompt_tokens, completion_tokens) = self.tokens();
+        let cost = self.cost();
+        let (web_search_requests, search_size) = self.searches();
         let (input, output) = (self.prompt_tokens_details.0, self.completion_tokens_details.0);
-        let completion_tokens = completion.unwrap_or(0);
-        let prompt_tokens = prompt.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion_tokens));
+        let or_none = |count: Count| count.0.unwrap_or(0);
         Some(Usage {
             prompt_tokens,
             completion_tokens,
-            total_tokens: total.unwrap_or(prompt_tokens.saturating_add(completion_tokens)),
+            total_tokens: prompt_tokens.saturating_add(completion_tokens),
             cached_tokens: first_above_zero([
                 input.cached_tokens,
                 self.prompt_cache_hit_tokens,
@@ -145,23 +187,78 @@ impl Counts {
                 input.cache_write_tokens,
                 self.cache_creation_input_tokens,
             ]),
-            cache_creation_1h_tokens: input
-                .cache_creation_token_details
-                .0
-                .ephemeral_1h_input_tokens
-                .0
-                .unwrap_or(0),
-            audio_input_tokens: input.audio_tokens.0.unwrap_or(0),
-            audio_output_tokens: output.audio_tokens.0.unwrap_or(0),
-            reasoning_tokens: output.reasoning_tokens.0,
+            cache_creation_1h_tokens: or_none(input.cache_creation_token_details.0.ephemeral_1h_input_tokens),
+            audio_input_tokens: or_none(input.audio_tokens),
+            cached_audio_tokens: or_none(input.cached_tokens_details.0.audio_tokens),
+            image_input_tokens: or_none(input.image_tokens),
+            audio_output_tokens: or_none(output.audio_tokens),
+            image_output_tokens: or_none(output.image_tokens),
+            reasoning_tokens: output.reasoning_tokens.0.or(self.reasoning_tokens.0),
             text_input_tokens: input.text_tokens.0,
             text_output_tokens: output.text_tokens.0,
             accepted_prediction_tokens: output.accepted_prediction_tokens.0,
             rejected_prediction_tokens: output.rejected_prediction_tokens.0,
-            web_search_requests: 0,
+            citation_tokens: or_none(self.citation_tokens),
+            web_search_requests,
+            search_size,
+            cost,
             estimated: false,
         })
     }
+
+    /// The whole prompt and the whole answer.
+    ///
+    /// Some providers (xAI, Google) count the reasoning into the total, but not into `completion_tokens`; what the total has
+    /// beside the two is answer. Reasoning that neither of them can hold, and Perplexity's, comes on top.
+    fn tokens(&self) -> (u64, u64) {
+        let total = self.total_tokens.0.unwrap_or(0);
+        let told = self.completion_tokens.0.unwrap_or(0);
+        let prompt = self.prompt_tokens.0.unwrap_or_else(|| total.saturating_sub(told));
+        let completion = told.max(total.saturating_sub(prompt));
+        let reasoning = self.completion_tokens_details.0.reasoning_tokens.0.or(self.reasoning_tokens.0);
+        let is_apart = self.citation_tokens.0.is_some() || self.num_search_queries.0.is_some();
+        match reasoning {
+            Some(reasoning) if completion == told && (is_apart || reasoning > told) => {
+                (prompt, completion.saturating_add(reasoning))
+            }
+            _ => (prompt, completion),
+        }
+    }
+
+    /// How often the provider searched, and how much. Where Perplexity names only the size, it searched once.
+    fn searches(&self) -> (Option<u64>, Option<SearchSize>) {
+        let counts = [
+            self.server_tool_use.0.web_search_requests,
+            self.prompt_tokens_details.0.web_search_requests,
+            self.num_search_queries,
+        ];
+        let size = self.search_context_size.as_str().and_then(SearchSize::read);
+        let count = counts.into_iter().find_map(|count| count.0).or(size.map(|_| 1));
+        // Perplexity's own default.
+        let usual = self.num_search_queries.0.map(|_| SearchSize::Low);
+        (count, size.or(usual))
+    }
+
+    /// What the provider says it charges. With a key of the caller's own at OpenRouter, that is its fee; the model behind
+    /// it is paid as well.
+    fn cost(&self) -> Option<Money> {
+        let cost = dollars(&self.cost)
+            .or_else(|| dollars(self.cost.get("total_cost")?))
+            .or_else(|| dollars(&self.estimated_cost))?;
+        let upstream = dollars(&self.cost_details.0.upstream_inference_cost);
+        let upstream = upstream.filter(|_| self.is_byok == Value::Bool(true)).unwrap_or_default();
+        Some(cost.saturating_add(upstream))
+    }
+}
+
+/// Dollars as a number or as text; negative and absurd ones do not count.
+fn dollars(value: &Value) -> Option<Money> {
+    let money = match value {
+        Value::Number(number) => Money::parse(&number.to_string()),
+        Value::String(text) => Money::parse(text),
+        _ => None,
+    };
+    money.filter(|money| (0..=MOST_PICODOLLARS).contains(&money.pico()))
 }
 
 fn first_above_zero<const N: usize>(counts: [Count; N]) -> u64 {
@@ -292,7 +389,11 @@ mod tests {
         let rows = [
             (json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}), Some(base.clone())),
             (json!({"prompt_tokens": 10, "completion_tokens": 5}), Some(base.clone())),
-            (json!({"prompt_tokens": "10", "completion_tokens": 5.0, "cost": 0.3}), Some(base.clone())),
+            (
+                json!({"prompt_tokens": "10", "completion_tokens": 5.0, "cost": 0.3}),
+                Some(Usage { cost: Money::parse("0.3"), ..base.clone() }),
+            ),
+            (json!({"prompt_tokens": 10, "completion_tokens": 5, "cost": "free"}), Some(base.clone())),
             (
                 json!({"prompt_tokens": 8, "total_tokens": 8}),
                 Some(Usage { prompt_tokens: 8, total_tokens: 8, ..Usage::default() }),

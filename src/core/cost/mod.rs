@@ -7,4 +7,5 @@ mod counts;
 pub mod money;
 pub mod price;
 pub mod table;
+pub mod terms;
 pub mod usage;

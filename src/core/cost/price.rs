@@ -5,7 +5,11 @@
 
 use std::fmt;
 
-use super::{money::Money, money::scaled, usage::Usage};
+use super::{
+    money::{Money, scaled},
+    terms::{SearchSize, ServiceTier, Terms},
+    usage::Usage,
+};
 
 /// Dollars for one token or second, in 10⁻¹⁸ dollars (attodollars).
 ///
@@ -34,7 +38,7 @@ impl fmt::Display for Rate {
 }
 
 /// What a rate is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Field {
     /// A prompt token.
@@ -59,10 +63,29 @@ pub enum Field {
     OutputSecond,
     /// A web search made by the provider.
     WebSearch,
+    /// One that fetches little.
+    WebSearchLow,
+    /// One that fetches much.
+    WebSearchHigh,
+    /// An audio token of the prompt that was read from the cache.
+    CachedAudio,
+    /// An image token of the prompt.
+    ImageInput,
+    /// An image token of the answer.
+    ImageOutput,
+    /// A token of the pages that an answer cites.
+    Citation,
+    /// The call itself.
+    Request,
+    /// All tokens cost so many times as much where the provider hurried.
+    Fast,
+    /// The same, where the provider kept the call inside the United States.
+    InUs,
 }
 
-/// Every rate by its name in LiteLLM's price data, in the order of [`Field`]; tiers put `_above_Nk_tokens` behind it.
-const FIELDS: [(&str, Field); 11] = [
+/// Every rate by its name in LiteLLM's price data, in the order of [`Field`]. Behind it may stand a length of the prompt
+/// (`_above_Nk_tokens`), behind that a service tier (`_flex`).
+const FIELDS: [(&str, Field); 20] = [
     ("input_cost_per_token", Field::Input),
     ("output_cost_per_token", Field::Output),
     ("cache_read_input_token_cost", Field::CacheRead),
@@ -74,90 +97,88 @@ const FIELDS: [(&str, Field); 11] = [
     ("input_cost_per_second", Field::InputSecond),
     ("output_cost_per_second", Field::OutputSecond),
     ("search_context_size_medium", Field::WebSearch),
+    ("search_context_size_low", Field::WebSearchLow),
+    ("search_context_size_high", Field::WebSearchHigh),
+    ("cache_read_input_audio_token_cost", Field::CachedAudio),
+    ("input_cost_per_image_token", Field::ImageInput),
+    ("output_cost_per_image_token", Field::ImageOutput),
+    ("citation_cost_per_token", Field::Citation),
+    ("input_cost_per_request", Field::Request),
+    ("provider_specific_entry.fast", Field::Fast),
+    ("provider_specific_entry.us", Field::InUs),
 ];
 
-/// The rates of one model.
+/// The rates of one model, ascending by slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Price {
-    base: Rates,
-    /// Ascending by `above`.
-    tiers: Vec<Tier>,
-}
+pub struct Price(Vec<(Slot, Rate)>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tier {
-    /// Holds for prompts of more than this many tokens.
+/// Where a rate holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Slot {
+    /// For prompts of more than this many tokens.
     above: u64,
-    rates: Rates,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Rates([Option<Rate>; FIELDS.len()]);
-
-impl Rates {
-    fn get(&self, field: Field) -> Option<Rate> {
-        self.0.get(field as usize).copied().flatten()
-    }
-
-    fn put(&mut self, field: Field, rate: Option<Rate>) {
-        if let Some(slot) = self.0.get_mut(field as usize) {
-            *slot = rate;
-        }
-    }
+    tier: ServiceTier,
+    field: Field,
 }
 
 impl Price {
-    /// What `usage` costs.
+    /// What `usage` costs on `terms`.
     ///
-    /// Prompt tokens that were neither read from the cache nor written to it nor audio pay the input rate. A prompt above
-    /// a tier's threshold pays that tier's rates for all its tokens. A rate that is missing is the input rate (cache reads,
-    /// cache writes, input audio) or the output rate (output audio, reasoning), so nothing is ever free by omission. Audio
-    /// and reasoning in the answer are told apart only when the provider counts its text tokens; otherwise the whole
-    /// answer pays the output rate. The sum is exact and is rounded to 10⁻¹² dollars once, at the end, half up.
+    /// Prompt tokens that were neither read from the cache nor written to it nor audio nor an image pay the input rate. A
+    /// prompt above a threshold pays that threshold's rates for all its tokens. A rate that is missing is the input rate
+    /// (cache reads, cache writes, input audio and images) or the output rate (output audio, images, reasoning), so nothing
+    /// is ever free by omission; so does what of an answer nobody has counted as anything. The sum is exact and is rounded
+    /// to 10⁻¹² dollars once, at the end, half up.
     ///
     /// A model priced by the second (and not by the token) costs its rates times `duration_ms`.
-    pub fn cost(&self, usage: &Usage, duration_ms: Option<u64>) -> Money {
-        let searches = self.base.get(Field::WebSearch).unwrap_or_default().times(usage.web_search_requests);
+    pub fn cost(&self, usage: &Usage, terms: &Terms, duration_ms: Option<u64>) -> Money {
+        let base = |field| self.base(field).unwrap_or_default();
         let atto = if self.is_per_second() {
-            let rate = |field| self.base.get(field).unwrap_or_default().times(duration_ms.unwrap_or(0));
+            let rate = |field| base(field).times(duration_ms.unwrap_or(0));
             rate(Field::InputSecond).saturating_add(rate(Field::OutputSecond)) / 1_000
         } else {
-            self.prompt(usage).saturating_add(self.completion(usage))
+            let tokens =
+                self.prompt(usage, terms.tier()).saturating_add(self.completion(usage, terms.tier()));
+            let factor = |tokens, told: bool, field| match self.base(field).filter(|_| told) {
+                Some(Rate(factor)) => share(tokens, factor),
+                None => tokens,
+            };
+            factor(factor(tokens, terms.fast, Field::Fast), terms.in_us, Field::InUs)
         };
-        let pico = atto.saturating_add(searches).saturating_add(ATTO_PER_PICO / 2) / ATTO_PER_PICO;
+        let extras = [
+            self.search(terms.search.or(usage.search_size)).times(usage.searches(terms)),
+            base(Field::Citation).times(usage.citation_tokens),
+            base(Field::Request).times(1),
+        ];
+        let atto = extras.into_iter().fold(atto, u128::saturating_add);
+        let pico = atto.saturating_add(ATTO_PER_PICO / 2) / ATTO_PER_PICO;
         Money::from_pico(i128::try_from(pico).unwrap_or(i128::MAX))
     }
 
     /// Whether there is any rate for tokens or seconds (free counts as one).
     pub fn is_known(&self) -> bool {
-        [Field::Input, Field::Output].into_iter().any(|field| self.base.get(field).is_some())
+        [Field::Input, Field::Output].into_iter().any(|field| self.base(field).is_some())
             || self.is_per_second()
     }
 
     /// `base` with the prices of a configuration over it, as (name in LiteLLM's price data, decimal dollars).
     ///
-    /// A price set for a field replaces that field's tiers as well, unless they are set too. Input and output both 0 make
-    /// the model free altogether. A price by the second alone replaces the prices by the token. What is no price name or
-    /// no price is left out; [`Price::is_price`] tells.
+    /// A price set for a field replaces what that field costs for longer prompts and in other service tiers as well, unless
+    /// they are set too. Input and output both 0 make the model free altogether. A price by the second alone replaces the
+    /// prices by the token. What is no price name or no price is left out; [`Price::is_price`] tells.
     pub fn with_overrides(base: Option<&Price>, overrides: &[(String, String)]) -> Price {
         let mut own = Price::default();
         for (name, text) in overrides {
             own.set(name, text);
         }
-        let free = |field| own.base.get(field) == Some(Rate(0));
+        let free = |field| own.base(field) == Some(Rate(0));
         if own.is_per_second() || (free(Field::Input) && free(Field::Output)) {
             return own;
         }
         let mut price = base.cloned().unwrap_or_default();
-        for (name, field) in FIELDS {
-            if own.base.get(field).is_some() {
-                price.tiers.iter_mut().for_each(|tier| tier.rates.put(field, None));
-            }
-            for (above, rates) in own.levels() {
-                if let Some(rate) = rates.get(field) {
-                    price.put(name, above, rate);
-                }
-            }
+        price.0.retain(|(slot, _)| own.base(slot.field).is_none());
+        for (slot, rate) in own.0 {
+            price.put(slot, rate);
         }
         price
     }
@@ -170,29 +191,33 @@ impl Price {
     /// What a token of the prompt and one of the answer cost together, in 10⁻¹⁸ dollars: what cost-based routing compares. What
     /// has no rate counts as LiteLLM's five dollars, so that a known price is always before an unknown one.
     pub fn unit(&self) -> u64 {
-        let rate = |field| self.base.get(field).map_or(5 * DOLLAR, |rate| rate.0);
+        let rate = |field| self.base(field).map_or(5 * DOLLAR, |rate| rate.0);
         rate(Field::Input).saturating_add(rate(Field::Output))
     }
 
     /// Every rate with its name in LiteLLM's price data, as decimal dollars.
     pub fn fields(&self) -> Vec<(String, String)> {
-        let mut fields = Vec::new();
-        for (above, rates) in self.levels() {
-            for (name, field) in FIELDS {
-                if let Some(rate) = rates.get(field) {
-                    let name = match above {
-                        0 => name.to_owned(),
-                        _ => format!("{name}_above_{}k_tokens", above / 1_000),
-                    };
-                    fields.push((name, rate.to_string()));
-                }
+        let shown = |(slot, rate): &(Slot, Rate)| {
+            let mut name = FIELDS.get(slot.field as usize)?.0.to_owned();
+            if slot.above > 0 {
+                name.push_str(&format!("_above_{}k_tokens", slot.above / 1_000));
             }
-        }
-        fields
+            if slot.tier != ServiceTier::Standard {
+                name.push('_');
+                name.push_str(slot.tier.name());
+            }
+            Some((name, rate.to_string()))
+        };
+        self.0.iter().filter_map(shown).collect()
     }
 
     /// Sets one rate by its name in LiteLLM's price data. False when the name or the text is none.
     pub fn set(&mut self, name: &str, text: &str) -> bool {
+        let tiers = ServiceTier::ALL.into_iter().filter(|tier| *tier != ServiceTier::Standard);
+        let (name, tier) = tiers
+            .filter_map(|tier| Some((name.strip_suffix(tier.name())?.strip_suffix('_')?, tier)))
+            .next()
+            .unwrap_or((name, ServiceTier::Standard));
         let (name, above) = match name.strip_suffix("k_tokens").and_then(|n| n.rsplit_once("_above_")) {
             Some((name, thousands)) => match thousands.parse::<u32>() {
                 Ok(thousands) => (name, u64::from(thousands) * 1_000),
@@ -200,109 +225,150 @@ impl Price {
             },
             None => (name, 0),
         };
-        self.set_above(name, above, text)
+        self.set_at(name, above, tier, text)
     }
 
     /// Sets one rate for prompts of more than `above` tokens (0: any). False when the name or the text is none.
     pub fn set_above(&mut self, name: &str, above: u64, text: &str) -> bool {
-        Rate::parse(text).is_some_and(|rate| self.put(name, above, rate))
+        self.set_at(name, above, ServiceTier::Standard, text)
     }
 
-    fn put(&mut self, name: &str, above: u64, rate: Rate) -> bool {
+    fn set_at(&mut self, name: &str, above: u64, tier: ServiceTier, text: &str) -> bool {
         let name = if name == CACHE_HIT { "cache_read_input_token_cost" } else { name };
-        let Some((_, field)) = FIELDS.into_iter().find(|(n, _)| *n == name) else {
-            return false;
-        };
-        if above == 0 {
-            self.base.put(field, Some(rate));
-            return true;
-        }
-        let at = self.tiers.partition_point(|tier| tier.above < above);
-        if self.tiers.get(at).is_none_or(|tier| tier.above != above) {
-            self.tiers.insert(at, Tier { above, rates: Rates::default() });
-        }
-        if let Some(tier) = self.tiers.get_mut(at) {
-            tier.rates.put(field, Some(rate));
-        }
+        let name = name.strip_prefix(SEARCHES).unwrap_or(name);
+        let field = FIELDS.into_iter().find(|(known, _)| *known == name).map(|(_, field)| field);
+        let (Some(field), Some(rate)) = (field, Rate::parse(text)) else { return false };
+        self.put(Slot { above, tier, field }, rate);
         true
     }
 
-    /// The rates of every prompt size, the base as above 0.
-    fn levels(&self) -> impl Iterator<Item = (u64, &Rates)> {
-        std::iter::once((0, &self.base)).chain(self.tiers.iter().map(|tier| (tier.above, &tier.rates)))
+    fn put(&mut self, slot: Slot, rate: Rate) {
+        match self.0.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            Ok(at) => {
+                if let Some((_, known)) = self.0.get_mut(at) {
+                    *known = rate;
+                }
+            }
+            Err(at) => self.0.insert(at, (slot, rate)),
+        }
+    }
+
+    /// The rate of any prompt in the standard tier.
+    fn base(&self, field: Field) -> Option<Rate> {
+        self.at(0, ServiceTier::Standard, field)
+    }
+
+    fn at(&self, above: u64, tier: ServiceTier, field: Field) -> Option<Rate> {
+        let at = self.0.binary_search_by_key(&Slot { above, tier, field }, |(slot, _)| *slot).ok()?;
+        self.0.get(at).map(|(_, rate)| *rate)
     }
 
     fn is_per_second(&self) -> bool {
-        let has = |field| self.base.get(field).is_some();
+        let has = |field| self.base(field).is_some();
         (has(Field::InputSecond) || has(Field::OutputSecond)) && !has(Field::Input) && !has(Field::Output)
     }
 
-    /// The rate for a prompt of this size: the highest tier below it, else the base.
-    fn rate(&self, prompt_tokens: u64, field: Field) -> Option<Rate> {
-        let tier = self.tiers.iter().rev().find(|tier| prompt_tokens > tier.above);
-        tier.and_then(|tier| tier.rates.get(field)).or_else(|| self.base.get(field))
-    }
-
-    fn prompt(&self, usage: &Usage) -> u128 {
-        let rate = |field| self.rate(usage.prompt_tokens, field);
-        let input = rate(Field::Input).unwrap_or_default();
-        let creation = rate(Field::CacheCreation).unwrap_or(input);
-        let hour = usage.cache_creation_1h_tokens.min(usage.cache_creation_tokens);
-        let text = usage
-            .prompt_tokens
-            .saturating_sub(usage.cached_tokens)
-            .saturating_sub(usage.cache_creation_tokens)
-            .saturating_sub(usage.audio_input_tokens);
-        [
-            input.times(text),
-            rate(Field::CacheRead).unwrap_or(input).times(usage.cached_tokens),
-            creation.times(usage.cache_creation_tokens.saturating_sub(hour)),
-            rate(Field::CacheCreation1h).unwrap_or(creation).times(hour),
-            rate(Field::AudioInput).unwrap_or(input).times(usage.audio_input_tokens),
-        ]
-        .into_iter()
-        .fold(0, u128::saturating_add)
-    }
-
-    fn completion(&self, usage: &Usage) -> u128 {
-        let rate = |field| self.rate(usage.prompt_tokens, field);
-        let output = rate(Field::Output).unwrap_or_default();
-        let Some(text) = usage.text_output_tokens.filter(|&text| text > 0 && text != usage.completion_tokens)
-        else {
-            return output.times(usage.completion_tokens);
+    /// The rate for a prompt of this size in a service tier: of the highest threshold below it that has one, else the base.
+    ///
+    /// A tier without a rate of its own is charged as the standard one. One with a rate that says nothing of long prompts,
+    /// where the standard one does, pays the dearer of the two.
+    fn rate(&self, prompt_tokens: u64, tier: ServiceTier, field: Field) -> Option<Rate> {
+        let highest = |tier| {
+            let holds = |(slot, _): &&(Slot, Rate)| {
+                slot.tier == tier && slot.field == field && slot.above < prompt_tokens.max(1)
+            };
+            self.0.iter().rev().find(holds).map(|(slot, rate)| (slot.above, *rate))
         };
-        [
-            output.times(text),
-            rate(Field::AudioOutput).unwrap_or(output).times(usage.audio_output_tokens),
-            rate(Field::Reasoning).unwrap_or(output).times(usage.reasoning_tokens.unwrap_or(0)),
-        ]
-        .into_iter()
-        .fold(0, u128::saturating_add)
+        let standard = highest(ServiceTier::Standard);
+        let own = if tier == ServiceTier::Standard { None } else { highest(tier) };
+        match (own, standard) {
+            (Some((own, rate)), Some((above, other))) if above > own => Some(rate.max(other)),
+            (Some((_, rate)), _) | (None, Some((_, rate))) => Some(rate),
+            (None, None) => None,
+        }
+    }
+
+    fn search(&self, size: Option<SearchSize>) -> Rate {
+        let sized = match size {
+            Some(SearchSize::Low) => self.base(Field::WebSearchLow),
+            Some(SearchSize::High) => self.base(Field::WebSearchHigh),
+            Some(SearchSize::Medium) | None => None,
+        };
+        sized.or_else(|| self.base(Field::WebSearch)).unwrap_or_default()
+    }
+
+    fn prompt(&self, usage: &Usage, tier: ServiceTier) -> u128 {
+        let rate = |field| self.rate(usage.prompt_tokens, tier, field);
+        let input = rate(Field::Input).unwrap_or_default();
+        let or_input = |field| rate(field).unwrap_or(input);
+        let creation = or_input(Field::CacheCreation);
+        let read = or_input(Field::CacheRead);
+        let hour = usage.cache_creation_1h_tokens.min(usage.cache_creation_tokens);
+        let cached_audio = usage.cached_audio_tokens.min(usage.cached_tokens).min(usage.audio_input_tokens);
+        let parts = [
+            (usage.cached_tokens.saturating_sub(cached_audio), read),
+            (cached_audio, rate(Field::CachedAudio).unwrap_or(read)),
+            (usage.cache_creation_tokens.saturating_sub(hour), creation),
+            (hour, rate(Field::CacheCreation1h).unwrap_or(creation)),
+            (usage.audio_input_tokens.saturating_sub(cached_audio), or_input(Field::AudioInput)),
+            (usage.image_input_tokens, or_input(Field::ImageInput)),
+        ];
+        sum(usage.prompt_tokens, input, &parts)
+    }
+
+    fn completion(&self, usage: &Usage, tier: ServiceTier) -> u128 {
+        let rate = |field| self.rate(usage.prompt_tokens, tier, field);
+        let output = rate(Field::Output).unwrap_or_default();
+        // All of it is text: what is counted apart is part of that.
+        if usage.text_output_tokens.is_some_and(|text| text > 0 && text == usage.completion_tokens) {
+            return output.times(usage.completion_tokens);
+        }
+        let parts = [
+            (usage.text_output_tokens.unwrap_or(0), output),
+            (usage.audio_output_tokens, rate(Field::AudioOutput).unwrap_or(output)),
+            (usage.image_output_tokens, rate(Field::ImageOutput).unwrap_or(output)),
+            (usage.reasoning_tokens.unwrap_or(0), rate(Field::Reasoning).unwrap_or(output)),
+        ];
+        sum(usage.completion_tokens, output, &parts)
     }
 }
 
-/// The row of the compacted price table: `(field, mantissa, exponent)` for each rate, [`TIER`] and a threshold before a
-/// tier's, [`END`] last.
+/// Parts at their rates, and at `rate` what of the whole is in none of them.
+fn sum(whole: u64, rate: Rate, parts: &[(u64, Rate)]) -> u128 {
+    let rest = parts.iter().fold(whole, |rest, (count, _)| rest.saturating_sub(*count));
+    parts.iter().fold(rate.times(rest), |sum, (count, rate)| sum.saturating_add(rate.times(*count)))
+}
+
+/// `factor` is in 10⁻¹⁸.
+fn share(atto: u128, factor: u64) -> u128 {
+    let thousandths = u128::from(factor / (DOLLAR / 1_000));
+    atto.saturating_mul(thousandths) / 1_000
+}
+
+/// The row of the compacted price table: `(field, mantissa, exponent)` for each rate, [`ABOVE`] and a threshold before the
+/// first of a threshold, [`IN_TIER`] and a service tier before the first of that, [`END`] last.
 impl Price {
     /// Appends the price as a row.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        for (above, rates) in self.levels() {
-            if above > 0 {
-                out.push(TIER);
-                write_varint(out, above);
+        let (mut above, mut tier) = (0, ServiceTier::Standard);
+        for (slot, Rate(mantissa)) in &self.0 {
+            if slot.above != above {
+                out.push(ABOVE);
+                write_varint(out, slot.above);
             }
-            for (_, field) in FIELDS {
-                if let Some(Rate(mut mantissa)) = rates.get(field) {
-                    let mut exponent = 0;
-                    while mantissa > 0 && mantissa.is_multiple_of(10) {
-                        mantissa /= 10;
-                        exponent += 1;
-                    }
-                    out.push(field as u8);
-                    write_varint(out, mantissa);
-                    out.push(exponent);
-                }
+            if slot.tier != tier {
+                out.push(IN_TIER);
+                out.push(slot.tier as u8);
             }
+            (above, tier) = (slot.above, slot.tier);
+            let (mut mantissa, mut exponent) = (*mantissa, 0);
+            while mantissa > 0 && mantissa.is_multiple_of(10) {
+                mantissa /= 10;
+                exponent += 1;
+            }
+            out.push(slot.field as u8);
+            write_varint(out, mantissa);
+            out.push(exponent);
         }
         out.push(END);
     }
@@ -310,16 +376,18 @@ impl Price {
     /// Reads the row at the start of `bytes`. `None` when there is none.
     pub fn decode(mut bytes: &[u8]) -> Option<Price> {
         let mut price = Price::default();
-        let mut above = 0;
+        let (mut above, mut tier) = (0, ServiceTier::Standard);
         loop {
             match *bytes.split_off_first()? {
                 END => return Some(price),
-                TIER => above = read_varint(&mut bytes)?,
+                ABOVE => above = read_varint(&mut bytes)?,
+                IN_TIER => tier = *ServiceTier::ALL.get(usize::from(*bytes.split_off_first()?))?,
                 field => {
-                    let (name, _) = FIELDS.get(usize::from(field))?;
+                    let (_, field) = *FIELDS.get(usize::from(field))?;
                     let mantissa = read_varint(&mut bytes)?;
                     let exponent = *bytes.split_off_first()?;
-                    price.put(name, above, Rate(mantissa.checked_mul(10_u64.checked_pow(exponent.into())?)?));
+                    let rate = Rate(mantissa.checked_mul(10_u64.checked_pow(exponent.into())?)?);
+                    price.put(Slot { above, tier, field }, rate);
                 }
             }
         }
@@ -351,7 +419,11 @@ pub fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
 /// An older name of the cache read rate.
 const CACHE_HIT: &str = "input_cost_per_token_cache_hit";
 
-const TIER: u8 = 0xfe;
+/// What a configuration puts before the names of prices of searches.
+const SEARCHES: &str = "search_context_cost_per_query.";
+
+const IN_TIER: u8 = 0xfd;
+const ABOVE: u8 = 0xfe;
 const END: u8 = 0xff;
 
 /// 10⁻¹⁸ dollars in a dollar.

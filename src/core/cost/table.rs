@@ -142,7 +142,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::core::cost::{money::Money, usage::Usage};
+    use crate::core::cost::{money::Money, terms::Terms, usage::Usage};
 
     fn data(file: &str) -> serde_json::Map<String, Value> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/core/cost/data/");
@@ -165,7 +165,18 @@ mod tests {
                 continue;
             }
             let fields: std::collections::HashMap<_, _> = entry.price.fields().into_iter().collect();
-            for field in ["input_cost_per_token", "output_cost_per_token_above_272k_tokens"] {
+            for field in [
+                "input_cost_per_token",
+                "output_cost_per_token_above_272k_tokens",
+                "input_cost_per_token_flex",
+                "output_cost_per_token_priority",
+                "cache_read_input_token_cost_priority",
+                "input_cost_per_token_above_200k_tokens_priority",
+                "output_cost_per_token_above_272k_tokens_flex",
+                "cache_creation_input_token_cost_above_1hr_above_200k_tokens",
+                "cache_read_input_audio_token_cost",
+                "citation_cost_per_token",
+            ] {
                 let told = model.get(field).and_then(Value::as_f64);
                 let read = fields.get(field).map(|text| text.parse::<f64>().unwrap());
                 assert_eq!(told.is_some(), read.is_some(), "{name} {field}");
@@ -268,7 +279,7 @@ mod tests {
                 completion_tokens: completion,
                 ..Usage::default()
             };
-            price.cost(&usage, None)
+            price.cost(&usage, &Terms::default(), None)
         };
         // 2.5e-06 in, 1.5e-05 out; above 272k 5e-06, 2.25e-05 and 5e-07 for cached ones.
         assert_eq!(cost(272_000, 0, 10), Money::parse("0.68015").unwrap());

@@ -2,18 +2,23 @@
 
 use serde_json::{Map, Value, json};
 
+use super::{
+    money::Money,
+    terms::{SearchSize, Terms},
+};
+
 /// Token counts of one call.
 ///
 /// Everything is OpenAI's sense of the words: [`prompt_tokens`](Usage::prompt_tokens) is the whole prompt, what was read
 /// from and written to the provider's cache included; [`completion_tokens`](Usage::completion_tokens) is the whole answer,
-/// reasoning and audio included. The other counts break these two down.
+/// reasoning and audio included, also where the provider counts reasoning beside it. The other counts break these two down.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The prompt, cached reads and cache writes included.
     pub prompt_tokens: u64,
     /// The answer, reasoning included.
     pub completion_tokens: u64,
-    /// What the provider gave as the total, or the sum.
+    /// The sum of the two.
     pub total_tokens: u64,
     /// Prompt tokens read from the provider's cache.
     pub cached_tokens: u64,
@@ -23,8 +28,14 @@ pub struct Usage {
     pub cache_creation_1h_tokens: u64,
     /// Audio in the prompt.
     pub audio_input_tokens: u64,
+    /// Those of it that were read from the cache; [`cached_tokens`](Usage::cached_tokens) has them too.
+    pub cached_audio_tokens: u64,
+    /// Images in the prompt.
+    pub image_input_tokens: u64,
     /// Audio in the answer.
     pub audio_output_tokens: u64,
+    /// Images in the answer.
+    pub image_output_tokens: u64,
     /// Answer tokens spent on reasoning, if told.
     pub reasoning_tokens: Option<u64>,
     /// Plain text in the prompt, if told apart.
@@ -35,8 +46,14 @@ pub struct Usage {
     pub accepted_prediction_tokens: Option<u64>,
     /// Predicted output that was not used, if told.
     pub rejected_prediction_tokens: Option<u64>,
-    /// Web searches the provider made for this answer.
-    pub web_search_requests: u64,
+    /// What the cited pages had, beside prompt and answer.
+    pub citation_tokens: u64,
+    /// Web searches the provider made for this answer, if told.
+    pub web_search_requests: Option<u64>,
+    /// How much each of them fetched, if told.
+    pub search_size: Option<SearchSize>,
+    /// What the provider says it charges.
+    pub cost: Option<Money>,
     /// Nobody told: the counts are a guess from sizes in bytes.
     pub estimated: bool,
 }
@@ -55,6 +72,11 @@ impl Usage {
         }
     }
 
+    /// The web searches to pay for. Where the provider does not count them, one that was asked for is one.
+    pub fn searches(&self, terms: &Terms) -> u64 {
+        self.web_search_requests.unwrap_or_else(|| terms.search.is_some().into())
+    }
+
     /// The `usage` of an OpenAI answer, with LiteLLM's two cache counts beside the totals when there are any.
     pub fn to_openai(&self) -> Value {
         let mut usage = json!({
@@ -70,6 +92,7 @@ impl Usage {
         };
         put(&mut output, "reasoning_tokens", self.reasoning_tokens);
         put(&mut output, "audio_tokens", above_zero(self.audio_output_tokens));
+        put(&mut output, "image_tokens", above_zero(self.image_output_tokens));
         put(&mut output, "text_tokens", self.text_output_tokens);
         put(&mut output, "accepted_prediction_tokens", self.accepted_prediction_tokens);
         put(&mut output, "rejected_prediction_tokens", self.rejected_prediction_tokens);
@@ -77,6 +100,7 @@ impl Usage {
         put(&mut input, "cached_tokens", Some(self.cached_tokens));
         put(&mut input, "cache_creation_tokens", above_zero(self.cache_creation_tokens));
         put(&mut input, "audio_tokens", above_zero(self.audio_input_tokens));
+        put(&mut input, "image_tokens", above_zero(self.image_input_tokens));
         put(&mut input, "text_tokens", self.text_input_tokens);
         if self.cache_creation_1h_tokens > 0 {
             let five = self.cache_creation_tokens.saturating_sub(self.cache_creation_1h_tokens);
@@ -124,7 +148,7 @@ mod tests {
             cached_tokens: 100,
             cache_creation_tokens: 10,
             cache_creation_1h_tokens: 4,
-            web_search_requests: 2,
+            web_search_requests: Some(2),
             ..Usage::default()
         };
         assert_eq!(usage, Some(expected));

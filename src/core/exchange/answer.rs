@@ -202,7 +202,7 @@ impl Exchange {
         bytes: &[u8],
         env: &mut Env,
     ) -> Step {
-        let tap = Box::new(Tap::new(&["usage", "model"], MAX_TAPPED_BYTES));
+        let tap = Box::new(Tap::new(Pipeline::NOTED, MAX_TAPPED_BYTES));
         let list = self.release(200, headers, None, false, env);
         let mut step = self.pass_on(pipeline, tap, bytes, false);
         step.headers = Some(list);
@@ -212,7 +212,7 @@ impl Exchange {
     fn pass_on(&mut self, mut pipeline: Box<Pipeline>, mut tap: Box<Tap>, bytes: &[u8], end: bool) -> Step {
         tap.push(bytes);
         if end {
-            pipeline.note(tap.get("usage"), tap.get("model"));
+            pipeline.note(&tap);
             self.complete(&pipeline);
         } else {
             self.answer = Answer::Passing { pipeline, tap };

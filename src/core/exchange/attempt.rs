@@ -7,7 +7,7 @@ use crate::core::{
     api::Api,
     codec::{json::Object, value},
     config::Deployment,
-    cost::money::Money,
+    cost::{money::Money, terms::Terms},
     error::Error,
     headers::Headers,
     provider::{
@@ -197,7 +197,8 @@ impl Exchange {
         };
         if is_same(self.api, wire) {
             let facts = params::prepare(&mut object, &prepare(self.api, wire))?;
-            let memo = Memo { include_usage: facts.include_usage, ..Memo::default() };
+            let terms = terms(&object, wire);
+            let memo = Memo { include_usage: facts.include_usage, terms, ..Memo::default() };
             return Ok(Made { body: object.to_bytes(), memo, headers: facts.headers, betas: Vec::new() });
         }
         let facts = params::strip_and_default(&mut object, &prepare(self.api, wire))?;
@@ -226,6 +227,7 @@ impl Exchange {
                 for (name, value) in &facts.extra_body {
                     chat.set(name.clone(), value.to_string());
                 }
+                memo.terms = terms(&chat, wire);
                 chat.to_bytes()
             }
             Wire::Messages => {
@@ -310,6 +312,14 @@ struct Made {
     memo: Memo,
     headers: Headers,
     betas: Vec<String>,
+}
+
+/// What a call is charged by, as its provider is asked. Anthropic's API says all of it in its answers.
+fn terms(body: &Object<'_>, wire: Wire) -> Terms {
+    match wire {
+        Wire::Chat => Terms::asked(body.raw("service_tier"), body.raw("web_search_options")),
+        _ => Terms::default(),
+    }
 }
 
 /// Takes out of a request that came as Anthropic's what OpenAI's API has no member for and refuses.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::core::{
     codec::json::Object,
     config::{Fallback, Fallbacks, General},
+    cost::terms::Terms,
     error::Error,
     headers::Headers,
     route::plan::Controls,
@@ -41,6 +42,8 @@ pub struct Asked {
     pub session: Option<String>,
     /// The most tokens that the answer may have, all choices together.
     pub max_output: Option<u64>,
+    /// What the call is charged by.
+    pub terms: Terms,
 }
 
 impl Asked {
@@ -80,6 +83,7 @@ pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<A
         },
         timeout_ms: milliseconds(body, "timeout")?.or(milliseconds(body, "request_timeout")?),
         stream_timeout_ms: milliseconds(body, "stream_timeout")?,
+        terms: Terms::asked(body.raw("service_tier"), body.raw("web_search_options")),
         mock_timeout: flag(body, "mock_timeout"),
         include_usage: body
             .read::<Value>("stream_options")

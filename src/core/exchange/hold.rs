@@ -165,7 +165,7 @@ impl Exchange {
         let usage = self.guess(env.lengths);
         let has_budget = rules.iter().any(|rule| rule.max_budget.is_some());
         let cost = has_budget.then(|| self.price(None)).flatten();
-        let cost = cost.map_or(Money::ZERO, |price| price.cost(&usage, None));
+        let cost = cost.map_or(Money::ZERO, |price| price.cost(&usage, &self.asked.terms, None));
         Estimate { tokens: counted(&usage, self.config.general.counted_tokens), cost }
     }
 

@@ -71,7 +71,8 @@ impl Gate<'_> {
         let price = has_budget.then(|| self.exchange.price_at(at, None)).flatten();
         let estimate = Estimate {
             tokens: self.usage.total_tokens,
-            cost: price.map_or(Money::ZERO, |price| price.cost(&self.usage, None)),
+            cost: price
+                .map_or(Money::ZERO, |price| price.cost(&self.usage, &self.exchange.asked.terms, None)),
         };
         match quota::reserve(self.shared, self.worker, &deployment.rules, estimate, self.now_ms) {
             Ok(reservation) => {

@@ -5,7 +5,7 @@ use std::{cell::OnceCell, sync::Arc};
 use super::{Env, Exchange};
 use crate::core::{
     codec::json::Writer,
-    cost::{money::Money, price::Price, usage::Usage},
+    cost::{money::Money, price::Price, terms::Terms, usage::Usage},
     error::Class,
     ledger::Event,
     route::plan::Plan,
@@ -17,6 +17,8 @@ use crate::core::{
 pub struct Completed {
     /// As the provider said, or estimated.
     pub usage: Option<Usage>,
+    /// What it is charged by.
+    terms: Terms,
     /// The model the provider said it used.
     pub model: Option<String>,
     /// Events of a stream; each holds about one token.
@@ -32,6 +34,7 @@ impl Completed {
     pub fn of(pipeline: &Pipeline, events: u64) -> Completed {
         Completed {
             usage: pipeline.usage().cloned(),
+            terms: pipeline.terms(),
             model: pipeline.model().map(str::to_owned),
             events,
             is_mock: false,
@@ -180,8 +183,7 @@ impl Exchange {
     pub(super) fn last_cost(&self) -> Option<Money> {
         let completed = self.completed.as_ref()?;
         *completed.cost.get_or_init(|| {
-            let usage = completed.usage.as_ref()?;
-            Some(self.price(completed.model.as_deref())?.cost(usage, Some(self.took_ms)))
+            self.cost_of(completed.usage.as_ref()?, &completed.terms, completed.model.as_deref())
         })
     }
 
@@ -189,6 +191,13 @@ impl Exchange {
     pub(super) fn mock_cost(&self) -> Money {
         let is_mock = self.completed.as_ref().is_some_and(|completed| completed.is_mock);
         self.last_cost().filter(|_| is_mock).unwrap_or_default()
+    }
+
+    /// What an answer of the current deployment costs; `answered` is the model that it names.
+    fn cost_of(&self, usage: &Usage, terms: &Terms, answered: Option<&str>) -> Option<Money> {
+        let price = self.price(answered);
+        let deployment = self.config.deployments.get(self.plan.as_ref()?.current().deployment)?;
+        deployment.cost(price.as_deref(), usage, terms, Some(self.took_ms))
     }
 
     /// What the call cost; `None` while usage or price is unknown.
@@ -203,8 +212,7 @@ impl Exchange {
     /// An answer that the client will not see: another is to take its place, and it has to be paid for all the same.
     pub(super) fn charge_replaced(&mut self, pipeline: &Pipeline, env: &Env) {
         let Some(usage) = pipeline.usage() else { return };
-        let price = self.price(pipeline.model());
-        let cost = price.map_or(Money::ZERO, |price| price.cost(usage, Some(self.took_ms)));
+        let cost = self.cost_of(usage, &pipeline.terms(), pipeline.model()).unwrap_or_default();
         self.served.get_or_insert_default().add(usage, cost);
         self.leave(usage.total_tokens, cost, env);
     }

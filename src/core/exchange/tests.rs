@@ -6,6 +6,7 @@
 mod accounts;
 mod callers;
 mod chance;
+mod charges;
 mod ledger;
 mod places;
 mod routing;

@@ -14,11 +14,11 @@ pub static BRANDS: &[Brand] = &[
     Brand { hosts: &["api.deepseek.com"], quirks: FLAT, ..compatible("deepseek", "Deepseek", Some("https://api.deepseek.com/beta"), &["DEEPSEEK_API_BASE"], &["DEEPSEEK_API_KEY"]) },
     Brand { hosts: &["api.together.xyz"], text_completions: true, quirks: MAX_TOKENS, ..compatible("together_ai", "Together_ai", Some("https://api.together.xyz/v1"), &["TOGETHER_AI_API_BASE"], &["TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"]) },
     Brand { hosts: &["api.fireworks.ai"], text_completions: true, quirks: MAX_TOKENS, ..compatible("fireworks_ai", "Fireworks_ai", Some("https://api.fireworks.ai/inference/v1"), &["FIREWORKS_API_BASE"], &["FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY"]) },
-    Brand { hosts: &["api.perplexity.ai"], unsupported: PERPLEXITY_REFUSES, quirks: Quirks { no_stream_options: true, ..MAX_TOKENS }, ..compatible("perplexity", "Perplexity", Some("https://api.perplexity.ai"), &["PERPLEXITY_API_BASE"], &["PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"]) },
+    Brand { hosts: &["api.perplexity.ai"], tells_cost: true, unsupported: PERPLEXITY_REFUSES, quirks: Quirks { no_stream_options: true, ..MAX_TOKENS }, ..compatible("perplexity", "Perplexity", Some("https://api.perplexity.ai"), &["PERPLEXITY_API_BASE"], &["PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"]) },
     Brand { hosts: &["api.deepinfra.com/v1/openai"], quirks: FLAT, ..compatible("deepinfra", "Deepinfra", Some("https://api.deepinfra.com/v1/openai"), &["DEEPINFRA_API_BASE"], &["DEEPINFRA_API_KEY"]) },
     Brand { hosts: &["api.endpoints.anyscale.com/v1"], quirks: MAX_TOKENS, ..compatible("anyscale", "Anyscale", Some("https://api.endpoints.anyscale.com/v1"), &["ANYSCALE_API_BASE"], &["ANYSCALE_API_KEY"]) },
     Brand { hosts: &["api.x.ai"], unsupported: &["logit_bias"], ..compatible("xai", "Xai", Some("https://api.x.ai/v1"), &["XAI_API_BASE"], &["XAI_API_KEY"]) },
-    Brand { hosts: &["openrouter.ai/api/v1"], text_completions: true, ..compatible("openrouter", "Openrouter", Some("https://openrouter.ai/api/v1"), &["OPENROUTER_API_BASE"], &["OPENROUTER_API_KEY", "OR_API_KEY"]) },
+    Brand { hosts: &["openrouter.ai/api/v1"], tells_cost: true, text_completions: true, ..compatible("openrouter", "Openrouter", Some("https://openrouter.ai/api/v1"), &["OPENROUTER_API_BASE"], &["OPENROUTER_API_KEY", "OR_API_KEY"]) },
     Brand { hosts: &["integrate.api.nvidia.com/v1"], quirks: MAX_TOKENS, ..compatible("nvidia_nim", "Nvidia_nim", Some("https://integrate.api.nvidia.com/v1"), &["NVIDIA_NIM_API_BASE"], &["NVIDIA_NIM_API_KEY"]) },
     Brand { hosts: &["api.cerebras.ai/v1"], unsupported: &["frequency_penalty", "logit_bias", "presence_penalty"], ..compatible("cerebras", "Cerebras", Some("https://api.cerebras.ai/v1"), &["CEREBRAS_API_BASE"], &["CEREBRAS_API_KEY"]) },
     Brand { hosts: &["api.sambanova.ai/v1"], quirks: FLAT, ..compatible("sambanova", "Sambanova", Some("https://api.sambanova.ai/v1"), &["SAMBANOVA_API_BASE"], &["SAMBANOVA_API_KEY"]) },
@@ -196,6 +196,7 @@ const fn compatible(
         hosts: &[],
         text_completions: false,
         unsupported: &[],
+        tells_cost: false,
         quirks: Quirks { max_tokens: false, ..MAX_TOKENS },
     }
 }

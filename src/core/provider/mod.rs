@@ -51,6 +51,8 @@ pub struct Brand {
     pub text_completions: bool,
     /// OpenAI chat parameters it refuses.
     pub unsupported: &'static [&'static str],
+    /// Its answers say what they cost (`usage.cost`), in dollars.
+    pub tells_cost: bool,
     /// How its bodies differ from OpenAI's.
     pub quirks: Quirks,
 }

@@ -13,6 +13,8 @@ pub mod answer;
 mod golden;
 pub mod request;
 
+use crate::core::cost::terms::Terms;
+
 /// What a request translation may look at besides the body.
 #[derive(Clone, Debug, Default)]
 pub struct Options<'a> {
@@ -46,6 +48,8 @@ pub struct Memo {
     pub marks: Vec<String>,
     /// Estimated length of the prompt, for formats whose answers do not count it.
     pub prompt_tokens: u64,
+    /// What the call is charged by, as the provider was asked.
+    pub terms: Terms,
 }
 
 /// What a made-up answer is stamped with.

@@ -46,17 +46,18 @@ fn each_kind_of_token_pays_its_rate() {
     let reasoning = Usage { reasoning_tokens: Some(60), ..base.clone() };
     let apart = Usage { text_output_tokens: Some(30), audio_output_tokens: 10, ..reasoning.clone() };
     let all_text = Usage { text_output_tokens: Some(100), audio_output_tokens: 10, ..base.clone() };
+    let spoken = Usage { audio_output_tokens: 40, ..base.clone() };
     let zero_text = Usage { text_output_tokens: Some(0), ..reasoning.clone() };
     let rows = [
         (&full, &base, "0.003"),
         (&full, &cached, "0.0024"),
         (&full, &written, "0.0027"),
         (&full, &audio, "0.0106"),
-        // Reasoning is ordinary output unless text is told apart.
-        (&full, &reasoning, "0.003"),
+        (&full, &reasoning, "0.0036"),
+        (&full, &spoken, "0.0058"),
         (&full, &apart, "0.0043"),
         (&full, &all_text, "0.003"),
-        (&full, &zero_text, "0.003"),
+        (&full, &zero_text, "0.0036"),
         // Missing rates are the input or output rate, never nothing.
         (&plain, &cached, "0.003"),
         (&plain, &written, "0.003"),
@@ -64,10 +65,10 @@ fn each_kind_of_token_pays_its_rate() {
         (&plain, &apart, "0.003"),
     ];
     for (price, usage, expected) in rows {
-        assert_eq!(price.cost(usage, None), dollars(expected), "{usage:?}");
+        assert_eq!(price.cost(usage, &Terms::default(), None), dollars(expected), "{usage:?}");
     }
     let broken = Usage { prompt_tokens: 1, cached_tokens: 10, ..Usage::default() };
-    assert_eq!(full.cost(&broken, None), dollars("0.000005"));
+    assert_eq!(full.cost(&broken, &Terms::default(), None), dollars("0.000005"));
 }
 
 #[test]
@@ -77,7 +78,9 @@ fn buffered_and_streamed_answers_cost_the_same() {
                         "prompt_tokens_details": {"cached_tokens": 100}});
     let buffered = json!({"id": "a", "choices": [{"message": {"content": "x"}}], "usage": openai});
     let chunk = json!({"id": "a", "choices": [], "usage": openai});
-    let of = |answer: &serde_json::Value| full.cost(&Usage::from_openai(&answer["usage"]).unwrap(), None);
+    let of = |answer: &serde_json::Value| {
+        full.cost(&Usage::from_openai(&answer["usage"]).unwrap(), &Terms::default(), None)
+    };
     assert_eq!(of(&buffered), of(&chunk));
 
     let whole = json!({"input_tokens": 10, "cache_read_input_tokens": 900, "cache_creation_input_tokens": 50,
@@ -89,10 +92,10 @@ fn buffered_and_streamed_answers_cost_the_same() {
     .unwrap();
     streamed.merge_anthropic_delta(&json!({"output_tokens": 77}));
     let buffered = Usage::from_anthropic(&whole).unwrap();
-    assert_eq!(full.cost(&streamed, None), full.cost(&buffered, None));
+    assert_eq!(full.cost(&streamed, &Terms::default(), None), full.cost(&buffered, &Terms::default(), None));
     // And the same again when it reaches the client in OpenAI's form.
     let seen = Usage::from_openai(&buffered.to_openai()).unwrap();
-    assert_eq!(full.cost(&seen, None), full.cost(&buffered, None));
+    assert_eq!(full.cost(&seen, &Terms::default(), None), full.cost(&buffered, &Terms::default(), None));
 }
 
 #[test]
@@ -116,8 +119,12 @@ fn cost_grows_with_tokens() {
         let longer =
             Usage { completion_tokens: usage.completion_tokens + random(&mut seed) % 9_000, ..usage.clone() };
         for price in [&price(FULL), &tiered] {
-            let cost = price.cost(&usage, None);
-            assert!(cost <= price.cost(&more, None) && cost <= price.cost(&longer, None), "{usage:?}");
+            let cost = price.cost(&usage, &Terms::default(), None);
+            assert!(
+                cost <= price.cost(&more, &Terms::default(), None)
+                    && cost <= price.cost(&longer, &Terms::default(), None),
+                "{usage:?}"
+            );
             assert!(cost >= Money::ZERO);
         }
     }
@@ -128,7 +135,7 @@ fn absurd_counts_do_not_overflow() {
     let dear = price(&[("input_cost_per_token", "18"), ("output_cost_per_token", "18")]);
     let usage = Usage { prompt_tokens: u64::MAX, completion_tokens: u64::MAX, ..Usage::default() };
     // More than there is room for on the way: it stops at the limit instead of wrapping.
-    assert!(dear.cost(&usage, None) > dollars("100000000000000000000"));
+    assert!(dear.cost(&usage, &Terms::default(), None) > dollars("100000000000000000000"));
 }
 
 #[test]
@@ -141,7 +148,11 @@ fn tiers_are_compared_as_numbers() {
     ]);
     for (tokens, expected) in [(32_000, 1), (32_001, 2), (200_000, 2), (200_001, 3), (1_000_001, 4)] {
         let usage = Usage { prompt_tokens: tokens, ..Usage::default() };
-        assert_eq!(price.cost(&usage, None), dollars(&(tokens * expected).to_string()), "{tokens}");
+        assert_eq!(
+            price.cost(&usage, &Terms::default(), None),
+            dollars(&(tokens * expected).to_string()),
+            "{tokens}"
+        );
     }
 }
 
@@ -149,7 +160,9 @@ fn tiers_are_compared_as_numbers() {
 fn rounded_once_at_the_end() {
     // A third of 10⁻¹² dollars each: three of them are one, one of them is none.
     let price = price(&[("input_cost_per_token", "0.000000000000333334")]);
-    let cost = |tokens| price.cost(&Usage { prompt_tokens: tokens, ..Usage::default() }, None).pico();
+    let cost = |tokens| {
+        price.cost(&Usage { prompt_tokens: tokens, ..Usage::default() }, &Terms::default(), None).pico()
+    };
     assert_eq!((cost(1), cost(2), cost(3)), (0, 1, 1));
 }
 
@@ -157,19 +170,53 @@ fn rounded_once_at_the_end() {
 fn by_the_second() {
     let usage = Usage { prompt_tokens: 5, completion_tokens: 5, ..Usage::default() };
     let input = price(&[("input_cost_per_second", "0.00042")]);
-    assert_eq!(input.cost(&usage, Some(2_500)), dollars("0.00105"));
-    assert_eq!(input.cost(&usage, None), Money::ZERO);
+    assert_eq!(input.cost(&usage, &Terms::default(), Some(2_500)), dollars("0.00105"));
+    assert_eq!(input.cost(&usage, &Terms::default(), None), Money::ZERO);
     let both = price(&[("input_cost_per_second", "0.1"), ("output_cost_per_second", "0.2")]);
-    assert_eq!(both.cost(&usage, Some(1_000)), dollars("0.3"));
+    assert_eq!(both.cost(&usage, &Terms::default(), Some(1_000)), dollars("0.3"));
     let token = price(&[("input_cost_per_second", "0.1"), ("input_cost_per_token", "1")]);
-    assert_eq!(token.cost(&usage, Some(1_000)), dollars("5"));
+    assert_eq!(token.cost(&usage, &Terms::default(), Some(1_000)), dollars("5"));
+}
+
+#[test]
+fn what_a_configuration_sets_holds_in_every_tier() {
+    let own = |fields: &[(&str, &str)]| {
+        fields.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect::<Vec<_>>()
+    };
+    let base = price(&[
+        ("input_cost_per_token", "1"),
+        ("output_cost_per_token", "1"),
+        ("input_cost_per_token_priority", "2"),
+        ("input_cost_per_token_above_200k_tokens_priority", "3"),
+    ]);
+    let terms = Terms::asked(Some(r#""priority""#), None);
+    let rows = [
+        (own(&[]), 1, "2"),
+        (own(&[]), 200_001, "600003"),
+        (own(&[("input_cost_per_token", "4")]), 1, "4"),
+        (own(&[("input_cost_per_token", "4")]), 200_001, "800004"),
+        (own(&[("input_cost_per_token", "4"), ("input_cost_per_token_priority", "5")]), 1, "5"),
+        (own(&[("input_cost_per_token_priority", "5")]), 1, "5"),
+    ];
+    for (overrides, prompt_tokens, expected) in rows {
+        let price = Price::with_overrides(Some(&base), &overrides);
+        let usage = Usage { prompt_tokens, ..Usage::default() };
+        assert_eq!(price.cost(&usage, &terms, None), dollars(expected), "{overrides:?} {prompt_tokens}");
+    }
+}
+
+#[test]
+fn a_call_may_have_a_price_of_its_own() {
+    let price = price(&[("input_cost_per_request", "0.005"), ("output_cost_per_token", "0.001")]);
+    let usage = Usage { completion_tokens: 3, ..Usage::default() };
+    assert_eq!(price.cost(&usage, &Terms::default(), None), dollars("0.008"));
 }
 
 #[test]
 fn searches_are_added() {
     let price = price(&[("search_context_size_medium", "0.01"), ("input_cost_per_token", "0.001")]);
-    let usage = Usage { prompt_tokens: 1, web_search_requests: 3, ..Usage::default() };
-    assert_eq!(price.cost(&usage, None), dollars("0.031"));
+    let usage = Usage { prompt_tokens: 1, web_search_requests: Some(3), ..Usage::default() };
+    assert_eq!(price.cost(&usage, &Terms::default(), None), dollars("0.031"));
 }
 
 #[test]
@@ -204,7 +251,7 @@ fn custom_prices_go_over_the_table() {
     ];
     for (overrides, usage, expected) in rows {
         let price = Price::with_overrides(Some(&base), &overrides);
-        assert_eq!(price.cost(usage, Some(2_000)), dollars(expected), "{overrides:?}");
+        assert_eq!(price.cost(usage, &Terms::default(), Some(2_000)), dollars(expected), "{overrides:?}");
     }
     assert!(!Price::with_overrides(None, &[]).is_known());
     assert!(Price::with_overrides(None, &own(&[("input_cost_per_token", "0")])).is_known());
@@ -225,12 +272,19 @@ fn rates_are_read_from_any_decimal_text() {
     for (text, expected) in rows {
         assert_eq!(Rate::parse(text).map(|rate| rate.to_string()).as_deref(), expected, "{text}");
     }
-    for name in
-        ["colour", "input_cost_per_token_above_xk_tokens", "input_cost_per_token_above_200k_tokens_priority"]
-    {
+    for name in ["colour", "input_cost_per_token_above_xk_tokens", "input_cost_per_token_turbo", "_flex"] {
         assert!(!Price::is_price(name, "1"), "{name}");
     }
-    assert!(Price::is_price("input_cost_per_token_cache_hit", "1e-7"));
+    for name in [
+        "input_cost_per_token_cache_hit",
+        "output_cost_per_token_flex",
+        "input_cost_per_token_above_200k_tokens_priority",
+        "cache_creation_input_token_cost_above_1hr_above_200k_tokens",
+        "search_context_cost_per_query.search_context_size_low",
+        "citation_cost_per_token",
+    ] {
+        assert!(Price::is_price(name, "1e-7"), "{name}");
+    }
 }
 
 #[test]
@@ -239,6 +293,9 @@ fn rows_are_read_back_and_garbage_is_refused() {
     full.set("input_cost_per_token_above_200k_tokens", "3.2857142857142855e-08");
     full.set("output_cost_per_token_above_200k_tokens", "0");
     full.set("cache_creation_input_token_cost_above_1hr_above_100k_tokens", "1e-3");
+    full.set("input_cost_per_token_flex", "1e-6");
+    full.set("output_cost_per_token_above_200k_tokens_priority", "3e-5");
+    full.set("output_cost_per_token_priority", "2e-5");
     for price in [full, Price::default()] {
         let mut row = Vec::new();
         price.encode(&mut row);
@@ -247,7 +304,7 @@ fn rows_are_read_back_and_garbage_is_refused() {
             assert_eq!(Price::decode(&row[..end]), None);
         }
     }
-    for row in [&[0, 1, 200][..], &[200, 1, 1, END], &[TIER, 0xff, 0xff], &[0; 64]] {
+    for row in [&[0, 1, 200][..], &[200, 1, 1, END], &[ABOVE, 0xff, 0xff], &[IN_TIER, 9, END], &[0; 64]] {
         assert_eq!(Price::decode(row), None);
     }
 }

@@ -19,8 +19,8 @@ use serde_json::Value;
 use super::{Memo, Stamp};
 use crate::core::{
     api::Api,
-    codec::{json::Object, sse, value, words::Word},
-    cost::usage::Usage,
+    codec::{json::Object, sse, tap::Tap, value, words::Word},
+    cost::{terms::Terms, usage::Usage},
     error::{Class, Error},
     provider::Wire,
 };
@@ -28,6 +28,7 @@ use crate::core::{
 static ERROR: Word = Word::new("\"error\"");
 static USAGE: Word = Word::new("\"usage\"");
 static MESSAGE_STOP: Word = Word::new("\"message_stop\"");
+static SERVICE_TIER: Word = Word::new("\"service_tier\"");
 static FINISH_REASON: Word = Word::new("\"finish_reason\"");
 
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
@@ -43,6 +44,8 @@ pub struct Pipeline {
     to_hub: ToHub,
     to_client: ToClient,
     usage: Option<Usage>,
+    /// What the call is charged by: as asked, then as the provider says.
+    terms: Terms,
     /// The model the provider says it used.
     model: Option<String>,
     /// Events with content: what a stream is estimated from when it never says its usage.
@@ -104,6 +107,7 @@ impl Pipeline {
         Pipeline {
             api,
             wire,
+            terms: memo.terms,
             memo,
             stamp,
             decoder: sse::Decoder::new(MAX_EVENT_BYTES),
@@ -123,6 +127,11 @@ impl Pipeline {
         self.usage.as_ref()
     }
 
+    /// What it is charged by, so far.
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
     /// The model the provider said it used.
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
@@ -133,12 +142,21 @@ impl Pipeline {
         self.events
     }
 
-    /// Usage and model out of members that a [`Tap`](crate::core::codec::tap::Tap) caught of a large answer.
-    pub fn note(&mut self, usage: Option<&[u8]>, model: Option<&[u8]>) {
-        if let Some(usage) = usage.and_then(|raw| std::str::from_utf8(raw).ok()) {
+    /// What is wanted of an answer that passes as it is.
+    pub const NOTED: &'static [&'static str] = &["usage", "model", "service_tier"];
+
+    /// Takes that out of the members that a [`Tap`] caught of a large answer.
+    pub fn note(&mut self, tap: &Tap) {
+        if let Some(usage) = tap.get("usage").and_then(|raw| std::str::from_utf8(raw).ok()) {
             self.usage = self.read_usage(usage);
         }
-        self.model = model.and_then(|raw| serde_json::from_slice(raw).ok());
+        self.model = tap.get("model").and_then(|raw| serde_json::from_slice(raw).ok());
+        self.note_tier(tap.get("service_tier").and_then(|raw| serde_json::from_slice(raw).ok()));
+    }
+
+    /// The tier that the provider says it served, if it says one.
+    fn note_tier(&mut self, tier: Option<String>) {
+        tier.into_iter().for_each(|tier| self.terms.served(&tier));
     }
 
     /// A buffered answer. `None`: it goes to the client as it is.
@@ -147,9 +165,11 @@ impl Pipeline {
             let object = Object::parse(body).map_err(|e| not_json(&e.to_string()))?;
             self.usage = object.raw("usage").and_then(|usage| self.read_usage(usage));
             self.model = object.read("model");
+            self.note_tier(object.read("service_tier"));
             return Ok(None);
         }
         let value = value::read(body).map_err(|e| not_json(&e.to_string()))?;
+        self.note_terms(&value);
         let chat = match self.wire {
             Wire::Messages => messages_to_chat::answer(&value, &self.memo, &self.stamp)?,
             Wire::Completions => completions_to_chat::answer(&value, &self.memo, &self.stamp)?,
@@ -246,6 +266,7 @@ impl Pipeline {
         {
             return Err(stream_error(error));
         }
+        self.note_terms(&value);
         let mut chunks = Vec::new();
         match &mut self.to_hub {
             ToHub::Same => chunks.push(value),
@@ -264,12 +285,16 @@ impl Pipeline {
 
     /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
     fn pass(&mut self, frame: &sse::Frame<'_>, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        if !self.emitted
-            && out.is_empty()
-            && ERROR.is_in(data)
-            && let Some(error) = leading_error(data)
-        {
-            return Err(error);
+        if !self.emitted && out.is_empty() {
+            if ERROR.is_in(data)
+                && let Some(error) = leading_error(data)
+            {
+                return Err(error);
+            }
+            // Some name the tier in their first event only, others with the usage.
+            if self.wire != Wire::Messages && SERVICE_TIER.is_in(data) {
+                self.note_tier(Object::parse(data).ok().and_then(|event| event.read("service_tier")));
+            }
         }
         if self.wire == Wire::Messages {
             if USAGE.is_in(data) {
@@ -294,6 +319,7 @@ impl Pipeline {
         if let Some(usage) = object.raw("usage").and_then(Usage::read_openai) {
             self.usage = Some(usage);
         }
+        self.note_tier(object.read("service_tier"));
         if self.model.is_none() {
             self.model = object.read("model");
         }
@@ -314,6 +340,7 @@ impl Pipeline {
     /// Usage out of Anthropic's `message_start` and `message_delta`.
     fn note_anthropic(&mut self, data: &[u8]) {
         let Ok(value) = value::read(data) else { return };
+        self.note_terms(&value);
         if let Some(message) = value.get("message") {
             self.model = message.get("model").and_then(Value::as_str).map(str::to_owned);
             self.usage = message.get("usage").and_then(Usage::from_anthropic);
@@ -410,9 +437,22 @@ impl Pipeline {
         Ok(())
     }
 
-    fn read_usage(&self, usage: &str) -> Option<Usage> {
+    /// What an answer, or an event of one, says of its terms.
+    fn note_terms(&mut self, answer: &Value) {
+        if self.wire != Wire::Messages {
+            return self.note_tier(answer.get("service_tier").and_then(Value::as_str).map(str::to_owned));
+        }
+        let message = answer.get("message").unwrap_or(answer);
+        message.get("usage").into_iter().for_each(|usage| self.terms.served_by_anthropic(usage));
+    }
+
+    fn read_usage(&mut self, usage: &str) -> Option<Usage> {
         match self.wire {
-            Wire::Messages => Usage::from_anthropic(&serde_json::from_str(usage).ok()?),
+            Wire::Messages => {
+                let usage = serde_json::from_str(usage).ok()?;
+                self.terms.served_by_anthropic(&usage);
+                Usage::from_anthropic(&usage)
+            }
             _ => Usage::read_openai(usage),
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     },
     core::{
         config::{Config, Deployment, Resolved},
-        cost::price::Price,
+        cost::{money::Money, terms::Terms, usage::Usage},
     },
 };
 
@@ -221,9 +221,17 @@ impl Served {
         base.unwrap_or_else(|| self.model())
     }
 
-    /// The price of a call, by the same rule as the filter's: `answered` is the model that the answer names.
-    pub fn price(&self, answered: Option<&str>) -> Option<Price> {
-        self.deployment()?.price(&self.model(), answered)
+    /// What a call costs, by the same rule as the filter's: `answered` is the model that the answer names.
+    pub fn cost(
+        &self,
+        answered: Option<&str>,
+        usage: &Usage,
+        terms: &Terms,
+        duration_ms: Option<u64>,
+    ) -> Option<Money> {
+        let deployment = self.deployment()?;
+        let price = deployment.price(&self.model(), answered);
+        deployment.cost(price.as_ref(), usage, terms, duration_ms)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         tokens::{self, Prompt},
     },
     core::{
-        cost::{price::Price, table, usage::Usage},
+        cost::{price::Price, table, terms::Terms, usage::Usage},
         provider::infer,
     },
 };
@@ -49,17 +49,18 @@ pub async fn calculate(call: Call) -> Result<Answer, Problem> {
         }
     };
     let duration = response.and_then(|response| response.get("_response_ms")).and_then(Value::as_f64);
-    let price = match served(&call.app, model).await? {
-        Some(target) => target.price(answered),
-        None => listed(model, answered),
+    let terms = response.map(Terms::of_answer).unwrap_or_default();
+    let duration = duration.filter(|ms| *ms >= 0.0).map(|ms| ms as u64);
+    let cost = match served(&call.app, model).await? {
+        Some(target) => target.cost(answered, &usage, &terms, duration),
+        None => listed(model, answered).map(|price| price.cost(&usage, &terms, duration)).or(usage.cost),
     };
-    let Some(price) = price else {
+    let Some(cost) = cost else {
         return refused(&format!(
             "no price is known for model `{model}`: set input_cost_per_token and output_cost_per_token in its litellm_params"
         ));
     };
-    let cost = price.cost(&usage, duration.filter(|ms| *ms >= 0.0).map(|ms| ms as u64)).pico();
-    Ok(Answer::json(&json!({"cost": dollars(i64::try_from(cost).unwrap_or(i64::MAX))})))
+    Ok(Answer::json(&json!({"cost": dollars(i64::try_from(cost.pico()).unwrap_or(i64::MAX))})))
 }
 
 /// The price of a model that is not configured.

@@ -20,6 +20,7 @@ const OPENAI: Brand = Brand {
     hosts: &[],
     text_completions: true,
     unsupported: &[],
+    tells_cost: false,
     append_v1: false,
     quirks: PLAIN,
 };
