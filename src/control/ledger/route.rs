@@ -169,20 +169,25 @@ pub fn check_body(fields: &[Field], body: &Value) -> Result<Map<String, Value>, 
                     "msg": "Input should be a valid dictionary or object to extract fields from"}]),
         ));
     };
+    let mut taken = members.clone();
     for field in fields {
         match members.get(field.name) {
             None | Some(Value::Null) if field.required => {
                 return Err(Problem::missing("body", field.name, body));
             }
             None | Some(Value::Null) => {}
-            Some(value) => {
-                if let Err((kind, message)) = fits(field.kind, value) {
+            Some(value) => match read(field, value) {
+                Ok(None) => {}
+                Ok(Some(meant)) => {
+                    taken.insert(field.name.to_owned(), meant);
+                }
+                Err((kind, message)) => {
                     return Err(Problem::invalid("body", field.name, kind, message, value));
                 }
-            }
+            },
         }
     }
-    Ok(members.clone())
+    Ok(taken)
 }
 
 /// Reads a query: text becomes what its field says.
@@ -234,33 +239,186 @@ pub fn check_query(fields: &[Field], pairs: &[(String, String)]) -> Result<Map<S
 }
 
 fn truth(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Some(true),
-        "false" | "0" | "no" | "off" => Some(false),
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" | "t" | "y" => Some(true),
+        "false" | "0" | "no" | "off" | "f" | "n" => Some(false),
         _ => None,
     }
 }
 
-/// Whether a value is of a type; else pydantic's name and text of the error.
-fn fits(kind: Type, value: &Value) -> Result<(), (&'static str, &'static str)> {
-    let texts = |list: &Vec<Value>| list.iter().all(Value::is_string);
-    match kind {
-        Type::Any => Ok(()),
-        Type::Text if value.is_string() => Ok(()),
-        Type::Text => Err(("string_type", "Input should be a valid string")),
-        Type::Int if value.as_i64().is_some() || value.as_f64().is_some_and(|n| n.fract() == 0.0) => Ok(()),
-        Type::Int => Err(("int_type", "Input should be a valid integer")),
-        Type::Money if value.as_f64().is_some_and(|n| n >= 0.0) => Ok(()),
-        Type::Money if value.is_number() => {
-            Err(("greater_than_equal", "Input should be greater than or equal to 0"))
+/// Reads a member as pydantic's lax mode does: numbers and truths may be written as text, as forms and Terraform send them.
+/// None: it is what its field says already. The error is pydantic's name and text.
+fn read(field: &Field, value: &Value) -> Result<Option<Value>, (&'static str, &'static str)> {
+    let fits = |fits: bool, error: (&'static str, &'static str)| if fits { Ok(None) } else { Err(error) };
+    match field.kind {
+        Type::Any => Ok(None),
+        Type::Text => fits(value.is_string(), ("string_type", "Input should be a valid string")),
+        Type::Int => whole(value),
+        Type::Money => money(value),
+        Type::Bool => flag(value),
+        Type::Texts => {
+            fits(value.is_array(), LIST)?;
+            let texts = value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+            fits(texts, ("string_type", "Input should be a valid string"))
         }
-        Type::Money => Err(("float_type", "Input should be a valid number")),
-        Type::Bool if value.is_boolean() => Ok(()),
-        Type::Bool => Err(("bool_type", "Input should be a valid boolean")),
-        Type::Texts if value.as_array().is_some_and(texts) => Ok(()),
-        Type::Texts | Type::List if value.is_array() && kind == Type::List => Ok(()),
-        Type::Texts | Type::List => Err(("list_type", "Input should be a valid list")),
-        Type::Object if value.is_object() => Ok(()),
-        Type::Object => Err(("dict_type", "Input should be a valid dictionary")),
+        Type::List => fits(value.is_array(), LIST),
+        Type::Object => {
+            fits(value.is_object(), ("dict_type", "Input should be a valid dictionary"))?;
+            Ok(by_model(field.name, value))
+        }
+    }
+}
+
+const LIST: (&str, &str) = ("list_type", "Input should be a valid list");
+
+fn whole(value: &Value) -> Result<Option<Value>, (&'static str, &'static str)> {
+    match value {
+        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(None),
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => Ok(None),
+        Value::Number(_) => {
+            Err(("int_from_float", "Input should be a valid integer, got a number with a fractional part"))
+        }
+        Value::Bool(bit) => Ok(Some(Value::from(i64::from(*bit)))),
+        Value::String(text) => number_of(text)
+            .filter(|number| number.as_f64().is_some_and(|number| number.fract() == 0.0))
+            .map(Some)
+            .ok_or(("int_parsing", "Input should be a valid integer, unable to parse string as an integer")),
+        _ => Err(("int_type", "Input should be a valid integer")),
+    }
+}
+
+fn money(value: &Value) -> Result<Option<Value>, (&'static str, &'static str)> {
+    let meant = match value {
+        Value::Number(_) => None,
+        Value::Bool(bit) => Some(Value::from(i64::from(*bit))),
+        Value::String(text) => Some(number_of(text).ok_or((
+            "float_parsing",
+            "Input should be a valid number, unable to parse string as a number",
+        ))?),
+        _ => return Err(("float_type", "Input should be a valid number")),
+    };
+    if meant.as_ref().unwrap_or(value).as_f64().is_some_and(|number| number >= 0.0) {
+        return Ok(meant);
+    }
+    Err(("greater_than_equal", "Input should be greater than or equal to 0"))
+}
+
+fn flag(value: &Value) -> Result<Option<Value>, (&'static str, &'static str)> {
+    let meant = match value {
+        Value::Bool(_) => return Ok(None),
+        Value::String(text) => truth(text),
+        Value::Number(number) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => None,
+        },
+        _ => return Err(("bool_type", "Input should be a valid boolean")),
+    };
+    meant
+        .map(|bit| Some(Value::from(bit)))
+        .ok_or(("bool_parsing", "Input should be a valid boolean, unable to interpret input"))
+}
+
+/// A finite number written as text, whole where it is.
+fn number_of(text: &str) -> Option<Value> {
+    let text = text.trim();
+    let text = text.strip_prefix('+').unwrap_or(text);
+    if !text.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '-' | '.')) {
+        return None;
+    }
+    if let Ok(number) = text.parse::<i64>() {
+        return Some(Value::from(number));
+    }
+    text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from)
+}
+
+/// Limits of single models with their numbers written as text: `{"gpt-4o": "10"}`, `{"gpt-4o": {"budget_limit": "1.5"}}`.
+fn by_model(name: &str, value: &Value) -> Option<Value> {
+    let is_money = match name {
+        "model_max_budget" => true,
+        "model_rpm_limit" | "model_tpm_limit" => false,
+        _ => return None,
+    };
+    let mut models = value.as_object()?.clone();
+    let number = |value: &mut Value| {
+        if let Some(meant) = value.as_str().and_then(number_of) {
+            *value = meant;
+        }
+    };
+    for limit in models.values_mut() {
+        match limit {
+            Value::Object(budget) if is_money => {
+                let amounts = ["budget_limit", "max_budget"];
+                budget
+                    .iter_mut()
+                    .filter(|(name, _)| amounts.contains(&name.as_str()))
+                    .for_each(|(_, v)| number(v));
+            }
+            limit if !is_money => number(limit),
+            _ => {}
+        }
+    }
+    Some(Value::Object(models))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_truths_of_a_body_may_be_written_as_text() {
+        const FIELDS: &[Field] = &[
+            Field::new("n", Type::Int, ""),
+            Field::new("m", Type::Money, ""),
+            Field::new("b", Type::Bool, ""),
+            Field::new("t", Type::Text, ""),
+            Field::new("model_rpm_limit", Type::Object, ""),
+            Field::new("model_max_budget", Type::Object, ""),
+        ];
+        let taken = [
+            (json!({"n": "10"}), json!({"n": 10})),
+            (json!({"n": " 10.0 "}), json!({"n": 10.0})),
+            (json!({"n": true}), json!({"n": 1})),
+            (json!({"n": 3.0}), json!({"n": 3.0})),
+            (json!({"m": "10"}), json!({"m": 10})),
+            (json!({"m": "+0.25"}), json!({"m": 0.25})),
+            (json!({"m": "1e1"}), json!({"m": 10.0})),
+            (json!({"b": "yes"}), json!({"b": true})),
+            (json!({"b": "Off"}), json!({"b": false})),
+            (json!({"b": 1}), json!({"b": true})),
+            (json!({"n": null, "unknown": "10"}), json!({"n": null, "unknown": "10"})),
+            (json!({"model_rpm_limit": {"a": "3", "b": 4}}), json!({"model_rpm_limit": {"a": 3, "b": 4}})),
+            (
+                json!({"model_max_budget": {"a": {"budget_limit": "1.5", "time_period": "1d"}}}),
+                json!({"model_max_budget": {"a": {"budget_limit": 1.5, "time_period": "1d"}}}),
+            ),
+        ];
+        for (body, expected) in taken {
+            match check_body(FIELDS, &body) {
+                Ok(members) => assert_eq!(Value::Object(members), expected, "{body}"),
+                Err(problem) => panic!("{body}: {problem:?}"),
+            }
+        }
+        let refused = [
+            (json!({"n": "ten"}), "int_parsing"),
+            (json!({"n": "1.5"}), "int_parsing"),
+            (json!({"n": 1.5}), "int_from_float"),
+            (json!({"n": []}), "int_type"),
+            (json!({"n": ""}), "int_parsing"),
+            (json!({"m": "nan"}), "float_parsing"),
+            (json!({"m": "inf"}), "float_parsing"),
+            (json!({"m": "-1"}), "greater_than_equal"),
+            (json!({"m": {}}), "float_type"),
+            (json!({"b": "maybe"}), "bool_parsing"),
+            (json!({"b": 2}), "bool_parsing"),
+            (json!({"b": []}), "bool_type"),
+            (json!({"t": 10}), "string_type"),
+        ];
+        for (body, expected) in refused {
+            match check_body(FIELDS, &body) {
+                Err(Problem::Detail(422, detail)) => assert_eq!(detail[0]["type"], expected, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
     }
 }

@@ -24,6 +24,8 @@ pub enum Where {
     Is(&'static str, Value),
     /// Equal to one of them.
     In(&'static str, Vec<Value>),
+    /// The same text, whatever the case of its letters.
+    Same(&'static str, String),
     /// Text that holds this, whatever the case of its letters.
     Holds(&'static str, String),
     /// A list that has this item.
@@ -245,6 +247,8 @@ fn one(table: &Table, condition: &Where, values: &mut Vec<Stored>) -> String {
             let marks: Vec<String> = list.iter().map(|value| put(stored(kind, value))).collect();
             format!("{column} IN ({})", marks.join(", "))
         }
+        // The database folds both sides, so both by the same letters.
+        Where::Same(column, text) => format!("LOWER({column}) = LOWER({})", put(text.clone().into())),
         Where::Holds(column, text) => {
             format!("LOWER({column}) LIKE {} ESCAPE '\\'", put(pattern(&text.to_lowercase()).into()))
         }

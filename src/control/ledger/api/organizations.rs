@@ -364,7 +364,7 @@ async fn member(tx: &mut Tx, call: &Call, item: &Value) -> Result<(String, Strin
     bounded(MEMBER, &object)?;
     let id = match (text(&object, "user_id"), text(&object, "user_email")) {
         (Some(id), _) => Some(id.to_owned()),
-        (None, Some(email)) => Some(by_email(tx, email).await?.map_or_else(uuid, Ok)?),
+        (None, Some(email)) => Some(id_by_email(tx, email).await?.map_or_else(uuid, Ok)?),
         (None, None) => None,
     };
     let Some(id) = id else {
@@ -377,9 +377,8 @@ async fn member(tx: &mut Tx, call: &Call, item: &Value) -> Result<(String, Strin
     Ok((id, role))
 }
 
-async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<String>, Problem> {
-    let select = Select { limit: Some(1), ..Select::all(vec![Where::Is("user_email", json!(email))]) };
-    let found = rows::select(tx.connection(), &USERS, &select).await?.pop();
+async fn id_by_email(tx: &mut Tx, email: &str) -> Result<Option<String>, Problem> {
+    let found = users::by_email(tx, email).await?;
     Ok(found.as_ref().and_then(|user| text(user, "user_id")).map(str::to_owned))
 }
 
@@ -388,7 +387,7 @@ async fn which(tx: &mut Tx, call: &Call) -> Result<Record, Problem> {
     let organization = call.text("organization_id").unwrap_or_default();
     let user = match (call.text("user_id"), call.text("user_email")) {
         (Some(id), _) => Some(id.to_owned()),
-        (None, Some(email)) => by_email(tx, email).await?,
+        (None, Some(email)) => id_by_email(tx, email).await?,
         (None, None) => {
             return Err(Problem::Detail(
                 422,

@@ -226,8 +226,6 @@ pub async fn place(tx: &mut Tx, call: &Call, body: &mut Record, operation: &str)
     };
     match (&team, text(body, "team_id")) {
         (None, None) => personal(call, &config, body)?,
-        // An admin may name a team before it exists.
-        (None, Some(_)) if is_admin => {}
         (None, Some(id)) => {
             return Err(Problem::wrapped(
                 400,

@@ -149,8 +149,12 @@ fn a_key_is_made_shown_changed_and_removed() {
             // What does not fit.
             ("master", "POST", "/key/generate", json!({"duration": "soon"}), 400, json!({"error": {"code": "400"}})),
             ("master", "POST", "/key/generate", json!({"budget_duration": "2mo"}), 400, json!({"error": {"code": "400"}})),
+            ("master", "POST", "/key/generate", json!({"max_budget": "10", "rpm_limit": "10", "blocked": "yes"}), 200,
+             json!({"max_budget": 10.0, "rpm_limit": 10, "blocked": true})),
+            ("master", "POST", "/key/generate", json!({"team_id": "typo"}), 400,
+             json!({"error": {"message": "{'error': 'Unable to find team object in database. Team ID: typo'}"}})),
             ("master", "POST", "/key/generate", json!({"key_type": "x"}), 422, json!({"detail": [{"type": "enum"}]})),
-            ("master", "POST", "/key/generate", json!({"tpm_limit": "ten"}), 422, json!({"detail": [{"type": "int_type"}]})),
+            ("master", "POST", "/key/generate", json!({"tpm_limit": "ten"}), 422, json!({"detail": [{"type": "int_parsing"}]})),
             ("master", "POST", "/key/generate", json!({"key_alias": long}), 400, json!({"error": {"code": "400"}})),
             ("master", "POST", "/key/generate", json!({"budget_id": "none"}), 404, json!({"error": {"param": "budget_id"}})),
             ("master", "POST", "/key/generate", json!({"organization_id": "none"}), 400, json!({"error": {"code": "400"}})),

@@ -3,11 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{CHANGED, opened};
+use super::{CHANGED, opened, team};
 use crate::control::{
     dynamic::StoredModel,
     ledger::{
         App,
+        api::fields::text,
         db::{DbError, Tx},
         problem::Problem,
         route::{Answer, Call},
@@ -37,11 +38,12 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
     };
     not_of_configuration(&call.app, &id)?;
     model_info.insert("id".to_owned(), json!(id));
-    let model = StoredModel {
+    let mut model = StoredModel {
         model_name: call.text("model_name").unwrap_or_default().to_owned(),
         litellm_params: object("litellm_params"),
         model_info,
     };
+    team::name(&mut model, None, None)?;
     let shown = checked(&call.app, &model)?;
     let now = time_text(call.now_ms);
     let by = json!(call.caller.user_id());
@@ -59,6 +61,7 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
         }
         result => result?,
     }
+    team::tell(&mut tx, None, Some(&model), call.now_ms).await?;
     answered(&call.app, tx, record, shown).await
 }
 
@@ -86,8 +89,15 @@ pub async fn delete(call: Call) -> Result<Answer, Problem> {
     let id = call.text("id").unwrap_or_default();
     not_of_configuration(&call.app, id)?;
     let mut tx = call.app.db.write().await?;
-    if rows::delete(tx.connection(), &MODELS, &[Where::Is("model_id", json!(id))]).await? == 0 {
-        return Err(unknown(id, 400));
+    let row = rows::get(tx.connection(), &MODELS, &[id]).await?;
+    let Some(row) = row else { return Err(unknown(id, 400)) };
+    rows::delete(tx.connection(), &MODELS, &[Where::Is("model_id", json!(id))]).await?;
+    // Its parameters may be sealed with a key that is lost: they do not matter any more.
+    let model_info = row.get("model_info").and_then(Value::as_object).cloned().unwrap_or_default();
+    let model_name = text(&row, "model_name").unwrap_or_default().to_owned();
+    let gone = StoredModel { model_name, litellm_params: Map::new(), model_info };
+    if let Some(bond) = team::bond(&gone) {
+        team::tell(&mut tx, Some((&bond, &gone.model_name)), None, call.now_ms).await?;
     }
     let changed = committed(&call.app, tx).await?;
     Ok(Answer::changed(&json!({"message": format!("Model: {id} deleted successfully")}), changed))
@@ -103,18 +113,24 @@ async fn change(call: Call, id: &str, missing: u16) -> Result<Answer, Problem> {
     };
     let mut model =
         opened(&row, &sealer).map_err(|why| Problem::refused(500, format!("Model id = {id}: {why}")))?;
-    if let Some(name) = call.text("model_name") {
+    let (bond, old_name) = (team::bond(&model), model.model_name.clone());
+    // Who sends back what it was shown renames nothing.
+    let renamed = call.text("model_name").filter(|name| *name != old_name);
+    if let Some(name) = renamed {
         model.model_name = name.to_owned();
     }
     lay_over(&mut model.litellm_params, call.body.get("litellm_params"));
     lay_over(&mut model.model_info, call.body.get("model_info"));
     // The id is the row's, whatever the body says.
     model.model_info.insert("id".to_owned(), json!(id));
+    team::name(&mut model, bond.as_ref(), renamed)?;
     let shown = checked(&call.app, &model)?;
     let mut changes = stored(&model, &sealer)?;
     changes.insert("updated_at".to_owned(), time_text(call.now_ms));
     changes.insert("updated_by".to_owned(), json!(call.caller.user_id()));
     rows::update(tx.connection(), &MODELS, &[Where::Is("model_id", json!(id))], &changes).await?;
+    let before = bond.as_ref().map(|bond| (bond, old_name.as_str()));
+    team::tell(&mut tx, before, Some(&model), call.now_ms).await?;
     let mut record = row;
     record.extend(changes);
     answered(&call.app, tx, record, shown).await

@@ -2,6 +2,7 @@
 
 mod change;
 pub mod info;
+mod team;
 
 use std::sync::Arc;
 

@@ -358,3 +358,45 @@ fn a_model_may_name_what_the_gateway_has() {
         assert_eq!(params(&ledger, "near").await["api_key"], "os.environ/OWN_KEY", "stored as it was given");
     });
 }
+
+#[test]
+fn a_model_of_a_team_is_told_to_the_team() {
+    on_each(STORES, |ledger| async move {
+        ledger.admin("POST", "/team/new", Some(json!({"team_id": "t1", "models": ["own"]}))).await;
+        let of = |team: &str| {
+            json!({"model_name": "theirs", "litellm_params": {"model": "openai/gpt-4o", "api_key": KEY},
+                   "model_info": {"id": "m1", "team_id": team}})
+        };
+        let (status, answer) = call(&ledger, "POST", "/model/new", of("nobodys")).await;
+        assert_eq!(status, 404, "{answer}");
+        let made = ledger.admin("POST", "/model/new", Some(of("t1"))).await;
+        let name = made["model_name"].as_str().unwrap();
+        assert!(name.starts_with("model_name_t1_"), "{made}");
+        assert_eq!(made["model_info"]["team_public_model_name"], "theirs");
+        let team = async || ledger.admin("GET", "/team/info?team_id=t1", None).await["team_info"].clone();
+        let there = team().await;
+        assert_eq!(there["models"], json!(["own", "theirs"]));
+        assert_eq!(there["litellm_model_table"]["model_aliases"], json!({"theirs": name}));
+
+        // What was shown and comes back changes nothing; a new name is the team's name for it.
+        let again = json!({"model_name": name, "model_info": {"id": "m1"}});
+        ledger.admin("POST", "/model/update", Some(again)).await;
+        assert_eq!(team().await["models"], json!(["own", "theirs"]));
+        let renamed = json!({"model_name": "new", "model_info": {"id": "m1"}});
+        let made = ledger.admin("POST", "/model/update", Some(renamed)).await;
+        let there = team().await;
+        assert_eq!(there["models"], json!(["own", "new"]));
+        assert_eq!(there["litellm_model_table"]["model_aliases"], json!({"new": made["model_name"]}));
+
+        ledger.admin("POST", "/model/delete", Some(json!({"id": "m1"}))).await;
+        let there = team().await;
+        assert_eq!((&there["models"], &there["litellm_model_table"]), (&json!(["own"]), &Value::Null));
+
+        // The last name stays: an empty list would be all models.
+        ledger.admin("POST", "/team/new", Some(json!({"team_id": "t2"}))).await;
+        ledger.admin("POST", "/model/new", Some(of("t2"))).await;
+        ledger.admin("POST", "/model/delete", Some(json!({"id": "m1"}))).await;
+        let there = ledger.admin("GET", "/team/info?team_id=t2", None).await;
+        assert_eq!(there["team_info"]["models"], json!(["theirs"]));
+    });
+}

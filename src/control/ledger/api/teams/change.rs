@@ -16,7 +16,7 @@ use crate::control::ledger::{
     resets,
     route::{Answer, Call},
     rows::{self, Record, Select, Where},
-    schema::{KEYS, ORGANIZATIONS, TEAM_MEMBERS, TEAMS},
+    schema::{BUDGETS, KEYS, ORGANIZATIONS, TEAM_MEMBERS, TEAMS},
 };
 
 /// Columns that are taken from the body as they are.
@@ -39,6 +39,13 @@ const COLUMNS: &[&str] = &[
 /// What admins of a team may change of it: nothing that limits it.
 const OF_TEAM_ADMINS: [&str; 3] = ["team_id", "team_alias", "team_member_permissions"];
 
+/// What a body says of the budget of all members, and what budgets call it.
+const MEMBER_LIMITS: [(&str, &str); 4] = [
+    ("team_member_budget", "max_budget"),
+    ("team_member_budget_duration", "budget_duration"),
+    ("team_member_rpm_limit", "rpm_limit"),
+    ("team_member_tpm_limit", "tpm_limit"),
+];
 /// Where the metadata of a team names the budget of its members.
 pub const MEMBER_BUDGET: &str = "team_member_budget_id";
 
@@ -96,6 +103,7 @@ async fn first_members(tx: &mut Tx, call: &Call, id: &str, body: &Record) -> Res
     let mut wanted = members::named(tx, call, &listed).await?;
     for (name, role) in [("admins", "admin"), ("members", "user")] {
         for user in texts(body, name) {
+            members::filled(name, &user)?;
             if !wanted.iter().any(|member| member.user_id == user) {
                 wanted.push(Member { user_id: user, email: None, role: role.to_owned() });
             }
@@ -106,7 +114,7 @@ async fn first_members(tx: &mut Tx, call: &Call, id: &str, body: &Record) -> Res
         wanted.push(Member { user_id: maker.to_owned(), email: None, role: "admin".to_owned() });
     }
     let team = require(tx.connection(), id).await?;
-    add_members(tx, call, &team, &wanted, None).await?;
+    add_members(tx, call, &team, &wanted, &Record::new()).await?;
     if let (Some(maker), Caller::Master) = (maker, &call.caller) {
         // The holder of the master key is no user: it stands in the list and nowhere else.
         let team = require(tx.connection(), id).await?;
@@ -143,19 +151,10 @@ async fn columns(tx: &mut Tx, call: &Call, body: &Record, there: Option<&Record>
     }
     let kept = there.and_then(|row| row.get("metadata"));
     let known = kept.and_then(|kept| kept.get(MEMBER_BUDGET)).cloned();
-    if let Some(amount) = body.get("team_member_budget").cloned() {
-        let limits = Record::from_iter([("max_budget".to_owned(), amount.clone())]);
-        let budget = match known.as_ref().and_then(Value::as_str) {
-            Some(id) => {
-                budgets::change(tx, call, id, &limits).await?;
-                Some(id.to_owned())
-            }
-            None if amount.is_null() => None,
-            None => Some(budgets::make(tx, call, &limits, None).await?),
-        };
+    if let Some(id) = member_budget(tx, call, &body, &row, there).await? {
         let mut metadata =
             body.get("metadata").or(kept).and_then(Value::as_object).cloned().unwrap_or_default();
-        metadata.extend(budget.map(|id| (MEMBER_BUDGET.to_owned(), json!(id))));
+        metadata.insert(MEMBER_BUDGET.to_owned(), json!(id));
         body.insert("metadata".to_owned(), Value::Object(metadata));
     }
     if let Some(mut metadata) = metadata(&body, kept) {
@@ -167,6 +166,74 @@ async fn columns(tx: &mut Tx, call: &Call, body: &Record, there: Option<&Record>
     }
     row.insert("updated_at".to_owned(), json!(call.now_ms));
     Ok(row)
+}
+
+/// Makes or changes the budget that all members of a team have, where a body says something of it. Gives its id, when it is new.
+///
+/// Members' spend starts again with the team's, unless they have a period of their own; so a new period of the team is theirs too.
+async fn member_budget(
+    tx: &mut Tx,
+    call: &Call,
+    body: &Record,
+    row: &Record,
+    there: Option<&Record>,
+) -> Result<Option<String>, Problem> {
+    let mut limits = Record::new();
+    for (sent, name) in MEMBER_LIMITS {
+        limits.extend(body.get(sent).map(|value| (name.to_owned(), value.clone())));
+    }
+    let of_team = |name: &str| row.get(name).or_else(|| there?.get(name)).cloned().unwrap_or_default();
+    let period = |limits: &mut Record| {
+        limits.insert("budget_duration".to_owned(), of_team("budget_duration"));
+        // A column as it is stored, or as it is shown.
+        let at = of_team("budget_reset_at");
+        limits.insert("budget_reset_at".to_owned(), at.as_i64().map_or(at, rows::time_text));
+    };
+    let known = there.and_then(members::default_budget);
+    let before = there.and_then(|there| text(there, "budget_duration"));
+    if let (Some(there), true) = (there, row.contains_key("budget_duration")) {
+        for id in following(tx, there, before).await? {
+            let mut limits = Record::new();
+            period(&mut limits);
+            budgets::change(tx, call, &id, &limits).await?;
+        }
+    }
+    match known {
+        Some(id) if !limits.is_empty() => {
+            // No period of their own any more: the team's.
+            if limits.get("budget_duration").is_some_and(Value::is_null) {
+                period(&mut limits);
+            }
+            budgets::change(tx, call, &id, &limits).await?;
+            Ok(None)
+        }
+        None if limits.values().any(|value| !value.is_null()) => {
+            if limits.get("budget_duration").is_none_or(Value::is_null) {
+                period(&mut limits);
+            }
+            Ok(Some(budgets::make(tx, call, &limits, None).await?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The budgets of a team's members, shared or of their own, that have the team's period.
+async fn following(tx: &mut Tx, team: &Record, period: Option<&str>) -> Result<Vec<String>, Problem> {
+    let this = vec![Where::Is("team_id", json!(text(team, "team_id")))];
+    let of_members = rows::select(tx.connection(), &TEAM_MEMBERS, &Select::all(this)).await?;
+    let mut ids: Vec<String> =
+        of_members.iter().filter_map(|member| text(member, "budget_id").map(str::to_owned)).collect();
+    ids.extend(members::default_budget(team));
+    ids.sort();
+    ids.dedup();
+    let mut same = Vec::new();
+    for id in ids {
+        let budget = rows::get(tx.connection(), &BUDGETS, &[&id]).await?;
+        if budget.is_some_and(|budget| text(&budget, "budget_duration") == period) {
+            same.push(id);
+        }
+    }
+    Ok(same)
 }
 
 pub async fn update(call: Call) -> Result<Answer, Problem> {

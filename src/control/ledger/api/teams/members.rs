@@ -17,7 +17,7 @@ use crate::{
         problem::Problem,
         route::{Answer, Call},
         rows::{self, Record, Select, Where},
-        schema::{KEYS, TEAM_MEMBERS, TEAMS, USERS},
+        schema::{BUDGETS, KEYS, TEAM_MEMBERS, TEAMS, USERS},
     },
     core::error::Error,
 };
@@ -36,6 +36,15 @@ pub struct Member {
 /// The members in a team's row.
 pub fn list(team: &Record) -> Vec<Value> {
     team.get("members_with_roles").and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+/// Refuses an id that is no text: nobody could be named by it.
+pub fn filled(name: &str, id: &str) -> Result<(), Problem> {
+    if id.is_empty() {
+        let message = "String should have at least 1 character";
+        return Err(Problem::invalid("body", name, "string_too_short", message, &json!("")));
+    }
+    Ok(())
 }
 
 /// Reads members out of a body: one or a list. An address that nobody has makes a new user.
@@ -68,7 +77,7 @@ pub async fn named(tx: &mut Tx, call: &Call, given: &Value) -> Result<Vec<Member
         }
         let user_id = match (text(member, "user_id"), email) {
             (Some(id), _) => id.to_owned(),
-            (None, Some(email)) => match by_email(tx, email).await? {
+            (None, Some(email)) => match id_by_email(tx, email).await? {
                 Some(id) => id,
                 None => {
                     let id = uuid()?;
@@ -93,9 +102,8 @@ fn known_role(role: &str, input: &Value) -> Result<String, Problem> {
     Err(Problem::invalid("body", "role", "literal_error", "Input should be 'admin' or 'user'", input))
 }
 
-async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<String>, Problem> {
-    let select = Select { limit: Some(1), ..Select::all(vec![Where::Is("user_email", json!(email))]) };
-    let found = rows::select(tx.connection(), &USERS, &select).await?.pop();
+async fn id_by_email(tx: &mut Tx, email: &str) -> Result<Option<String>, Problem> {
+    let found = users::by_email(tx, email).await?;
     Ok(found.as_ref().and_then(|user| text(user, "user_id")).map(str::to_owned))
 }
 
@@ -113,7 +121,7 @@ pub async fn add_members(
     call: &Call,
     team: &Record,
     new: &[Member],
-    max_budget: Option<&Value>,
+    limits: &Record,
 ) -> Result<(Vec<Record>, Vec<Record>), Problem> {
     let id = text(team, "team_id").unwrap_or_default();
     let mut all = list(team);
@@ -136,9 +144,9 @@ pub async fn add_members(
         }
         let email = member.email.as_deref().or(text(&row, "user_email"));
         all.push(json!({"user_id": user, "user_email": email, "role": member.role}));
-        let budget = match max_budget.filter(|amount| !amount.is_null()) {
-            Some(amount) => Some(own_budget(tx, call, amount).await?),
-            None => default_budget(team),
+        let budget = match limits.values().all(Value::is_null) {
+            true => default_budget(team),
+            false => Some(own_budget(tx, call, team, limits).await?),
         };
         let membership = json!({"user_id": user, "team_id": id, "budget_id": budget, "spend": 0});
         if let Value::Object(membership) = membership {
@@ -154,13 +162,41 @@ pub async fn add_members(
     Ok((users, memberships))
 }
 
-async fn own_budget(tx: &mut Tx, call: &Call, amount: &Value) -> Result<String, Problem> {
-    let limits = Record::from_iter([("max_budget".to_owned(), amount.clone())]);
-    budgets::make(tx, call, &limits, None).await
+/// What a body limits a member to, by the names that budgets have for it.
+pub fn limits(body: &Record) -> Record {
+    let names = [
+        ("max_budget_in_team", "max_budget"),
+        ("rpm_limit", "rpm_limit"),
+        ("tpm_limit", "tpm_limit"),
+        ("budget_duration", "budget_duration"),
+    ];
+    names.into_iter().filter_map(|(sent, name)| Some((name.to_owned(), body.get(sent)?.clone()))).collect()
+}
+
+/// Makes a budget for one member. What is not said is as for the others, and its period is the team's.
+async fn own_budget(tx: &mut Tx, call: &Call, team: &Record, limits: &Record) -> Result<String, Problem> {
+    let mut all = Record::new();
+    if let Some(shared) = default_budget(team)
+        && let Some(row) = rows::get(tx.connection(), &BUDGETS, &[&shared]).await?
+    {
+        for name in ["max_budget", "rpm_limit", "tpm_limit", "budget_duration", "budget_reset_at"] {
+            all.insert(name.to_owned(), row.get(name).cloned().unwrap_or_default());
+        }
+    }
+    if all.get("budget_duration").is_none_or(Value::is_null) {
+        for name in ["budget_duration", "budget_reset_at"] {
+            all.insert(name.to_owned(), team.get(name).cloned().unwrap_or_default());
+        }
+    }
+    if limits.contains_key("budget_duration") {
+        all.remove("budget_reset_at");
+    }
+    all.extend(limits.clone());
+    budgets::make(tx, call, &all, None).await
 }
 
 /// The budget that a team gives to its members.
-fn default_budget(team: &Record) -> Option<String> {
+pub fn default_budget(team: &Record) -> Option<String> {
     team.get("metadata")?.get(MEMBER_BUDGET)?.as_str().map(str::to_owned)
 }
 
@@ -215,8 +251,8 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
         return Err(not_yours(&call, &team));
     }
     let wanted = named(&mut tx, &call, &given).await?;
-    let budget = call.body.get("max_budget_in_team").filter(|_| runs);
-    let (users, memberships) = add_members(&mut tx, &call, &team, &wanted, budget).await?;
+    let limits = if runs { limits(&call.body) } else { Record::new() };
+    let (users, memberships) = add_members(&mut tx, &call, &team, &wanted, &limits).await?;
     let mut reply = shown(&require(tx.connection(), id).await?);
     reply.insert("updated_users".to_owned(), json!(users));
     reply.insert("updated_team_memberships".to_owned(), json!(memberships));
@@ -244,12 +280,14 @@ async fn which(tx: &mut Tx, call: &Call, team: &Record) -> Result<String, Proble
     let id = match (call.text("user_id"), call.text("user_email")) {
         (Some(id), _) => Some(id.to_owned()),
         (None, Some(email)) => {
-            let listed = list(team)
-                .into_iter()
-                .find(|member| member.get("user_email").and_then(Value::as_str) == Some(email));
+            let same = |member: &Value| {
+                let there = member.get("user_email").and_then(Value::as_str);
+                there.is_some_and(|there| there.to_lowercase() == email.to_lowercase())
+            };
+            let listed = list(team).into_iter().find(same);
             match listed.as_ref().and_then(|member| member.get("user_id")).and_then(Value::as_str) {
                 Some(id) => Some(id.to_owned()),
-                None => by_email(tx, email).await?,
+                None => id_by_email(tx, email).await?,
             }
         }
         (None, None) => {
@@ -300,12 +338,13 @@ pub async fn update(call: Call) -> Result<Answer, Problem> {
         return Err(not_yours(&call, &team));
     }
     let user = which(&mut tx, &call, &team).await?;
-    if let Some(amount) = call.body.get("max_budget_in_team") {
+    let limits = limits(&call.body);
+    if !limits.is_empty() {
         let above = above_team(tx.connection(), &call.caller, &team).await?;
         if !above && call.caller.user_id() == Some(&user) {
             return Err(forbidden("Nobody may change the budget of its own membership; another admin may."));
         }
-        set_budget(&mut tx, &call, &team, &user, amount).await?;
+        set_budget(&mut tx, &call, &team, &user, &limits).await?;
     }
     if let Some(role) = call.text("role") {
         let role = known_role(role, &json!(role))?;
@@ -323,8 +362,13 @@ pub async fn update(call: Call) -> Result<Answer, Problem> {
     let mut memberships = [membership];
     budgets::attach(tx.connection(), &mut memberships).await?;
     let [membership] = memberships;
-    let amount = membership.get("litellm_budget_table").and_then(|budget| budget.get("max_budget"));
-    let reply = json!({"team_id": id, "user_id": user, "user_email": email, "max_budget_in_team": amount});
+    let limit =
+        |name: &str| membership.get("litellm_budget_table").and_then(|budget| budget.get(name)).cloned();
+    let reply = json!({
+        "team_id": id, "user_id": user, "user_email": email, "max_budget_in_team": limit("max_budget"),
+        "tpm_limit": limit("tpm_limit"), "rpm_limit": limit("rpm_limit"),
+        "budget_duration": limit("budget_duration"),
+    });
     Ok(Answer::changed(&reply, tx.commit().await?))
 }
 
@@ -334,16 +378,15 @@ async fn set_budget(
     call: &Call,
     team: &Record,
     user: &str,
-    amount: &Value,
+    limits: &Record,
 ) -> Result<(), Problem> {
     let id = text(team, "team_id").unwrap_or_default();
     let there = rows::get(tx.connection(), &TEAM_MEMBERS, &[user, id]).await?.unwrap_or_default();
     let own = text(&there, "budget_id").filter(|budget| default_budget(team).as_deref() != Some(budget));
-    let limits = Record::from_iter([("max_budget".to_owned(), amount.clone())]);
     if let Some(budget) = own {
-        return budgets::change(tx, call, budget, &limits).await;
+        return budgets::change(tx, call, budget, limits).await;
     }
-    let budget = budgets::make(tx, call, &limits, None).await?;
+    let budget = own_budget(tx, call, team, limits).await?;
     let this = [Where::Is("user_id", json!(user)), Where::Is("team_id", json!(id))];
     let change = Record::from_iter([("budget_id".to_owned(), json!(budget))]);
     rows::update(tx.connection(), &TEAM_MEMBERS, &this, &change).await?;

@@ -5,7 +5,8 @@ mod members;
 mod show;
 
 pub use change::remove;
-pub use members::{Member, add_members, forget_member};
+pub use members::{Member, add_members, forget_member, limits as member_limits};
+pub use show::memberships;
 
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
@@ -19,10 +20,18 @@ use crate::control::ledger::{
 };
 
 /// What a body says about a member besides who it is.
-pub const MEMBER_LIMITS: &[Field] = &[
+pub const MEMBER_LIMITS: &[Field] = fields::joined!(MEMBER_OF, MEMBER_RATES);
+const MEMBER_OF: &[Field] = &[
     Field::new("team_id", Type::Text, "Which team."),
     Field::new("max_budget_in_team", Type::Money, "Dollars that the member may spend with keys of the team."),
     Field::new("user_role", Type::Text, "admin or user."),
+];
+
+/// What else limits a member of a team.
+const MEMBER_RATES: &[Field] = &[
+    Field::new("tpm_limit", Type::Int, "Tokens a minute of the member's keys of the team."),
+    Field::new("rpm_limit", Type::Int, "Requests a minute of the member's keys of the team."),
+    Field::new("budget_duration", Type::Text, "Period of the member's budget; the team's otherwise."),
 ];
 
 const OWN: &[Field] = &[
@@ -45,6 +54,13 @@ const OWN: &[Field] = &[
         Type::Money,
         "Dollars that each member may spend with keys of the team.",
     ),
+    Field::new(
+        "team_member_budget_duration",
+        Type::Text,
+        "Period after which the spend of members starts again; the team's otherwise.",
+    ),
+    Field::new("team_member_rpm_limit", Type::Int, "Requests a minute of each member."),
+    Field::new("team_member_tpm_limit", Type::Int, "Tokens a minute of each member."),
     Field::new(
         "team_member_key_duration",
         Type::Text,
@@ -70,7 +86,8 @@ const WHICH: &[Field] = &[Field::required("team_id", Type::Text, "Which.")];
 const UPDATE: &[Field] =
     fields::joined!(WHICH, OWN, fields::LIMITS, &[Field::new("spend", Type::Money, "Dollars spent so far.")]);
 const DELETE: &[Field] = &[Field::required("team_ids", Type::Texts, "Ids of teams.")];
-const MEMBER_ADD: &[Field] = &[
+const MEMBER_ADD: &[Field] = fields::joined!(MEMBER_NEW, MEMBER_RATES);
+const MEMBER_NEW: &[Field] = &[
     Field::required("team_id", Type::Text, "Which team."),
     Field::required(
         "member",
@@ -97,7 +114,8 @@ const MEMBER_UPDATE: &[Field] = fields::joined!(
             "Dollars that the member may spend with keys of the team; null is no limit."
         ),
         Field::new("role", Type::Text, "admin or user."),
-    ]
+    ],
+    MEMBER_RATES
 );
 const MODELS: &[Field] = &[
     Field::required("team_id", Type::Text, "Which team."),
@@ -172,7 +190,7 @@ pub static ROUTES: &[Route] = &[
         MEMBER_DELETE,
         members::delete
     ),
-    post!("/team/member_update", "Changes a member's budget and role.", MEMBER_UPDATE, members::update),
+    post!("/team/member_update", "Changes a member's limits and role.", MEMBER_UPDATE, members::update),
     post!("/team/model/add", "Lets a team call more models.", MODELS, change::add_models),
     post!("/team/model/delete", "Takes models from a team.", MODELS, change::delete_models),
     get!(

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use super::{require, shown};
+use super::{members, require, shown};
 use crate::{
     control::ledger::{
         api::{
@@ -20,7 +20,7 @@ use crate::{
         problem::Problem,
         route::{Answer, Call},
         rows::{self, Record, Select, Where},
-        schema::{KEYS, TEAM_MEMBERS, TEAMS},
+        schema::{BUDGETS, KEYS, TEAM_MEMBERS, TEAMS},
     },
     core::error::Error,
 };
@@ -48,8 +48,14 @@ pub async fn info(call: Call) -> Result<Answer, Problem> {
     let mut extras = extras(&mut connection, &call, std::slice::from_ref(&team)).await?;
     let (keys, memberships) = extras.remove(id).unwrap_or_default();
     let keys = keys::without_token(&mut connection, keys).await?;
+    let budget = match members::default_budget(&team) {
+        Some(budget) => rows::get(&mut connection, &BUDGETS, &[&budget]).await?,
+        None => None,
+    };
+    let mut team = shown(&team);
+    team.insert("team_member_budget_table".to_owned(), json!(budget));
     Ok(Answer::json(&json!({
-        "team_id": id, "team_info": shown(&team), "keys": keys, "team_memberships": memberships,
+        "team_id": id, "team_info": team, "keys": keys, "team_memberships": memberships,
     })))
 }
 
@@ -92,15 +98,26 @@ async fn extras(connection: &mut AnyConnection, call: &Call, teams: &[Record]) -
                 extras.entry(team).or_default().0.push(key);
             }
         }
-        let members = Select::all(vec![Where::In("team_id", some.to_vec())]);
-        let mut members = rows::select(connection, &TEAM_MEMBERS, &members).await?;
-        budgets::attach(connection, &mut members).await?;
-        for member in members {
-            let team = text(&member, "team_id").unwrap_or_default().to_owned();
-            extras.entry(team).or_default().1.push(member);
+        for (team, members) in memberships(connection, some).await? {
+            extras.entry(team).or_default().1 = members;
         }
     }
     Ok(extras)
+}
+
+/// The memberships of teams, with what each member may spend.
+pub async fn memberships(
+    connection: &mut AnyConnection,
+    teams: &[Value],
+) -> Result<HashMap<String, Vec<Record>>, Problem> {
+    let select = Select::all(vec![Where::In("team_id", teams.to_vec())]);
+    let mut members = rows::select(connection, &TEAM_MEMBERS, &select).await?;
+    budgets::attach(connection, &mut members).await?;
+    let mut by_team: HashMap<String, Vec<Record>> = HashMap::new();
+    for member in members {
+        by_team.entry(text(&member, "team_id").unwrap_or_default().to_owned()).or_default().push(member);
+    }
+    Ok(by_team)
 }
 
 pub async fn list(call: Call) -> Result<Answer, Problem> {

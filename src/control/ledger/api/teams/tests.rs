@@ -353,3 +353,61 @@ fn members_see_their_own_keys_of_a_team() {
         .await;
     });
 }
+
+#[test]
+fn members_are_limited_and_start_again_with_their_team() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let body = json!({"team_id": "t2", "max_budget": 9, "budget_duration": "1h", "team_member_budget": 0.3,
+                          "team_member_rpm_limit": 2, "team_member_tpm_limit": "40", "members": ["member", "loner"]});
+        let of_all = json!({"max_budget": 0.3, "rpm_limit": 2, "tpm_limit": 40, "budget_duration": "1h",
+                            "budget_reset_at": "2026-01-15T13:00:00Z"});
+        cast.script(&[
+            ("master", "POST", "/team/new", body, 200, Value::Null),
+            ("master", "GET", "/team/info?team_id=t2", Value::Null, 200, json!({
+                "team_info": {"team_member_budget_table": of_all},
+                "team_memberships": [{"user_id": "loner", "litellm_budget_table": of_all}, {"user_id": "member"}],
+            })),
+            // A budget of one member alone is otherwise as those of the others.
+            ("master", "POST", "/team/member_update", json!({"team_id": "t2", "user_id": "loner", "max_budget_in_team": 1, "rpm_limit": 7}), 200,
+             json!({"max_budget_in_team": 1.0, "rpm_limit": 7, "tpm_limit": 40, "budget_duration": "1h"})),
+            ("master", "POST", "/key/generate", json!({"team_id": "t2", "user_id": "loner", "key": "sk-loner-of-t2"}), 200, Value::Null),
+        ])
+        .await;
+        let hash = hash("sk-loner-of-t2");
+        let path = format!("/internal/keys/{hash}");
+        let (_, grant) = cast.ledger.envoy("GET", &path, None).await;
+        assert_eq!(grant["member"]["limits"], json!({"rpm": 7, "tpm": 40}));
+        let event = json!({"id": "a", "api_key": hash, "user": "loner", "team": "t2", "spend": 1_200_000_000_000_i64});
+        let sync = json!({"node": "n", "batch": {"number": 1, "events": [event]}});
+        cast.ledger.envoy("POST", "/internal/sync", Some(sync)).await;
+        let (_, grant) = cast.ledger.envoy("GET", &path, None).await;
+        assert_eq!(grant["member"]["budget"]["spend"], 1_200_000_000_000_i64);
+        cast.ledger.pass(3_600_000);
+        crate::control::ledger::resets::run(&cast.ledger.app, cast.ledger.app.now_ms()).await.unwrap();
+        let (_, grant) = cast.ledger.envoy("GET", &path, None).await;
+        assert_eq!(
+            (&grant["member"]["budget"]["spend"], &grant["team"]["budget"]["spend"]),
+            (&json!(0), &json!(0))
+        );
+        // A new period of the team is its members' too, unless they have one of their own.
+        cast.script(&[
+            ("master", "POST", "/team/member_update", json!({"team_id": "t2", "user_id": "loner", "budget_duration": "1d"}), 200,
+             json!({"max_budget_in_team": 1.0, "budget_duration": "1d"})),
+            ("master", "POST", "/team/update", json!({"team_id": "t2", "budget_duration": "2h"}), 200, Value::Null),
+            ("master", "GET", "/team/info?team_id=t2", Value::Null, 200, json!({
+                "team_info": {"team_member_budget_table": {"max_budget": 0.3, "budget_duration": "2h"}},
+                "team_memberships": [{"litellm_budget_table": {"budget_duration": "1d"}}, {"litellm_budget_table": {"budget_duration": "2h"}}],
+            })),
+            ("master", "POST", "/team/update", json!({"team_id": "t2", "team_member_budget_duration": "3h"}), 200, Value::Null),
+            ("master", "POST", "/team/update", json!({"team_id": "t2", "budget_duration": "5h"}), 200, Value::Null),
+            ("master", "GET", "/team/info?team_id=t2", Value::Null, 200,
+             json!({"team_info": {"team_member_budget_table": {"budget_duration": "3h"}}})),
+            ("master", "POST", "/team/update", json!({"team_id": "t2", "team_member_budget_duration": "soon"}), 400, Value::Null),
+            ("lead", "POST", "/team/member_update", json!({"team_id": "t1", "user_id": "lead", "rpm_limit": 1000}), 403, Value::Null),
+            ("master", "POST", "/team/new", json!({"members": [""]}), 422, json!({"detail": [{"type": "string_too_short"}]})),
+            ("master", "GET", "/team/info?team_id=t1", Value::Null, 200, json!({"team_info": {"team_member_budget_table": null}})),
+        ])
+        .await;
+    });
+}

@@ -12,7 +12,7 @@ use crate::{
         },
         db::Tx,
         problem::Problem,
-        route::{Answer, Call},
+        route::{Answer, Call, check_body},
         rows::{self, Record, dollars},
         schema::{ORGANIZATION_MEMBERS, ORGANIZATIONS, TEAMS, USERS},
     },
@@ -118,8 +118,7 @@ async fn allowed(tx: &mut Tx, call: &Call, body: &Record) -> Result<(), Problem>
     if let Some(id) = text(body, "organization_id").filter(|id| !organizations.iter().any(|own| own == id)) {
         return Err(forbidden(format!("The organization {id} is not among `organizations`.")));
     }
-    let of_key = text(body, "team_id").map(str::to_owned);
-    for team in wanted_teams(body)?.into_iter().map(|(team, _)| team).chain(of_key) {
+    for (team, _) in wanted_teams(body)? {
         let row = rows::get(tx.connection(), &TEAMS, &[&team]).await?;
         let organization = row.as_ref().and_then(|row| text(row, "organization_id"));
         if !runs_organization(tx.connection(), &call.caller, organization).await? {
@@ -150,10 +149,12 @@ fn within_organization(config: &Config, body: &mut Record) -> Result<(), Problem
     }
 }
 
-/// The teams that a body names, each with what its member is to have.
+/// The teams that a body names, that of the user's first key among them, each with what its member is to have.
 fn wanted_teams(body: &Record) -> Result<Vec<(String, Record)>, Problem> {
+    let of_key = text(body, "team_id").map(|id| json!(id));
     let list = body.get("teams").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter()
+        .chain(&of_key)
         .map(|item| {
             let member = match item {
                 Value::String(id) => return Ok((id.clone(), Record::new())),
@@ -161,8 +162,9 @@ fn wanted_teams(body: &Record) -> Result<Vec<(String, Record)>, Problem> {
                 _ => return Err(bad_team(item)),
             };
             let id = text(member, "team_id").ok_or_else(|| bad_team(item))?;
-            bounded(teams::MEMBER_LIMITS, member)?;
-            Ok((id.to_owned(), member.clone()))
+            let member = check_body(teams::MEMBER_LIMITS, item)?;
+            bounded(teams::MEMBER_LIMITS, &member)?;
+            Ok((id.to_owned(), member))
         })
         .collect()
 }
@@ -183,7 +185,7 @@ pub async fn join_teams(tx: &mut Tx, call: &Call, user: &str, body: &Record) -> 
         }
         let role = text(&wish, "user_role").filter(|role| *role == "admin").unwrap_or("user");
         let member = teams::Member { user_id: user.to_owned(), email: None, role: role.to_owned() };
-        teams::add_members(tx, call, &team, &[member], wish.get("max_budget_in_team")).await?;
+        teams::add_members(tx, call, &team, &[member], &teams::member_limits(&wish)).await?;
     }
     Ok(())
 }

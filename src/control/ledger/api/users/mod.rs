@@ -189,10 +189,24 @@ fn known_role(body: &Record) -> Result<(), Problem> {
     }
 }
 
+/// Users with an address. Addresses are the same whatever the case of their letters; should there be several, because they come
+/// from another database, the one that is written like this comes first.
+async fn with_email(tx: &mut Tx, email: &str) -> Result<Vec<Record>, Problem> {
+    let select =
+        Select { limit: Some(100), ..Select::all(vec![Where::Same("user_email", email.to_owned())]) };
+    let mut found = rows::select(tx.connection(), &USERS, &select).await?;
+    found.sort_by_key(|row| text(row, "user_email") != Some(email));
+    Ok(found)
+}
+
+/// The user with an address.
+pub async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<Record>, Problem> {
+    Ok(with_email(tx, email).await?.into_iter().next())
+}
+
 /// Refuses an address that another user has.
 async fn free_email(tx: &mut Tx, email: &str, user: &str) -> Result<(), Problem> {
-    let select = Select { limit: Some(2), ..Select::all(vec![Where::Is("user_email", json!(email))]) };
-    let there = rows::select(tx.connection(), &USERS, &select).await?;
+    let there = with_email(tx, email).await?;
     if there.iter().any(|row| text(row, "user_id") != Some(user)) {
         return Err(Problem::wrapped(400, format!("User with email {email} already exists")));
     }
@@ -202,15 +216,14 @@ async fn free_email(tx: &mut Tx, email: &str, user: &str) -> Result<(), Problem>
 async fn update(call: Call) -> Result<Answer, Problem> {
     bounded(UPDATE, &call.body)?;
     let mut tx = call.app.db.write().await?;
-    let (name, value) = match (call.text("user_id"), call.text("user_email")) {
-        (Some(id), _) => ("user_id", id),
-        (None, Some(email)) => ("user_email", email),
+    let (name, value, found) = match (call.text("user_id"), call.text("user_email")) {
+        (Some(id), _) => ("user_id", id, rows::get(tx.connection(), &USERS, &[id]).await?),
+        (None, Some(email)) => ("user_email", email, by_email(&mut tx, email).await?),
         (None, None) => {
             return Err(Problem::wrapped(400, "Name the user to change by `user_id` or `user_email`."));
         }
     };
-    let select = Select { limit: Some(1), ..Select::all(vec![Where::Is(name, json!(value))]) };
-    let Some(there) = rows::select(tx.connection(), &USERS, &select).await?.pop() else {
+    let Some(there) = found else {
         return Err(Problem::not_found(format!("User not found, {name}={value}"), name));
     };
     let id = text(&there, "user_id").unwrap_or_default().to_owned();

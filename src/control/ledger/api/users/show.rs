@@ -65,9 +65,14 @@ pub async fn info(call: Call) -> Result<Answer, Problem> {
     let mut found = Vec::new();
     for some in ids.chunks(500) {
         let select = Select::all(vec![Where::In("team_id", some.to_vec())]);
-        found.extend(rows::select(&mut connection, &TEAMS, &select).await?);
+        let mut members = teams::memberships(&mut connection, some).await?;
+        for row in rows::select(&mut connection, &TEAMS, &select).await? {
+            let members = members.remove(text(&row, "team_id").unwrap_or_default()).unwrap_or_default();
+            let mut team = teams::shown(&row);
+            team.insert("team_memberships".to_owned(), json!(members));
+            found.push(team);
+        }
     }
-    let found: Vec<Record> = found.iter().map(teams::shown).collect();
     let memberships = Select::all(vec![Where::Is("user_id", json!(id))]);
     let memberships = rows::select(&mut connection, &ORGANIZATION_MEMBERS, &memberships).await?;
     user.insert("organization_memberships".to_owned(), json!(memberships));

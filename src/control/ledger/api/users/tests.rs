@@ -329,3 +329,51 @@ fn who_was_made_for_an_organization_stays_in_it() {
         assert_eq!(cast.ledger.call("POST", "/key/update", Some("sk-of-made"), Some(body)).await.0, 403);
     });
 }
+
+#[test]
+fn a_user_with_a_team_is_a_member_of_it() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        cast.script(&[
+            ("master", "POST", "/team/new", json!({"team_id": "t2", "team_member_budget": 0.3}), 200, Value::Null),
+            ("master", "POST", "/user/new", json!({"user_id": "a", "team_id": "t2"}), 200, json!({"team_id": "t2"})),
+            ("master", "POST", "/user/new", json!({"user_id": "b", "teams": [{"team_id": "t2", "user_role": "admin", "max_budget_in_team": "2"}]}), 200, Value::Null),
+            ("master", "POST", "/user/new", json!({"user_id": "c", "team_id": "t2", "teams": ["t2", "t1"]}), 200, Value::Null),
+            ("master", "POST", "/user/new", json!({"user_id": "d", "team_id": "none"}), 404, Value::Null),
+            ("master", "GET", "/team/info?team_id=t2", Value::Null, 200, json!({
+                "team_info": {"members_with_roles": [{}, {"user_id": "a", "role": "user"}, {"user_id": "b", "role": "admin"}, {"user_id": "c", "role": "user"}]},
+            })),
+            ("master", "GET", "/user/info?user_id=a", Value::Null, 200, json!({
+                "user_info": {"teams": ["t2"]},
+                "teams": [{"team_id": "t2", "team_memberships": [
+                    {"user_id": "a", "litellm_budget_table": {"max_budget": 0.3}},
+                    {"user_id": "b", "litellm_budget_table": {"max_budget": 2.0}}, {"user_id": "c"},
+                ]}],
+            })),
+            ("master", "GET", "/user/info?user_id=c", Value::Null, 200, json!({"user_info": {"teams": ["t2", "t1"]}})),
+        ])
+        .await;
+    });
+}
+
+#[test]
+fn addresses_are_the_same_whatever_the_case_of_their_letters() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        cast.script(&[
+            ("master", "POST", "/user/new", json!({"user_id": "ann", "user_email": "Ann@X.org"}), 200, json!({"user_email": "Ann@X.org"})),
+            ("master", "POST", "/user/new", json!({"user_email": "ann@x.org"}), 400, Value::Null),
+            ("master", "POST", "/user/update", json!({"user_id": "loner", "user_email": "aNN@x.org"}), 400, Value::Null),
+            ("master", "POST", "/user/update", json!({"user_email": "aNN@x.ORG", "user_alias": "a"}), 200, json!({"user_id": "ann"})),
+            ("master", "POST", "/team/member_add", json!({"team_id": "t1", "member": {"user_email": "ANN@x.org"}}), 200,
+             json!({"updated_users": [{"user_id": "ann"}]})),
+            ("master", "POST", "/team/member_update", json!({"team_id": "t1", "user_email": "aNn@x.org", "role": "admin"}), 200,
+             json!({"user_id": "ann"})),
+            ("master", "POST", "/team/member_delete", json!({"team_id": "t1", "user_email": "ann@x.ORG"}), 200, Value::Null),
+            ("master", "POST", "/organization/member_add", json!({"organization_id": "o1", "member": {"user_email": "ANN@x.org", "role": "internal_user"}}), 200,
+             json!({"updated_users": [{"user_id": "ann"}]})),
+            ("master", "GET", "/user/list?user_email=ann@x", Value::Null, 200, json!({"total": 1})),
+        ])
+        .await;
+    });
+}

@@ -49,7 +49,7 @@ fn everybody_does_what_the_role_allows() {
                 "POST",
                 "/key/generate",
                 json!({"team_id": "unknown"}),
-                [200, 200, 403, 400, 400, 400, 400, 401, 401, 401],
+                [400, 400, 403, 400, 400, 400, 400, 401, 401, 401],
             ),
             (
                 "POST",
