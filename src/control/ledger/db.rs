@@ -3,110 +3,135 @@
 //! Only TEXT and BIGINT columns are used, and only statements that both understand, so there is one code and one suite of
 //! tests. Every transaction that writes takes the next revision first. The row that holds it is locked until the
 //! transaction ends, so revisions become visible in order: whoever has seen revision 7 has missed nothing up to 7.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`error`] | what goes wrong, and whose fault it is |
+//! | [`condition`] | whether the database can be used |
+//! | [`probe`] | looks for that |
+//! | [`target`] | where it is and how a connection is set up |
 
-use std::{collections::BTreeMap, path::Path, str::FromStr, sync::Arc, time::Duration};
+pub mod condition;
+pub mod error;
+pub mod probe;
+pub mod target;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction,
-    any::{AnyConnectOptions, AnyPoolOptions},
+    Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction, any::AnyPoolOptions,
     pool::PoolConnection,
 };
 
-use super::{bulk, grants::Known, schema};
+pub use self::error::DbError;
+use self::{condition::Condition, target::Target};
+use super::{bulk, grants::Known, log, schema};
 use crate::control::Failure;
 
-/// How long to wait for a connection, or for another writer of an SQLite file.
+/// How long to wait for a connection.
 const WAIT: Duration = Duration::from_secs(10);
+/// How often a database that is not there yet is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A database that is migrated and ready.
 #[derive(Clone, Debug)]
 pub struct Db {
     read: AnyPool,
     write: AnyPool,
-    postgres: bool,
+    target: Arc<Target>,
     known: Arc<Known>,
-}
-
-/// What went wrong in the database. Its text never holds values.
-#[derive(Debug)]
-pub enum DbError {
-    /// It cannot be reached, or it was slow beyond reason.
-    Unavailable(String),
-    /// A statement failed.
-    Statement(String),
-    /// A row with this key is there already.
-    Duplicate,
-}
-
-impl std::fmt::Display for DbError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            DbError::Unavailable(text) => write!(f, "the database is not reachable: {text}"),
-            DbError::Statement(text) => write!(f, "the database refused a statement: {text}"),
-            DbError::Duplicate => f.write_str("a row with this key is there already"),
-        }
-    }
-}
-
-impl From<sqlx::Error> for DbError {
-    fn from(error: sqlx::Error) -> DbError {
-        match &error {
-            sqlx::Error::Database(inner) if inner.is_unique_violation() => DbError::Duplicate,
-            // Postgres puts values into details, not into the message.
-            sqlx::Error::Database(inner) => DbError::Statement(inner.message().to_owned()),
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => DbError::Unavailable(error.to_string()),
-            _ => DbError::Statement(error.to_string()),
-        }
-    }
+    condition: Arc<Condition>,
 }
 
 impl Db {
     /// Opens (or makes) an SQLite file.
     pub async fn sqlite(path: &Path) -> Result<Db, DbError> {
-        let url = format!("sqlite://{}?mode=rwc", path.display());
         // Readers see the last commit while the one writer works.
-        let write = pool(&url, 1, SQLITE_SETTINGS).await?;
-        schema::migrate(&write).await?;
-        let read = pool(&url, 4, SQLITE_SETTINGS).await?;
-        Ok(Db { read, write, postgres: false, known: Arc::default() })
+        Db::open_at(Target::file(path)?, 4, Some(1)).await
     }
 
     /// Connects to Postgres. Several ledgers may do so at the same moment: migrations take a lock.
     pub async fn postgres(url: &str, connections: u32) -> Result<Db, DbError> {
-        let both = pool(url, connections.max(2), &[]).await?;
-        schema::migrate(&both).await?;
-        Ok(Db { read: both.clone(), write: both, postgres: true, known: Arc::default() })
+        Db::open_at(Target::server(url)?, connections.max(2), None).await
+    }
+
+    async fn open_at(target: Target, connections: u32, writers: Option<u32>) -> Result<Db, DbError> {
+        // A pool would try again and again, and say in the end that it took too long.
+        target.prepare().await?;
+        let target = Arc::new(target);
+        let condition = Arc::new(Condition::well(target.place.clone()));
+        let read = pool(&target, connections, &condition).await?;
+        let write = match writers {
+            Some(writers) => pool(&target, writers, &condition).await?,
+            None => read.clone(),
+        };
+        schema::migrate(&write).await?;
+        Ok(Db { read, write, target, known: Arc::default(), condition })
     }
 
     /// Opens what a configuration names: a Postgres URL, else the SQLite file.
     pub async fn open(url: Option<&str>, connections: u32, file: &Path) -> Result<Db, Failure> {
-        let result = match url {
-            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Db::postgres(url, connections).await
+        let (place, result) = Db::try_open(url, connections, file).await?;
+        result
+            .map_err(|error| Failure::running(format!("ledger: cannot use the database at {place}: {error}")))
+    }
+
+    /// The same, and waits for a server that is not there yet, or for a lock. Says at once what it waits for.
+    pub async fn open_when_there(url: Option<&str>, connections: u32, file: &Path) -> Result<Db, Failure> {
+        let mut told = None;
+        loop {
+            let (place, result) = Db::try_open(url, connections, file).await?;
+            let reason = match result {
+                Ok(db) => return Ok(db),
+                Err(DbError::Unavailable(reason)) => reason,
+                Err(error) => {
+                    return Err(Failure::running(format!(
+                        "ledger: cannot use the database at {place}: {error}"
+                    )));
+                }
+            };
+            if told.as_ref() != Some(&reason) {
+                log(&format!("waiting for the database at {place}: {reason}"));
+                told = Some(reason);
             }
-            Some(_) => {
-                return Err(Failure::configuration(
-                    "`general_settings.database_url` (or DATABASE_URL) must start with postgresql://; \
-                     without it the ledger keeps an SQLite file in its state directory",
-                ));
-            }
-            None => Db::sqlite(file).await,
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn try_open(
+        url: Option<&str>,
+        connections: u32,
+        file: &Path,
+    ) -> Result<(String, Result<Db, DbError>), Failure> {
+        let place = |target: Result<Target, DbError>| {
+            target.map(|target| target.place).map_err(|error| Failure::configuration(error.to_string()))
         };
-        result.map_err(|error| Failure::running(format!("ledger: {error}")))
+        match url {
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Ok((place(Target::server(url))?, Db::postgres(url, connections).await))
+            }
+            Some(_) => Err(Failure::configuration(
+                "`general_settings.database_url` (or DATABASE_URL) must start with postgresql://; \
+                 without it the ledger keeps an SQLite file in its state directory",
+            )),
+            None => Ok((place(Target::file(file))?, Db::sqlite(file).await)),
+        }
     }
 
     /// Whether this is Postgres (the statements of the two differ in a few places).
     pub fn is_postgres(&self) -> bool {
-        self.postgres
+        self.target.file.is_none()
+    }
+
+    /// Whether it can be used.
+    pub fn condition(&self) -> &Condition {
+        &self.condition
     }
 
     /// A connection to read with.
     pub async fn read(&self) -> Result<PoolConnection<Any>, DbError> {
-        Ok(self.read.acquire().await?)
+        self.condition.may_read()?;
+        self.read.acquire().await.map_err(|error| self.failed(error))
     }
 
     /// What is remembered of the records in it, kept up by every transaction that commits here.
@@ -116,8 +141,10 @@ impl Db {
 
     /// Begins a transaction that reads: everything in it is as it was at one moment. Also gives the revision of that moment.
     pub async fn snapshot(&self) -> Result<(Transaction<'static, Any>, i64), DbError> {
-        let begin = if self.postgres { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
-        let mut tx = self.read.begin_with(begin).await?;
+        self.condition.may_read()?;
+        let begin =
+            if self.is_postgres() { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
+        let mut tx = self.begin(&self.read, begin).await?;
         let row = tx.fetch_one("SELECT revision FROM tollgate_state WHERE id = 1").await?;
         let revision = row.try_get::<i64, _>(0)?;
         Ok((tx, revision))
@@ -125,17 +152,47 @@ impl Db {
 
     /// Begins a transaction that writes what has no revision: rates, when nodes were seen, old logs that go.
     pub async fn aside(&self) -> Result<Transaction<'static, Any>, DbError> {
-        Ok(self.write.begin().await?)
+        self.condition.may_write()?;
+        self.begin(&self.write, begin_write(self.is_postgres())).await
     }
 
     /// Begins a transaction that writes.
     pub async fn write(&self) -> Result<Tx, DbError> {
-        let mut tx = self.write.begin().await?;
+        let mut tx = self.aside().await?;
         let row = tx
             .fetch_one("UPDATE tollgate_state SET revision = revision + 1 WHERE id = 1 RETURNING revision")
-            .await?;
+            .await
+            .map_err(|error| self.failed(error))?;
         let revision = row.try_get::<i64, _>(0)?;
         Ok(Tx { tx, revision, changes: BTreeMap::new(), known: Arc::clone(&self.known) })
+    }
+
+    /// Begins a transaction, which must be the connection's first: with one open already, whatever is committed later would be a
+    /// part of that and end with it. The statement fails on such a connection; then a new one is taken.
+    async fn begin(
+        &self,
+        pool: &AnyPool,
+        statement: &'static str,
+    ) -> Result<Transaction<'static, Any>, DbError> {
+        match pool.begin_with(statement).await.map_err(|error| self.failed(error)) {
+            Err(DbError::Statement(_)) => {
+                self.condition.distrust();
+                pool.begin_with(statement).await.map_err(|error| self.failed(error))
+            }
+            other => other,
+        }
+    }
+
+    fn failed(&self, error: sqlx::Error) -> DbError {
+        let error = match error {
+            sqlx::Error::PoolTimedOut => {
+                let busy = format!("all connections were busy for {} s", WAIT.as_secs());
+                self.condition.fault().unwrap_or(DbError::Unavailable(busy))
+            }
+            error => error.into(),
+        };
+        self.condition.note(&error);
+        error
     }
 
     /// Closes all connections; SQLite then folds its log into the file.
@@ -202,20 +259,30 @@ impl Tx {
     }
 }
 
-/// Each connection of an SQLite file: a log beside the file, synced at checkpoints, and patience with other writers.
-const SQLITE_SETTINGS: &[&str] =
-    &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "PRAGMA busy_timeout = 10000"];
+/// What begins a transaction that writes. It is never a savepoint: where a transaction is open already it fails.
+fn begin_write(postgres: bool) -> &'static str {
+    if postgres { "BEGIN" } else { "BEGIN IMMEDIATE" }
+}
 
-async fn pool(url: &str, connections: u32, settings: &'static [&'static str]) -> Result<AnyPool, DbError> {
-    sqlx::any::install_default_drivers();
-    let options = AnyConnectOptions::from_str(url)?;
+async fn pool(
+    target: &Arc<Target>,
+    connections: u32,
+    condition: &Arc<Condition>,
+) -> Result<AnyPool, DbError> {
+    let (target, condition) = (Arc::clone(target), Arc::clone(condition));
+    let options = target.options.clone();
     Ok(AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(WAIT)
+        .before_acquire(move |_, found| {
+            let trusted = condition.trusts(found.age);
+            Box::pin(async move { Ok(trusted) })
+        })
         .after_connect(move |connection, _| {
+            let target = Arc::clone(&target);
             Box::pin(async move {
-                for setting in settings {
-                    connection.execute(AssertSqlSafe(*setting)).await?;
+                for setting in &target.settings {
+                    connection.execute(AssertSqlSafe(setting.clone())).await?;
                 }
                 Ok(())
             })
@@ -225,104 +292,4 @@ async fn pool(url: &str, connections: u32, settings: &'static [&'static str]) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::{
-        rows::{self, Select, Where},
-        schema::KEYS,
-        testing::{self, on_each},
-    };
-    use super::*;
-
-    #[test]
-    fn rows_come_back_as_they_were() {
-        on_each("", |ledger| async move {
-            let record = json!({
-                "token": "t1", "key_alias": "a'lias", "spend": 0.000_000_012_345, "max_budget": 10.5,
-                "models": ["gpt-4", "openai/*"], "metadata": {"a": [1, {"b": null}]}, "blocked": true,
-                "tpm_limit": 9_007_199_254_740_993_i64, "expires": "2026-01-15T12:00:00.25Z", "user_id": null,
-            });
-            let record = record.as_object().unwrap().clone();
-            let mut tx = ledger.app.db.write().await.unwrap();
-            rows::insert(tx.connection(), &KEYS, &record).await.unwrap();
-            tx.record_changed("key:t1");
-            assert_eq!(tx.commit().await.unwrap(), ["key:t1"]);
-            let mut connection = ledger.app.db.read().await.unwrap();
-            let back = rows::get(&mut connection, &KEYS, &["t1"]).await.unwrap().unwrap();
-            for (name, value) in &record {
-                assert_eq!(back.get(name), Some(value), "{name}");
-            }
-            assert_eq!((&back["aliases"], &back["allowed_routes"]), (&json!({}), &json!([])));
-            let find = |condition: Where| Select::all(vec![condition]);
-            for (condition, hits) in [
-                (Where::Is("max_budget", json!(10.5)), 1),
-                (Where::Has("models", "openai/*".to_owned()), 1),
-                (Where::Has("models", "openai/".to_owned()), 0),
-                (Where::Holds("key_alias", "A'LI".to_owned()), 1),
-                (Where::Holds("key_alias", "%".to_owned()), 0),
-                (Where::Empty("user_id"), 1),
-                (Where::In("token", vec![json!("x"), json!("t1")]), 1),
-                (Where::In("token", vec![]), 0),
-                (Where::Before("expires", json!("2026-01-16")), 1),
-                (Where::From("expires", json!("2026-01-16")), 0),
-            ] {
-                let found = rows::select(&mut connection, &KEYS, &find(condition.clone())).await.unwrap();
-                assert_eq!(found.len(), hits, "{condition:?}");
-            }
-        });
-    }
-
-    #[test]
-    fn revisions_are_counted_and_duplicates_known() {
-        on_each("", |ledger| async move {
-            let record = json!({"token": "t"}).as_object().unwrap().clone();
-            let mut tx = ledger.app.db.write().await.unwrap();
-            let first = tx.revision();
-            rows::insert(tx.connection(), &KEYS, &record).await.unwrap();
-            tx.commit().await.unwrap();
-            let mut tx = ledger.app.db.write().await.unwrap();
-            assert_eq!(tx.revision(), first + 1);
-            let again = rows::insert(tx.connection(), &KEYS, &record).await;
-            assert!(matches!(again, Err(DbError::Duplicate)), "{again:?}");
-        });
-    }
-
-    #[test]
-    fn tables_of_the_first_version_are_brought_up_to_date() {
-        on_each("", |ledger| async move {
-            let db = &ledger.app.db;
-            let older = [
-                "DROP INDEX tollgate_rates_places",
-                "ALTER TABLE tollgate_rates DROP COLUMN place",
-                "INSERT INTO tollgate_rates VALUES ('key:k', 'n', 1, 2, 3, 4, 5)",
-                "UPDATE tollgate_state SET schema_version = 1 WHERE id = 1",
-            ];
-            for statement in older {
-                db.write.execute(statement).await.unwrap();
-            }
-            // The second time there is nothing to do.
-            for _ in 0..2 {
-                schema::migrate(&db.write).await.unwrap();
-                let row = db.write.fetch_one("SELECT parallel, place FROM tollgate_rates").await.unwrap();
-                assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (4, 0));
-            }
-        });
-    }
-
-    #[test]
-    fn several_may_migrate_at_once() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let Some(url) = testing::postgres_url().await else { return };
-            let mut all = tokio::task::JoinSet::new();
-            for _ in 0..6 {
-                let url = url.clone();
-                all.spawn(async move { Db::postgres(&url, 2).await.map(drop) });
-            }
-            for result in all.join_all().await {
-                result.unwrap();
-            }
-        });
-    }
-}
+mod tests;

@@ -119,10 +119,12 @@ pub async fn end_users_matter(app: &App, connection: &mut AnyConnection) -> Resu
 pub async fn follow(app: Arc<App>) {
     loop {
         let was_failing = app.db.known().failing.load(Ordering::Relaxed);
-        match app.db.known().refresh(&app.db).await {
-            Err(error) if !was_failing => log(&format!("cannot read what other ledgers changed: {error}")),
-            Ok(()) if was_failing => log("the database is back"),
-            _ => {}
+        if let Err(error) = app.db.known().refresh(&app.db).await {
+            app.db.condition().note(&error);
+            // What the database's condition explains is told there.
+            if !was_failing && matches!(error, DbError::Statement(_)) {
+                log(&format!("cannot read what other ledgers changed: {error}"));
+            }
         }
         tokio::time::sleep(POLL_EVERY).await;
     }

@@ -170,7 +170,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     runtime.block_on(async {
         let url = config.ledger.database_url.as_ref().map(|url| url.reveal()).filter(|url| !url.is_empty());
         let connections = config.ledger.pool_limit.unwrap_or(10);
-        let db = Db::open(url, connections, &options.folder.join("ledger.db")).await?;
+        let db = Db::open_when_there(url, connections, &options.folder.join("ledger.db")).await?;
         if config.general.master_key.is_none()
             && !config.general.may_be_open
             && options.serve.allow_open != Some(true)
@@ -190,6 +190,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             app.checks.set_gateway(health::probe::Gateway::at(url, is_own));
         }
         tokio::spawn(health::keep_up(Arc::clone(&app)));
+        tokio::spawn(db::probe::keep_looking(app.db.clone()));
         tokio::spawn(grants::follow(Arc::clone(&app)));
         tokio::spawn(resets::keep_up(Arc::clone(&app)));
         let served = serve::serve(&app, options.socket.as_deref(), options.listen).await;

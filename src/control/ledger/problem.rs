@@ -16,6 +16,8 @@ pub enum Problem {
     Error(Error),
     /// `{"detail": …}` with any status (404 of an unknown path, 422 of a body that does not fit).
     Detail(u16, Value),
+    /// The database failed.
+    Database(DbError),
 }
 
 impl Problem {
@@ -58,16 +60,31 @@ impl From<Error> for Problem {
 
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Problem {
-        let status = if matches!(error, DbError::Unavailable(_)) { 503 } else { 500 };
-        let kind = if status == 503 { "service_unavailable" } else { "internal_server_error" };
-        // The client cannot do anything about it: what happened goes to the log.
-        super::log(&error.to_string());
-        let message = match status {
-            503 => "the ledger cannot reach its database; try again",
-            _ => "the ledger could not do this; the reason is in its log",
-        };
-        Problem::Error(Error::new(status, message).with_kind(kind))
+        // What a database's condition explains is told there, once.
+        if matches!(error, DbError::Statement(_) | DbError::Duplicate) {
+            super::log(&error.to_string());
+        }
+        Problem::Database(error)
     }
+}
+
+/// What a client is told of a database that fails: it cannot do anything about it, and what happened is in the log.
+fn told(error: &DbError) -> Error {
+    let (status, message) = match error {
+        DbError::Unavailable(_) => (503, "the ledger cannot reach its database; try again".to_owned()),
+        DbError::Storage(trouble, _) => (
+            503,
+            format!(
+                "the ledger cannot store this: {}. Nothing was changed; try again later",
+                trouble.words()
+            ),
+        ),
+        DbError::Statement(_) | DbError::Duplicate => {
+            (500, "the ledger could not do this; the reason is in its log".to_owned())
+        }
+    };
+    let kind = if status == 503 { "service_unavailable" } else { "internal_server_error" };
+    Error::new(status, message).with_kind(kind)
 }
 
 impl From<sqlx::Error> for Problem {
@@ -78,8 +95,10 @@ impl From<sqlx::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let of_error = |error: Error| (error.status, error.headers.clone(), error.body(ErrorFormat::OpenAi));
         let (status, headers, body) = match self {
-            Problem::Error(error) => (error.status, error.headers.clone(), error.body(ErrorFormat::OpenAi)),
+            Problem::Error(error) => of_error(error),
+            Problem::Database(error) => of_error(told(&error)),
             Problem::Detail(status, detail) => {
                 (status, Vec::new(), json!({"detail": detail}).to_string().into_bytes())
             }

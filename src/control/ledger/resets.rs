@@ -74,10 +74,11 @@ pub async fn keep_up(app: Arc<App>) {
             result = result.and(clean(&app, now_ms).await.map(|_| ()));
         }
         // Said once; the next round tries again.
-        if let Err(error) = &result
-            && !failing
-        {
-            log(&format!("cannot start budgets again: {error}"));
+        if let Err(error) = &result {
+            app.db.condition().note(error);
+            if !failing {
+                log(&format!("cannot start budgets again: {error}"));
+            }
         }
         failing = result.is_err();
         tokio::time::sleep(LOOK_EVERY).await;

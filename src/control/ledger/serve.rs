@@ -91,9 +91,20 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
-    match dispatch(app, request).await {
+    let answered = tokio::select! {
+        biased;
+        answered = dispatch(Arc::clone(&app), request) => answered,
+        // Nobody waits for a database that has gone away meanwhile.
+        away = app.db.condition().goes_away() => Err(away.into()),
+    };
+    match answered {
         Ok(answer) => written(answer),
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            if let Problem::Database(error) = &problem {
+                app.db.condition().note(error);
+            }
+            problem.into_response()
+        }
     }
 }
 
