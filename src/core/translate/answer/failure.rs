@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::messages_to_chat;
+use super::{
+    messages_to_chat,
+    words::{self, Said},
+};
 use crate::core::{
     error::{Class, Error},
     headers::Headers,
@@ -22,57 +25,28 @@ pub struct Failure {
     pub retry_after_ms: Option<u64>,
 }
 
-/// Phrases of a prompt that does not fit, lower-case (LiteLLM's list for OpenAI-like, Azure, Cohere, Hugging Face).
-const TOO_LONG: [&str; 9] = [
-    "exceed context limit",
-    "this model's maximum context length is",
-    "string too long. expected a string with maximum length",
-    "model's maximum context limit",
-    "is longer than the model's context length",
-    "context_length_exceeded",
-    "too many tokens",
-    "`inputs` tokens + `max_new_tokens` must be <=",
-    "input token count exceeds the maximum",
-];
-
-/// Phrases of a refused prompt, lower-case (OpenAI and Azure).
-const REFUSED: [&str; 7] = [
-    "content_policy_violation",
-    "content_filter",
-    "violating our usage policy",
-    "request was rejected as a result of the safety system",
-    "the response was filtered due to the prompt triggering azure openai's content management",
-    "responsibleaipolicyviolation",
-    "the response was blocked.",
-];
-
 /// Reads a failed answer that came at `now_ms` (Unix milliseconds).
 pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
     let (class, message) = match wire {
         Wire::Messages => messages_to_chat::error_class(status, body),
-        _ => {
-            let message = message(body);
-            (class(status, &String::from_utf8_lossy(body).to_lowercase()), message)
-        }
+        _ => (class(status, &Said::by_body(body)), message(body)),
     };
     Failure { class, status, message, retry_after_ms: retry_after(headers, now_ms) }
 }
 
-/// The class of an OpenAI-like failure by its status and (lower-case) body.
-pub fn class(status: u16, text: &str) -> Class {
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+/// The class of an OpenAI-like failure by its status and what it says.
+pub fn class(status: u16, said: &Said) -> Class {
+    if let Some(class) = said.class(status) {
+        return class;
+    }
     match status {
-        400 | 413 | 422 if says(&TOO_LONG) => Class::ContextWindowExceeded,
-        400 | 403 | 422 if says(&REFUSED) => Class::ContentPolicyViolation,
         400 | 413 | 422 => Class::BadRequest,
         401 => Class::Authentication,
         403 => Class::PermissionDenied,
         404 => Class::NotFound,
         408 | 504 => Class::Timeout,
         429 => Class::RateLimit,
-        500 if text.contains("rate limit") || text.contains("service tier capacity exceeded") => {
-            Class::RateLimit
-        }
+        500 if said.has("rate limit") || said.has("service tier capacity exceeded") => Class::RateLimit,
         500 => Class::InternalServer,
         502 | 503 => Class::ServiceUnavailable,
         _ => Class::Api,
@@ -82,7 +56,7 @@ pub fn class(status: u16, text: &str) -> Class {
 /// The words in an error body of any common shape; bounded, and never the whole of an HTML page.
 pub fn message(body: &[u8]) -> String {
     let found = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
-        let error = value.get("error").unwrap_or(&value);
+        let error = words::inside(&value);
         let text = error.get("message").or(error.get("detail")).or(value.get("message")).unwrap_or(error);
         text.as_str().map(str::to_owned).or_else(|| (!text.is_null()).then(|| text.to_string()))
     });
@@ -200,7 +174,7 @@ mod tests {
             (418, "", Class::Api),
         ];
         for (status, body, expected) in rows {
-            assert_eq!(class(status, &body.to_lowercase()), expected, "{status} {body}");
+            assert_eq!(class(status, &Said::by_body(body.as_bytes())), expected, "{status} {body}");
         }
     }
 
@@ -209,6 +183,8 @@ mod tests {
         for (body, words) in [
             (r#"{"error":{"message":"a"}}"#, "a"),
             (r#"{"error":"b"}"#, "b"),
+            (r#"[{"error":{"message":"e"}}]"#, "e"),
+            (r#"{"error":null,"message":"f"}"#, "f"),
             (r#"{"detail":"c"}"#, "c"),
             (r#"{"message":"d"}"#, "d"),
             ("plain", "plain"),

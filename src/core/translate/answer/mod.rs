@@ -13,9 +13,11 @@ pub mod failure;
 pub mod generate_to_chat;
 mod marks;
 pub mod messages_to_chat;
+mod words;
 
 use serde_json::Value;
 
+use self::words::Said;
 use super::{Memo, Stamp};
 use crate::core::{
     api::Api,
@@ -492,8 +494,8 @@ fn stream_error(error: &Value) -> Error {
         Some("overloaded_error" | "api_error") => Class::InternalServer,
         Some("rate_limit_error") => Class::RateLimit,
         _ => match code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)) {
-            Some(status) => failure::class(status, &text.to_lowercase()),
-            None => Class::InternalServer,
+            Some(status) => failure::class(status, &Said::by_error(error, text)),
+            None => Said::by_error(error, text).class(200).unwrap_or(Class::InternalServer),
         },
     };
     Error::provider(class, text)

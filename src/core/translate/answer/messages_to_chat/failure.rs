@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::text;
+use super::{super::words::Said, text};
 use crate::core::error::{Class, Error};
 
 /// How much of a provider's message is kept, in bytes.
@@ -21,24 +21,21 @@ pub fn error_class(status: u16, body: &[u8]) -> (Class, String) {
         // Cut before decoding: a body that is not Anthropic's may be large.
         None => clip(&String::from_utf8_lossy(body.get(..LONGEST_MESSAGE).unwrap_or(body))),
     };
-    let kind = error.map_or("", |error| text(error, "type"));
-    (class(status, kind, &message), message)
+    let error = error.unwrap_or(&Value::Null);
+    (class(status, error, &message), message)
 }
 
 /// An error object that came where an answer should be, inside a stream or with a good status.
 pub(super) fn error(body: &Value) -> Error {
     let error = body.get("error").unwrap_or(&Value::Null);
     let message = clip(text(error, "message"));
-    let class = class(200, text(error, "type"), &message);
+    let class = class(200, error, &message);
     Error::provider(class, format!("litellm.{}: AnthropicException - {message}", class.name()))
 }
 
-fn class(status: u16, kind: &str, message: &str) -> Class {
-    if message.contains("prompt is too long") || message.contains("prompt: length") {
-        return Class::ContextWindowExceeded;
-    }
-    if message.contains("content filtering policy") {
-        return Class::ContentPolicyViolation;
+fn class(status: u16, error: &Value, message: &str) -> Class {
+    if let Some(class) = Said::by_error(error, message).class(status) {
+        return class;
     }
     match status {
         400 | 413 | 422 => Class::BadRequest,
@@ -49,13 +46,12 @@ fn class(status: u16, kind: &str, message: &str) -> Class {
         429 => Class::RateLimit,
         500 | 529 => Class::InternalServer,
         503 => Class::ServiceUnavailable,
-        _ => match kind {
-            "invalid_request_error" | "request_too_large" => Class::BadRequest,
+        _ => match text(error, "type") {
+            "invalid_request_error" => Class::BadRequest,
             "authentication_error" => Class::Authentication,
             "permission_error" => Class::PermissionDenied,
             "not_found_error" => Class::NotFound,
             "timeout_error" => Class::Timeout,
-            "rate_limit_error" => Class::RateLimit,
             "api_error" | "overloaded_error" => Class::InternalServer,
             // An error that names nothing we know is at least not the client's fault.
             _ if status < 400 => Class::InternalServer,

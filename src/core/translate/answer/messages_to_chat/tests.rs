@@ -242,7 +242,7 @@ fn classes_of_failed_answers() {
         (403, body("permission_error", "no"), Class::PermissionDenied, "no"),
         (404, body("not_found_error", "model: claude-y"), Class::NotFound, "model: claude-y"),
         (408, body("timeout_error", "slow"), Class::Timeout, "slow"),
-        (413, body("request_too_large", "big"), Class::BadRequest, "big"),
+        (413, body("request_too_large", "big"), Class::ContextWindowExceeded, "big"),
         (429, body("rate_limit_error", "fast"), Class::RateLimit, "fast"),
         (500, body("api_error", "oops"), Class::InternalServer, "oops"),
         (503, b"<html>down</html>".to_vec(), Class::ServiceUnavailable, "<html>down</html>"),
