@@ -9,12 +9,16 @@ use subtle::ConstantTimeEq;
 use super::{
     App,
     db::DbError,
+    grants,
     problem::Problem,
     rows::{self, Record},
     schema::{KEYS, USERS},
 };
 use crate::core::{
-    access::{self, grant::Role},
+    access::{
+        self,
+        grant::{Grant, Role},
+    },
     config::Config,
     headers::Headers,
 };
@@ -35,8 +39,8 @@ pub struct Holder {
     pub key: Record,
     /// The user's row, when the key has a user and it exists.
     pub user: Option<Record>,
-    /// The user's role. A key without a user is an internal user's.
-    pub role: Role,
+    /// The key as calls are judged by it: the role of its user, its limits, those of whoever it belongs to.
+    pub grant: Grant,
 }
 
 impl Caller {
@@ -44,7 +48,7 @@ impl Caller {
     pub fn role(&self) -> Role {
         match self {
             Caller::Master => Role::ProxyAdmin,
-            Caller::Key(holder) => holder.role,
+            Caller::Key(holder) => holder.grant.role,
         }
     }
 
@@ -94,7 +98,7 @@ pub fn token_of(key: &str) -> String {
 }
 
 /// Reads the key of a request and says whose it is.
-pub async fn identify(app: &App, headers: &HeaderMap, now_ms: i64) -> Result<Caller, Problem> {
+pub async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
     let config = app.config();
     let Some(master) = &config.general.master_key else { return Ok(Caller::Master) };
     let headers: Headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -111,38 +115,20 @@ pub async fn identify(app: &App, headers: &HeaderMap, now_ms: i64) -> Result<Cal
     let Some(record) = rows::get(&mut connection, &KEYS, &[&hash]).await? else {
         return Err(access::refuse(key, &hash).into());
     };
-    holder(&mut connection, record, now_ms).await
-}
-
-async fn holder(connection: &mut AnyConnection, key: Record, now_ms: i64) -> Result<Caller, Problem> {
-    if key.get("blocked") == Some(&Value::Bool(true)) {
-        return Err(Problem::auth("Key is blocked. Update via `/key/unblock` if you're admin."));
-    }
-    if let Some(expires) = key.get("expires").and_then(rows::time).filter(|expires| *expires < now_ms) {
-        let (expires, now) = (rows::time_text(expires), rows::time_text(now_ms));
-        let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
-        return Err(crate::core::error::Error::new(
-            400,
-            format!(
-                "Authentication Error - Expired Key. Key Expiry time {} and current time {}",
-                text(expires),
-                text(now)
-            ),
-        )
-        .with_kind("expired_key")
-        .into());
-    }
-    let user = match key.get("user_id").and_then(Value::as_str) {
-        Some(id) => rows::get(connection, &USERS, &[id]).await?,
+    let user = match record.get("user_id").and_then(Value::as_str) {
+        Some(id) => rows::get(&mut connection, &USERS, &[id]).await?,
         None => None,
     };
-    let role = user.as_ref().and_then(|user| user.get("user_role")).map(role_of).unwrap_or_default();
-    Ok(Caller::Key(Box::new(Holder { key, user, role })))
+    drop(connection);
+    let Some(grant) = grants::read(app, &hash).await? else {
+        return Err(access::refuse(key, &hash).into());
+    };
+    Ok(Caller::Key(Box::new(Holder { key: record, user, grant })))
 }
 
-/// A role as stored; anything unknown may do the least that makes sense.
+/// The role of a user as stored; what is none is an internal user's. (Who is no user has none.)
 pub fn role_of(value: &Value) -> Role {
-    serde_json::from_value(value.clone()).unwrap_or_default()
+    serde_json::from_value(value.clone()).unwrap_or(Role::InternalUser)
 }
 
 /// A user's row.

@@ -25,7 +25,7 @@ use super::{
     problem::Problem,
     rows,
 };
-use crate::core::access::grant::{Budget, EndUser, Grant, Limits, Scope};
+use crate::core::access::grant::{Budget, EndUser, Grant, Limits, Role, Scope};
 
 /// How often the change feed is looked at for what other ledgers did. A key made by one of them is found that soon.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -47,6 +47,11 @@ pub async fn grant(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
         return Ok(None);
     }
     known.lookups.fetch_add(1, Ordering::Relaxed);
+    read(app, hash).await
+}
+
+/// The same, whatever is known of the key beforehand: for calls that have just found its row.
+pub async fn read(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
     let (mut tx, revision) = app.db.snapshot().await?;
     let Some(row) = rows::rows(&mut tx, &GRANT, vec![hash.into()]).await?.pop() else { return Ok(None) };
     let now_ms = app.now_ms();
@@ -413,7 +418,10 @@ impl Read<'_> {
             allowed_routes: self.list("k_allowed_routes"),
             enforced_params: strings(member(&metadata, "enforced_params")),
             disable_fallbacks: *member(&metadata, "disable_fallbacks") == Value::Bool(true),
-            role: self.text("u_user_role").map(|role| role_of(&role.into())).unwrap_or_default(),
+            role: match self.text("u_user_id") {
+                Some(_) => role_of(&self.text("u_user_role").into()),
+                None => Role::Unknown,
+            },
             user: is_set("u_user_id").then(|| Box::new(self.user())),
             team: is_set("t_team_id").then(|| Box::new(self.team())),
             member: is_set("m_user_id").then(|| Box::new(self.member())),

@@ -5,6 +5,8 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{App, caller::Caller, problem::Problem};
+pub use crate::core::access::routes::Access;
+use crate::core::access::routes::{Area, Right, Route as Judged};
 
 /// One operation.
 pub struct Route {
@@ -26,23 +28,15 @@ pub struct Route {
     pub handler: Handler,
 }
 
+impl Route {
+    /// The route as it is judged, called by `path`.
+    pub fn judged<'r>(&self, path: &'r str) -> Judged<'r> {
+        Judged { path, names: self.paths, area: Area::Management, access: self.access }
+    }
+}
+
 /// Runs a call.
 pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Answer, Problem>> + Send>>;
-
-/// Who may call a route. The rules inside the handlers only make it narrower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Everybody, without a key.
-    Public,
-    /// Any valid key; whose records it sees is the handler's business.
-    AnyKey,
-    /// Internal users and above: handlers of key management.
-    InternalUser,
-    /// Admins, and viewers (for reading).
-    Viewer,
-    /// Admins.
-    Admin,
-}
 
 /// A member of a body or a query.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +90,8 @@ pub struct Call {
     pub app: Arc<App>,
     /// Who calls.
     pub caller: Caller,
+    /// By what it may.
+    pub right: Right,
     /// The path as called.
     pub path: String,
     /// Values of the path's varying parts, in order.

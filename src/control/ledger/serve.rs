@@ -26,8 +26,9 @@ use super::{
 use crate::{
     control::{Failure, log as lines},
     core::{
-        access::grant::Role,
+        access::routes::{self, Right},
         api::path,
+        config::General,
         ledger::{CHANGED_HEADER, EVERYTHING, escape},
     },
 };
@@ -122,16 +123,16 @@ async fn dispatch(app: Arc<App>, request: Request) -> Result<Answer, Problem> {
     let now_ms = app.now_ms();
     let caller = match route.access {
         Access::Public => Caller::Master,
-        _ => caller::identify(&app, &head.headers, now_ms).await?,
+        _ => caller::identify(&app, &head.headers).await?,
     };
-    permit(route, &caller, &path)?;
+    let right = permit(&app, route, &caller, &path, now_ms)?;
     let pairs: Vec<(String, String)> = form(head.uri.query().unwrap_or_default());
     let query = check_query(route.query, &pairs)?;
     let body = match route.method {
         "GET" => Map::new(),
         _ => members(route, &read(body).await?)?,
     };
-    (route.handler)(Call { app, caller, path, parts, query, body, now_ms }).await
+    (route.handler)(Call { app, caller, right, path, parts, query, body, now_ms }).await
 }
 
 fn authorize_envoy(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
@@ -203,47 +204,21 @@ fn matched(pattern: &str, path: &str) -> Option<Vec<String>> {
 }
 
 /// The rule of the route; handlers look at whose records are meant.
-fn permit(route: &Route, caller: &Caller, path: &str) -> Result<(), Problem> {
-    let role = caller.role();
-    let allowed = match route.access {
-        Access::Public | Access::AnyKey => true,
-        Access::InternalUser => {
-            matches!(role, Role::ProxyAdmin | Role::OrgAdmin | Role::InternalUser)
+fn permit(app: &App, route: &Route, caller: &Caller, path: &str, now_ms: i64) -> Result<Right, Problem> {
+    let config = app.config();
+    let judged = route.judged(path);
+    // Whoever reaches the ledger past the gateway reaches no more.
+    if route.access != Access::Public {
+        let routes = General { allowed_routes: config.general.allowed_routes.clone(), ..General::default() };
+        routes::gate(judged, &routes, || None)?;
+    }
+    match caller {
+        Caller::Master => Ok(Right::Role),
+        Caller::Key(holder) => {
+            let now_ms = u64::try_from(now_ms).unwrap_or_default();
+            Ok(routes::permit_key(&holder.grant, judged, &config.general, now_ms)?)
         }
-        Access::Viewer => matches!(role, Role::ProxyAdmin | Role::ProxyAdminViewer),
-        Access::Admin => role == Role::ProxyAdmin,
-    };
-    if allowed {
-        return Ok(());
     }
-    if role == Role::ProxyAdminViewer {
-        return Err(Problem::Error(
-            crate::core::error::Error::new(
-                403,
-                format!("user not allowed to access this route, role= proxy_admin_viewer. Trying to access: {path}"),
-            )
-            .with_kind("auth_error")
-            .with_param("None"),
-        ));
-    }
-    Err(admin_only(caller, path))
-}
-
-/// The refusal of a route for admins.
-pub fn admin_only(caller: &Caller, path: &str) -> Problem {
-    let role = serde_json::to_value(caller.role()).ok();
-    let role = role.as_ref().and_then(Value::as_str).unwrap_or("unknown").to_owned();
-    Problem::auth(format!(
-        "Only proxy admin can be used to generate, delete, update info for new keys/users/teams. \
-         Route={path}. Your role={role}. Your user_id={}",
-        masked(caller.user_id().unwrap_or("None"))
-    ))
-}
-
-/// The beginning of an id, and how much follows: enough for its owner to know it.
-fn masked(id: &str) -> String {
-    let head: String = id.chars().take(4).collect();
-    if id.chars().count() <= 4 { id.to_owned() } else { format!("{head}****") }
 }
 
 /// Names and values of a query string.

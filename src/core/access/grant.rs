@@ -119,7 +119,6 @@ pub enum Role {
     /// Runs an organization.
     OrgAdmin,
     /// Makes keys for itself and sees its own spend.
-    #[default]
     InternalUser,
     /// Sees its own spend.
     InternalUserViewer,
@@ -127,6 +126,25 @@ pub enum Role {
     Team,
     /// An end user.
     Customer,
+    /// Nobody's: the key has no user, or one that has no record.
+    #[default]
+    Unknown,
+}
+
+impl Role {
+    /// LiteLLM's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::ProxyAdmin => "proxy_admin",
+            Role::ProxyAdminViewer => "proxy_admin_viewer",
+            Role::OrgAdmin => "org_admin",
+            Role::InternalUser => "internal_user",
+            Role::InternalUserViewer => "internal_user_viewer",
+            Role::Team => "team",
+            Role::Customer => "customer",
+            Role::Unknown => "unknown",
+        }
+    }
 }
 
 /// One virtual key and everything that limits it. Ten thousand of them lie in every worker, so what most keys lack is boxed.

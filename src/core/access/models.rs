@@ -116,7 +116,7 @@ fn in_access_group(name: &str, models: &[String], config: &Config) -> bool {
 }
 
 /// Whether the whole name fits a pattern; every `*` stands for any text.
-pub(super) fn is_match(pattern: &str, name: &str) -> bool {
+pub fn is_match(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(first) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();

@@ -1,6 +1,6 @@
 //! The words of every refusal of a known caller: status, type, message and headers as the LiteLLM proxy has them.
 
-use super::grant::{EndUser, Grant, Scope};
+use super::grant::{EndUser, Grant, Role, Scope};
 use crate::core::{
     cost::money::Money,
     error::Error,
@@ -92,6 +92,45 @@ pub fn not_for_key(routes: &[String], path: &str) -> Error {
     ))
 }
 
+/// An operation that the role of the key's owner is not enough for.
+pub fn role(grant: &Grant, path: &str) -> Error {
+    if grant.role == Role::ProxyAdminViewer {
+        return Error::new(
+            403,
+            format!(
+                "user not allowed to access this route, role= proxy_admin_viewer. Trying to access: {path}"
+            ),
+        )
+        .with_kind("auth_error")
+        .with_param("None");
+    }
+    let user = grant.user.as_deref().filter(|_| grant.role != Role::Unknown);
+    Error::auth(format!(
+        "Authentication Error, Only proxy admin can be used to generate, delete, update info for new keys/users/teams. \
+         Route={path}. Your role={}. Your user_id={}",
+        grant.role.name(),
+        masked(user.map_or("unknown", |user| &user.id))
+    ))
+}
+
+/// The beginning of an id, and that more follows: enough for its owner to know it.
+fn masked(id: &str) -> String {
+    let head: String = id.chars().take(4).collect();
+    if id.chars().count() <= 4 || id == "unknown" { id.to_owned() } else { format!("{head}****") }
+}
+
+/// Refuses a team, user or organization whose budget is used up.
+pub fn within_budget(kind: Kind, scope: &Scope) -> Result<(), Error> {
+    match scope.budget.max.filter(|max| scope.budget.spend > *max) {
+        None => Ok(()),
+        Some(max) => Err(over_budget(kind, &scope.id, money(scope.budget.spend), money(max), None)),
+    }
+}
+
+fn money(pico: i64) -> Money {
+    Money::from_pico(pico.into())
+}
+
 /// `enforce_user_param`.
 pub fn no_user() -> Error {
     Error::auth("Authentication Error, 'user' param not passed in. 'enforce_user_param'=True")
@@ -131,8 +170,12 @@ pub fn limit(rule: &Rule, why: Why, alias: Option<&str>, now_ms: u64) -> Error {
 }
 
 fn budget(rule: &Rule, id: &str, spend: Money, alias: Option<&str>) -> Error {
-    let (cost, max) = (dollars(spend), dollars(rule.max_budget.unwrap_or_default()));
-    let message = match rule.kind {
+    over_budget(rule.kind, id, spend, rule.max_budget.unwrap_or_default(), alias)
+}
+
+fn over_budget(kind: Kind, id: &str, spend: Money, max: Money, alias: Option<&str>) -> Error {
+    let (cost, max) = (dollars(spend), dollars(max));
+    let message = match kind {
         Kind::Team => {
             format!("Budget has been exceeded! Team={id} Current cost: {cost}, Max budget: {max}")
         }

@@ -12,7 +12,7 @@ use crate::core::{
         self, Caller, Stop,
         grant::Role,
         models, refusals,
-        routes::{self, Area, Route},
+        routes::{self, Route},
     },
     api::{
         Api, ErrorFormat,
@@ -117,17 +117,11 @@ fn admit(
     env: &mut Env,
 ) -> Result<Entry, Stop> {
     let general = &config.general;
-    let area = match operation {
-        Operation::Call { .. } => {
-            let announced = headers.text("content-length").and_then(|text| text.parse().ok());
-            size_allowed(announced.unwrap_or(0), config)?;
-            Area::Models
-        }
-        Operation::Models | Operation::Model(_) => Area::Models,
-        Operation::Manage => Area::Management,
-        _ => Area::Info,
-    };
-    let route = Route { path, area };
+    if matches!(operation, Operation::Call { .. }) {
+        let announced = headers.text("content-length").and_then(|text| text.parse().ok());
+        size_allowed(announced.unwrap_or(0), config)?;
+    }
+    let route = Route::of(operation, path);
     let for_all = local::is_public(operation) || (*operation == Operation::Metrics && !general.auth_metrics);
     if !for_all {
         routes::gate(route, general, || client(headers, general, env))?;

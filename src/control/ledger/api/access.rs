@@ -12,9 +12,11 @@ use crate::{
         route::Call,
         rows::{self, Record, Select, Where},
         schema::{ORGANIZATION_MEMBERS, TEAM_MEMBERS, TEAMS},
-        serve::admin_only,
     },
-    core::{access::grant::Role, error::Error},
+    core::{
+        access::{grant::Role, refusals, routes::Right},
+        error::Error,
+    },
 };
 
 /// What members of a team who do not run it may do with its keys, unless the team says otherwise.
@@ -22,13 +24,10 @@ const MEMBER_PERMISSIONS: [&str; 2] = ["/key/info", "/key/health"];
 
 /// The refusal of a route to this caller.
 pub fn refused(call: &Call) -> Problem {
-    if call.caller.role() == Role::ProxyAdminViewer {
-        return forbidden(format!(
-            "user not allowed to access this route, role= proxy_admin_viewer. Trying to access: {}",
-            call.path
-        ));
+    match &call.caller {
+        Caller::Master => Problem::refused(500, "the master key was refused"),
+        Caller::Key(holder) => refusals::role(&holder.grant, &call.path).into(),
     }
-    admin_only(&call.caller, &call.path)
 }
 
 /// 403 `auth_error`.
@@ -44,10 +43,17 @@ pub fn acting_user(call: &Call) -> Result<&str, Problem> {
     }
 }
 
+/// The same for operations that a key which is nobody's may be granted: none is such a key.
+pub fn actor(call: &Call) -> Result<Option<&str>, Problem> {
+    match call.right {
+        Right::Grant => Ok(call.caller.user_id()),
+        Right::Role => acting_user(call).map(Some),
+    }
+}
+
 /// The name of the caller's role.
 pub fn role_name(caller: &Caller) -> String {
-    let role = serde_json::to_value(caller.role()).ok();
-    role.as_ref().and_then(Value::as_str).unwrap_or("unknown").to_owned()
+    caller.role().name().to_owned()
 }
 
 /// A user's role in a team: `admin` or `user`.
@@ -135,8 +141,15 @@ pub async fn may_change_key(
     if call.caller.is_admin() {
         return Ok(());
     }
-    let user = acting_user(call)?;
     let owner = key.get("user_id").and_then(Value::as_str);
+    let made_with = key.get("created_by").and_then(Value::as_str);
+    if call.right == Right::Grant && call.caller.token().is_some() && call.caller.token() == made_with {
+        return Ok(());
+    }
+    let user = match actor(call)? {
+        Some(user) => user,
+        None => return Err(forbidden(format!("{operation}: this key may do this with keys that it made."))),
+    };
     let organization = key.get("organization_id").and_then(Value::as_str);
     if let Some(team) = team_of(connection, key).await? {
         if runs_team(connection, &call.caller, &team).await? {

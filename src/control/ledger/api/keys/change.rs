@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     REGENERATE, UPDATE, WHICH,
     make::{self, COLUMNS, New},
-    require, token,
+    require, token, width,
 };
 use crate::control::ledger::{
     api::{
@@ -57,7 +57,7 @@ pub async fn block(call: Call, blocked: bool) -> Result<Answer, Problem> {
     let changes = Record::from_iter([
         ("blocked".to_owned(), json!(blocked)),
         ("updated_at".to_owned(), json!(call.now_ms)),
-        ("updated_by".to_owned(), json!(call.caller.user_id())),
+        ("updated_by".to_owned(), width::changed_by(&call, &row)),
     ]);
     let mut now = [store(&mut tx, token(&row), &changes).await?];
     budgets::attach(tx.connection(), &mut now).await?;
@@ -80,6 +80,7 @@ pub async fn regenerate(call: Call) -> Result<Answer, Problem> {
     let mut tx = call.app.db.write().await?;
     let row = require(tx.connection(), given).await?;
     may_change_key(tx.connection(), &call, &row, "/key/regenerate").await?;
+    width::handed(&call, &row)?;
     let mut changes = changes(&mut tx, &call, &row, "/key/regenerate").await?;
     let key = match call.text("new_key") {
         Some(own) => {
@@ -126,6 +127,7 @@ async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Res
         make::free_alias(tx, alias, token(row)).await?;
     }
     if let Some(id) = text(&body, "budget_id") {
+        width::same_budget(call, id, row)?;
         budgets::require(tx.connection(), id).await?;
     }
     let mut changes = copied(&body, COLUMNS);
@@ -145,7 +147,11 @@ async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Res
         changes.insert("budget_reset_at".to_owned(), reset_at(&body, call.now_ms, &zone)?);
     }
     changes.insert("updated_at".to_owned(), json!(call.now_ms));
-    changes.insert("updated_by".to_owned(), json!(call.caller.user_id()));
+    changes.insert("updated_by".to_owned(), width::changed_by(call, row));
+    let mut after = row.clone();
+    after.extend(changes.clone());
+    let narrow = width::set_by_others(row) && !may_widen(tx, call, row).await?;
+    width::changed(call, row, &after, narrow)?;
     Ok(changes)
 }
 
@@ -171,14 +177,29 @@ async fn narrow(tx: &mut Tx, call: &Call, row: &Record, body: &Record) -> Result
     Ok(())
 }
 
-/// Whoever blocked a key meant it: its owner cannot undo that, only an admin of its team or organization, or of the gateway.
-async fn may_unblock(tx: &mut Tx, call: &Call, row: &Record) -> Result<(), Problem> {
+/// Who stands above a key's owner may lift what was set on it, as may the key that made it.
+async fn may_widen(tx: &mut Tx, call: &Call, row: &Record) -> Result<bool, Problem> {
+    if call.caller.is_admin()
+        || call.caller.token().is_some() && call.caller.token() == text(row, "created_by")
+    {
+        return Ok(true);
+    }
+    let is_owner = call.caller.user_id().is_some() && call.caller.user_id() == text(row, "user_id");
+    Ok(!is_owner && is_above(tx, call, row).await?)
+}
+
+/// Whether the caller runs the team of a key, or the organization of one without a team.
+async fn is_above(tx: &mut Tx, call: &Call, row: &Record) -> Result<bool, Problem> {
     let connection = tx.connection();
-    let above = match team_of(connection, row).await? {
+    Ok(match team_of(connection, row).await? {
         Some(team) => runs_team(connection, &call.caller, &team).await?,
         None => runs_organization(connection, &call.caller, text(row, "organization_id")).await?,
-    };
-    if above { Ok(()) } else { Err(forbidden("Only admins may unblock a key.")) }
+    })
+}
+
+/// Whoever blocked a key meant it: its owner cannot undo that, only an admin of its team or organization, or of the gateway.
+async fn may_unblock(tx: &mut Tx, call: &Call, row: &Record) -> Result<(), Problem> {
+    if is_above(tx, call, row).await? { Ok(()) } else { Err(forbidden("Only admins may unblock a key.")) }
 }
 
 /// Checks the key as it would stand after a change of its user, team or organization.

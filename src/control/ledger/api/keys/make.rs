@@ -3,13 +3,13 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
-use super::{GENERATE, SERVICE};
+use super::{GENERATE, SERVICE, width};
 use crate::{
     control::ledger::{
         api::{
             access::{
-                acting_user, forbidden, in_organization, may_as_member, role_in_team, role_name,
-                runs_organization, runs_team,
+                actor, forbidden, in_organization, may_as_member, role_in_team, role_name, runs_organization,
+                runs_team,
             },
             budgets,
             fields::{LIMITS, bounded, copied, expiry, metadata, random, reset_at, text, text_fits, texts},
@@ -83,7 +83,7 @@ pub async fn generate(call: Call) -> Result<Answer, Problem> {
 pub async fn service_account(call: Call) -> Result<Answer, Problem> {
     bounded(SERVICE, &call.body)?;
     if !call.caller.is_admin() {
-        acting_user(&call)?;
+        actor(&call)?;
         granted(&call.body, None)?;
     }
     let mut body = call.body.clone();
@@ -96,21 +96,23 @@ pub async fn service_account(call: Call) -> Result<Answer, Problem> {
 
 async fn made(call: &Call, mut body: Record, operation: &str) -> Result<Answer, Problem> {
     let config = call.app.config();
+    width::fill(call, &mut body);
     let is_service = operation != "/key/generate";
     fill_defaults(&config.ledger.default_key_params, &mut body, is_service);
     bind(&config.ledger.upperbound_key_params, &mut body, true)?;
     let mut tx = call.app.db.write().await?;
     place(&mut tx, call, &mut body, operation).await?;
     let new = insert(&mut tx, call, &body).await?;
+    width::made(call, &new.row)?;
     let reply = reply(&body, &new);
     Ok(Answer::changed(&Value::Object(reply), tx.commit().await?))
 }
 
 /// Somebody who is no admin makes keys for itself. For whom else it may, the team decides (see [`place`]).
 fn own(call: &Call, body: &mut Record) -> Result<(), Problem> {
-    let user = acting_user(call)?;
+    let user = actor(call)?;
     let wanted = text(body, "user_id");
-    if wanted.is_some_and(|wanted| wanted != user) && text(body, "team_id").is_none() {
+    if wanted.is_some() && wanted != user && text(body, "team_id").is_none() {
         return Err(for_themselves(wanted, user));
     }
     if wanted.is_none() {
@@ -138,10 +140,11 @@ pub fn granted(body: &Record, there: Option<&Value>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn for_themselves(wanted: Option<&str>, user: &str) -> Problem {
+fn for_themselves(wanted: Option<&str>, user: Option<&str>) -> Problem {
     forbidden(format!(
-        "User can only create keys for themselves. Got user_id={}, Your ID={user}",
-        wanted.unwrap_or("None")
+        "User can only create keys for themselves. Got user_id={}, Your ID={}",
+        wanted.unwrap_or("None"),
+        user.unwrap_or("None")
     ))
 }
 
@@ -267,8 +270,8 @@ fn personal(call: &Call, config: &Config, body: &Record) -> Result<(), Problem> 
     let rules = config.ledger.key_generation.get("personal_key_generation").and_then(Value::as_object);
     let rules = rules.unwrap_or(&empty);
     if !call.caller.is_admin() {
-        let user = acting_user(call)?;
-        if text(body, "user_id") != Some(user) {
+        let user = actor(call)?;
+        if text(body, "user_id") != user {
             return Err(for_themselves(text(body, "user_id"), user));
         }
         let (roles, role) = (texts(rules, "allowed_user_roles"), role_name(&call.caller));
@@ -295,11 +298,18 @@ async fn in_team(
     body: &Record,
     operation: &str,
 ) -> Result<(), Problem> {
-    let caller = acting_user(call)?;
     let id = text(team, "team_id").unwrap_or_default();
+    let Some(caller) = actor(call)? else {
+        // A key that is nobody's makes keys of its own team that are nobody's.
+        return match (user, call.caller.team_id() == Some(id)) {
+            (None, true) => Ok(()),
+            (Some(_), _) => Err(for_themselves(user, None)),
+            (None, false) => Err(Problem::refused(400, format!("User=None not assigned to team={id}"))),
+        };
+    };
     let runs = runs_team(tx.connection(), &call.caller, team).await?;
     if user.is_some_and(|user| user != caller) && !runs {
-        return Err(for_themselves(user, caller));
+        return Err(for_themselves(user, Some(caller)));
     }
     if let Some(user) = user.filter(|user| *user != caller || !runs)
         && role_in_team(team, user).is_none()
@@ -351,9 +361,12 @@ pub async fn insert(tx: &mut Tx, call: &Call, body: &Record) -> Result<New, Prob
         free_alias(tx, alias, &token).await?;
     }
     if let Some(id) = text(body, "budget_id") {
+        if let Caller::Key(holder) = &call.caller {
+            width::same_budget(call, id, &holder.key)?;
+        }
         budgets::require(tx.connection(), id).await?;
     }
-    let author = json!(call.caller.user_id());
+    let author = json!(width::author(call));
     let zone = resets::zone(&call.app.config());
     let mut row = copied(body, COLUMNS);
     row.retain(|_, value| !value.is_null());

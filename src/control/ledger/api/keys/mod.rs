@@ -4,10 +4,12 @@ mod change;
 mod make;
 mod remove;
 mod show;
+mod width;
 
 pub use make::{New, bind, granted, insert};
 pub use remove::remove;
 pub use show::{LONGEST_ANSWER, without_token};
+pub use width::{fill, made};
 
 use serde_json::Value;
 use sqlx::AnyConnection;

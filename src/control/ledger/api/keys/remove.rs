@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{DELETE, token};
 use crate::control::ledger::{
     api::{
-        access::{acting_user, may_change_key},
+        access::{actor, may_change_key},
         fields::{bounded, texts},
     },
     caller::token_of,
@@ -22,7 +22,7 @@ const AT_ONCE: usize = 500;
 pub async fn delete(call: Call) -> Result<Answer, Problem> {
     bounded(DELETE, &call.body)?;
     if !call.caller.is_admin() {
-        acting_user(&call)?;
+        actor(&call)?;
     }
     let (keys, aliases) = (texts(&call.body, "keys"), texts(&call.body, "key_aliases"));
     let (column, given, wanted): (_, &[String], Vec<String>) = match (keys.is_empty(), aliases.is_empty()) {

@@ -1,6 +1,7 @@
 //! Keys: calls and their answers, who may do what, defaults and bounds, pages.
 
 mod roles;
+mod width;
 
 use serde_json::{Value, json};
 

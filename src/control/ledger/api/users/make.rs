@@ -47,10 +47,13 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
         Some(Value::Bool(false)) => None,
         _ => {
             let mut first = first_key(&body);
+            keys::fill(&call, &mut first);
             if !call.caller.is_admin() {
                 keys::bind(&call.app.config().ledger.upperbound_key_params, &mut first, true)?;
             }
-            Some(keys::insert(&mut tx, &call, &first).await?)
+            let first = keys::insert(&mut tx, &call, &first).await?;
+            keys::made(&call, &first.row)?;
+            Some(first)
         }
     };
     let row = rows::get(tx.connection(), &USERS, &[&id]).await?.unwrap_or_default();

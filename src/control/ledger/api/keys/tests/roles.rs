@@ -67,7 +67,7 @@ fn everybody_does_what_the_role_allows() {
                 "POST",
                 "/key/service-account/generate",
                 json!({}),
-                [422, 422, 403, 422, 422, 422, 422, 401, 422, 422],
+                [422, 422, 403, 422, 422, 422, 422, 401, 401, 401],
             ),
             (
                 "GET",
