@@ -3,9 +3,11 @@
 use std::{env, sync::Arc};
 
 use super::{Failure, document::Document, ledger::rates::redis::Redis};
-use crate::core::config::{self, Config, LEFT_OUT, Problem, Report, seal, settings::Verdict};
+use crate::core::config::{
+    self, Config, ENVIRONMENT, LEFT_OUT, Problem, Report, Row, seal, settings::Verdict,
+};
 
-/// A document that can serve.
+/// A document and what it means.
 #[derive(Debug)]
 pub struct Checked {
     /// What it means.
@@ -14,26 +16,76 @@ pub struct Checked {
     pub report: Report,
 }
 
+/// Whether something is not done that the author of a setting wants.
+pub fn is_problem(row: &Row) -> bool {
+    match row.verdict {
+        Verdict::Unknown { .. } | Verdict::Missing(_) | Verdict::NotYet(_) => true,
+        Verdict::Ignored(_) => row.note.ends_with(LEFT_OUT) || row.note.starts_with("expected "),
+        Verdict::Used | Verdict::Approximated(_) => false,
+    }
+}
+
 impl Checked {
-    /// What a person who starts the gateway should know about the settings, one line each.
+    /// What a person who starts the gateway should know about the settings, one line each. Settings of which the same is to be
+    /// said share one.
     pub fn remarks(&self) -> Vec<String> {
-        let unknown = self.report.rows.iter().filter(|row| matches!(row.verdict, Verdict::Unknown { .. }));
-        let mut remarks: Vec<String> = unknown
-            .map(|row| {
-                let line = row.line.map(|line| format!(" (line {line})")).unwrap_or_default();
-                format!("unknown setting `{}`{line} {}", row.path, row.note).trim_end().to_owned()
-            })
-            .collect();
-        let left_out = self.report.rows.iter().filter(|row| row.note.ends_with(LEFT_OUT));
-        remarks.extend(left_out.map(|row| {
-            let line = row.line.map(|line| format!(" (line {line})")).unwrap_or_default();
-            format!("`{}`{line}: {}", row.path, row.note)
-        }));
+        let mut told: Vec<(&Row, usize)> = Vec::new();
+        // What is left out is told by entry, not by setting.
+        let single = |row: &&Row| {
+            let waits = matches!(row.verdict, Verdict::NotYet(_)) && !row.path.starts_with(ENVIRONMENT);
+            is_problem(row) && !row.note.ends_with("left out") && !waits
+        };
+        for row in self.report.rows.iter().filter(single) {
+            let same = told.iter_mut().find(|(first, _)| {
+                first.note == row.note
+                    && !row.note.is_empty()
+                    && !matches!(row.verdict, Verdict::Unknown { .. })
+            });
+            match same {
+                Some((_, more)) => *more += 1,
+                None => told.push((row, 0)),
+            }
+        }
+        let mut remarks: Vec<String> = told.into_iter().map(|(row, more)| remark(row, more)).collect();
+        remarks.extend(self.report.served().into_iter().skip(1));
         let waiting = self.report.count(|verdict| matches!(verdict, Verdict::NotYet(_)));
         if waiting > 0 {
             remarks.push(format!("{waiting} settings have no effect yet: `tollgate check` lists them"));
         }
         remarks
+    }
+
+    /// Refuses what nobody could call. With `store_model_in_db` models may come later.
+    pub fn serves(&self) -> Result<(), Failure> {
+        if !self.config.deployments.is_empty() || self.config.ledger.store_model_in_db {
+            return Ok(());
+        }
+        let list = Verdict::Unknown { did_you_mean: Some("model_list") };
+        let misspelt = self.report.rows.iter().find(|row| row.verdict == list);
+        let fix = match (misspelt, self.report.left_out.is_empty()) {
+            (Some(row), _) => format!("there is `{}`: did you mean model_list?", row.path),
+            (_, true) => "add an entry with `model_name` and `litellm_params.model`, or start with `--model`"
+                .to_owned(),
+            (_, false) => "correct one of these entries, or add another".to_owned(),
+        };
+        let mut problems: Vec<String> = self.report.served().into_iter().skip(1).collect();
+        problems.push(format!("`model_list`: expected at least one model that can be called; {fix}"));
+        Err(Failure::Configuration(problems))
+    }
+}
+
+fn remark(row: &Row, more: usize) -> String {
+    let line = row.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    let others = match more {
+        0 => String::new(),
+        1 => " and of 1 other setting".to_owned(),
+        more => format!(" and of {more} other settings"),
+    };
+    match row.verdict {
+        Verdict::Unknown { .. } => {
+            format!("unknown setting `{}`{line} {}", row.path, row.note).trim_end().to_owned()
+        }
+        _ => format!("`{}`{line}{others}: {}", row.path, row.note),
     }
 }
 
@@ -49,21 +101,41 @@ pub fn stays_closed(was_open: bool, new: &Config) -> Result<(), Failure> {
     ))
 }
 
-/// Checks a document as its author wrote it. Problems name the file, and the line when the text is the file's own.
+/// Checks a document as its author wrote it, and that there is somebody who can call something. Problems name the file, and
+/// the line when the text is the file's own.
 pub fn check_document(document: &Document) -> Result<Checked, Failure> {
-    let (file, own_text) = document.origin();
-    load(&document.readable()?, None, &from_process).map_err(|problems| {
+    let checked = examine(document)?;
+    checked.serves().map_err(|failure| name_file(failure, document))?;
+    Ok(checked)
+}
+
+/// Checks a document as its author wrote it, whether or not it serves anybody.
+pub fn examine(document: &Document) -> Result<Checked, Failure> {
+    let (_, own_text) = document.origin();
+    let mut checked = load(&document.readable()?, None, &from_process).map_err(|problems| {
         let told = problems.into_iter().map(|mut problem| {
             if !own_text {
                 problem.line = None;
             }
-            match file {
-                Some(file) => format!("{}: {problem}", file.display()),
-                None => problem.to_string(),
-            }
+            problem.to_string()
         });
-        Failure::Configuration(told.collect())
-    })
+        name_file(Failure::Configuration(told.collect()), document)
+    })?;
+    if !own_text {
+        checked.report.rows.iter_mut().for_each(|row| row.line = None);
+        checked.report.left_out.iter_mut().for_each(|entry| entry.line = None);
+    }
+    Ok(checked)
+}
+
+fn name_file(failure: Failure, document: &Document) -> Failure {
+    match (failure, document.origin().0) {
+        (Failure::Configuration(problems), Some(file)) => {
+            let file = file.display();
+            Failure::Configuration(problems.into_iter().map(|problem| format!("{file}: {problem}")).collect())
+        }
+        (failure, _) => failure,
+    }
 }
 
 /// Checks `document` against the environment of this process. `key` opens sealed values.
@@ -93,16 +165,6 @@ fn load(
             setting: "router_settings.redis_url".to_owned(),
             expected: "expected the URL of a Redis (here or in REDIS_URL)".to_owned(),
             fix: why.to_owned(),
-        }]);
-    }
-    // With `store_model_in_db` models may come later.
-    if config.deployments.is_empty() && config.unavailable.is_empty() && !config.ledger.store_model_in_db {
-        return Err(vec![Problem {
-            line: None,
-            setting: "model_list".to_owned(),
-            expected: "expected at least one model".to_owned(),
-            fix: "add an entry with `model_name` and `litellm_params.model`, or start with `--model`"
-                .to_owned(),
         }]);
     }
     Ok(Checked { config: loaded.config, report: loaded.report })

@@ -14,7 +14,7 @@ use crate::core::{
     quota::Worker,
     random::Random,
     route::{
-        explain::{self, Explanation, Group, Member, Question},
+        explain::{self, Explanation, Group, Member, Question, Refusal},
         plan::World,
     },
     shared::Memory,
@@ -48,9 +48,12 @@ pub struct Flags {
     /// Region that the end user must stay in
     #[arg(long)]
     pub region: Option<String>,
-    /// Port of the gateway on this machine
-    #[arg(long, env = "PORT", default_value_t = 4000)]
-    pub port: u16,
+    /// Port of the gateway on this machine [default: the one that was started last, else $PORT, else 4000]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// State directory of that gateway
+    #[arg(long, value_name = "DIR", env = "TOLLGATE_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
     /// URL of the gateway, when it is elsewhere
     #[arg(long)]
     pub url: Option<String>,
@@ -59,9 +62,21 @@ pub struct Flags {
     pub json: bool,
 }
 
-/// What to print.
-pub fn answer(flags: Flags) -> Result<String, Failure> {
-    let config = checked::check_document(&document::read_file(flags.config)?)?.config;
+/// Prints where a call would go. A refusal is a failure, too.
+pub fn run(flags: Flags) -> Result<(), Failure> {
+    let (text, refusal) = answer(flags)?;
+    super::print(&text)?;
+    match refusal {
+        None => Ok(()),
+        Some(Refusal { status, .. }) => {
+            Err(Failure::running(format!("such a call is refused with {status} (reason above)")))
+        }
+    }
+}
+
+/// What to print, and how the call is refused.
+fn answer(flags: Flags) -> Result<(String, Option<Refusal>), Failure> {
+    let config = checked::examine(&document::read_file(flags.config)?)?.config;
     let question = Question {
         model: flags.model,
         tags: flags.tags,
@@ -73,25 +88,30 @@ pub fn answer(flags: Flags) -> Result<String, Failure> {
     };
     let base = match &flags.url {
         Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://127.0.0.1:{}", flags.port),
+        None => client::gateway_url(flags.port, flags.state_dir.as_deref()),
     };
     let (explanation, source) = match ask(&base, &question, &config) {
         Ok(explanation) => (explanation, format!("as the gateway at {base} would route it now")),
         Err(failure) if flags.url.is_some() => return Err(failure),
         Err(_) => (cold(&question, &config), format!("from a cold start: no gateway answers at {base}")),
     };
-    if flags.json {
-        return serde_json::to_string_pretty(&explanation)
-            .map_err(|error| Failure::running(format!("cannot print the explanation: {error}")));
-    }
-    Ok(text(&explanation, &source))
+    let printed = match flags.json {
+        true => serde_json::to_string_pretty(&explanation)
+            .map_err(|error| Failure::running(format!("cannot print the explanation: {error}")))?,
+        false => text(&explanation, &source),
+    };
+    Ok((printed, explanation.refusal))
 }
 
 /// The running gateway's word: it knows who rests, what is in flight and what was used.
 fn ask(base: &str, question: &Question, config: &Config) -> Result<Explanation, Failure> {
     let url = format!("{base}/tollgate/explain?{}", question.to_query());
     let key = config.general.master_key.as_ref().map(|key| key.reveal().to_owned());
-    let (status, body) = client::get(&url, key.as_deref(), &client::agent(Duration::from_secs(5), true))?;
+    let (status, body) = client::get(
+        &url,
+        key.as_deref(),
+        &client::agent(Duration::from_secs(5), !base.starts_with("https://127.0.0.1")),
+    )?;
     let explanation = (status == 200).then(|| serde_json::from_str(&body).ok()).flatten();
     explanation.ok_or_else(|| Failure::running(format!("{url} answered {status}: {body}")))
 }

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`document`] | `config.yaml`, its includes and the flags, as one document with its secrets sealed |
+//! | [`dotenv`] | `.env` in the working directory |
 //! | [`dynamic`] | models added through the API, as part of the document |
 //! | [`follow`] | asking the ledger for those models |
 //! | [`secrets`] | which values are secrets |
+//! | [`check`] | `tollgate check` |
 //! | [`checked`] | a document's meaning, or what is wrong with it |
 //! | [`explain`] | where a call would go, and why |
 //! | [`envoy`] | Envoy's configuration |
@@ -16,6 +18,7 @@
 //! | [`log`] | lines of our own about what happens |
 //! | [`machine`] | what this machine gives: an address, certificate authorities, environment variables |
 //! | [`process`] | child processes |
+//! | [`start`] | what a start tells |
 //! | [`state`] | the folder of an instance: module, generated files, admin socket |
 //! | [`binary`] | finding an Envoy that is new enough |
 //! | [`admin`] | talking to Envoy's admin socket |
@@ -27,10 +30,12 @@
 
 pub mod admin;
 pub mod binary;
+pub mod check;
 pub mod checked;
 pub mod cli;
 pub mod client;
 pub mod document;
+pub mod dotenv;
 pub mod dynamic;
 pub mod envoy;
 pub mod explain;
@@ -42,13 +47,14 @@ pub mod machine;
 pub mod process;
 pub mod render;
 pub mod secrets;
+pub mod start;
 pub mod state;
 pub mod supervise;
 pub mod watch;
 
 use std::{fmt, io::Write, process::ExitCode};
 
-use clap::Parser;
+use clap::CommandFactory;
 
 use cli::{Action, Cli, LedgerFlags, Serve};
 
@@ -91,8 +97,15 @@ impl fmt::Display for Failure {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // First of all: it sets variables.
+    let mut remarks = dotenv::load();
+    let given = cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    remarks.extend(given.remarks);
+    let cli = given.cli;
     let serves = matches!(cli.action, None | Some(Action::Ledger(_)));
+    if cli.action.is_none() {
+        remarks.iter().for_each(|remark| complain(remark));
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -109,16 +122,23 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.action {
-        Some(Action::Render { config, module }) => print(&render::render(config, &module)?),
-        Some(Action::Check { config }) => {
-            let document = document::read_file(config)?;
-            print(&checked::check_document(&document)?.report.table())
+        Some(Action::Render { file, config, module }) => {
+            print(&render::render(file.or(config).unwrap_or_default(), &module)?)
         }
-        Some(Action::Explain(flags)) => print(&explain::answer(*flags)?),
+        Some(Action::Check(flags)) => {
+            let answer = check::answer(&flags)?;
+            print(&answer.text)?;
+            answer.failure.map_or(Ok(()), Err)
+        }
+        Some(Action::Explain(flags)) => explain::run(*flags),
         Some(Action::Ledger(flags)) => ledger::run(&ledger_options(*flags)?),
         Some(Action::Import(options)) => print(&ledger::import::run(&options)?),
-        Some(Action::Healthcheck { port }) => client::healthcheck(port),
-        None => serve(&cli.serve),
+        Some(Action::Healthcheck(flags)) => client::healthcheck(&flags),
+        Some(Action::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut std::io::stdout());
+            Ok(())
+        }
+        None => serve(cli.serve),
     }
 }
 
@@ -126,19 +146,32 @@ fn ledger_options(flags: LedgerFlags) -> Result<ledger::Options, Failure> {
     let LedgerFlags { serve, listen, socket, database_dir, gateway } = flags;
     let folder = match database_dir {
         Some(folder) => folder,
-        None => state::folder(serve.state_dir.as_deref(), "ledger")?,
+        None => {
+            let (folder, elsewhere) = state::folder(serve.state_dir.as_deref(), "ledger")?;
+            elsewhere.iter().for_each(|remark| complain(remark));
+            folder
+        }
     };
     Ok(ledger::Options { serve, socket, listen, folder, gateway })
 }
 
-fn serve(serve: &Serve) -> Result<(), Failure> {
+fn serve(mut serve: Serve) -> Result<(), Failure> {
     if let Some(url) = &serve.test {
-        return print(&client::test(serve, url)?);
+        return print(&client::test(&serve, url)?);
     }
     if serve.health == Some(true) {
-        return print(&client::health(serve)?);
+        return print(&client::health(&serve)?);
     }
-    supervise::serve(serve)
+    if serve.validate_config || serve.skip_server_startup {
+        let checked = checked::check_document(&document::read(&serve)?)?;
+        let models = checked.config.deployments.len();
+        return print(&format!("the configuration is good: {models} deployments"));
+    }
+    // LiteLLM's variable for the same.
+    if std::env::var("LITELLM_LOG").is_ok_and(|level| level.eq_ignore_ascii_case("debug")) {
+        serve.debug = serve.debug.or(Some(true));
+    }
+    supervise::serve(&serve)
 }
 
 /// Prints a result. A reader that went away (`| head`) is not an error.

@@ -6,8 +6,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Failure;
@@ -15,41 +17,48 @@ use super::Failure;
 /// Longest path of a Unix socket.
 const SOCKET_PATH_BYTES: usize = 100;
 
+/// The file that says where the gateway of a folder listens.
+const ADDRESS: &str = "gateway.json";
+
+/// The ledger's own database, and the files that SQLite keeps beside it. The database comes last: while it is not there, what
+/// was moved so far is moved on.
+const LEDGER_FILES: [&str; 3] = ["ledger.db-wal", "ledger.db-shm", "ledger.db"];
+
 /// The folder of one instance, locked for as long as this value lives.
 #[derive(Debug)]
 pub struct State {
     folder: PathBuf,
     socket: PathBuf,
     ledger_socket: PathBuf,
+    /// What whoever starts it should know.
+    remarks: Vec<String>,
     _lock: File,
 }
 
-/// The name of the folder of the instance that listens on `host` and `port`.
-pub fn name_of(host: &str, port: u16) -> String {
+/// Where a running gateway listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// For a client on this machine: `https://127.0.0.1:4000`.
+    pub url: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// The folder in which earlier versions kept the state of the instance that listened on `host` and `port`.
+fn name_of(host: &str, port: u16) -> String {
     let any = matches!(host, "0.0.0.0" | "::" | "[::]");
     if any { port.to_string() } else { format!("{}-{port}", host.replace([':', '/', '[', ']'], "_")) }
 }
 
 impl State {
-    /// Makes and locks the folder of the instance that listens on `host` and `port`, in `base` or where state is kept by
-    /// convention.
+    /// Makes and locks the folder `base`, or the one where state is kept by convention. What an earlier version kept in it for
+    /// each address is taken over; `host` and `port` say which, should there be several.
     pub fn open(base: Option<&Path>, host: &str, port: u16) -> Result<State, Failure> {
-        let folder = folder(base, &name_of(host, port))?;
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(folder.join("lock"))
-            .map_err(|error| cannot_use(&folder, &error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::configuration(format!(
-                    "the state directory `{}` is in use by another tollgate: choose another with --state_dir",
-                    folder.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => return Err(cannot_use(&folder, &error)),
-        }
+        let mut remarks = Vec::new();
+        let (folder, elsewhere) = make_base(base)?;
+        remarks.extend(elsewhere);
+        let lock = locked(&folder)?;
+        remarks.extend(adopt(&folder, &name_of(host, port))?);
         let mut sockets = folder.clone();
         // The longest name of a socket.
         if folder.join("ledger.sock").as_os_str().len() > SOCKET_PATH_BYTES {
@@ -60,7 +69,20 @@ impl State {
         }
         let socket = sockets.join("admin.sock");
         let ledger_socket = sockets.join("ledger.sock");
-        Ok(State { folder, socket, ledger_socket, _lock: lock })
+        Ok(State { folder, socket, ledger_socket, remarks, _lock: lock })
+    }
+
+    /// What whoever starts it should know of where the state is, one line each.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Notes where the gateway listens, for [`address`].
+    pub fn note_address(&self, url: String) -> Result<(), Failure> {
+        let address = Address { url, pid: std::process::id() };
+        let text = serde_json::to_vec(&address)
+            .map_err(|error| Failure::running(format!("the address cannot be written: {error}")))?;
+        self.replace(ADDRESS, &text).map(|_| ())
     }
 
     /// The folder.
@@ -115,22 +137,139 @@ impl State {
     }
 }
 
-/// Where the folder `name` is: in `base`, or where state is kept by convention.
-pub fn path_of(base: Option<&Path>, name: &str) -> PathBuf {
-    base.map_or_else(default_base, Path::to_owned).join(name)
+/// Locks a folder. The error names who has it.
+fn locked(folder: &Path) -> Result<File, Failure> {
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("lock"))
+        .map_err(|error| cannot_use(folder, &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let who = address_in(folder).map_or_else(String::new, |Address { url, pid }| {
+                format!(" (process {pid}, which serves {url})")
+            });
+            Err(Failure::configuration(format!(
+                "the state directory `{}` is in use by another tollgate{who}: stop it, or choose another with --state_dir. \
+                 Gateways that shall share keys and spend share a Postgres (DATABASE_URL)",
+                folder.display()
+            )))
+        }
+        Err(TryLockError::Error(error)) => Err(cannot_use(folder, &error)),
+    }
 }
 
-/// Makes the folder `name` in `base`, or where state is kept by convention.
-pub fn folder(base: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
-    let folder = path_of(base, name);
-    match make(&folder) {
-        Ok(folder) => Ok(folder),
-        Err(_) if base.is_none() => {
-            let other = env::temp_dir().join(format!("tollgate-{}", user())).join(name);
-            make(&other).map_err(|error| cannot_use(&other, &error))
-        }
-        Err(error) => Err(cannot_use(&folder, &error)),
+/// The folders in `base` in which earlier versions kept a ledger for each address, the one that was written last first.
+fn earlier(base: &Path) -> Vec<String> {
+    let port_of = |name: &str| name.rsplit('-').next().is_some_and(|port| port.parse::<u16>().is_ok());
+    let mut found: Vec<(SystemTime, String)> = fs::read_dir(base)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok().filter(|name| port_of(name))?;
+            let files = ["ledger.db", "ledger.db-wal"].map(|file| fs::metadata(entry.path().join(file)));
+            let [Ok(_), _] = &files else { return None };
+            let written = files.iter().flatten().filter_map(|file| file.modified().ok()).max()?;
+            Some((written, name))
+        })
+        .collect();
+    found.sort_by(|a, b| b.cmp(a));
+    found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Takes over the ledger that an earlier version kept for one address, when there is none yet. Says what it did.
+fn adopt(folder: &Path, preferred: &str) -> Result<Vec<String>, Failure> {
+    if folder.join("ledger.db").exists() {
+        return Ok(Vec::new());
     }
+    let found = earlier(folder);
+    let Some(name) = found.iter().find(|name| *name == preferred).or(found.first()) else {
+        return Ok(Vec::new());
+    };
+    let from = folder.join(name);
+    // An earlier version that still runs must not lose its database.
+    let _running = locked(&from)?;
+    for file in LEDGER_FILES {
+        match fs::rename(from.join(file), folder.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot_use(folder, &error)),
+            _ => {}
+        }
+    }
+    let mut told = vec![format!(
+        "the ledger of `{}` is kept in `{}` from now on, whatever the address is",
+        from.display(),
+        folder.display()
+    )];
+    let others: Vec<String> =
+        found.iter().filter(|other| *other != name).map(|other| format!("`{other}`")).collect();
+    if !others.is_empty() {
+        told.push(format!(
+            "other ledgers of earlier versions stay unused in {}: to serve one, stop the gateway and put its ledger.db into `{}`, \
+             or start with --state_dir",
+            others.join(", "),
+            folder.display()
+        ));
+    }
+    Ok(told)
+}
+
+/// Where the gateway listens whose state is in `base`, or where state is kept by convention; `None` when none was started.
+pub fn address(base: Option<&Path>) -> Option<Address> {
+    let preferred = base.map_or_else(default_base, Path::to_owned);
+    address_in(&preferred).or_else(|| if base.is_none() { address_in(&fallback_base()) } else { None })
+}
+
+fn address_in(folder: &Path) -> Option<Address> {
+    serde_json::from_slice(&fs::read(folder.join(ADDRESS)).ok()?).ok()
+}
+
+/// Where the ledger's database is of the gateway whose state is in `base`, or where state is kept by convention. One that an
+/// earlier version kept for an address is named as long as no gateway has taken it over.
+pub fn ledger_file(base: Option<&Path>, host: &str, port: u16) -> PathBuf {
+    let folder = base.map_or_else(default_base, Path::to_owned);
+    let file = folder.join("ledger.db");
+    if file.exists() {
+        return file;
+    }
+    let found = earlier(&folder);
+    let preferred = name_of(host, port);
+    match found.iter().find(|name| **name == preferred).or(found.first()) {
+        Some(name) => folder.join(name).join("ledger.db"),
+        None => file,
+    }
+}
+
+/// Makes the folder `name` in `base`, or where state is kept by convention. Also says when that is elsewhere than wanted.
+pub fn folder(base: Option<&Path>, name: &str) -> Result<(PathBuf, Option<String>), Failure> {
+    let (base, elsewhere) = make_base(base)?;
+    let folder = base.join(name);
+    make(&folder).map(|folder| (folder, elsewhere)).map_err(|error| cannot_use(&folder, &error))
+}
+
+/// Makes `base`, or the folder where state is kept by convention. When that cannot be, says where it is instead.
+fn make_base(base: Option<&Path>) -> Result<(PathBuf, Option<String>), Failure> {
+    let wanted = base.map_or_else(default_base, Path::to_owned);
+    match make(&wanted) {
+        Ok(folder) => Ok((folder, None)),
+        Err(error) if base.is_none() => {
+            let other = fallback_base();
+            let folder = make(&other).map_err(|error| cannot_use(&other, &error))?;
+            let told = format!(
+                "`{}` cannot be written ({error}): keys and spend are kept in `{}`, which may be gone after the next boot. \
+                 Choose a state directory with --state_dir, or a database with DATABASE_URL",
+                wanted.display(),
+                folder.display()
+            );
+            Ok((folder, Some(told)))
+        }
+        Err(error) => Err(cannot_use(&wanted, &error)),
+    }
+}
+
+fn fallback_base() -> PathBuf {
+    env::temp_dir().join(format!("tollgate-{}", user()))
 }
 
 fn default_base() -> PathBuf {
@@ -138,7 +277,7 @@ fn default_base() -> PathBuf {
     match (set("XDG_STATE_HOME"), set("HOME")) {
         (Some(state), _) => state.join("tollgate"),
         (None, Some(home)) => home.join(".local/state/tollgate"),
-        (None, None) => env::temp_dir().join(format!("tollgate-{}", user())),
+        (None, None) => fallback_base(),
     }
 }
 
@@ -180,16 +319,90 @@ fn hex(bytes: &[u8], length: usize) -> String {
 mod tests {
     use super::*;
 
+    /// An empty folder of this test's own.
+    fn base(name: &str) -> PathBuf {
+        let base = env::temp_dir().join(format!("tollgate-state-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&base);
+        fs::create_dir_all(&base).unwrap();
+        base.canonicalize().unwrap()
+    }
+
+    fn put(folder: &Path, file: &str, content: &str) {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join(file), content).unwrap();
+    }
+
     #[test]
-    fn instances_do_not_share_a_folder() {
-        let base = env::temp_dir().join(format!("tollgate-state-{}", std::process::id()));
+    fn the_state_is_the_same_whatever_the_address() {
+        let base = base("same");
+        for (host, port) in [("0.0.0.0", 4000), ("0.0.0.0", 4001), ("127.0.0.1", 4000), ("::1", 1)] {
+            let state = State::open(Some(&base), host, port).unwrap();
+            assert_eq!((state.folder(), state.remarks().len()), (base.as_path(), 0));
+        }
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn two_gateways_do_not_share_a_folder() {
+        let base = base("two");
+        assert_eq!(address(Some(&base)), None);
         let first = State::open(Some(&base), "0.0.0.0", 4000).unwrap();
-        assert!(first.folder().ends_with("4000"));
-        assert!(State::open(Some(&base), "0.0.0.0", 4000).unwrap_err().to_string().contains("in use"));
-        let other = State::open(Some(&base), "127.0.0.1", 4000).unwrap();
-        assert!(other.folder().ends_with("127.0.0.1-4000"));
+        first.note_address("http://127.0.0.1:4000".to_owned()).unwrap();
+        let refused = State::open(Some(&base), "0.0.0.0", 4001).unwrap_err().to_string();
+        let here = format!("process {}, which serves http://127.0.0.1:4000", std::process::id());
+        assert!(refused.contains("in use by another") && refused.contains(&here), "{refused}");
         drop(first);
-        State::open(Some(&base), "0.0.0.0", 4000).unwrap();
+        State::open(Some(&base), "0.0.0.0", 4001).unwrap();
+        assert_eq!(address(Some(&base)).unwrap().url, "http://127.0.0.1:4000");
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn the_ledger_of_an_earlier_version_is_taken_over() {
+        let base = base("adopt");
+        let old = base.join("4000");
+        put(&old, "ledger.db", "keys");
+        put(&old, "ledger.db-wal", "more keys");
+        put(&base.join("notes"), "ledger.db", "not ours");
+        assert_eq!(ledger_file(Some(&base), "::1", 7), old.join("ledger.db"));
+        let state = State::open(Some(&base), "127.0.0.1", 5000).unwrap();
+        assert!(state.remarks().len() == 1 && state.remarks()[0].contains("4000`"), "{:?}", state.remarks());
+        assert_eq!(fs::read_to_string(base.join("ledger.db")).unwrap(), "keys");
+        assert_eq!(fs::read_to_string(base.join("ledger.db-wal")).unwrap(), "more keys");
+        assert!(!old.join("ledger.db").exists());
+        assert_eq!(ledger_file(Some(&base), "::1", 7), base.join("ledger.db"));
+        drop(state);
+        // Once is enough: what lies there later is somebody else's.
+        put(&old, "ledger.db", "other keys");
+        assert_eq!(State::open(Some(&base), "0.0.0.0", 4000).unwrap().remarks().len(), 0);
+        assert_eq!(fs::read_to_string(base.join("ledger.db")).unwrap(), "keys");
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn of_several_earlier_ledgers_the_one_of_the_address_is_taken_else_the_newest() {
+        for (host, port, taken) in [("127.0.0.1", 4000, "first"), ("0.0.0.0", 9, "newest")] {
+            let base = base(&format!("several-{port}"));
+            put(&base.join("127.0.0.1-4000"), "ledger.db", "first");
+            put(&base.join("4001"), "ledger.db", "newest");
+            let file = File::options().append(true).open(base.join("4001/ledger.db")).unwrap();
+            file.set_modified(SystemTime::now() + std::time::Duration::from_secs(60)).unwrap();
+            let state = State::open(Some(&base), host, port).unwrap();
+            assert_eq!(fs::read_to_string(base.join("ledger.db")).unwrap(), taken);
+            assert!(state.remarks()[1].contains("stay unused in"), "{:?}", state.remarks());
+            fs::remove_dir_all(base).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_earlier_version_that_runs_keeps_its_ledger() {
+        let base = base("running");
+        put(&base.join("4000"), "ledger.db", "keys");
+        let running = locked(&base.join("4000")).unwrap();
+        let refused = State::open(Some(&base), "0.0.0.0", 4001).unwrap_err().to_string();
+        assert!(refused.contains("4000` is in use"), "{refused}");
+        drop(running);
+        State::open(Some(&base), "0.0.0.0", 4001).unwrap();
         fs::remove_dir_all(base).unwrap();
     }
 

@@ -31,6 +31,7 @@ use super::{
     log,
     machine::{authorities, claim, variables},
     process::{end, own_group_and_fate},
+    start,
     state::State,
     watch::Watch,
 };
@@ -82,11 +83,15 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     }
     let document = document::read(serve)?;
     let checked = checked::check_document(&document)?;
-    for remark in checked.remarks() {
-        complain(&remark);
-    }
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
+    let mut there = serve.clone();
+    there.port = address.port();
+    state.remarks().iter().for_each(|remark| complain(remark));
+    let scheme = if serve.ssl_certfile_path.is_some() { "https" } else { "http" };
+    let listens = format!("{scheme}://{}:{}", bracketed(&serve.host), address.port());
+    start::warnings(&document, &checked, &listens).iter().for_each(|warning| complain(warning));
+    state.note_address(there.url())?;
     let signals = Signals::listen()?;
     let key = new_key()?;
     let secret = ledger_secret(&checked.config)?;
@@ -95,11 +100,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
     };
     let mut keeper = match &at {
-        LedgerAddress::Socket(socket) => {
-            let mut there = serve.clone();
-            there.port = address.port();
-            Some(Keeper::start(socket, state.folder(), &there.url(), &secret)?)
-        }
+        LedgerAddress::Socket(socket) => Some(Keeper::start(socket, state.folder(), &there.url(), &secret)?),
         LedgerAddress::Remote(_) => None,
     };
     // While the ledger starts: asking a program for its version takes as long as loading it.
@@ -120,6 +121,12 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     let (follower, models) = Follower::start(follow::Ledger::at(&at, &secret, &setup.authorities)?);
     let mut stored = Stored::default();
     stored.replace(models);
+    let place = start::Place {
+        url: there.url(),
+        state: state.folder().display().to_string(),
+        stored: stored.count(),
+    };
+    let summary = start::summary(&checked, &place);
     let mut instance = Instance {
         secret,
         keeper,
@@ -139,7 +146,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         routed: Vec::new(),
         retire_at: None,
     };
-    instance.run(document)
+    instance.run(document, &listens, &summary)
 }
 
 struct Instance<'a> {
@@ -172,7 +179,7 @@ struct Instance<'a> {
 }
 
 impl Instance<'_> {
-    fn run(&mut self, mut document: Document) -> Result<(), Failure> {
+    fn run(&mut self, mut document: Document, listens: &str, summary: &[String]) -> Result<(), Failure> {
         let mut watch = Watch::new(&document.files);
         self.served = self.files(&document)?;
         let bootstrap = bootstrap::served(&self.setup, self.state.folder());
@@ -180,8 +187,8 @@ impl Instance<'_> {
         self.write_all(&self.served.clone())?;
         let mut envoy = self.start()?;
         self.await_ready(&mut envoy)?;
-        let scheme = if self.setup.tls.is_some() { "https" } else { "http" };
-        log::info(&format!("listening on {scheme}://{}:{}", bracketed(&self.serve.host), self.setup.port));
+        summary.iter().for_each(|line| log::info(line));
+        log::info(&format!("listening on {listens}"));
         let (mut started, mut deaths) = (Instant::now(), 0);
         loop {
             if self.signals.must_stop() {

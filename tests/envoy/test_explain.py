@@ -47,7 +47,7 @@ def test_a_running_gateway_tells_what_it_would_do_now(gateway: Gateway) -> None:
     resting = [line for line in lines if "rests after failures" in line]
     assert len(resting) == 1 and resting[0].startswith("- openai/") and " bad " in resting[0], after.stdout
     unknown = explain(gateway, "--model", "nobody", *port)
-    assert "refused with 400:" in unknown.stdout
+    assert "refused with 400:" in unknown.stdout and unknown.returncode == 1
 
 
 def test_without_a_gateway_it_is_a_cold_start(gateway: Gateway) -> None:

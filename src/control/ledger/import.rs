@@ -25,6 +25,7 @@ use source::Source;
 
 /// What to take over, and where to.
 #[derive(Clone, Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct Options {
     /// LiteLLM's database (postgresql://user:password@host/name)
     #[arg(long, value_name = "URL")]
@@ -38,7 +39,7 @@ pub struct Options {
     /// Where the gateway keeps its state, when it has no database_url
     #[arg(long = "state_dir", value_name = "DIR", env = "TOLLGATE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Address the gateway listens on: with the port it names the folder in the state directory
+    /// Address the gateway listens on: with the port it names the folder of an earlier version's state
     #[arg(long, env = "HOST", default_value = "0.0.0.0")]
     pub host: String,
     /// Port the gateway listens on
@@ -105,14 +106,12 @@ impl Target {
             (Some(url), _) => Some(url.clone()),
             (None, Some(config)) => {
                 let document = document::read_file(config.clone())?;
-                let config = checked::check_document(&document)?.config;
+                let config = checked::examine(&document)?.config;
                 config.ledger.database_url.map(|url| url.reveal().to_owned())
             }
             (None, None) => None,
         };
-        let folder =
-            state::path_of(options.state_dir.as_deref(), &state::name_of(&options.host, options.port));
-        let file = folder.join("ledger.db");
+        let file = state::ledger_file(options.state_dir.as_deref(), &options.host, options.port);
         let name = match &url {
             Some(_) => "the Postgres database".to_owned(),
             None => format!("`{}`", file.display()),
@@ -129,7 +128,8 @@ impl Target {
             return Ok(Target { db, name, stand_in: Some(stand_in) });
         }
         if url.is_none() {
-            std::fs::create_dir_all(&folder).map_err(|error| {
+            let folder = file.parent().unwrap_or(&file);
+            std::fs::create_dir_all(folder).map_err(|error| {
                 Failure::configuration(format!(
                     "cannot use the state directory `{}`: {error}; choose another with --state_dir",
                     folder.display()

@@ -157,7 +157,7 @@ pub fn wall_clock() -> Clock {
 /// Runs a ledger until a signal ends it.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let document = document::read(&options.serve)?;
-    let config = checked::check_document(&document)?.config;
+    let config = checked::examine(&document)?.config;
     let secret = std::env::var(KEY_VARIABLE).ok().filter(|secret| secret.len() >= 16).ok_or_else(|| {
         Failure::configuration(format!(
             "{KEY_VARIABLE} must hold the secret that Envoy and the ledger share: at least 16 characters"
@@ -215,6 +215,8 @@ async fn refuse_if_used(db: &Db) -> Result<(), Failure> {
 
 /// Takes over changes of the configuration's files.
 async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch, is_alone: bool) {
+    // A gateway refuses what serves nobody; so does the ledger beside it. One for many gateways may serve none.
+    let check = if is_alone { checked::examine } else { checked::check_document };
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     loop {
         let asked = tokio::select! {
@@ -224,8 +226,8 @@ async fn follow(app: Arc<App>, serve: Serve, mut watch: Watch, is_alone: bool) {
         if !watch.changed() && !asked {
             continue;
         }
-        let read = document::read(&serve)
-            .and_then(|document| checked::check_document(&document).map(|checked| (document, checked)));
+        let read =
+            document::read(&serve).and_then(|document| check(&document).map(|checked| (document, checked)));
         let was_open = app.config().general.master_key.is_none();
         let read = read.and_then(|read| checked::stays_closed(was_open, &read.1.config).map(|()| read));
         match read {

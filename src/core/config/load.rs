@@ -14,6 +14,7 @@ use super::{
     lookup::Index,
     prices::Prices,
     read::{Block, Source, scalar_text},
+    report::LeftOut,
     wildcard,
     yaml::{self, item},
 };
@@ -86,10 +87,10 @@ pub fn load(
     }
     let variables = top.member(&mut src, "environment_variables");
     src.set_variables(&variables);
-    let config = assemble(&mut src, &top);
+    let (config, entries, left_out) = assemble(&mut src, &top);
     let mut problems = std::mem::take(&mut src.problems);
     if problems.is_empty() {
-        let report = Report::of(&document, &src);
+        let report = Report::of(&document, &src, entries, left_out);
         return Ok(Loaded { config, report });
     }
     problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
@@ -99,7 +100,7 @@ pub fn load(
     Err(problems)
 }
 
-fn assemble(src: &mut Source, top: &Block) -> Config {
+fn assemble(src: &mut Source, top: &Block) -> (Config, usize, Vec<LeftOut>) {
     let blocks = Blocks {
         litellm: resolved(src, top, "litellm_settings"),
         router: resolved(src, top, "router_settings"),
@@ -131,7 +132,7 @@ fn assemble(src: &mut Source, top: &Block) -> Config {
         prices: Prices::default(),
     };
     config.index = Index::of(&config);
-    config
+    (config, models.entries, models.left_out)
 }
 
 fn resolved(src: &mut Source, top: &Block, name: &str) -> Block {
@@ -170,11 +171,14 @@ struct Models {
     /// Ids so far, and whether the file gave them.
     ids: HashMap<String, bool>,
     clusters: HashSet<String>,
+    entries: usize,
+    left_out: Vec<LeftOut>,
 }
 
 fn models(src: &mut Source, top: &Block, shared: &Shared) -> Models {
     let mut models = Models::default();
     let list = top.list(src, "model_list");
+    models.entries = list.len();
     for (at, value) in list.iter().enumerate() {
         let path = item("model_list", at);
         if let Some(entry) = entry::read(src, value, &path, shared) {
@@ -192,6 +196,12 @@ impl Models {
             self.order.push(group.clone());
         }
         let members = self.groups.entry(group.clone()).or_default();
+        if let Some(reason) = &unavailable
+            && deployments.is_empty()
+        {
+            let line = src.lines.of_path(path);
+            self.left_out.push(LeftOut { model_name: group.clone(), line, reason: reason.clone() });
+        }
         if let Some(reason) = unavailable {
             self.unavailable.entry(group).or_insert(reason);
         }

@@ -38,7 +38,7 @@ pub use limits::{Allowance, LatencyArgs, Strategy};
 pub use load::{Loaded, Problem, load};
 pub use lookup::Resolved;
 pub use redis::Redis;
-pub use report::{Report, Row};
+pub use report::{ENVIRONMENT, LeftOut, Report, Row};
 pub use yaml::{Read, Repeated, quoted_texts, read as read_yaml};
 
 /// The longest time-out there is, in milliseconds: 24 days. Longer ones count as this.

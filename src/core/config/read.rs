@@ -63,6 +63,11 @@ impl<'a> Source<'a> {
         value.filter(|value| !value.is_empty())
     }
 
+    /// Whether a variable is set outside of the text.
+    pub(super) fn has_in_environment(&self, name: &str) -> bool {
+        !self.variables.contains_key(name) && (self.env)(name).is_some_and(|value| !value.is_empty())
+    }
+
     /// Whether a variable is there and holds nothing but spaces, if that.
     pub(super) fn is_blank(&self, name: &str) -> bool {
         let value = self.variables.get(name).cloned().or_else(|| (self.env)(name));

@@ -15,6 +15,21 @@ use super::{
 pub struct Report {
     /// One for each setting that the text contains.
     pub rows: Vec<Row>,
+    /// How many entries `model_list` has.
+    pub entries: usize,
+    /// Those of them that nobody can call.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// An entry of `model_list` that nobody can call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its `model_name`.
+    pub model_name: String,
+    /// Line of the text, from 1.
+    pub line: Option<usize>,
+    /// Why.
+    pub reason: String,
 }
 
 /// What happens to one setting.
@@ -30,6 +45,9 @@ pub struct Row {
     pub note: String,
 }
 
+/// What the path of a row begins with that is about an environment variable.
+pub const ENVIRONMENT: &str = "environment: ";
+
 /// A verdict that loading gave to a setting, or to a whole `model_list` entry.
 pub(super) struct Note {
     pub(super) path: String,
@@ -38,7 +56,7 @@ pub(super) struct Note {
 
 impl Report {
     /// The report of a document. What loading noted goes before the table.
-    pub(super) fn of(document: &Value, src: &Source) -> Report {
+    pub(super) fn of(document: &Value, src: &Source, entries: usize, left_out: Vec<LeftOut>) -> Report {
         let mut walk = Walk { src, rows: Vec::new() };
         if let Value::Object(map) = document {
             for (name, value) in map {
@@ -47,12 +65,24 @@ impl Report {
         }
         let mut rows = walk.rows;
         rows.sort_by_key(|row| row.line.unwrap_or(usize::MAX));
-        Report { rows }
+        rows.extend(environment(src));
+        Report { rows, entries, left_out }
     }
 
     /// How many rows have a verdict of the kind that `is` accepts.
     pub fn count(&self, is: impl Fn(&Verdict) -> bool) -> usize {
         self.rows.iter().filter(|row| is(&row.verdict)).count()
+    }
+
+    /// How many entries of `model_list` are served, and which are not: `models: 5 of 7 served`, and a line for each other.
+    pub fn served(&self) -> Vec<String> {
+        let served = self.entries.saturating_sub(self.left_out.len());
+        let mut lines = vec![format!("models: {served} of {} served", self.entries)];
+        lines.extend(self.left_out.iter().map(|LeftOut { model_name, line, reason }| {
+            let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+            format!("left out: `{model_name}`{line}: {reason}")
+        }));
+        lines
     }
 
     /// An aligned table with a summary line below it.
@@ -63,9 +93,27 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widest = self.rows.iter().map(|row| row.path.chars().count()).max().unwrap_or(0).clamp(7, 72);
+        self.write(f, &|_| true)
+    }
+}
+
+impl Report {
+    /// The table with those rows alone that `is` accepts.
+    pub fn table_of(&self, is: &dyn Fn(&Row) -> bool) -> String {
+        struct Some<'a>(&'a Report, &'a dyn Fn(&Row) -> bool);
+        impl fmt::Display for Some<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write(f, self.1)
+            }
+        }
+        Some(self, is).to_string()
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, is: &dyn Fn(&Row) -> bool) -> fmt::Result {
+        let shown = || self.rows.iter().filter(|row| is(row));
+        let widest = shown().map(|row| row.path.chars().count()).max().unwrap_or(0).clamp(7, 72);
         writeln!(f, "{:>4}  {:<widest$}  {:<12}  note", "line", "setting", "verdict")?;
-        for Row { path, line, verdict, note } in &self.rows {
+        for Row { path, line, verdict, note } in shown() {
             let line = line.map(|line| line.to_string()).unwrap_or_default();
             let text = format!("{line:>4}  {path:<widest$}  {:<12}  {note}", verdict.name());
             writeln!(f, "{}", text.trim_end())?;
@@ -80,6 +128,20 @@ impl fmt::Display for Report {
         }
         write!(f, "{}", summary.replacen(',', ":", 1))
     }
+}
+
+/// Rows for the variables that say how LiteLLM is run.
+fn environment(src: &Source) -> Vec<Row> {
+    let all =
+        settings::ENVIRONMENT.iter().flat_map(|group| group.names.iter().map(move |name| (group, *name)));
+    all.filter(|(_, name)| src.has_in_environment(name))
+        .map(|(group, name)| Row {
+            path: format!("{ENVIRONMENT}{name}"),
+            line: None,
+            verdict: group.verdict.clone(),
+            note: group.verdict.text(),
+        })
+        .collect()
 }
 
 struct Walk<'a> {

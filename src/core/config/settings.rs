@@ -114,10 +114,10 @@ pub static SETTINGS: &[Group] = &[
     not_yet(PARAMS, "prices that are not plain numbers", &["tiered_pricing"]),
     not_yet(PARAMS, "schema checks of answers", &["enable_json_schema_validation"]),
     ignored(PARAMS, "only sent by a client", &["mock_testing_fallbacks", "mock_testing_context_fallbacks", "mock_testing_content_policy_fallbacks", "mock_testing_rate_limit_error", "fastest_response", "user_config", "disable_fallbacks", "litellm_metadata", "model_info", "proxy_server_request", "priority"]),
-    used(INFO, &["id", "base_model"]),
+    used(INFO, &["id", "base_model", "description"]),
     approximated(INFO, "chooses the health check; the API of a call is chosen by its path", &["mode"]),
     ignored(INFO, "shown by /model/info", &[
-        "db_model", "version", "created_at", "created_by", "updated_at", "updated_by", "description", "litellm_provider", "key", "display_name", "direct_access", "metadata",
+        "db_model", "version", "created_at", "created_by", "updated_at", "updated_by", "litellm_provider", "key", "display_name", "direct_access", "metadata",
     ]),
     used(INFO, &["access_groups", "team_id", "team_public_model_name", "supported_environments", "rpm", "tpm"]),
     not_yet(INFO, "models of several teams, and of tiers", &["access_via_team_ids", "tier"]),
@@ -165,6 +165,7 @@ pub static SETTINGS: &[Group] = &[
     not_yet(LITELLM, "MCP", &["mcp_aliases", "mcp_semantic_tool_filter"]),
     not_yet(LITELLM, "budgets of tags, and tags out of other headers", &["tag_budget_config", "extra_spend_tag_headers"]),
     not_yet(LITELLM, "custom providers", &["custom_provider_map"]),
+    not_yet(LITELLM, "defaults of end users; max_end_user_budget works", &["default_end_user_params"]),
     not_yet(LITELLM, "credentials that are not in litellm_params", &["api_base", "api_key", "openai_key", "azure_key", "anthropic_key", "organization", "headers", "aws_sqs_callback_params", "vertex_project", "vertex_location", "credential_list"]),
 
     // router_settings
@@ -185,6 +186,7 @@ pub static SETTINGS: &[Group] = &[
     not_yet(ROUTER, "priorities", &["default_priority", "polling_interval", "priority_reservation"]),
     approximated(ROUTER, BY_THE_CALENDAR, &["provider_budget_config"]),
     not_yet(ROUTER, "alerting", &["alerting_config"]),
+    ignored(ROUTER, "no setting of LiteLLM's router; a request without a model goes to the first one", &["default_model"]),
     ignored(ROUTER, "connections are Envoy's, and are reused", &["client_ttl"]),
     ignored(ROUTER, "logging inside LiteLLM; use --debug", &["set_verbose", "debug_level"]),
     ignored(ROUTER, "always so, as in LiteLLM's proxy", &["ignore_invalid_deployments"]),
@@ -217,6 +219,11 @@ pub static SETTINGS: &[Group] = &[
     approximated(GENERAL, "what was found counts for three intervals", &["health_check_staleness_threshold"]),
     not_yet(GENERAL, "checks that several ledgers share; ten deployments at a time are called", &["use_shared_health_check", "health_check_concurrency"]),
     not_yet(GENERAL, "access rules", &["user_header_mappings", "block_robots", "reject_clientside_metadata_tags", "allowed_model_region"]),
+    not_yet(GENERAL, "one interval for all: maximum_spend_logs_retention_interval", &["maximum_spend_logs_cleanup_cron"]),
+    approximated(GENERAL, "the access log is JSON in any case", &["json_logs"]),
+    not_yet(GENERAL, "callbacks", &["otel"]),
+    ignored(GENERAL, "it belongs into litellm_settings, in LiteLLM too", &["default_key_generate_params", "default_internal_user_params", "default_team_params"]),
+    ignored(GENERAL, "the ledger waits for its database as long as it must", &["database_statement_timeout", "database_lock_timeout", "database_idle_in_transaction_session_timeout"]),
     not_yet(GENERAL, "JWT, OAuth2 and custom authentication", &["enable_jwt_auth", "litellm_jwtauth", "enable_oauth2_auth", "enable_oauth2_proxy_auth", "oauth2_config_mappings", "custom_auth", "custom_auth_run_common_checks", "custom_auth_settings"]),
     not_yet(GENERAL, "key managers; use environment variables", &["key_management_system", "key_management_settings", "use_google_kms", "use_azure_key_vault"]),
     not_yet(GENERAL, "the provider's usage is always asked for, and hidden from clients that did not ask", &["always_include_stream_usage"]),
@@ -247,6 +254,24 @@ pub static SETTINGS: &[Group] = &[
         "s3_aws_session_token", "s3_config", "s3_path", "disk_cache_dir", "default_in_memory_ttl", "default_in_redis_ttl", "default_in_memory_max_size", "redis_flush_size", "max_connections", "gcp_service_account", "gcs_bucket_name", "gcs_path", "db",
     ]),
     not_yet("litellm_settings.cache", "caching", &["type", "host", "port", "password", "namespace", "ttl", "supported_call_types", "s3_bucket_name", "s3_region_name", "similarity_threshold", "params"]),
+];
+
+/// Variables of LiteLLM's that say how it is run: those that are set have a row in the report, too.
+#[rustfmt::skip]
+pub(super) static ENVIRONMENT: &[Group] = &[
+    used("", &[
+        "LITELLM_MASTER_KEY", "LITELLM_SALT_KEY", "STORE_MODEL_IN_DB", "DATABASE_URL", "DATABASE_HOST", "DATABASE_PORT", "DATABASE_USER", "DATABASE_USERNAME", "DATABASE_PASSWORD", "DATABASE_NAME",
+        "DATABASE_SCHEMA", "LITELLM_ENVIRONMENT", "REQUEST_TIMEOUT", "SSL_VERIFY", "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY",
+    ]),
+    approximated("", "DEBUG is --debug", &["LITELLM_LOG"]),
+    approximated("", "with another value than DEV, `.env` is not read", &["LITELLM_MODE"]),
+    not_yet("", "paths below a prefix: let what is in front of the gateway take it away", &["SERVER_ROOT_PATH"]),
+    not_yet("", "a read replica of the database", &["DATABASE_URL_READ_REPLICA"]),
+    not_yet("", "the user interface and single sign-on", &["UI_USERNAME", "UI_PASSWORD", "GOOGLE_CLIENT_ID", "MICROSOFT_CLIENT_ID", "GENERIC_CLIENT_ID", "PROXY_ADMIN_ID"]),
+    ignored("", "links are relative to where the gateway is called", &["PROXY_BASE_URL", "LITELLM_UI_API_DOC_BASE_URL"]),
+    ignored("", "prices come with the gateway", &["LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_MODEL_COST_MAP_URL"]),
+    ignored("", "for a licensed LiteLLM", &["LITELLM_LICENSE"]),
+    ignored("", "the ledger brings its tables up to date by itself", &["DISABLE_SCHEMA_UPDATE", "USE_PRISMA_MIGRATE", "DIRECT_URL"]),
 ];
 
 /// Parameters of the APIs themselves: as defaults in `litellm_params` they go into requests.
@@ -310,6 +335,11 @@ pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
         Some(_) if name == "routing_strategy" => routing_strategy(value),
         Some(_) if name == "optional_pre_call_checks" => optional_checks(value),
         Some(_) if name == "cache_kwargs" => redis_arguments(value),
+        Some(Verdict::NotYet(_))
+            if section == LITELLM && name.ends_with("callback") || name == "callbacks" =>
+        {
+            callbacks(value)
+        }
         // Switching off what is not there is no gap.
         Some(Verdict::NotYet(_)) if is_off(value) => Verdict::Used,
         Some(verdict) => verdict.clone(),
@@ -349,6 +379,25 @@ fn redis_arguments(value: &Value) -> Verdict {
             Verdict::NotYet(format!("the argument `{name}` of a Redis client; the others work").into())
         }
     }
+}
+
+/// Which of the callbacks of a list are there.
+fn callbacks(value: &Value) -> Verdict {
+    let single = std::slice::from_ref(value);
+    let list = value.as_array().map_or(single, Vec::as_slice);
+    let names: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+    if is_off(value) {
+        return Verdict::Used;
+    }
+    if names.iter().any(|name| name.contains('.')) {
+        return Verdict::NotYet(
+            "callbacks; one in Python cannot run here: send what it needs to a webhook".into(),
+        );
+    }
+    if !names.is_empty() && names.iter().all(|name| name.starts_with("prometheus")) {
+        return Verdict::Approximated("metrics are always at /metrics, under names of this gateway".into());
+    }
+    Verdict::NotYet("callbacks; metrics are at /metrics without one".into())
 }
 
 /// What a strategy does differently.
@@ -401,12 +450,12 @@ pub(super) fn suggestion(section: &str, name: &str) -> Option<&'static str> {
     }
 }
 
-/// The known name of a section that is at most a third of its letters away. In open sections only two letters count:
+/// The known name of a section that is at most a third of its letters away. In open sections at most three letters count:
 /// an unknown name is likely meant there.
 fn closest(section: &str, name: &str) -> Option<&'static str> {
     let here = SETTINGS.iter().filter(|group| group.section == section).flat_map(|group| group.names);
     let parameters = API_PARAMETERS.iter().filter(|_| section == PARAMS);
-    let most = if is_priced(section) { 2 } else { (name.len() / 3).clamp(1, 4) };
+    let most = if is_priced(section) { (name.len() / 3).clamp(2, 3) } else { (name.len() / 3).clamp(1, 4) };
     let near = here.chain(parameters).copied().filter_map(|known| {
         let enough = known.len() > 3 && known.len().abs_diff(name.len()) <= most;
         let distance = if enough { distance(known, name) } else { usize::MAX };
@@ -489,6 +538,13 @@ mod tests {
         assert_eq!(verdict(ROUTER, "cache_kwargs", &json!({"db": 1, "startup_nodes": []})).name(), "not yet");
         assert_eq!(verdict(LITELLM, "cache", &json!(false)), Verdict::Used);
         assert_eq!(verdict(LITELLM, "cache", &json!(true)).name(), "not yet");
+        assert_eq!(verdict(LITELLM, "callbacks", &json!(["prometheus"])).name(), "approximated");
+        assert_eq!(
+            verdict(LITELLM, "success_callback", &json!(["langfuse", "prometheus"])).name(),
+            "not yet"
+        );
+        assert_eq!(verdict(LITELLM, "callbacks", &json!([])), Verdict::Used);
+        assert_eq!(verdict(INFO, "description", &json!("x")), Verdict::Used);
         assert_eq!(verdict(PARAMS, "temperature", &json!(1)), Verdict::Used);
         assert_eq!(verdict(PARAMS, "some_provider_thing", &json!(1)), Verdict::Used);
         assert_eq!(verdict(INFO, "input_cost_per_token", &json!(1)), Verdict::Used);
@@ -502,6 +558,9 @@ mod tests {
             (PARAMS, "api_bsae", Some("api_base")),
             (PARAMS, "temprature", Some("temperature")),
             ("", "modellist", Some("model_list")),
+            ("", "model_lst", Some("model_list")),
+            ("model_list[]", "litelm_params", Some("litellm_params")),
+            (PARAMS, "max_retry", Some("max_retries")),
             (LITELLM, "zzz", None),
         ];
         for (section, name, wanted) in rows {

@@ -173,7 +173,7 @@ fn a_dry_run_makes_nothing() {
     run(&options(false, Some(&url))).unwrap();
     assert!(runtime.block_on(Source::has_ledger(&url)).unwrap());
     let told = run(&options(false, None)).unwrap();
-    assert!(folder.join("4000/ledger.db").exists() && told.contains("ledger.db"), "{told}");
+    assert!(folder.join("ledger.db").exists() && told.contains("ledger.db"), "{told}");
     let _ = std::fs::remove_dir_all(&folder);
 }
 

@@ -178,7 +178,7 @@ fn checked(app: &App, model: &StoredModel) -> Result<Value, Problem> {
     let config = model
         .check(&settings, &env)
         .map_err(|why| Problem::refused(400, format!("the model cannot be used: {why}")))?;
-    Ok(config.deployments.first().map(|d| Value::Object(d.shown_params.clone())).unwrap_or_default())
+    Ok(config.deployments.first().map_or_else(|| json!({}), |d| Value::Object(d.shown_params.clone())))
 }
 
 /// The columns that a model fills.

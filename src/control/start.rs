@@ -1,0 +1,267 @@
+//! What a start tells the person who started it: a short summary, and a warning for everything that will surprise.
+
+use super::{checked::Checked, document::Document};
+use crate::core::{
+    config::{Config, Deployment},
+    provider::Family,
+};
+
+/// Names that the summary lists before it only counts.
+const NAMES: usize = 8;
+
+/// A master key with fewer characters can be guessed.
+const LEAST_KEY: usize = 16;
+
+/// What is to be said about the settings: how the file was read, and what does not happen as its author may think.
+pub fn warnings_of_settings(document: &Document, checked: &Checked) -> Vec<String> {
+    let mut warnings = document.remarks.clone();
+    warnings.extend(open(&checked.config).map(str::to_owned));
+    warnings.extend(weak_key(&checked.config));
+    warnings.extend(keyless(&checked.config));
+    warnings
+}
+
+/// What is to be said before a start that will listen at `address`.
+pub fn warnings(document: &Document, checked: &Checked, address: &str) -> Vec<String> {
+    let mut warnings = document.remarks.clone();
+    if open(&checked.config).is_some() {
+        warnings.push(format!(
+            "there is no master key: everybody who reaches {address} can call every model, and make and read every key. Set \
+             general_settings.master_key or LITELLM_MASTER_KEY, or let --host 127.0.0.1 keep others out"
+        ));
+    }
+    warnings.extend(weak_key(&checked.config));
+    warnings.extend(keyless(&checked.config));
+    warnings.extend(checked.remarks());
+    warnings
+}
+
+fn open(config: &Config) -> Option<&'static str> {
+    config.general.master_key.is_none().then_some(
+        "there is no master key: everybody who reaches the gateway can call every model, and make and read every key",
+    )
+}
+
+fn weak_key(config: &Config) -> Option<String> {
+    let key = config.general.master_key.as_ref()?.reveal();
+    if key.starts_with('\0') {
+        return None;
+    }
+    let what = match () {
+        () if key == "sk-1234" => "is the one of LiteLLM's examples, which everybody knows",
+        () if key.starts_with("${") || key.starts_with('$') => "looks like a variable that was not filled in",
+        () if key.chars().count() < LEAST_KEY => "is short enough to be guessed",
+        () => return None,
+    };
+    Some(format!(
+        "the master key {what}: choose another, such as `echo \"sk-$(openssl rand -hex 32)\"` prints"
+    ))
+}
+
+/// Models that are called at a provider's own address without a key, by provider.
+fn keyless(config: &Config) -> Vec<String> {
+    let needs_key = |d: &&Deployment| {
+        let own_address = d.brand.hosts.iter().any(|host| {
+            host.split('/')
+                .next()
+                .is_some_and(|host| d.endpoint.host == host || d.endpoint.host.ends_with(host))
+        });
+        // A bare `*` stands for every provider: nobody has a key for all of them.
+        d.api_key.is_none()
+            && d.azure_ad_token.is_none()
+            && d.headers.is_empty()
+            && d.mock_response.is_none()
+            && !d.only_inferred
+            && (own_address || d.brand.family == Family::Azure)
+    };
+    let mut told: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    for deployment in config.deployments.iter().filter(needs_key) {
+        let Some(variable) = deployment.brand.key_env.first() else { continue };
+        let group = deployment.group.as_str();
+        match told.iter_mut().find(|(brand, ..)| *brand == deployment.brand.name) {
+            Some((.., groups)) if groups.contains(&group) => {}
+            Some((.., groups)) => groups.push(group),
+            None => told.push((deployment.brand.name, variable, vec![group])),
+        }
+    }
+    told.into_iter()
+        .map(|(brand, variable, groups)| {
+            format!(
+                "there is no key for {brand}, so it will refuse calls of {}: set {variable}, or `api_key` in the file",
+                listed(&groups)
+            )
+        })
+        .collect()
+}
+
+/// Where a gateway is and what it is made of, for [`summary`].
+#[derive(Debug)]
+pub struct Place {
+    /// For a client on this machine.
+    pub url: String,
+    /// The state directory.
+    pub state: String,
+    /// How many models of the database are served besides.
+    pub stored: usize,
+}
+
+/// The summary, one line each.
+pub fn summary(checked: &Checked, place: &Place) -> Vec<String> {
+    let config = &checked.config;
+    let names: Vec<&str> = config
+        .group_order
+        .iter()
+        .map(String::as_str)
+        .chain(config.wildcards.iter().map(|wildcard| wildcard.pattern.as_str()))
+        .fold(Vec::new(), |mut names, name| {
+            if !names.contains(&name) && !config.unavailable.contains_key(name) {
+                names.push(name);
+            }
+            names
+        });
+    let mut lines = checked.report.served();
+    if let Some(first) = lines.first_mut() {
+        if !names.is_empty() {
+            first.push_str(&format!(": {}", listed(&names)));
+        }
+        if place.stored > 0 || config.ledger.store_model_in_db {
+            first.push_str(&format!("; {} of the database", place.stored));
+        }
+    }
+    lines.push(format!("authentication: {}", authentication(config)));
+    lines.push(format!("database: {}", database(config, &place.state)));
+    lines.push(format!("state: {}", place.state));
+    lines.push(format!("API reference and console: {}/", place.url));
+    lines
+}
+
+fn authentication(config: &Config) -> &'static str {
+    match &config.general.master_key {
+        None => "NONE, everybody may do everything",
+        Some(key) if key.reveal().starts_with('\0') => {
+            "no key is accepted, because the variable that master_key names is not set"
+        }
+        Some(_) => "master key and virtual keys",
+    }
+}
+
+/// The database, without its user and password.
+fn database(config: &Config, state: &str) -> String {
+    if let Some(ledger) = &config.tollgate.ledger_url {
+        return format!("that of the ledger at {ledger}");
+    }
+    match &config.ledger.database_url {
+        Some(url) => {
+            let place = url.reveal().rsplit('@').next().unwrap_or_default();
+            let place = place.split('?').next().unwrap_or_default();
+            format!(
+                "Postgres at {}",
+                place.trim_start_matches("postgresql://").trim_start_matches("postgres://")
+            )
+        }
+        None => format!("SQLite in {state}/ledger.db, because DATABASE_URL is not set"),
+    }
+}
+
+/// The first names, and how many more there are.
+fn listed(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(NAMES).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::checked::check_with;
+
+    fn checked(text: &str, env: &[(&str, &str)]) -> Checked {
+        let env: Vec<(String, String)> =
+            env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        check_with(text, None, &|name| {
+            env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        })
+        .unwrap()
+    }
+
+    fn told(text: &str, env: &[(&str, &str)]) -> String {
+        let document =
+            Document { value: serde_yaml::Value::Null, files: vec![], text: None, remarks: vec![] };
+        warnings(&document, &checked(text, env), "http://0.0.0.0:4000").join("\n")
+    }
+
+    const ONE: &str = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: k}}]\n";
+
+    #[test]
+    fn what_will_surprise_is_said() {
+        let set = "general_settings: {master_key: os.environ/MK, database_url: os.environ/DB}";
+        let keyed = "general_settings: {master_key: sk-0123456789abcdef}";
+        let rows = [
+            (ONE.to_owned(), "everybody who reaches http://0.0.0.0:4000"),
+            (format!("{ONE}{set}"), "environment variable MK is not set: no key is accepted until it is"),
+            (
+                format!("{ONE}{set}"),
+                "environment variable DB is not set: keys and spend are kept in an SQLite file",
+            ),
+            (format!("{ONE}general_settings: {{master_key: sk-1234}}"), "everybody knows"),
+            (format!("{ONE}general_settings: {{master_key: abc}}"), "short enough to be guessed"),
+            (format!("{ONE}general_settings: {{master_key: '${{MASTER_KEY_OF_MINE}}'}}"), "not filled in"),
+            (
+                format!("{}{keyed}", ONE.replace("api_key: k", "api_base: os.environ/BASE")),
+                "left out: `a` (line 1): environment variable BASE is not set",
+            ),
+            (
+                format!("{}{keyed}", ONE.replace("api_key: k", "n: 1")),
+                "there is no key for openai, so it will refuse calls of `a`: set OPENAI_API_KEY",
+            ),
+        ];
+        for (text, part) in &rows {
+            assert!(told(text, &[]).contains(part), "{text}: {}", told(text, &[]));
+        }
+        assert_eq!(told(&format!("{ONE}{keyed}"), &[]), "");
+        // A server of one's own needs no key.
+        let local = ONE.replace("api_key: k", "api_base: 'http://localhost:1/v1'");
+        assert_eq!(told(&format!("{local}{keyed}"), &[]), "");
+    }
+
+    #[test]
+    fn one_variable_is_told_once() {
+        let text = "model_list:
+- {model_name: a, litellm_params: {model: openai/a, api_base: 'http://h', api_key: os.environ/KEY}}
+- {model_name: b, litellm_params: {model: openai/b, api_base: 'http://h', api_key: os.environ/KEY}}
+general_settings: {master_key: sk-0123456789abcdef}";
+        let line = "`model_list[0].litellm_params.api_key` (line 2) and of 1 other setting: environment variable KEY is not \
+                    set: the provider gets no key";
+        assert_eq!(told(text, &[]), line);
+    }
+
+    #[test]
+    fn a_summary_is_short_and_shows_no_secret() {
+        let text = format!(
+            "{ONE}general_settings: {{master_key: sk-0123456789abcdef, database_url: 'postgresql://u:hidden@db:5432/n?x=hidden'}}"
+        );
+        let place = Place { url: "http://127.0.0.1:1".to_owned(), state: "/state".to_owned(), stored: 0 };
+        assert_eq!(
+            summary(&checked(&text, &[]), &place),
+            [
+                "models: 1 of 1 served: `a`",
+                "authentication: master key and virtual keys",
+                "database: Postgres at db:5432/n",
+                "state: /state",
+                "API reference and console: http://127.0.0.1:1/",
+            ]
+        );
+        let text = ONE.replace("}}]", "}}, {model_name: b, litellm_params: {model: bedrock/b}}]");
+        let lines = summary(&checked(&text, &[]), &place).join("\n");
+        for part in [
+            "models: 1 of 2 served: `a`",
+            "left out: `b` (line 1): provider `bedrock` cannot be called yet",
+            "authentication: NONE",
+            "database: SQLite in /state/ledger.db, because DATABASE_URL is not set",
+        ] {
+            assert!(lines.contains(part), "{lines}");
+        }
+    }
+}
