@@ -147,7 +147,7 @@ def start(tmp_path: pathlib.Path) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways of this test's own: `start(config, env=…)`."""
     started: list[Gateway] = []
 
-    def make(config: dict | str | pathlib.Path, **arguments: Any) -> Gateway:
+    def make(config: dict | str | pathlib.Path | None, **arguments: Any) -> Gateway:
         started.append(Gateway(tmp_path / f"gateway-{len(started)}", config, **arguments))
         return started[-1]
 

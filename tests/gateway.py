@@ -168,7 +168,7 @@ class Gateway(Asking):
     def __init__(
         self,
         directory: pathlib.Path,
-        config: dict | str | pathlib.Path,
+        config: dict | str | pathlib.Path | None,
         env: dict[str, str] | None = None,
         workers: int = 2,
         arguments: tuple[str, ...] = (),
@@ -181,7 +181,9 @@ class Gateway(Asking):
         self.keeps_state = state is not None
         self.state = state or pathlib.Path(tempfile.mkdtemp(prefix="tollgate-"))
         self.config = directory / "config.yaml"
-        self.write_config(config.read_text() if isinstance(config, pathlib.Path) else config)
+        if config is not None:
+            self.write_config(config.read_text() if isinstance(config, pathlib.Path) else config)
+        named = [] if config is None else ["--config", str(self.config)]
         self.port = port or free_port()
         self.may_reload = False
         """Set by tests that break a VM on purpose."""
@@ -192,7 +194,7 @@ class Gateway(Asking):
         self._errors: collections.deque[str] = collections.deque(maxlen=200)
         self._read = threading.Condition()
         self.process = subprocess.Popen(
-            [str(BINARY), "--config", str(self.config), "--host", "127.0.0.1", "--port", str(self.port)]
+            [str(BINARY), *named, "--host", "127.0.0.1", "--port", str(self.port)]
             + ["--num_workers", str(workers), "--state_dir", str(self.state), *arguments],
             env=environment(env),
             stdout=subprocess.PIPE,
