@@ -72,7 +72,7 @@ fn of(flags: &Flags, document: &Document, checked: &Checked) -> Answer {
     let only_problems = flags.only == Some(Only::Problems);
     let shown = |row: &_| !only_problems || is_problem(row);
     let warnings = start::warnings_of_settings(document, checked);
-    let not_served = checked.serves().err();
+    let not_served = checked.serves(document).err();
     let problems = report.rows.iter().filter(|row| is_problem(row)).count() + document.remarks.len();
     let text = if flags.json {
         let settings = report.rows.iter().filter(|row| shown(row)).map(|row| {
@@ -170,7 +170,11 @@ router_settings: {num_retires: 1}
         assert!(answer.text.contains("models: 0 of 1 served"), "{}", answer.text);
         let failure = answer.failure.unwrap();
         assert!(matches!(failure, Failure::Configuration(_)));
-        assert!(failure.to_string().contains("cannot be called yet"), "{failure}");
+        let told = failure.to_string();
+        assert!(
+            told.contains("cannot be called yet") && told.lines().all(|line| line.contains(".yaml: ")),
+            "{told}"
+        );
     }
 
     #[test]

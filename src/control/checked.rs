@@ -56,7 +56,7 @@ impl Checked {
     }
 
     /// Refuses what nobody could call. With `store_model_in_db` models may come later.
-    pub fn serves(&self) -> Result<(), Failure> {
+    pub fn serves(&self, document: &Document) -> Result<(), Failure> {
         if !self.config.deployments.is_empty() || self.config.ledger.store_model_in_db {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Checked {
         };
         let mut problems: Vec<String> = self.report.served().into_iter().skip(1).collect();
         problems.push(format!("`model_list`: expected at least one model that can be called; {fix}"));
-        Err(Failure::Configuration(problems))
+        Err(name_file(Failure::Configuration(problems), document))
     }
 }
 
@@ -105,7 +105,7 @@ pub fn stays_closed(was_open: bool, new: &Config) -> Result<(), Failure> {
 /// the line when the text is the file's own.
 pub fn check_document(document: &Document) -> Result<Checked, Failure> {
     let checked = examine(document)?;
-    checked.serves().map_err(|failure| name_file(failure, document))?;
+    checked.serves(document)?;
     Ok(checked)
 }
 
