@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-/// Most bytes of an answer that are read; `/stats` with a filter is far smaller.
-const ANSWER_BYTES: u64 = 16 << 20;
+/// Most bytes of an answer that are read: statistics of many thousands of deployments; `/stats` with a filter is far smaller.
+const ANSWER_BYTES: u64 = 256 << 20;
 
 /// An Envoy's admin interface.
 #[derive(Clone, Debug)]
@@ -49,6 +49,14 @@ impl Envoy {
     /// Takes no new connections; those there are go on.
     pub fn stop_listening(&self) -> io::Result<()> {
         self.call("POST", "/drain_listeners").map(drop)
+    }
+
+    /// All statistics that were ever touched, in Prometheus' format.
+    pub fn metrics(&self) -> io::Result<String> {
+        match self.call("GET", "/stats/prometheus?usedonly")? {
+            (200, text) => Ok(text),
+            (status, _) => Err(io::Error::other(format!("it answered {status}"))),
+        }
     }
 
     /// Opens log files again, under their names.

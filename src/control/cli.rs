@@ -439,6 +439,8 @@ mod tests {
             "tollgate --config c.yaml --use_v2_migration_resolver --max_requests_before_restart 1000 --skip_server_startup",
             "tollgate --config c.yaml --validate_config",
             "tollgate import --from postgresql://u@h/litellm --to postgresql://u@h/tollgate",
+            "tollgate import --from postgresql://u@h/litellm --dry_run --spend_logs --salt_key sk-1",
+            "tollgate --drain_delay 15",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }

@@ -60,6 +60,21 @@ pub fn variables() -> Vec<String> {
     names
 }
 
+/// Half of the memory that this machine has, or the container that this process is in; `None` when nobody says.
+pub fn half_of_memory() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo").and_then(|text| total(&text));
+    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = container.iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok()).min();
+    machine.into_iter().chain(container).min().map(|bytes| bytes / 2)
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 fn is_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty()
@@ -92,6 +107,13 @@ mod tests {
         assert!(matches!(failure, Failure::Configuration(_)));
         assert!(claim("127.0.0.1", 0).is_ok_and(|address| address.port() != 0));
         assert!(claim("not an address", 1).unwrap_err().to_string().contains("--host"));
+    }
+
+    #[test]
+    fn the_memory_of_the_machine_is_read() {
+        assert_eq!(total("MemTotal:       16314104 kB\nMemFree: 1 kB\n"), Some(16_314_104 << 10));
+        assert_eq!(total("MemFree: 1 kB\n"), None);
+        assert!(half_of_memory().is_some_and(|bytes| bytes > 64 << 20));
     }
 
     #[test]

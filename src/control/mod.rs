@@ -17,6 +17,7 @@
 //! | [`ledger`] | keys, budgets and spend: the database, the management API, what the filter asks |
 //! | [`log`] | lines of our own about what happens |
 //! | [`machine`] | what this machine gives: an address, certificate authorities, environment variables |
+//! | [`metrics`] | `/metrics`, so that it never keeps Envoy busy |
 //! | [`process`] | child processes |
 //! | [`start`] | what a start tells |
 //! | [`state`] | the folder of an instance: module, generated files, admin socket |
@@ -44,6 +45,7 @@ pub mod keeper;
 pub mod ledger;
 pub mod log;
 pub mod machine;
+pub mod metrics;
 pub mod process;
 pub mod render;
 pub mod secrets;

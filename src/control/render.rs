@@ -56,6 +56,8 @@ pub fn render(config: PathBuf, module: &str) -> Result<String, Failure> {
             .clone()
             .map(|endpoint| Ledger::new(LedgerAddress::Remote(endpoint), &checked.config)),
         authorities: AUTHORITIES.to_owned(),
+        // What the machine that runs it has is not known here.
+        max_memory_bytes: checked.config.tollgate.max_memory_bytes,
     };
     let gateway =
         Gateway { config: &checked.config, document: &text, setup: &setup, access_log: &AccessLog::Stdout };

@@ -29,7 +29,8 @@ use super::{
     follow::{self, Follower, Stored},
     keeper::Keeper,
     log,
-    machine::{authorities, claim, variables},
+    machine::{authorities, claim, half_of_memory, variables},
+    metrics,
     process::{end, own_group_and_fate},
     start,
     state::State,
@@ -114,7 +115,9 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         admin: Admin::Socket(state.socket().to_owned()),
         ledger: Some(Ledger::new(at.clone(), &checked.config)),
         authorities: authorities()?,
+        max_memory_bytes: checked.config.tollgate.max_memory_bytes.or_else(half_of_memory),
     };
+    metrics::serve(state.socket())?;
     if let Some(keeper) = &mut keeper {
         keeper.await_ready(signals.stop())?;
     }

@@ -392,6 +392,11 @@ impl Request {
             }
             return Action::Continue;
         }
+        if details == b"request_overall_timeout" {
+            // Envoy words it.
+            self.metrics.local(408);
+            return Action::Continue;
+        }
         self.metrics.local(503);
         let error =
             Error::new(503, "the ledger is not reachable now; model calls with known keys go on. Try again.")
@@ -408,7 +413,7 @@ impl Request {
         let status = host::answer_headers().text(":status").and_then(|text| text.parse().ok()).unwrap_or(500);
         let message = match status {
             413 => "the request body is too large.",
-            408 | 504 => "the request did not arrive in time.",
+            408 | 504 => exchange::TOO_SLOW,
             _ => "the request could not be read.",
         };
         self.metrics.local(status);

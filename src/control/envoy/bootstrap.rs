@@ -112,18 +112,56 @@ fn common(setup: &Setup) -> Map<String, Value> {
                 "filter_unroutable_families": true,
             }
         },
-        "overload_manager": {
-            "resource_monitors": [{
-                "name": "envoy.resource_monitors.global_downstream_max_connections",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    "max_active_downstream_connections": 100_000
-                }
-            }]
-        },
+        "overload_manager": overload(setup.max_memory_bytes),
     });
     match bootstrap {
         Value::Object(bootstrap) => bootstrap,
         _ => Map::new(),
     }
 }
+
+/// What Envoy does before it runs out of connections or memory: at first it gives memory back and ends the streams that hold
+/// most, then it refuses requests, which tells a load balancer, at last it takes no connections.
+fn overload(max_memory_bytes: Option<u64>) -> Value {
+    let connections = json!({
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": 100_000
+        }
+    });
+    let Some(bytes) = max_memory_bytes else { return json!({"resource_monitors": [connections]}) };
+    let heap = json!({
+        "name": HEAP,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+            "max_heap_size_bytes": bytes,
+        }
+    });
+    let action = |name: &str, trigger: Value| {
+        let mut trigger = trigger;
+        if let Some(trigger) = trigger.as_object_mut() {
+            trigger.insert("name".to_owned(), json!(HEAP));
+        }
+        json!({"name": format!("envoy.overload_actions.{name}"), "triggers": [trigger]})
+    };
+    json!({
+        // Many clients together fill a few hundred mebibytes in the usual quarter of a second.
+        "refresh_interval": "0.1s",
+        "resource_monitors": [connections, heap],
+        "actions": [
+            action("shrink_heap", json!({"threshold": {"value": 0.85}})),
+            action(
+                "reset_high_memory_stream",
+                json!({"scaled": {"scaling_threshold": 0.9, "saturation_threshold": 0.98}}),
+            ),
+            action("stop_accepting_requests", json!({"threshold": {"value": 0.95}})),
+            action("stop_accepting_connections", json!({"threshold": {"value": 0.98}})),
+        ],
+        // Streams that hold a mebibyte and more are known by what they hold.
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": 20},
+    })
+}
+
+/// The monitor of Envoy's memory.
+const HEAP: &str = "envoy.resource_monitors.fixed_heap";

@@ -5,10 +5,16 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{Admin, Gateway, Setup, callable, filter};
-use crate::core::config::{Deployment, Endpoint};
+use crate::{
+    control::metrics,
+    core::config::{Deployment, Endpoint},
+};
 
 /// Name of the cluster to Envoy's admin interface (`/metrics`).
 pub const ADMIN: &str = "envoy_admin";
+
+/// So many may ask for statistics at once.
+const AT_ONCE: u32 = 16;
 
 /// So many at once that no limit of Envoy's is ever what refuses a request.
 const UNLIMITED: u32 = 1_000_000;
@@ -133,13 +139,17 @@ pub(super) fn tls(endpoint: &Endpoint, setup: &Setup) -> Value {
     json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
 }
 
-/// Envoy's own admin interface, for the one route to its statistics.
+/// What answers the one route to Envoy's statistics: the command, or where there is none the admin interface itself.
 fn admin(setup: &Setup) -> Value {
     json!({
         "name": ADMIN,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "load_assignment": assignment(ADMIN, admin_address(&setup.admin)),
+        "load_assignment": assignment(ADMIN, statistics_address(&setup.admin)),
+        // Who asks for statistics again and again, and does not wait, is refused.
+        "circuit_breakers": {"thresholds": [{
+            "max_connections": AT_ONCE, "max_pending_requests": AT_ONCE, "max_requests": AT_ONCE,
+        }]},
         // A chain of its own, so that the provider role, which is in everybody else's, stays out of it.
         "typed_extension_protocol_options": {
             PROTOCOL_OPTIONS: {
@@ -149,6 +159,14 @@ fn admin(setup: &Setup) -> Value {
             }
         },
     })
+}
+
+/// Where statistics are asked for, as Envoy writes addresses.
+fn statistics_address(admin: &Admin) -> Value {
+    match admin {
+        Admin::Socket(path) => json!({"pipe": {"path": metrics::socket_of(path)}}),
+        Admin::Loopback(_) => admin_address(admin),
+    }
 }
 
 /// Where the admin interface is, as Envoy writes addresses.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{AccessLog, Gateway, Setup, bootstrap, callable, cluster, filter, longest_timeout};
+use super::{AccessLog, Admin, Gateway, Setup, bootstrap, callable, cluster, filter, longest_timeout};
 use crate::core::{
-    exchange::{NO_CLUSTER, timed::TIMED_CLUSTER},
+    exchange::{NO_CLUSTER, TOO_SLOW, timed::TIMED_CLUSTER},
     ledger,
 };
 
@@ -75,17 +75,22 @@ fn connection_manager(gateway: &Gateway, state: Option<&Path>) -> Value {
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "max_request_headers_kb": HEADER_KIB,
         "common_http_protocol_options": {
-            "idle_timeout": "3600s",
+            "idle_timeout": "900s",
             "max_headers_count": 200,
+            // LiteLLM's clients send such headers (`langfuse_trace_id`). No header that decides has a twin with underscores:
+            // names are compared as they are.
             "headers_with_underscores_action": "ALLOW",
         },
         "http_protocol_options": {"accept_http_10": true, "default_host_for_http_10": "tollgate"},
         "http2_protocol_options": {
-            "max_concurrent_streams": 1000,
-            "initial_stream_window_size": 1 << 20,
-            "initial_connection_window_size": 16 << 20,
+            "max_concurrent_streams": 100,
+            // Bodies are prompts with images: larger than what a page sends, so more than the usual 64 KiB is under way.
+            "initial_stream_window_size": 256 << 10,
+            "initial_connection_window_size": 1 << 20,
         },
         "request_headers_timeout": "60s",
+        // A request that does not get complete holds memory; an answer may take as long as it likes.
+        "request_timeout": seconds(gateway.config.tollgate.upload_timeout_ms),
         // Never before the time-out that was configured for the call.
         "stream_idle_timeout": format!("{}s", (longest_timeout(gateway.config) / 1000 + 60).max(3600)),
         "http_filters": [readiness(), policy, {
@@ -117,6 +122,10 @@ fn connection_manager(gateway: &Gateway, state: Option<&Path>) -> Value {
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
 }
 
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03}s", ms / 1000, ms % 1000)
+}
+
 /// Fails readiness once Envoy was told that it is to end, so that load balancers send nothing new while it still takes
 /// requests. Until then the question passes.
 fn readiness() -> Value {
@@ -136,9 +145,14 @@ fn readiness() -> Value {
 /// The routes, to `clusters` for requests with bodies of at most `limit` bytes.
 pub fn routes<'c>(setup: &Setup, limit: u64, clusters: impl Iterator<Item = &'c str>) -> Value {
     let statistics = |path: &str| {
+        // The admin interface has more to say than what may be asked for here; the command has not.
+        let rewrite = match &setup.admin {
+            Admin::Socket(_) => "/metrics",
+            Admin::Loopback(_) => "/stats/prometheus?usedonly&",
+        };
         json!({
             "match": {"path": path},
-            "route": {"cluster": cluster::ADMIN, "prefix_rewrite": "/stats/prometheus", "timeout": "10s"},
+            "route": {"cluster": cluster::ADMIN, "prefix_rewrite": rewrite, "timeout": "30s"},
         })
     };
     json!({
@@ -280,6 +294,16 @@ fn local_replies() -> Value {
         local_reply(
             because("response.code_details == 'health_check_failed'"),
             "The gateway is stopping: it finishes what it has and should get nothing new.",
+            "service_unavailable",
+        ),
+        local_reply(
+            because("response.code_details == 'request_overall_timeout'"),
+            TOO_SLOW,
+            "invalid_request_error",
+        ),
+        local_reply(
+            because("response.code_details == 'overload'"),
+            "The gateway is short of memory and takes no new requests for the moment. Retry the request.",
             "service_unavailable",
         ),
         local_reply(

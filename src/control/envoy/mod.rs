@@ -58,6 +58,8 @@ pub struct Setup {
     pub ledger: Option<Ledger>,
     /// Certificates of the authorities that providers' certificates are checked against.
     pub authorities: String,
+    /// How much memory Envoy may take, in bytes, when there is a limit.
+    pub max_memory_bytes: Option<u64>,
 }
 
 /// Where Envoy's admin interface listens.
@@ -86,7 +88,7 @@ impl Ledger {
 }
 
 /// Milliseconds between two syncs, unless `proxy_batch_write_at` says otherwise.
-const SYNC_INTERVAL_MS: u64 = 250;
+pub const SYNC_INTERVAL_MS: u64 = 250;
 
 /// The ledger's address.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ fn setup() -> Setup {
         ledger: None,
         admin: Admin::Loopback(9901),
         authorities: "/etc/ssl/certs/ca-certificates.crt".to_owned(),
+        max_memory_bytes: None,
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
 use crate::core::access::grant::{Budget, EndUser, Grant, Limits, Role, Scope};
 
 /// How often the change feed is looked at for what other ledgers did. A key made by one of them is found that soon.
-const POLL_EVERY: Duration = Duration::from_millis(500);
+pub const POLL_EVERY: Duration = Duration::from_millis(500);
 /// Keys and changes read at a time.
 const PAGE: i64 = 5_000;
 

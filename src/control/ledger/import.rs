@@ -3,9 +3,11 @@
 //!
 //! Rows are read as JSON, so neither the types of LiteLLM's columns nor columns that a version does not have matter.
 
+mod models;
+mod secrets;
 mod source;
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -20,8 +22,15 @@ use super::{
         Table, USERS,
     },
 };
-use crate::control::{Failure, checked, document, state};
+use crate::{
+    control::{Failure, checked, document, envoy::SYNC_INTERVAL_MS, ledger::grants::POLL_EVERY, state},
+    core::config::Config,
+};
+use models::Keys;
 use source::Source;
+
+/// How long it may take from hearing of a change to acting on it.
+const NOTICING: Duration = Duration::from_millis(500);
 
 /// What to take over, and where to.
 #[derive(Clone, Debug, Args)]
@@ -51,6 +60,9 @@ pub struct Options {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// LiteLLM's salt key, with which it has encrypted models and credentials [default: its master key, LITELLM_MASTER_KEY]
+    #[arg(long, value_name = "KEY", env = "LITELLM_SALT_KEY", hide_env_values = true)]
+    pub salt_key: Option<String>,
 }
 
 /// Imports and says what was done.
@@ -69,12 +81,29 @@ pub fn run(options: &Options) -> Result<String, Failure> {
         let mut source = Source::open(&options.from)
             .await
             .map_err(|error| Failure::running(format!("import: `--from`: {error}")))?;
+        if !source.is_litellms().await.map_err(failed)? {
+            return Err(Failure::configuration(
+                "`--from`: there is no table of LiteLLM in this database. Name the one that LiteLLM's DATABASE_URL names, \
+                 with `?schema=…` when its tables are not in `public`",
+            ));
+        }
         let target = Target::open(options).await?;
+        let keys = models::Keys::of(options, target.config.as_ref());
         let report =
-            import(&mut source, &target.db, options.spend_logs, options.dry_run).await.map_err(failed)?;
+            import(&mut source, &target.db, options.spend_logs, options.dry_run, &keys).await.map_err(failed)?;
         target.db.close().await;
+        if !options.dry_run {
+            tokio::time::sleep(noticed_within(target.config.as_ref())).await;
+        }
         Ok(report.shown(&target.name, options.dry_run))
     })
+}
+
+/// How long gateways that run on the database take to know what was imported: their ledger looks for changes of others, their
+/// workers hear of them with the next sync.
+fn noticed_within(config: Option<&Config>) -> Duration {
+    let sync = config.and_then(|config| config.ledger.batch_write_ms).unwrap_or(SYNC_INTERVAL_MS);
+    POLL_EVERY + Duration::from_millis(sync) + NOTICING
 }
 
 fn is_postgres(url: &str) -> bool {
@@ -86,6 +115,8 @@ struct Target {
     db: Db,
     /// As people know it; no password.
     name: String,
+    /// The gateway's configuration, when it was named.
+    config: Option<Config>,
     /// A file that stands for a database that a dry run must not make.
     stand_in: Option<PathBuf>,
 }
@@ -102,15 +133,12 @@ impl Drop for Target {
 
 impl Target {
     async fn open(options: &Options) -> Result<Target, Failure> {
-        let url = match (&options.to, &options.config) {
-            (Some(url), _) => Some(url.clone()),
-            (None, Some(config)) => {
-                let document = document::read_file(config.clone())?;
-                let config = checked::examine(&document)?.config;
-                config.ledger.database_url.map(|url| url.reveal().to_owned())
-            }
-            (None, None) => None,
+        let config = match &options.config {
+            Some(config) => Some(checked::examine(&document::read_file(config.clone())?)?.config),
+            None => None,
         };
+        let configured = config.as_ref().and_then(|config| config.ledger.database_url.as_ref());
+        let url = options.to.clone().or_else(|| configured.map(|url| url.reveal().to_owned()));
         let file = state::ledger_file(options.state_dir.as_deref(), &options.host, options.port);
         let name = match &url {
             Some(_) => "the Postgres database".to_owned(),
@@ -125,7 +153,7 @@ impl Target {
         if options.dry_run && !is_there {
             let stand_in = std::env::temp_dir().join(format!("tollgate-import-{}.db", std::process::id()));
             let db = Db::open(None, 2, &stand_in).await?;
-            return Ok(Target { db, name, stand_in: Some(stand_in) });
+            return Ok(Target { db, name, config, stand_in: Some(stand_in) });
         }
         if url.is_none() {
             let folder = file.parent().unwrap_or(&file);
@@ -136,7 +164,7 @@ impl Target {
                 ))
             })?;
         }
-        Ok(Target { db: Db::open(url.as_deref(), 2, &file).await?, name, stand_in: None })
+        Ok(Target { db: Db::open(url.as_deref(), 2, &file).await?, name, config, stand_in: None })
     }
 }
 
@@ -253,7 +281,13 @@ const WHOLE_GATEWAY: &str = "litellm-proxy-budget";
 const USER_INTERFACE: &str = "litellm-dashboard";
 
 /// Imports everything in one transaction, which a dry run does not commit.
-async fn import(source: &mut Source, db: &Db, spend_logs: bool, dry_run: bool) -> Result<Report, DbError> {
+async fn import(
+    source: &mut Source,
+    db: &Db,
+    spend_logs: bool,
+    dry_run: bool,
+    keys: &Keys,
+) -> Result<Report, DbError> {
     let mut report = Report::default();
     let mut tx = db.write().await?;
     let aliases = team_aliases(source).await?;
@@ -279,7 +313,7 @@ async fn import(source: &mut Source, db: &Db, spend_logs: bool, dry_run: bool) -
                 }
             }
             if plan.from == "LiteLLM_VerificationToken" {
-                free_aliases(&mut tx, &mut kept).await?;
+                report.notes.extend(free_aliases(&mut tx, &mut kept).await?);
             }
             for added in insert(&mut tx, plan.to, &kept).await? {
                 line.imported += 1;
@@ -294,12 +328,8 @@ async fn import(source: &mut Source, db: &Db, spend_logs: bool, dry_run: bool) -
     if spend_logs {
         logs(source, &mut tx, &mut report).await?;
     }
-    if let Some(count) = source.count("LiteLLM_ProxyModelTable").await?.filter(|count| *count > 0) {
-        report.notes.push(format!(
-            "models: {count} in LiteLLM's database are not taken over, because LiteLLM encrypted their parameters; add \
-             them with /model/new or put them into model_list."
-        ));
-    }
+    models::import(source, &mut tx, keys, &mut report).await?;
+    models::skipped(source, &mut report).await?;
     if !dry_run {
         tx.commit().await?;
     }
@@ -351,7 +381,9 @@ async fn team_aliases(source: &mut Source) -> Result<HashMap<String, Value>, DbE
 }
 
 /// Two keys of LiteLLM may have one alias, here they may not: the later one gets the beginning of its hash behind it.
-async fn free_aliases(tx: &mut Tx, keys: &mut [Record]) -> Result<(), DbError> {
+/// Says which.
+async fn free_aliases(tx: &mut Tx, keys: &mut [Record]) -> Result<Vec<String>, DbError> {
+    let mut told = Vec::new();
     let wanted: Vec<&str> =
         keys.iter().map(|row| text(row, "key_alias")).filter(|alias| !alias.is_empty()).collect();
     let sql = "SELECT key_alias, token FROM tollgate_keys WHERE key_alias IN (VALUES {})";
@@ -368,12 +400,15 @@ async fn free_aliases(tx: &mut Tx, keys: &mut [Record]) -> Result<(), DbError> {
         }
         if taken.get(&alias).is_some_and(|other| *other != token) {
             let start: String = token.chars().take(12).collect();
+            told.push(format!(
+                "keys: the alias `{alias}` is taken by another key; this one becomes `{alias}-{start}`."
+            ));
             row.insert("key_alias".to_owned(), json!(format!("{alias}-{start}")));
         } else {
             taken.insert(alias, token);
         }
     }
-    Ok(())
+    Ok(told)
 }
 
 /// Spend of the whole gateway.

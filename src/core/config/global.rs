@@ -193,6 +193,8 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
             .max(1),
         access_log: own.text(src, "access_log").unwrap_or_else(|| "stdout".to_owned()),
         drain_timeout_ms: own.millis(src, "drain_timeout").unwrap_or(600_000),
+        upload_timeout_ms: own.millis(src, "upload_timeout").unwrap_or(120_000),
+        max_memory_bytes: own.count(src, "max_memory_bytes").filter(|bytes| *bytes > 0),
         ledger_url: own.text(src, "ledger_url").and_then(|url| match Endpoint::parse(&url) {
             Ok(endpoint) => Some(endpoint),
             Err(problem) => {

@@ -389,6 +389,10 @@ pub struct TollgateSettings {
     pub access_log: String,
     /// `drain_timeout` in milliseconds: how long requests in flight may go on after SIGTERM (600,000).
     pub drain_timeout_ms: u64,
+    /// `upload_timeout` in milliseconds: how long a request may take to arrive whole (120,000).
+    pub upload_timeout_ms: u64,
+    /// `max_memory_bytes`: how much memory Envoy may take. None is half of what the machine or the container has.
+    pub max_memory_bytes: Option<u64>,
     /// `ledger_url`: a ledger that runs elsewhere. None is one of this gateway's own.
     pub ledger_url: Option<Endpoint>,
 }

@@ -67,6 +67,9 @@ pub const WAIT_HEADER: &str = "x-tollgate-wait";
 /// The cluster named when there is nothing left to try. No such cluster exists, so Envoy gives up.
 pub const NO_CLUSTER: &str = "tollgate_none";
 
+/// What is said of a request whose body did not come within `tollgate_settings.upload_timeout`.
+pub const TOO_SLOW: &str = "The request did not arrive in time. Send the body without a pause, or raise `tollgate_settings.upload_timeout`.";
+
 /// What a callback may look at besides its own facts.
 pub struct Env<'e> {
     /// What all workers share.
@@ -524,7 +527,7 @@ impl Exchange {
             408 | 504 if !details.contains("request_overall_timeout") || self.plan.is_some() => {
                 failed(Class::Timeout, "no answer within the time-out")
             }
-            408 => Error::new(408, "the request did not arrive in time.").with_kind("invalid_request_error"),
+            408 => Error::new(408, TOO_SLOW).with_kind("invalid_request_error"),
             404 => Error::new(404, format!("Not Found: `{}`.", self.path)).with_kind("invalid_request_error"),
             400..=499 => {
                 Error::new(status, "the request could not be read.").with_kind("invalid_request_error")

@@ -117,6 +117,7 @@ fn admit(
     env: &mut Env,
 ) -> Result<Entry, Stop> {
     let general = &config.general;
+    one_host(headers)?;
     if matches!(operation, Operation::Call { .. }) {
         let announced = headers.text("content-length").and_then(|text| text.parse().ok());
         size_allowed(announced.unwrap_or(0), config)?;
@@ -139,6 +140,15 @@ fn admit(
     let caller = access::identify(headers, general, env.keys, env.now_ms)?;
     routes::permit(&caller, route, general, env.now_ms)?;
     Ok(Entry::As(caller))
+}
+
+/// Envoy joins Host headers: who sends two has one hop believe the first and the next hop the second.
+fn one_host(headers: &Headers) -> Result<(), Error> {
+    match headers.text(":authority").is_some_and(|host| host.contains(',')) {
+        true => Err(Error::new(400, "the request names several hosts: expected one Host header".to_owned())
+            .with_kind("invalid_request_error")),
+        false => Ok(()),
+    }
 }
 
 fn client(headers: &Headers, general: &General, env: &Env) -> Option<String> {

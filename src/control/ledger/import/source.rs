@@ -37,6 +37,14 @@ impl Source {
         Ok(Source { connection, schema: quoted })
     }
 
+    /// Whether there is any table of LiteLLM.
+    pub async fn is_litellms(&mut self) -> Result<bool, DbError> {
+        let sql = "SELECT COUNT(*) FROM pg_catalog.pg_tables \
+                   WHERE starts_with(tablename, 'LiteLLM_') AND '\"' || schemaname || '\"' = $1";
+        let found = rows::rows(&mut self.connection, sql, vec![self.schema.as_str().into()]).await?;
+        Ok(found.first().map(|row| row.try_get::<i64, _>(0)).transpose()?.is_some_and(|count| count > 0))
+    }
+
     /// Whether a Postgres database has a ledger's tables.
     pub async fn has_ledger(url: &str) -> Result<bool, DbError> {
         sqlx::any::install_default_drivers();

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use super::*;
-use crate::control::ledger::testing;
+use crate::control::ledger::{seal::Sealer, testing};
 
 /// Tables as LiteLLM's Prisma schema makes them, shortened.
 const LITELLM: &str = r#"
@@ -34,7 +34,10 @@ CREATE TABLE "LiteLLM_DailyUserSpend" ("id" TEXT PRIMARY KEY, "user_id" TEXT, "d
 CREATE TABLE "LiteLLM_SpendLogs" ("request_id" TEXT PRIMARY KEY, "call_type" TEXT NOT NULL, "api_key" TEXT NOT NULL DEFAULT '', "spend" DOUBLE PRECISION NOT NULL DEFAULT 0.0,
   "total_tokens" INTEGER NOT NULL DEFAULT 0, "startTime" TIMESTAMP(3) NOT NULL, "endTime" TIMESTAMP(3) NOT NULL, "model" TEXT NOT NULL DEFAULT '', "user" TEXT DEFAULT '',
   "metadata" JSONB DEFAULT '{}', "request_tags" JSONB DEFAULT '[]');
-CREATE TABLE "LiteLLM_ProxyModelTable" ("model_id" TEXT PRIMARY KEY, "litellm_params" JSONB NOT NULL);
+CREATE TABLE "LiteLLM_ProxyModelTable" ("model_id" TEXT PRIMARY KEY, "model_name" TEXT NOT NULL, "litellm_params" JSONB NOT NULL, "model_info" JSONB,
+  "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, "created_by" TEXT NOT NULL DEFAULT 'x', "updated_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, "updated_by" TEXT NOT NULL DEFAULT 'x');
+CREATE TABLE "LiteLLM_CredentialsTable" ("credential_id" TEXT PRIMARY KEY, "credential_name" TEXT UNIQUE NOT NULL, "credential_values" JSONB NOT NULL, "credential_info" JSONB);
+CREATE TABLE "LiteLLM_Config" ("param_name" TEXT PRIMARY KEY, "param_value" JSONB);
 INSERT INTO "LiteLLM_BudgetTable" (budget_id, max_budget, budget_duration, budget_reset_at, created_by, updated_by)
   VALUES ('b', 12.5, '30d', '2026-02-01 00:00:00', 'x', 'x');
 INSERT INTO "LiteLLM_OrganizationTable" (organization_id, organization_alias, budget_id, created_by, spend) VALUES ('o', 'Org', 'b', 'x', 3);
@@ -50,7 +53,12 @@ INSERT INTO "LiteLLM_VerificationToken" (token, key_name, key_alias, spend, expi
          ('hash3', 'sk-...3333', NULL, 0, NULL, '{}', '{}', NULL, 'litellm-dashboard', '{}', NULL, NULL);
 INSERT INTO "LiteLLM_DailyUserSpend" VALUES ('1', 'u', '2026-01-14', 'hash1', 'gpt-4o', 'gpt-4o', 'openai', 10, 20, 0.5, 3, 1);
 INSERT INTO "LiteLLM_SpendLogs" VALUES ('r1', 'acompletion', 'hash1', 0.25, 30, '2026-01-14 10:00:00', '2026-01-14 10:00:01.5', 'gpt-4o', 'u', '{"status": "success"}', '["x"]');
-INSERT INTO "LiteLLM_ProxyModelTable" VALUES ('m', '{"model": "encrypted"}');
+INSERT INTO "LiteLLM_ProxyModelTable" (model_id, model_name, litellm_params, model_info) VALUES
+  ('m', 'gpt', '{"model": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXO53u77g0XSJUDw7xLT5aGCq2SZ8QMFMYw_LkMsk=", "rpm": 7, "api_key": "v3:gcm:AAECAwQFBgcICQoLp2v2WObPT-_QqX0LOCN3BWoaVxF8yV5AME22GQo="}', '{"mode": "chat"}'),
+  ('c', 'with credentials', '{"model": "v3:gcm:AAECAwQFBgcICQoLu3C-RvXJFuHEuCISZFgIwrb1O2Tu-JMsdz3iF34=", "litellm_credential_name": "shared"}', NULL),
+  ('bad', 'of another key', '{"model": "v2:gcm:AAECAwQFBgcICQoL7IQdjfeuBcceGpTDfrXOnvOn9vDilERphGmTF-Z="}', NULL);
+INSERT INTO "LiteLLM_CredentialsTable" VALUES ('1', 'shared', '{"api_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXA4zoW0PZHCb_Fd1z4rcokzatAZIDPBg=", "api_base": "http://a.test/v1"}', '{}');
+INSERT INTO "LiteLLM_Config" VALUES ('general_settings', '{}'), ('router_settings', '{}');
 "#;
 
 /// The URL of a database of LiteLLM, when there is a Postgres server.
@@ -61,6 +69,14 @@ async fn litellm() -> Option<String> {
         connection.execute(AssertSqlSafe(statement)).await.unwrap();
     }
     Some(url)
+}
+
+fn keys() -> Keys {
+    Keys::with("sk-salt-1", "sk-ours")
+}
+
+fn text_of<'r>(row: &'r Record, name: &str) -> &'r str {
+    text(row, name)
 }
 
 async fn get(db: &Db, table: &Table, key: &[&str]) -> Record {
@@ -81,9 +97,9 @@ fn litellms_rows_become_ours_once() {
         let revision = db.snapshot().await.unwrap().1;
         let mut source = Source::open(&url).await.unwrap();
 
-        let would = import(&mut source, db, true, true).await.unwrap();
+        let would = import(&mut source, db, true, true, &keys()).await.unwrap();
         assert_eq!(db.snapshot().await.unwrap().1, revision);
-        let did = import(&mut source, db, true, false).await.unwrap();
+        let did = import(&mut source, db, true, false, &keys()).await.unwrap();
         for (what, counts) in [
             ("budgets", (1, 1, 0)),
             ("organizations", (1, 1, 0)),
@@ -92,13 +108,31 @@ fn litellms_rows_become_ours_once() {
             ("team members", (1, 1, 0)),
             ("end users", (1, 0, 0)),
             ("keys", (3, 2, 1)),
+            ("models", (3, 2, 1)),
             ("sums by day", (1, 1, 0)),
             ("spend logs", (1, 1, 0)),
         ] {
             assert_eq!((would.counts(what), did.counts(what)), (counts, counts), "{what}");
         }
         let text = would.shown("`x`", true);
-        assert!(text.contains("nothing was written") && text.contains("/model/new"), "{text}");
+        assert!(text.contains("nothing was written"), "{text}");
+        for note in [
+            "keys: the alias `same` is taken by another key; this one becomes `same-hash2`.",
+            "models: `of another key` (id `bad`) is not taken over: it was encrypted with another key",
+            "(LiteLLM_Config: `general_settings`, `router_settings`) are not taken over",
+            "credentials: 1 found; their values stand in the models that name them",
+        ] {
+            assert!(text.contains(note), "{note} in {text}");
+        }
+        for (id, params) in [
+            ("m", json!({"model": "openai/gpt-4o", "rpm": 7, "api_key": "sk-provider-3"})),
+            ("c", json!({"model": "openai/gpt-4o", "api_key": "sk-cred", "api_base": "http://a.test/v1"})),
+        ] {
+            let row = get(db, &schema::MODELS, &[id]).await;
+            let opened = Sealer::from_salt("sk-ours").unseal(text_of(&row, "litellm_params")).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(&opened).unwrap(), params, "{id}");
+            assert_eq!(row["model_info"]["id"], id);
+        }
         assert!(text.contains("organization members: the database has no table"), "{text}");
         for (table, key, column, value) in [
             (&BUDGETS, &["b"][..], "max_budget", json!(12.5)),
@@ -129,7 +163,7 @@ fn litellms_rows_become_ours_once() {
         assert_eq!((grant.global_spend, grant.organization.is_some()), (77_000_000_000_000, true));
 
         // Again: nothing is written.
-        let again = import(&mut source, db, true, false).await.unwrap();
+        let again = import(&mut source, db, true, false, &keys()).await.unwrap();
         assert!(again.lines.iter().all(|line| line.imported == 0), "{again:?}");
         assert_eq!(get(db, &KEYS, &["hash2"]).await["key_alias"], "same-hash2");
     });
@@ -145,7 +179,7 @@ fn pages_follow_each_other() {
         connection.execute(many).await.unwrap();
         let target = testing::sqlite("").await;
         let mut source = Source::open(&format!("{url}?schema=public")).await.unwrap();
-        let report = import(&mut source, &target.app.db, false, false).await.unwrap();
+        let report = import(&mut source, &target.app.db, false, false, &keys()).await.unwrap();
         assert_eq!(report.counts("team members"), (7_001, 7_001, 0));
     });
 }
@@ -163,6 +197,7 @@ fn a_dry_run_makes_nothing() {
         host: "0.0.0.0".to_owned(),
         port: 4000,
         spend_logs: false,
+        salt_key: None,
         dry_run,
     };
     let told = run(&options(true, None)).unwrap();
@@ -187,7 +222,28 @@ fn a_source_must_be_postgres() {
         host: String::new(),
         port: 1,
         spend_logs: false,
+        salt_key: None,
         dry_run: true,
     };
     assert!(matches!(run(&options), Err(Failure::Configuration(_))));
+}
+
+#[test]
+fn a_database_that_is_not_litellms_is_an_error_of_whoever_named_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let Some(url) = runtime.block_on(testing::postgres_url()) else { return };
+    let options = Options {
+        from: url,
+        to: None,
+        config: None,
+        state_dir: None,
+        host: String::new(),
+        port: 1,
+        spend_logs: false,
+        salt_key: None,
+        dry_run: true,
+    };
+    let failure = run(&options).unwrap_err();
+    assert!(matches!(failure, Failure::Configuration(_)), "exit code 2");
+    assert!(failure.to_string().contains("no table of LiteLLM"), "{failure}");
 }

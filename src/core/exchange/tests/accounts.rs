@@ -325,3 +325,26 @@ fn a_key_without_limits_touches_nothing_shared() {
         watched.1.borrow().iter().filter(|key| !key.starts_with("cooldown")).cloned().collect();
     assert_eq!(touched, Vec::<String>::new());
 }
+
+#[test]
+fn a_request_with_two_hosts_is_refused_whoever_sends_it() {
+    let mut rig = rig("rpm_limit: 3");
+    let config = Rc::clone(&rig.config);
+    for (path, host, status) in [
+        ("/health/liveliness", "a", 200),
+        ("/health/liveliness", "a,b", 400),
+        ("/health/liveliness", "a,a", 400),
+        ("/v1/models", "a, b", 400),
+    ] {
+        let headers = Headers::from_pairs(&[
+            (":method", "GET"),
+            (":path", path),
+            (":authority", host),
+            ("authorization", "Bearer sk-one"),
+        ]);
+        match open(&config, &headers, &mut rig.env()) {
+            Opening::Reply(reply) => assert_eq!(reply.status, status, "{path} {host}"),
+            _ => panic!("answered here"),
+        }
+    }
+}
