@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use super::{
     App,
     db::DbError,
-    grants,
+    former, grants,
     problem::Problem,
     rows::{self, Record},
     schema::{KEYS, USERS},
@@ -112,7 +112,13 @@ pub async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem>
         return Err(access::refuse(key, &hash).into());
     }
     let mut connection = app.db.read().await?;
-    let Some(record) = rows::get(&mut connection, &KEYS, &[&hash]).await? else {
+    let mut record = rows::get(&mut connection, &KEYS, &[&hash]).await?;
+    if record.is_none()
+        && let Some((current, _)) = former::good(&mut connection, &hash, app.now_ms()).await?
+    {
+        record = rows::get(&mut connection, &KEYS, &[&current]).await?;
+    }
+    let Some(record) = record else {
         return Err(access::refuse(key, &hash).into());
     };
     let user = match record.get("user_id").and_then(Value::as_str) {

@@ -21,11 +21,11 @@ use super::{
     App,
     caller::role_of,
     db::{Db, DbError},
-    log,
+    former, log,
     problem::Problem,
-    rows,
+    rows, windows,
 };
-use crate::core::access::grant::{Budget, EndUser, Grant, Limits, Role, Scope};
+use crate::core::access::grant::{Budget, EndUser, Former, Grant, Limits, Role, Scope};
 
 /// How often the change feed is looked at for what other ledgers did. A key made by one of them is found that soon.
 pub const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -53,12 +53,25 @@ pub async fn grant(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
 /// The same, whatever is known of the key beforehand: for calls that have just found its row.
 pub async fn read(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
     let (mut tx, revision) = app.db.snapshot().await?;
-    let Some(row) = rows::rows(&mut tx, &GRANT, vec![hash.into()]).await?.pop() else { return Ok(None) };
     let now_ms = app.now_ms();
+    let mut row = rows::rows(&mut tx, &GRANT, vec![hash.into()]).await?.pop();
+    let mut former = None;
+    if row.is_none()
+        && let Some((current, until)) = former::good(&mut tx, hash, now_ms).await?
+    {
+        row = rows::rows(&mut tx, &GRANT, vec![current.as_str().into()]).await?.pop();
+        former = Some((current, until));
+    }
+    let Some(row) = row else { return Ok(None) };
     let lazy = !app.config().ledger.disable_reset_budget;
     let read = Read { row: &row, now_ms, lazy };
     let mut grant = read.grant(hash);
     grant.revision = u64::try_from(revision).unwrap_or_default();
+    if let Some((current, until)) = former {
+        let until = u64::try_from(until).unwrap_or_default();
+        grant.expires_ms = Some(grant.expires_ms.map_or(until, |expires| expires.min(until)));
+        grant.key.former.get_or_insert_default().current = Some(current);
+    }
     model_spend(&mut tx, &mut grant, now_ms, lazy).await?;
     grant.global_spend = global_spend(&mut tx, now_ms, lazy).await?;
     Ok(Some(grant))
@@ -83,6 +96,7 @@ pub async fn end_user(app: &App, id: &str) -> Result<EndUser, Problem> {
         scope.alias = read.text("e_alias");
         scope.blocked = read.int("e_blocked") == Some(1);
         (scope.limits, scope.budget) = (read.limits("b"), read.budget("b", "b", read.int("e_spend")));
+        scope.model_budgets = windows::budgets(&read.json("b_model_max_budget"));
         end_user.region = read.text("e_allowed_model_region");
         end_user.default_model = read.text("e_default_model");
     } else if let Some(default) = default {
@@ -90,8 +104,10 @@ pub async fn end_user(app: &App, id: &str) -> Result<EndUser, Problem> {
         if let Some(row) = rows::rows(&mut tx, &sql, vec![default.into()]).await?.pop() {
             let read = Read { row: &row, now_ms, lazy };
             (end_user.scope.limits, end_user.scope.budget) = (read.limits("b"), read.budget("b", "b", None));
+            end_user.scope.model_budgets = windows::budgets(&read.json("b_model_max_budget"));
         }
     }
+    windows::spend(&mut tx, ("end_user_model", id), &mut end_user.scope.model_budgets, now_ms, lazy).await?;
     let budget = &mut end_user.scope.budget;
     budget.max = budget.max.or(config.ledger.max_end_user_budget);
     Ok(end_user)
@@ -189,7 +205,8 @@ impl Known {
         self.lookups.load(Ordering::Relaxed)
     }
 
-    fn has(&self, hash: &str) -> bool {
+    /// Whether there may be such a key.
+    pub fn has(&self, hash: &str) -> bool {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).contains(&print(hash))
     }
 
@@ -208,6 +225,12 @@ impl Known {
                 None => break,
             }
         }
+        // A former value may be good for a while. What is over by then only costs a look.
+        let former = former::all_good(&mut tx, 0).await?;
+        self.keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(former.iter().map(|token| print(token)));
         self.end_users_changed.fetch_add(1, Ordering::AcqRel);
         self.seen.store(revision, Ordering::Release);
         self.loaded.store(true, Ordering::Release);
@@ -247,48 +270,24 @@ fn texts(rows: &[AnyRow]) -> Result<Vec<String>, DbError> {
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// One budget of a key for one model: `{"budget_limit": 1, "time_period": "1d"}`, or with the names that budgets have elsewhere.
-pub fn model_budgets(column: &Value) -> HashMap<String, Budget> {
-    let Some(models) = column.as_object() else { return HashMap::new() };
-    let one = |value: &Value| match value {
-        Value::Object(map) => Budget {
-            max: map.get("budget_limit").or_else(|| map.get("max_budget")).and_then(rows::money),
-            duration: map
-                .get("time_period")
-                .or_else(|| map.get("budget_duration"))
-                .and_then(Value::as_str)
-                .map(str::to_owned),
-            ..Budget::default()
-        },
-        plain => Budget { max: rows::money(plain), ..Budget::default() },
-    };
-    models.iter().map(|(model, value)| (model.clone(), one(value))).collect()
-}
-
+/// Fills in what the models of all who stand behind a grant have cost.
 async fn model_spend(
     connection: &mut AnyConnection,
     grant: &mut Grant,
     now_ms: i64,
     lazy: bool,
 ) -> Result<(), DbError> {
-    let id = grant.key.id.clone();
-    let models: Vec<String> = grant.key.model_budgets.keys().cloned().collect();
-    for some in models.chunks(100) {
-        let marks: Vec<String> = (1..=some.len()).map(|at| format!("${at}")).collect();
-        let sql = format!(
-            "SELECT meter, spend, reset_at FROM tollgate_windows WHERE meter IN ({})",
-            marks.join(", ")
-        );
-        let names = some.iter().map(|model| format!("key_model:{id}/{model}").into()).collect();
-        for row in rows::rows(connection, &sql, names).await? {
-            let meter: String = row.try_get(0)?;
-            let model = meter.split_once('/').map(|(_, model)| model).unwrap_or_default();
-            if let Some(budget) = grant.key.model_budgets.get_mut(model) {
-                let reset_at: Option<i64> = row.try_get(2)?;
-                let is_over = lazy && reset_at.is_some_and(|at| at <= now_ms);
-                budget.spend = if is_over { 0 } else { row.try_get(1)? };
-                budget.reset_at_ms = reset_at.and_then(|at| u64::try_from(at).ok());
-            }
+    let Grant { key, user, team, organization, .. } = grant;
+    let scopes = [
+        ("key_model", Some(key)),
+        ("user_model", user.as_deref_mut()),
+        ("team_model", team.as_deref_mut()),
+        ("org_model", organization.as_deref_mut()),
+    ];
+    for (kind, scope) in scopes {
+        if let Some(scope) = scope.filter(|scope| !scope.model_budgets.is_empty()) {
+            let id = scope.counted_as().to_owned();
+            windows::spend(connection, (kind, &id), &mut scope.model_budgets, now_ms, lazy).await?;
         }
     }
     Ok(())
@@ -316,17 +315,17 @@ static GRANT: LazyLock<String> = LazyLock::new(|| {
     let key = columns(
         "k",
         "key_name key_alias spend expires models aliases max_parallel_requests metadata blocked tpm_limit rpm_limit \
-         max_budget soft_budget budget_duration budget_reset_at allowed_routes model_max_budget",
+         max_budget soft_budget budget_duration budget_reset_at allowed_routes model_max_budget first_token",
     );
     let user = columns(
         "u",
         "user_id user_alias user_role models max_budget spend max_parallel_requests tpm_limit rpm_limit \
-         budget_duration budget_reset_at metadata",
+         budget_duration budget_reset_at metadata model_max_budget",
     );
     let team = columns(
         "t",
         "team_id team_alias metadata tpm_limit rpm_limit max_budget budget_duration models blocked spend \
-         max_parallel_requests budget_reset_at model_aliases",
+         max_parallel_requests budget_reset_at model_aliases model_max_budget",
     );
     let organization = columns("o", "organization_id organization_alias metadata models spend");
     format!(
@@ -438,12 +437,16 @@ impl Read<'_> {
         budget.max =
             budget.max.or(self.int("kb_max_budget")).map(|max| max.saturating_add(self.raise(metadata)));
         budget.soft = budget.soft.or(self.int("kb_soft_budget"));
-        let model_budgets = match model_budgets(&self.json("k_model_max_budget")) {
-            own if own.is_empty() => model_budgets(&self.json("kb_model_max_budget")),
+        let model_budgets = match windows::budgets(&self.json("k_model_max_budget")) {
+            own if own.is_empty() => windows::budgets(&self.json("kb_model_max_budget")),
             own => own,
         };
         Scope {
             id: hash.to_owned(),
+            former: self
+                .text("k_first_token")
+                .filter(|first| first != hash)
+                .map(|first| Box::new(Former { counted: Some(first), current: None })),
             alias: self.text("k_key_alias"),
             blocked: self.int("k_blocked") == Some(1),
             models: self.list("k_models"),
@@ -473,7 +476,11 @@ impl Read<'_> {
             models: self.list("u_models"),
             limits: self.limits("u"),
             budget: self.budget("u", "u", self.int("u_spend")),
-            model_budgets: HashMap::new(),
+            // As with all money of a user: keys of a team spend the team's.
+            model_budgets: match self.text("t_team_id") {
+                None => windows::budgets(&self.json("u_model_max_budget")),
+                Some(_) => HashMap::new(),
+            },
             ..described(&self.json("u_metadata"))
         }
     }
@@ -486,6 +493,7 @@ impl Read<'_> {
             models: self.list("t_models"),
             limits: self.limits("t"),
             budget: self.budget("t", "t", self.int("t_spend")),
+            model_budgets: windows::budgets(&self.json("t_model_max_budget")),
             aliases: pairs(&self.json("t_model_aliases")),
             ..described(&self.json("t_metadata"))
         }
@@ -507,6 +515,7 @@ impl Read<'_> {
             models: self.list("o_models"),
             limits: self.limits("ob"),
             budget: self.budget("ob", "ob", self.int("o_spend")),
+            model_budgets: windows::budgets(&self.json("ob_model_max_budget")),
             ..described(&self.json("o_metadata"))
         }
     }

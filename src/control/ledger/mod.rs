@@ -31,6 +31,7 @@ pub mod api;
 pub mod bulk;
 pub mod caller;
 pub mod db;
+pub mod former;
 pub mod grants;
 pub mod health;
 pub mod import;
@@ -46,6 +47,7 @@ pub mod seal;
 pub mod serve;
 pub mod tokens;
 pub mod usage;
+pub mod windows;
 
 use std::{
     net::SocketAddr,

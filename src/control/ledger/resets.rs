@@ -9,9 +9,9 @@ use sqlx::{AnyConnection, Row as _};
 use super::{
     App, bulk,
     db::{DbError, Tx},
-    log, rates,
+    former, log, rates,
     rows::{self, Stored},
-    usage::sums::model_periods,
+    windows,
 };
 use crate::core::{
     config::Config,
@@ -116,6 +116,9 @@ pub async fn run(app: &App, now_ms: i64) -> Result<usize, DbError> {
 /// logs went.
 pub async fn clean(app: &App, now_ms: i64) -> Result<u64, DbError> {
     rates::sql::prune(app, now_ms).await?;
+    let mut tx = app.db.aside().await?;
+    former::prune(&mut tx, now_ms).await?;
+    tx.commit().await?;
     let config = app.config();
     let Some(kept_ms) = config.ledger.spend_log_retention.as_deref().and_then(|text| length(text, now_ms))
     else {
@@ -199,7 +202,8 @@ async fn restart(
     let zone = zone(config);
     if plan.table == "tollgate_windows" {
         // The record of the key says which period there is now.
-        let mut periods = model_periods(tx, due.iter().map(|(meter, _)| meter.as_str())).await?;
+        let mut periods =
+            windows::periods(tx.connection(), due.iter().map(|(meter, _)| meter.as_str())).await?;
         for (meter, period) in &mut due {
             if let Some(now) = periods.remove(meter) {
                 *period = now;
@@ -227,9 +231,7 @@ async fn restart(
             for (id, _) in again.iter().chain(&ended) {
                 tx.record_changed(format!("{prefix}{id}"));
                 // The grant of the key shows when the period ends.
-                if let Some((hash, _)) = id.strip_prefix("key_model:").and_then(|id| id.split_once('/')) {
-                    tx.record_changed(format!("key:{hash}"));
-                }
+                windows::owners(id).into_iter().for_each(|owner| tx.record_changed(owner));
             }
             Ok(())
         }

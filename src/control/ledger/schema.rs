@@ -300,7 +300,7 @@ const FIXED: &[&str] = &[
     "CREATE TABLE tollgate_daily_end_users (day TEXT NOT NULL, end_user TEXT NOT NULL, api_key TEXT NOT NULL, \
      model TEXT NOT NULL, spend BIGINT NOT NULL, prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL, \
      requests BIGINT NOT NULL, PRIMARY KEY (day, end_user, api_key, model))",
-    // Spend that has a period of its own: `key_model:…` and `global`.
+    // Spend that has a period of its own: `global`, and by model, `key_model:…`.
     "CREATE TABLE tollgate_windows (meter TEXT PRIMARY KEY, spend BIGINT NOT NULL, period TEXT, reset_at BIGINT)",
     // Envoys, and the newest batch of each that is applied.
     "CREATE TABLE tollgate_nodes (node TEXT PRIMARY KEY, batch BIGINT NOT NULL, seen_at BIGINT NOT NULL)",
@@ -342,8 +342,19 @@ const SECOND: &[&str] = &[
     "CREATE INDEX tollgate_rates_places ON tollgate_rates (seen_at) WHERE place = 1",
 ];
 
+/// What version 3 has besides: former values of keys, and addresses whatever the case of their letters.
+const THIRD: &[&str] = &[
+    // What counts for a key goes by this where it is set.
+    "ALTER TABLE tollgate_keys ADD COLUMN first_token TEXT",
+    "CREATE INDEX tollgate_keys_first ON tollgate_keys (first_token)",
+    "CREATE TABLE tollgate_former_keys (token TEXT PRIMARY KEY, current_token TEXT NOT NULL, good_until BIGINT, \
+     replaced_at BIGINT NOT NULL)",
+    "CREATE INDEX tollgate_former_keys_current ON tollgate_former_keys (current_token)",
+    "CREATE INDEX tollgate_users_address ON tollgate_users (LOWER(user_email))",
+];
+
 /// The version of the schema that this build works with.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Makes the tables, or brings older ones up to date. Several may call it at once.
 pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
@@ -374,8 +385,8 @@ pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
             tx.execute(AssertSqlSafe(*statement)).await?;
         }
     }
-    if there < 2 {
-        for statement in SECOND {
+    for (version, statements) in [(2, SECOND), (3, THIRD)] {
+        for statement in statements.iter().filter(|_| there < version) {
             tx.execute(AssertSqlSafe(*statement)).await?;
         }
     }

@@ -61,6 +61,18 @@ impl PartialEq for KnownMeter {
     }
 }
 
+/// Hashes of a key that got a new value.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Former {
+    /// The id that its meters go by, when it is another: it goes on counting by its first hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<String>,
+    /// Its hash now, when it was asked for by a former one that is still good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+}
+
 /// What key, team, user, team member, organization and end user have in common.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -70,6 +82,9 @@ pub struct Scope {
     pub known_meter: KnownMeter,
     /// Hash of the key, `team_id`, `user_id`, `organization_id`, end user's id; for a team member the user's id.
     pub id: String,
+    /// Other hashes that a key has had; most have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former: Option<Box<Former>>,
     /// `key_alias`, `team_alias`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
@@ -103,8 +118,14 @@ pub struct Scope {
 impl Scope {
     /// What counts for it. It is made once for each copy of a record, not for each request.
     pub fn meter(&self, kind: Kind) -> Meter {
-        let meter = self.known_meter.0.get_or_init(|| Box::new(Meter::new(kind, &self.id)));
-        if meter.is_of(kind, &self.id) { (**meter).clone() } else { Meter::new(kind, &self.id) }
+        let id = self.counted_as();
+        let meter = self.known_meter.0.get_or_init(|| Box::new(Meter::new(kind, id)));
+        if meter.is_of(kind, id) { (**meter).clone() } else { Meter::new(kind, id) }
+    }
+
+    /// The id that its meters go by.
+    pub fn counted_as(&self) -> &str {
+        self.former.as_ref().and_then(|former| former.counted.as_deref()).unwrap_or(&self.id)
     }
 }
 

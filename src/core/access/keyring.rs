@@ -283,7 +283,12 @@ fn end_user_print(id: &str) -> Fingerprint {
 /// The names whose change makes a grant stale.
 fn names_of(grant: &Grant) -> Box<[Fingerprint]> {
     let mut names = Vec::with_capacity(5);
+    // Whatever name of the key a change comes by.
     names.extend(hash_start(&grant.key.id));
+    if let Some(former) = &grant.key.former {
+        let hashes = [&former.counted, &former.current];
+        names.extend(hashes.into_iter().flatten().filter_map(|hash| hash_start(hash)));
+    }
     let scopes = [("user", &grant.user), ("team", &grant.team), ("org", &grant.organization)];
     for (kind, scope) in scopes {
         names.extend(scope.as_ref().map(|scope| fingerprint(&format!("{kind}:{}", scope.id))));

@@ -79,7 +79,7 @@ impl Rules<'_> {
             tpm: scope.model_tpm.get(model).copied(),
             parallel: None,
         };
-        let meter = || Meter::new(kind, &format!("{}/{model}", scope.id));
+        let meter = || Meter::new(kind, &format!("{}/{model}", scope.counted_as()));
         self.add(kind, meter, limits, scope.model_budgets.get(model), self.grant.revision);
     }
 
@@ -110,6 +110,7 @@ impl Rules<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::access::grant::Former;
 
     fn money(pico: i64) -> Budget {
         Budget { max: Some(pico), spend: 7, duration: Some("1d".to_owned()), ..Budget::default() }
@@ -164,5 +165,15 @@ mod tests {
         let list = rules(&grant, None, &Names::of("a", None), &general);
         assert!(list.len() == 2 && list.iter().all(|rule| rule.resets.is_some()));
         assert_eq!(list[0].limits.parallel, Some(4));
+    }
+
+    #[test]
+    fn a_key_with_a_new_value_counts_by_its_first() {
+        let key = Scope { id: "new".to_owned(), budget: money(1), ..Scope::default() };
+        let mut grant = Grant { key, ..Grant::default() };
+        grant.key.former = Some(Box::new(Former { counted: Some("first".to_owned()), current: None }));
+        grant.key.model_rpm.insert("a".to_owned(), 2);
+        let list = rules(&grant, None, &Names::of("a", None), &General::default());
+        assert_eq!(names(&list), ["key:first", "key_model:first/a"]);
     }
 }

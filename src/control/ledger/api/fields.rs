@@ -116,8 +116,57 @@ pub const fn join<const N: usize>(mut parts: &[&[Field]]) -> [Field; N] {
     all
 }
 
-/// Refuses what is too long, too large, below zero or not storable. Both databases then take what is left.
+/// Members that LiteLLM enforces and this gateway does not yet, with what they would do. A limit that is taken and not enforced is
+/// worse than one that is refused.
+const NOT_YET: &[(&str, &str)] = &[
+    ("budget_limits", "several budgets of one key, each with a period of its own"),
+    ("policies", "policies"),
+    ("auto_rotate", "keys that get a new value by themselves"),
+    ("rotation_interval", "keys that get a new value by themselves"),
+    ("allowed_passthrough_routes", "pass-through routes of single keys and teams"),
+    ("allowed_vector_store_indexes", "limits on vector stores"),
+    ("access_group_ids", "access groups by their ids"),
+    ("router_settings", "routing of single keys and teams"),
+    ("project_id", "projects"),
+    ("agent_id", "agents"),
+    ("model_max_budget_alert_emails", "mails about budgets"),
+];
+
+/// Refuses what the gateway would have to enforce and does not yet. Nothing, nothing in a list, and `false` ask for nothing.
+fn enforced(fields: &[Field], body: &Record) -> Result<(), Problem> {
+    // Bodies that limit nobody are not meant.
+    if !fields.iter().any(|field| matches!(field.name, "max_budget" | "model_rpm_limit")) {
+        return Ok(());
+    }
+    for (name, what) in NOT_YET {
+        let asks = match body.get(*name) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(Value::Object(map)) => !map.is_empty(),
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(_) => true,
+        };
+        if asks {
+            return Err(Problem::refused(
+                400,
+                format!("`{name}` is not enforced yet ({what}): it would limit nothing. Leave it out."),
+            ));
+        }
+    }
+    for name in ["rpm_limit_type", "tpm_limit_type"] {
+        if text(body, name).is_some_and(|kind| kind != "best_effort_throughput") {
+            return Err(Problem::refused(
+                400,
+                format!("`{name}`: only `best_effort_throughput` is enforced; leave it out."),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what is too long, too large, below zero, not storable, or not enforced. Both databases then take what is left.
 pub fn bounded(fields: &[Field], body: &Record) -> Result<(), Problem> {
+    enforced(fields, body)?;
     for field in fields {
         let Some(value) = body.get(field.name).filter(|value| !value.is_null()) else { continue };
         match value {
@@ -470,6 +519,10 @@ mod tests {
             (json!({"tpm_limit": -1}), 422),
             (json!({"tpm_limit": 1e30}), 400),
             (json!({"model_rpm_limit": {"m": -1}}), 400),
+            (json!({"budget_limits": [{"budget_duration": "1d", "max_budget": 1}]}), 400),
+            (json!({"policies": ["p"]}), 400),
+            (json!({"auto_rotate": true}), 400),
+            (json!({"rpm_limit_type": "guaranteed_throughput"}), 400),
             (json!({"model_rpm_limit": {"m": "1"}}), 400),
             (json!({"model_max_budget": {"m": 1}}), 400),
             (json!({"model_max_budget": {"m": {"budget_limit": 1, "time_period": "x"}}}), 400),
@@ -484,7 +537,8 @@ mod tests {
             }
         }
         let fine = json!({"key_alias": "ä".repeat(LONGEST_TEXT), "max_budget": 9_200_000, "tpm_limit": 0,
-                          "model_max_budget": {"m": {"budget_limit": 0.5, "time_period": "1d"}}, "models": null});
+                          "model_max_budget": {"m": {"budget_limit": 0.5, "time_period": "1d"}}, "models": null, "policies": [],
+                          "auto_rotate": false, "budget_limits": null, "tpm_limit_type": "best_effort_throughput"});
         bounded(FIELDS, fine.as_object().unwrap()).unwrap();
     }
 }

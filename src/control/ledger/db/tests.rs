@@ -69,6 +69,10 @@ fn tables_of_the_first_version_are_brought_up_to_date() {
         let older = [
             "DROP INDEX tollgate_rates_places",
             "ALTER TABLE tollgate_rates DROP COLUMN place",
+            "DROP INDEX tollgate_keys_first",
+            "ALTER TABLE tollgate_keys DROP COLUMN first_token",
+            "DROP TABLE tollgate_former_keys",
+            "DROP INDEX tollgate_users_address",
             "INSERT INTO tollgate_rates VALUES ('key:k', 'n', 1, 2, 3, 4, 5)",
             "UPDATE tollgate_state SET schema_version = 1 WHERE id = 1",
         ];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{AnyConnection, Row as _};
 
 use crate::{
-    control::ledger::{bulk, db::DbError, rows, rows::Stored},
+    control::ledger::{bulk, db::DbError, rows, rows::Stored, windows},
     core::ledger::Change,
 };
 
@@ -123,7 +123,7 @@ pub async fn spend<'m>(
         let (kind, id) = meter.split_once(':').unwrap_or((meter, ""));
         kinds.entry(kind).or_default().push(id);
         // Where nothing was spent yet there is no row.
-        if matches!(kind, "global" | "key_model" | "end_user" | "deployment" | "provider") {
+        if is_window(meter) || kind == "end_user" {
             found.insert(meter.to_owned(), 0);
         }
     }
@@ -140,11 +140,20 @@ pub async fn spend<'m>(
     Ok(found)
 }
 
+/// Whether a meter's spend is a row of its own, which is there once something was spent.
+fn is_window(meter: &str) -> bool {
+    let kind = meter.split_once(':').map_or(meter, |(kind, _)| kind);
+    matches!(kind, "global" | "deployment" | "provider") || windows::is_by_model(meter)
+}
+
 /// What identifies the row of a meter; several when its name can be read in several ways.
 fn names(kind: &str, id: &str) -> Vec<Vec<Stored>> {
     match kind {
         "global" => vec![vec!["global".into()]],
-        "key_model" | "deployment" | "provider" => vec![vec![format!("{kind}:{id}").into()]],
+        "deployment" | "provider" | "key_model" | "team_model" | "user_model" | "org_model"
+        | "end_user_model" => {
+            vec![vec![format!("{kind}:{id}").into()]]
+        }
         "member" => id
             .match_indices('/')
             .map(|(at, _)| {
@@ -159,9 +168,11 @@ fn names(kind: &str, id: &str) -> Vec<Vec<Stored>> {
 fn statement(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "key" => {
-            "SELECT 'key:' || k.token, k.spend, CASE WHEN k.budget_duration IS NOT NULL THEN k.budget_reset_at \
-             WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM tollgate_keys k \
-             LEFT JOIN tollgate_budgets b ON b.budget_id = k.budget_id WHERE k.token IN (VALUES {})"
+            "WITH v (id) AS (VALUES {}) \
+             SELECT 'key:' || v.id, k.spend, CASE WHEN k.budget_duration IS NOT NULL THEN k.budget_reset_at \
+             WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM v \
+             JOIN tollgate_keys k ON k.token = v.id OR k.first_token = v.id \
+             LEFT JOIN tollgate_budgets b ON b.budget_id = k.budget_id"
         }
         "user" => {
             "SELECT 'user:' || user_id, spend, CASE WHEN budget_duration IS NOT NULL THEN budget_reset_at END \
@@ -188,7 +199,8 @@ fn statement(kind: &str) -> Option<&'static str> {
              CASE WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM tollgate_end_users e \
              LEFT JOIN tollgate_budgets b ON b.budget_id = e.budget_id WHERE e.user_id IN (VALUES {})"
         }
-        "global" | "key_model" | "deployment" | "provider" => {
+        "global" | "deployment" | "provider" | "key_model" | "team_model" | "user_model" | "org_model"
+        | "end_user_model" => {
             "SELECT meter, spend, reset_at FROM tollgate_windows WHERE meter IN (VALUES {})"
         }
         _ => return None,

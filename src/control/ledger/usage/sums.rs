@@ -10,9 +10,9 @@ use crate::{
         alerts::{Crossing, Entity},
         bulk,
         db::{DbError, Tx},
-        grants::model_budgets,
-        resets,
+        former, resets,
         rows::Stored,
+        windows,
     },
     core::{
         config::Config,
@@ -86,8 +86,8 @@ impl<'b> Sums<'b> {
         }
         for meter in event.metered.iter().filter(|meter| meter.len() <= METER) {
             self.metered.insert(meter);
-            // Only the node knows which of a key's model budgets a call counted for.
-            if meter.starts_with("key_model:") {
+            // Only the node knows which budgets by model a call counted for.
+            if windows::is_by_model(meter) {
                 put(&mut self.windows, [meter], spend);
             }
         }
@@ -122,6 +122,18 @@ pub async fn apply(
                  tollgate_keys.soft_budget, tollgate_keys.key_alias, tollgate_keys.user_id, tollgate_keys.team_id";
     let keys = add(tx, "tollgate_keys", ["token"], &sums.keys, shown).await?;
     crossed(&mut crossings, Entity::Key, &keys, &sums.keys)?;
+    // Calls that were under way when their key got a new value.
+    let found: BTreeSet<String> = keys.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let lost = || sums.keys.iter().filter(|([hash], _)| !found.contains(*hash));
+    let current = former::current(tx.connection(), lost().map(|([hash], _)| *hash)).await?;
+    let mut late = BTreeMap::new();
+    for ([hash], spend) in lost() {
+        if let Some(now) = current.get(*hash) {
+            put(&mut late, [now.as_str()], *spend);
+        }
+    }
+    let keys = add(tx, "tollgate_keys", ["token"], &late, shown).await?;
+    crossed(&mut crossings, Entity::Key, &keys, &late)?;
     let shown = "RETURNING tollgate_users.user_id, tollgate_users.spend, tollgate_users.max_budget, \
                  CAST(NULL AS BIGINT) AS soft, tollgate_users.user_alias, tollgate_users.user_id AS u, \
                  CAST(NULL AS TEXT) AS t";
@@ -200,7 +212,7 @@ async fn add_windows(
     for row in rows {
         periods.insert(row.try_get(0)?, row.try_get(1)?);
     }
-    let mut wanted = model_periods(tx, periods.keys().map(String::as_str)).await?;
+    let mut wanted = windows::periods(tx.connection(), periods.keys().map(String::as_str)).await?;
     // A period that nobody can read is none.
     let readable = |period: &&str| resets::next_reset(period, now_ms, &resets::zone(config)).is_ok();
     wanted.extend(
@@ -220,31 +232,6 @@ async fn add_windows(
                      SET period = v.period, reset_at = v.reset_at FROM v WHERE tollgate_windows.meter = v.meter";
     bulk::run(tx.connection(), statement, changed).await?;
     Ok(())
-}
-
-/// The periods that `key_model:<hash>/<model>` meters have by the records of their keys. Other meters are left out.
-pub async fn model_periods<'m>(
-    tx: &mut Tx,
-    meters: impl Iterator<Item = &'m str> + Clone,
-) -> Result<BTreeMap<String, Option<String>>, DbError> {
-    let split = |meter: &'m str| meter.strip_prefix("key_model:")?.split_once('/');
-    let hashes: BTreeSet<&str> = meters.clone().filter_map(split).map(|(hash, _)| hash).collect();
-    let mut budgets = BTreeMap::new();
-    let sql = "SELECT k.token, k.model_max_budget, b.model_max_budget FROM tollgate_keys k \
-               LEFT JOIN tollgate_budgets b ON b.budget_id = k.budget_id WHERE k.token IN (VALUES {})";
-    for row in
-        bulk::run(tx.connection(), sql, hashes.into_iter().map(|hash| vec![hash.into()]).collect()).await?
-    {
-        let parsed = |at: usize| -> Result<_, DbError> {
-            let text: Option<String> = row.try_get(at)?;
-            let value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-            Ok(model_budgets(&value))
-        };
-        let own = parsed(1)?;
-        budgets.insert(row.try_get::<String, _>(0)?, if own.is_empty() { parsed(2)? } else { own });
-    }
-    let period = |(hash, model): (&str, &str)| budgets.get(hash)?.get(model)?.duration.clone();
-    Ok(meters.filter_map(|meter| Some((meter.to_owned(), split(meter).map(period)?))).collect())
 }
 
 /// Budgets that were not used up before and are now. Rows: id, spend, max, soft, alias, user, team.

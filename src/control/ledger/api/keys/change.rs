@@ -14,7 +14,8 @@ use crate::control::ledger::{
         fields::{bounded, copied, expiry, metadata, reset_at, text},
     },
     caller::hash,
-    db::Tx,
+    db::{DbError, Tx},
+    former,
     problem::Problem,
     resets,
     route::{Answer, Call},
@@ -90,16 +91,23 @@ pub async fn regenerate(call: Call) -> Result<Answer, Problem> {
         None => make::secret()?,
     };
     let (old, new) = (token(&row), hash(&key));
+    if former::is_taken(tx.connection(), &new, old).await? {
+        return Err(make::taken(DbError::Duplicate));
+    }
+    let good_until = match call.text("grace_period") {
+        None | Some("0s") => None,
+        Some(period) => Some(
+            resets::expires(period, call.now_ms)
+                .map_err(|error| Problem::refused(400, format!("`grace_period`: {error}.")))?,
+        ),
+    };
     changes.insert("token".to_owned(), json!(new));
     changes.insert("key_name".to_owned(), json!(make::name(&key)));
     let this = [Where::Is("token", json!(old))];
     rows::update(tx.connection(), &KEYS, &this, &changes).await.map_err(make::taken)?;
-    // What its models spent goes along, else a new value would be a new budget.
-    let (old_models, start) = (format!("key_model:{old}/"), "key_model:".len() + old.len() + 1);
-    let moved =
-        format!("UPDATE tollgate_windows SET meter = $1 || SUBSTR(meter, {start}) WHERE meter LIKE $2");
-    let values = vec![format!("key_model:{new}").into(), format!("{old_models}%").into()];
-    rows::run(tx.connection(), &moved, values).await?;
+    if old != new {
+        former::replace(tx.connection(), old, &new, good_until, call.now_ms).await?;
+    }
     tx.record_changed(format!("key:{old}"));
     tx.record_changed(format!("key:{new}"));
     let row = rows::get(tx.connection(), &KEYS, &[&new]).await?.unwrap_or_default();

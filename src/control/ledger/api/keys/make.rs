@@ -16,6 +16,7 @@ use crate::{
         },
         caller::{Caller, hash},
         db::{DbError, Tx},
+        former,
         problem::Problem,
         resets,
         route::{Answer, Call, Type},
@@ -357,6 +358,9 @@ pub async fn insert(tx: &mut Tx, call: &Call, body: &Record) -> Result<New, Prob
         None => secret()?,
     };
     let token = hash(&key);
+    if former::is_taken(tx.connection(), &token, "").await? {
+        return Err(taken(DbError::Duplicate));
+    }
     if let Some(alias) = text(body, "key_alias") {
         free_alias(tx, alias, &token).await?;
     }

@@ -47,6 +47,11 @@ const REGENERATE: &[Field] = fields::joined!(
     &[
         Field::new("key", Type::Text, "The key or its hash, unless the path names it."),
         Field::new("new_key", Type::Text, "The new key: sk- and what you like. A random one otherwise."),
+        Field::new(
+            "grace_period",
+            Type::Text,
+            "How long the old value works too, such as 1h; not at all otherwise."
+        ),
         Field::new("new_master_key", Type::Text, "Refused: the master key stands in the configuration."),
     ],
     CHANGES
@@ -64,6 +69,7 @@ const LIST: &[Field] = &[
     Field::new("organization_id", Type::Text, "Of this organization."),
     Field::new("key_hash", Type::Text, "With this hash."),
     Field::new("key_alias", Type::Text, "With this name."),
+    Field::new("expires", Type::Text, "expired: whose time is over; active: all others."),
     Field::new("return_full_object", Type::Bool, "Objects instead of hashes."),
     Field::new("include_team_keys", Type::Bool, "Also keys of the teams that the caller runs."),
     SORT_BY,

@@ -10,6 +10,7 @@ use crate::control::ledger::{
     },
     caller::token_of,
     db::{DbError, Tx},
+    former,
     problem::Problem,
     route::{Answer, Call},
     rows::{self, Record, Select, Where},
@@ -69,17 +70,12 @@ fn column_name(column: &str) -> &'static str {
 /// Removes keys.
 pub async fn remove(tx: &mut Tx, keys: &[Record]) -> Result<(), DbError> {
     for some in keys.chunks(AT_ONCE) {
-        let tokens = some.iter().map(|row| json!(token(row))).collect();
+        let hashes: Vec<&str> = some.iter().map(token).collect();
+        former::remove(tx.connection(), &hashes).await?;
+        let tokens = hashes.iter().map(|hash| json!(hash)).collect();
         rows::delete(tx.connection(), &KEYS, &[Where::In("token", tokens)]).await?;
     }
     for row in keys {
-        let has_model_budgets =
-            row.get("model_max_budget").and_then(Value::as_object).is_some_and(|map| !map.is_empty());
-        if has_model_budgets {
-            let models = format!("key_model:{}/%", token(row));
-            let sql = "DELETE FROM tollgate_windows WHERE meter LIKE $1";
-            rows::run(tx.connection(), sql, vec![models.into()]).await?;
-        }
         tx.record_changed(format!("key:{}", token(row)));
     }
     Ok(())

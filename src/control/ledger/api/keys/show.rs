@@ -113,6 +113,7 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
         conditions.extend(call.parameter(name).map(|value| Where::Is(name, json!(value))));
     }
     conditions.extend(call.parameter("key_hash").map(|key| Where::Is("token", json!(token_of(key)))));
+    conditions.extend(by_expiry(&call)?);
     let total = rows::count(&mut connection, &KEYS, &conditions).await?;
     let select = Select { conditions, order: Some(order), limit: Some(page.size), offset: page.offset() };
     let found = rows::select(&mut connection, &KEYS, &select).await?;
@@ -124,6 +125,20 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
     Ok(Answer::json(&json!({
         "keys": keys, "total_count": total, "current_page": page.number, "total_pages": page.pages(total),
     })))
+}
+
+/// Keys that are expired, or those that are not.
+fn by_expiry(call: &Call) -> Result<Option<Where>, Problem> {
+    let now = json!(call.now_ms);
+    match call.parameter("expires") {
+        None => Ok(None),
+        Some("expired") => Ok(Some(Where::Before("expires", now))),
+        Some("active") => Ok(Some(Where::Any(vec![Where::Empty("expires"), Where::From("expires", now)]))),
+        Some(other) => {
+            let message = "Input should be 'expired' or 'active'";
+            Err(Problem::invalid("query", "expires", "literal_error", message, &json!(other)))
+        }
+    }
 }
 
 /// Which keys the caller sees at all.

@@ -152,6 +152,7 @@ fn a_key_is_made_shown_changed_and_removed() {
             ("master", "POST", "/key/generate", json!({"budget_duration": "2mo"}), 400, json!({"error": {"code": "400"}})),
             ("master", "POST", "/key/generate", json!({"max_budget": "10", "rpm_limit": "10", "blocked": "yes"}), 200,
              json!({"max_budget": 10.0, "rpm_limit": 10, "blocked": true})),
+            ("master", "GET", "/key/list?expires=soon", Value::Null, 422, Value::Null),
             ("master", "POST", "/key/generate", json!({"team_id": "typo"}), 400,
              json!({"error": {"message": "{'error': 'Unable to find team object in database. Team ID: typo'}"}})),
             ("master", "POST", "/key/generate", json!({"key_type": "x"}), 422, json!({"detail": [{"type": "enum"}]})),
@@ -226,12 +227,12 @@ fn a_new_value_keeps_the_row() {
             ("master", "GET", "/key/info?key=sk-new-value", Value::Null, 200, json!({"info": {"key_alias": "a"}})),
         ])
         .await;
-        let mut connection = cast.ledger.app.db.read().await.unwrap();
-        let moved = "SELECT meter FROM tollgate_windows WHERE meter = $1";
-        let moved =
-            rows::rows(&mut connection, moved, vec![format!("key_model:{new}/m").into()]).await.unwrap();
-        assert_eq!(moved.len(), 1);
-        drop(connection);
+        // What its models have cost goes on counting.
+        let (_, grant) = cast.ledger.envoy("GET", &format!("/internal/keys/{new}"), None).await;
+        assert_eq!(
+            (&grant["key"]["former"]["counted"], &grant["key"]["model_budgets"]["m"]["spend"]),
+            (&json!(old), &json!(7))
+        );
         let (_, again) = cast.call("master", "POST", "/key/sk-new-value/regenerate", Value::Null).await;
         assert!(again["key"].as_str().unwrap().len() == 25, "{again}");
         assert_eq!(cast.call("master", "POST", "/key/generate", json!({"key": "sk-taken-one"})).await.0, 200);
@@ -402,5 +403,167 @@ fn printed_calls_work() {
              json!({"user_id": "loner", "max_budget": null, "key_name": "sk-...…", "token_id": "…"})),
         ])
         .await;
+    });
+}
+
+/// What the ledger says of a key to a filter: status, spend of the key, spend of its model `m`.
+async fn told(cast: &Cast, hash: &str) -> (u16, Value, Value) {
+    let (status, grant) = cast.ledger.envoy("GET", &format!("/internal/keys/{hash}"), None).await;
+    let key = &grant["key"];
+    (status, key["budget"]["spend"].clone(), key["model_budgets"]["m"]["spend"].clone())
+}
+
+#[test]
+fn usage_under_way_when_a_key_gets_a_new_value_is_the_keys() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let body = json!({"key": "sk-value-0", "max_budget": 4, "user_id": "loner",
+                          "model_max_budget": {"m": {"budget_limit": 1, "time_period": "1d"}}});
+        cast.ledger.admin("POST", "/key/generate", Some(body)).await;
+        let hashes: Vec<String> = (0..4).map(|at| hash(&format!("sk-value-{at}"))).collect();
+        let first = &hashes[0];
+        for at in 1..3 {
+            let body = json!({"new_key": format!("sk-value-{at}")});
+            let path = format!("/key/sk-value-{}/regenerate", at - 1);
+            let told = cast.changed("POST", &path, body).await;
+            assert!(
+                told.contains(&format!("key:{}", hashes[at]))
+                    && told.contains(&format!("key:{}", hashes[at - 1]))
+            );
+        }
+        // Calls that began with each of the values, in one batch: all count for the key, by the name that its meters have.
+        let event = |at: usize| {
+            json!({"id": format!("e{at}"), "api_key": hashes[at], "user": "loner", "spend": 5,
+                   "metered": [format!("key:{first}"), format!("key_model:{first}/m")]})
+        };
+        let batch = json!({"number": 1, "events": [event(0), event(1), event(2)]});
+        let cursor = cast.ledger.app.db.snapshot().await.unwrap().1;
+        let sync = json!({"node": "n", "cursor": cursor, "batch": batch});
+        let (_, reply) = cast.ledger.envoy("POST", "/internal/sync", Some(sync)).await;
+        assert_eq!(told(&cast, &hashes[2]).await, (200, json!(15), json!(15)));
+        let totals: Vec<_> = reply["changes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|change| (&change["meter"], &change["spend"]))
+            .collect();
+        assert!(totals.contains(&(&json!(format!("key:{first}")), &json!(15))), "{reply}");
+        assert!(totals.contains(&(&json!(format!("key_model:{first}/m")), &json!(15))), "{reply}");
+        assert_eq!(told(&cast, first).await.0, 404);
+        // The period of the model's budget is still the key's, and its end is told.
+        cast.ledger.pass(86_400_000);
+        crate::control::ledger::resets::run(&cast.ledger.app, cast.ledger.app.now_ms()).await.unwrap();
+        assert_eq!(told(&cast, &hashes[2]).await, (200, json!(15), json!(0)));
+        cast.script(&[
+            // A value that was given up is nobody's any more, but the key may have it back.
+            (
+                "master",
+                "POST",
+                "/key/generate",
+                json!({"key": "sk-value-0"}),
+                400,
+                json!({"error": {"param": "key"}}),
+            ),
+            ("master", "POST", "/key/generate", json!({"key": "sk-value-1"}), 400, Value::Null),
+            ("master", "POST", "/key/generate", json!({"key": "sk-another-key"}), 200, Value::Null),
+            (
+                "master",
+                "POST",
+                "/key/sk-another-key/regenerate",
+                json!({"new_key": "sk-value-1"}),
+                400,
+                Value::Null,
+            ),
+            (
+                "master",
+                "POST",
+                "/key/sk-value-2/regenerate",
+                json!({"new_key": "sk-value-0"}),
+                200,
+                Value::Null,
+            ),
+            (
+                "master",
+                "POST",
+                "/key/sk-value-0/regenerate",
+                json!({"new_key": "sk-value-0"}),
+                200,
+                Value::Null,
+            ),
+        ])
+        .await;
+        assert_eq!(told(&cast, first).await, (200, json!(15), json!(0)));
+        cast.ledger.admin("POST", "/key/delete", Some(json!({"keys": ["sk-value-0"]}))).await;
+        assert_eq!(told(&cast, first).await.0, 404);
+        cast.ledger.admin("POST", "/key/generate", Some(json!({"key": "sk-value-1"}))).await;
+    });
+}
+
+#[test]
+fn an_old_value_is_good_for_its_grace_period() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let (old, new) = (hash("sk-grace-0"), hash("sk-grace-1"));
+        let body = json!({"key": "sk-grace-0", "user_id": "loner", "max_budget": 4});
+        cast.ledger.admin("POST", "/key/generate", Some(body)).await;
+        cast.script(&[
+            (
+                "master",
+                "POST",
+                "/key/sk-grace-0/regenerate",
+                json!({"grace_period": "soon"}),
+                400,
+                Value::Null,
+            ),
+            (
+                "master",
+                "POST",
+                "/key/sk-grace-0/regenerate",
+                json!({"grace_period": "1h", "new_key": "sk-grace-1"}),
+                200,
+                json!({"key": "sk-grace-1"}),
+            ),
+        ])
+        .await;
+        let grant =
+            async |hash: &str| cast.ledger.envoy("GET", &format!("/internal/keys/{hash}"), None).await;
+        let (status, by_old) = grant(&old).await;
+        assert_eq!(
+            (status, &by_old["key"]["id"], &by_old["key"]["former"]["current"]),
+            (200, &json!(old), &json!(new))
+        );
+        assert_eq!(by_old["expires_ms"], START_MS + 3_600_000);
+        assert_eq!(by_old["key"]["former"].get("counted"), None, "it counts by its own hash");
+        assert_eq!(grant(&new).await.1["key"]["former"]["counted"], json!(old));
+        let info = async || cast.ledger.call("GET", "/key/info", Some("sk-grace-0"), None).await;
+        assert_eq!(info().await.2["info"]["key_name"], "sk-...ce-1");
+        // A ledger that starts meanwhile knows it too.
+        let known = crate::control::ledger::grants::Known::default();
+        known.refresh(&cast.ledger.app.db).await.unwrap();
+        assert!(known.has(&old));
+        cast.ledger.pass(3_600_001);
+        assert_eq!((grant(&old).await.0, grant(&new).await.0, info().await.0), (404, 200, 401));
+        cast.ledger.pass(8 * 86_400_000);
+        crate::control::ledger::resets::clean(&cast.ledger.app, cast.ledger.app.now_ms()).await.unwrap();
+        let mut connection = cast.ledger.app.db.read().await.unwrap();
+        let left =
+            rows::rows(&mut connection, "SELECT token FROM tollgate_former_keys", Vec::new()).await.unwrap();
+        assert!(left.is_empty());
+    });
+}
+
+#[test]
+fn a_list_of_expired_keys_has_no_others() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        for (key, duration) in [("sk-short-lived", "1s"), ("sk-long-lived", "1h")] {
+            cast.ledger.admin("POST", "/key/generate", Some(json!({"key": key, "duration": duration}))).await;
+        }
+        cast.ledger.pass(2_000);
+        let (_, expired) = cast.call("master", "GET", "/key/list?expires=expired", Value::Null).await;
+        assert_eq!(expired["keys"], json!([hash("sk-short-lived")]));
+        let (_, all) = cast.call("master", "GET", "/key/list", Value::Null).await;
+        let (_, active) = cast.call("master", "GET", "/key/list?expires=active", Value::Null).await;
+        assert_eq!(active["total_count"].as_i64().unwrap() + 1, all["total_count"].as_i64().unwrap());
     });
 }

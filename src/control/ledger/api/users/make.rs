@@ -72,10 +72,12 @@ pub async fn insert(tx: &mut Tx, call: &Call, body: &Record) -> Result<(), Probl
     Ok(())
 }
 
-/// `default_internal_user_params` for everybody, the default budget for internal users.
+/// `default_internal_user_params` and the default budget, for internal users: not for admins.
 pub fn fill(config: &Config, body: &mut Record) {
     let ledger = &config.ledger;
-    for (name, default) in &ledger.default_user_params {
+    let is_internal =
+        matches!(text(body, "user_role"), None | Some("internal_user" | "internal_user_viewer"));
+    for (name, default) in ledger.default_user_params.iter().filter(|_| is_internal) {
         let is_empty = match body.get(name) {
             None | Some(Value::Null) => true,
             Some(Value::Array(list)) => list.is_empty(),

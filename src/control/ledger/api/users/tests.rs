@@ -169,7 +169,8 @@ fn defaults_of_new_users() {
              json!({"user_id": "…", "max_budget": 9_223_372.036_854_776, "budget_duration": "1mo", "tpm_limit": 7, "models": ["small"]})),
             ("master", "POST", "/user/new", json!({"user_role": "internal_user", "max_budget": 3, "budget_duration": "1d"}), 200,
              json!({"max_budget": 3.0, "budget_duration": "1d"})),
-            ("master", "POST", "/user/new", json!({"user_role": "proxy_admin"}), 200, json!({"max_budget": null, "tpm_limit": 7})),
+            ("master", "POST", "/user/new", json!({"user_role": "proxy_admin"}), 200, json!({"max_budget": null, "tpm_limit": null, "models": []})),
+            ("master", "POST", "/user/new", json!({}), 200, json!({"tpm_limit": 7})),
             // Teams that users may join by themselves, as plain members, without a budget of their choice.
             ("loner", "POST", "/team/member_add", json!({"team_id": "t1", "member": {"user_id": "loner", "role": "admin"}}), 403, Value::Null),
             ("loner", "POST", "/team/member_add", json!({"team_id": "t1", "member": {"user_id": "watcher", "role": "user"}}), 403, Value::Null),
