@@ -76,11 +76,55 @@ impl StoredModel {
     }
 }
 
+/// Variables that hold what is the gateway's own, by the beginning of their names, in capitals.
+const OWN: [&str; 5] = ["TOLLGATE_", "LITELLM_", "DATABASE_", "DIRECT_URL", "REDIS_"];
+/// The same by the end of their names.
+const OWN_ENDS: [&str; 2] = ["SALT_KEY", "MASTER_KEY"];
+
+/// The first variable of the gateway's own that a model from outside names, in whatever spelling and however deep: what it holds
+/// would be sent to an address of the model's choice. What `general_settings` and `router_settings` read is the gateway's own too.
+pub fn own_variable(model: &StoredModel, settings: &Yaml) -> Option<String> {
+    let mut own = Vec::new();
+    for section in ["general_settings", "router_settings"] {
+        let section = settings.get(section).and_then(|section| serde_json::to_value(section).ok());
+        section.iter().for_each(|section| references(section, &mut own));
+    }
+    let is_own = |name: &str| {
+        let plain = name.trim().to_ascii_uppercase();
+        OWN.iter().any(|start| plain.starts_with(start))
+            || OWN_ENDS.iter().any(|end| plain.ends_with(end))
+            || own.iter().any(|own| own.eq_ignore_ascii_case(name.trim()))
+    };
+    let variables = settings.get("environment_variables").and_then(|all| serde_json::to_value(all).ok());
+    // A variable of the file may stand for one of the gateway's own.
+    let stands_for_own = |name: &str| {
+        let mut meant = Vec::new();
+        let value = variables.as_ref().and_then(|all| all.get(name.trim()));
+        value.iter().for_each(|value| references(value, &mut meant));
+        meant.iter().any(|name| is_own(name))
+    };
+    let mut named = Vec::new();
+    for part in [&model.litellm_params, &model.model_info] {
+        references(&Value::Object(part.clone()), &mut named);
+    }
+    references(&Value::from(model.model_name.as_str()), &mut named);
+    named.into_iter().find(|name| is_own(name) || stands_for_own(name))
+}
+
+/// Why a model may not name a variable.
+pub fn names_own(name: &str) -> String {
+    format!(
+        "it names `{name}`, which is the gateway's own secret: a model of the API may name variables of providers only \
+         (os.environ/OPENAI_API_KEY and the like)"
+    )
+}
+
 /// Names behind `os.environ/`, each once.
 fn references(value: &Value, names: &mut Vec<String>) {
     match value {
         Value::String(text) => {
             for rest in text.split("os.environ/").skip(1) {
+                let rest = rest.trim_start();
                 let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
                 let name = rest.get(..end).unwrap_or_default();
                 if !name.is_empty() && !names.iter().any(|known| known == name) {
@@ -89,7 +133,10 @@ fn references(value: &Value, names: &mut Vec<String>) {
             }
         }
         Value::Array(list) => list.iter().for_each(|value| references(value, names)),
-        Value::Object(members) => members.values().for_each(|value| references(value, names)),
+        Value::Object(members) => members.iter().for_each(|(name, value)| {
+            references(&Value::from(name.as_str()), names);
+            references(value, names);
+        }),
         _ => {}
     }
 }
@@ -109,6 +156,9 @@ pub fn load(
     models: &[StoredModel],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, String> {
+    if let Some(name) = models.iter().find_map(|model| own_variable(model, settings)) {
+        return Err(names_own(&name));
+    }
     let not_yaml = |error: serde_yaml::Error| format!("it cannot be written as YAML: {error}");
     // The loader leaves such an entry of a file out; who adds a model is there to hear of it.
     if models.iter().any(|model| model.litellm_params.get("model").is_none_or(Value::is_null)) {
@@ -296,6 +346,50 @@ mod tests {
         let (merged, left_out) = merged(&document(&text), &[stored], &|_| None);
         assert_eq!(left_out, [""; 0]);
         assert_eq!(merged.value.get("model_list").unwrap().as_sequence().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_model_from_outside_reads_nothing_of_the_gateways_own() {
+        let own = "general_settings: {master_key: os.environ/OUR_GATE, database_url: os.environ/OUR_DB}\n\
+                   router_settings: {redis_password: os.environ/CACHE_PASS}\n\
+                   environment_variables: {HARMLESS: x, ALIAS: os.environ/LITELLM_MASTER_KEY}\n";
+        let settings = settings(&document(own));
+        let env = |name: &str| (!name.starts_with("OPENAI_")).then(|| "value".to_owned());
+        let refused = [
+            json!({"api_key": "os.environ/TOLLGATE_LEDGER_KEY"}),
+            json!({"api_key": "os.environ/ TOLLGATE_SEAL_KEY "}),
+            json!({"api_key": "os.environ/tollgate_ledger_key"}),
+            json!({"api_key": "os.environ/LITELLM_SALT_KEY"}),
+            json!({"api_key": "os.environ/MY_SALT_KEY"}),
+            json!({"api_key": "os.environ/PROXY_MASTER_KEY"}),
+            json!({"api_base": "os.environ/DATABASE_URL"}),
+            json!({"api_key": "os.environ/DATABASE_PASSWORD"}),
+            json!({"headers": {"x": ["a", {"b": "os.environ/LITELLM_MASTER_KEY"}]}}),
+            json!({"extra_body": {"os.environ/TOLLGATE_SEAL_KEY": 1}}),
+            json!({"api_key": "os.environ/OUR_GATE"}),
+            json!({"api_key": "os.environ/OUR_DB"}),
+            json!({"api_key": "os.environ/CACHE_PASS"}),
+            json!({"api_key": "os.environ/ALIAS"}),
+            json!({"api_version": "os.environ/x os.environ/TOLLGATE_STATE"}),
+        ];
+        for mut params in refused {
+            params["model"] = json!("openai/a");
+            let why = model("a", "a", params.clone()).check(&settings, &env).unwrap_err();
+            assert!(why.contains("the gateway's own secret"), "{params}: {why}");
+            // Those that are stored already are not served.
+            let (_, left_out) = merged(&document(own), &[model("a", "a", params.clone())], &env);
+            assert_eq!(left_out.len(), 1, "{params}");
+        }
+        let mut info = model("a", "a", json!({"model": "openai/a"}));
+        info.model_info.insert("note".to_owned(), json!("os.environ/LITELLM_MASTER_KEY"));
+        assert!(info.check(&settings, &env).is_err());
+        for params in
+            [json!({"api_key": "os.environ/OPENAI_API_KEY"}), json!({"api_key": "os.environ/HARMLESS"})]
+        {
+            let mut params = params;
+            params["model"] = json!("openai/a");
+            assert_eq!(own_variable(&model("a", "a", params), &settings), None);
+        }
     }
 
     #[test]

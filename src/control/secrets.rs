@@ -81,7 +81,9 @@ fn kind_of(name: &str) -> Kind {
     let name = name.to_ascii_lowercase();
     match name.as_str() {
         "model_group_alias" | "model_alias_map" | "fallbacks" | "roles" => return Kind::Names,
-        "headers" | "extra_headers" | "default_headers" | "environment_variables" => return Kind::Secret,
+        "headers" | "extra_headers" | "extra_body" | "default_headers" | "environment_variables" => {
+            return Kind::Secret;
+        }
         "aws_access_key_id" | "database_url" | "redis_url" | "alert_to_webhook_url" | "webhook_url" => {
             return Kind::Secret;
         }

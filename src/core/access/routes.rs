@@ -191,7 +191,7 @@ impl<'r> Route<'r> {
             "anthropic_routes" => is_messages,
             "info_routes" => self.area == Area::Info || path.ends_with("/info") || INFO.contains(&path),
             "management_routes" => {
-                path == "/model/info" || self.area == Area::Management && below(MANAGEMENT)
+                bare(path) == "/model/info" || self.area == Area::Management && below(MANAGEMENT)
             }
             "key_management_routes" => below(&["/key/"]) && path != "/key/health",
             "spend_tracking_routes" => below(&["/spend/"]),

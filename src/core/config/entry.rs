@@ -574,6 +574,9 @@ fn is_secret(name: &str) -> bool {
     token
         || name == "token"
         || name.starts_with("aws_")
-        || matches!(name.as_str(), "headers" | "extra_headers" | "client_id" | "tenant_id" | "azure_username")
+        || matches!(
+            name.as_str(),
+            "headers" | "extra_headers" | "extra_body" | "client_id" | "tenant_id" | "azure_username"
+        )
         || marked.iter().any(|mark| name.contains(mark))
 }

@@ -212,7 +212,10 @@ pub async fn sees_key(
         return Ok(true);
     }
     if let Some(team) = team_of(connection, key).await? {
-        return sees_keys_of_team(connection, caller, &team).await;
+        // As what members may do by default has it; a team's own list may leave it out.
+        let is_member = caller.user_id().is_some_and(|user| role_in_team(&team, user).is_some());
+        let may_see = member_permissions(&team).iter().any(|path| path == "/key/info");
+        return Ok(is_member && may_see || sees_keys_of_team(connection, caller, &team).await?);
     }
     runs_organization(connection, caller, field("organization_id")).await
 }

@@ -17,6 +17,8 @@ pub mod utils;
 
 #[cfg(test)]
 pub mod cast;
+#[cfg(test)]
+mod matrix;
 
 use super::route::Route;
 

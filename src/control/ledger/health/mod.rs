@@ -39,6 +39,8 @@ pub struct Checks {
     places: Arc<Semaphore>,
     /// What the background found, by the deployment's id.
     found: Mutex<BTreeMap<String, Found>>,
+    /// What was found when somebody asked, by the deployment's id: others than admins are told of that.
+    asked: Mutex<BTreeMap<String, Outcome>>,
     /// The background has been through all deployments once.
     is_complete: AtomicBool,
 }
@@ -57,6 +59,7 @@ impl Default for Checks {
             gateway: OnceLock::new(),
             places: Arc::new(Semaphore::new(AT_A_TIME)),
             found: Mutex::default(),
+            asked: Mutex::default(),
             is_complete: AtomicBool::new(false),
         }
     }
@@ -76,6 +79,15 @@ impl Checks {
     /// What the last check of a deployment in the background found.
     pub fn last(&self, id: &str) -> Option<Outcome> {
         self.found().get(id).map(|found| found.outcome.clone())
+    }
+
+    /// What the last check of a deployment found, in the background or when somebody asked for one.
+    pub fn latest(&self, id: &str) -> Option<Outcome> {
+        self.last(id).or_else(|| self.asked().get(id).cloned())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<String, Outcome>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What nodes are told; none as long as nothing is known.
@@ -128,6 +140,9 @@ pub async fn check(app: &App, gateway: &Gateway, targets: Vec<Target>) -> Vec<(T
         all.extend(done);
     }
     all.sort_by_key(|(at, _, _)| *at);
+    let mut asked = app.checks.asked();
+    asked.extend(all.iter().map(|(_, target, outcome)| (target.id.clone(), outcome.clone())));
+    drop(asked);
     all.into_iter().map(|(_, target, outcome)| (target, outcome)).collect()
 }
 

@@ -153,6 +153,7 @@ fn somebody_may_ask_for_less_and_sees_what_is_theirs() {
         assert_eq!(status, 400);
         assert!(answer.to_string().contains("nobody"), "{answer}");
         let key = ledger.admin("POST", "/key/generate", Some(json!({"models": ["chat"]}))).await;
+        ledger.admin("GET", "/health", None).await;
         let (status, _, answer) = ledger.call("GET", "/health", key["key"].as_str(), None).await;
         assert_eq!((status, ids(&answer, "healthy_endpoints")), (200, vec!["good".to_owned()]));
         assert_eq!(answer["healthy_endpoints"][0].get("api_base"), None, "admins see where it is");
@@ -264,5 +265,29 @@ fn rounds_begin_when_the_gateway_is_there_and_end_with_the_setting() {
         app.set_config(off);
         await_that(&|| app.checks.last("good").is_none()).await;
         running.abort();
+    });
+}
+
+#[test]
+fn others_than_admins_are_told_of_the_last_check_and_call_nobody() {
+    on_each(MODELS, |ledger| async move {
+        let (_, asked) = ready(&ledger);
+        let key = ledger.admin("POST", "/key/generate", Some(json!({"max_budget": 0, "rpm_limit": 1}))).await;
+        let body = json!({"user_id": "looks", "user_role": "proxy_admin_viewer"});
+        let viewer = ledger.admin("POST", "/user/new", Some(body)).await;
+        for somebody in [&key, &viewer] {
+            for _ in 0..5 {
+                let (status, _, answer) = ledger.call("GET", "/health", somebody["key"].as_str(), None).await;
+                assert_eq!((status, &answer["healthy_count"]), (200, &json!(0)), "{answer}");
+            }
+        }
+        assert_eq!(asked.lock().unwrap().len(), 0);
+        ledger.admin("GET", "/health", None).await;
+        let calls = asked.lock().unwrap().len();
+        for somebody in [&key, &viewer] {
+            let (_, _, answer) = ledger.call("GET", "/health", somebody["key"].as_str(), None).await;
+            assert_eq!(answer["healthy_count"], 4, "{answer}");
+        }
+        assert_eq!(asked.lock().unwrap().len(), calls);
     });
 }

@@ -6,7 +6,10 @@ use sqlx::AnyConnection;
 use super::{INFOS, require, token};
 use crate::control::ledger::{
     api::{
-        access::{forbidden, may_as_member, role_name, runs_organization, runs_team, sees_key, teams_of},
+        access::{
+            forbidden, may_as_member, role_in_team, role_name, runs_organization, runs_team, sees_key,
+            teams_of,
+        },
         budgets,
         fields::{Page, bounded, bounded_query, order, texts},
     },
@@ -159,7 +162,18 @@ async fn scope(connection: &mut AnyConnection, call: &Call) -> Result<Vec<Where>
     if runs_organization(connection, caller, call.parameter("organization_id")).await? {
         return Ok(Vec::new());
     }
-    if call.parameter("user_id").is_some_and(|wanted| wanted != user) {
+    if let Some(wanted) = call.parameter("user_id").filter(|wanted| *wanted != user) {
+        // Who runs teams that somebody is in sees that member's keys of those teams.
+        let mut teams = Vec::new();
+        for id in run_by(connection, caller, user).await? {
+            let team = rows::get(connection, &TEAMS, &[id.as_str().unwrap_or_default()]).await?;
+            if team.is_some_and(|team| role_in_team(&team, wanted).is_some()) {
+                teams.push(id);
+            }
+        }
+        if !teams.is_empty() {
+            return Ok(vec![Where::In("team_id", teams)]);
+        }
         return Err(forbidden("You are not authorized to check another user's keys"));
     }
     let own = Where::Is("user_id", json!(user));

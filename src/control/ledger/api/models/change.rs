@@ -5,18 +5,23 @@ use serde_json::{Map, Value, json};
 
 use super::{CHANGED, opened, team};
 use crate::control::{
-    dynamic::StoredModel,
+    dynamic::{self, StoredModel},
     ledger::{
         App,
-        api::fields::text,
+        api::{
+            access::{forbidden, refused, runs_team},
+            fields::text,
+        },
+        caller::Caller,
         db::{DbError, Tx},
         problem::Problem,
         route::{Answer, Call},
         rows::{self, Record, Where, time_text},
-        schema::MODELS,
+        schema::{MODELS, TEAMS},
         seal::Sealer,
     },
 };
+use crate::core::access::routes::{Access, Area, Route};
 
 /// `POST /model/new`.
 pub async fn add(call: Call) -> Result<Answer, Problem> {
@@ -43,6 +48,10 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
         litellm_params: object("litellm_params"),
         model_info,
     };
+    may_change(&call, None, Some(&model)).await?;
+    if !call.caller.is_admin() {
+        with_own_key(&model)?;
+    }
     team::name(&mut model, None, None)?;
     let shown = checked(&call.app, &model)?;
     let now = time_text(call.now_ms);
@@ -88,9 +97,10 @@ pub async fn delete(call: Call) -> Result<Answer, Problem> {
     sealer(&call.app)?;
     let id = call.text("id").unwrap_or_default();
     not_of_configuration(&call.app, id)?;
+    let there = may_change_stored(&call, id).await?;
     let mut tx = call.app.db.write().await?;
     let row = rows::get(tx.connection(), &MODELS, &[id]).await?;
-    let Some(row) = row else { return Err(unknown(id, 400)) };
+    let Some(row) = row.filter(|_| there) else { return Err(unknown(id, 400)) };
     rows::delete(tx.connection(), &MODELS, &[Where::Is("model_id", json!(id))]).await?;
     // Its parameters may be sealed with a key that is lost: they do not matter any more.
     let model_info = row.get("model_info").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -106,6 +116,7 @@ pub async fn delete(call: Call) -> Result<Answer, Problem> {
 /// Lays the members of the body over a stored model's; `missing` is the status when there is no such model.
 async fn change(call: Call, id: &str, missing: u16) -> Result<Answer, Problem> {
     let sealer = sealer(&call.app)?;
+    may_change_stored(&call, id).await?;
     not_of_configuration(&call.app, id)?;
     let mut tx = call.app.db.write().await?;
     let Some(row) = rows::get(tx.connection(), &MODELS, &[id]).await? else {
@@ -123,6 +134,13 @@ async fn change(call: Call, id: &str, missing: u16) -> Result<Answer, Problem> {
     lay_over(&mut model.model_info, call.body.get("model_info"));
     // The id is the row's, whatever the body says.
     model.model_info.insert("id".to_owned(), json!(id));
+    if !call.caller.is_admin() {
+        with_own_key(&model)?;
+        let team = model.model_info.get("team_id").and_then(Value::as_str);
+        if team != bond.as_ref().map(|bond| bond.team()) {
+            return Err(forbidden("Only proxy admins may give a model to another team, or to everybody."));
+        }
+    }
     team::name(&mut model, bond.as_ref(), renamed)?;
     let shown = checked(&call.app, &model)?;
     let mut changes = stored(&model, &sealer)?;
@@ -134,6 +152,64 @@ async fn change(call: Call, id: &str, missing: u16) -> Result<Answer, Problem> {
     let mut record = row;
     record.extend(changes);
     answered(&call.app, tx, record, shown).await
+}
+
+/// Refuses a caller that may not change the stored model with this id. Whether there is one.
+async fn may_change_stored(call: &Call, id: &str) -> Result<bool, Problem> {
+    let row = match call.caller.is_admin() {
+        true => return Ok(true),
+        false => rows::get(&mut *call.app.db.read().await?, &MODELS, &[id]).await?,
+    };
+    let info = row.as_ref().and_then(|row| row.get("model_info")).and_then(Value::as_object).cloned();
+    let there = StoredModel { model_info: info.unwrap_or_default(), ..StoredModel::default() };
+    may_change(call, Some(&there), None).await?;
+    Ok(row.is_some())
+}
+
+/// Whether the caller's key was given this very route.
+fn is_granted(call: &Call) -> bool {
+    let Caller::Key(holder) = &call.caller else { return false };
+    let paths: Vec<String> =
+        holder.grant.allowed_routes.iter().filter(|entry| entry.contains('/')).cloned().collect();
+    let route = Route { path: &call.path, names: &[], area: Area::Management, access: Access::Admin };
+    route.is_in(&paths)
+}
+
+/// What somebody who is no admin adds for a team calls with a key of the team's own: the gateway's keys, its environment and its
+/// credentials are not the team's to send where it likes.
+fn with_own_key(model: &StoredModel) -> Result<(), Problem> {
+    let params = Value::Object(model.litellm_params.clone());
+    let refers = params.to_string().contains("os.environ/") || params.to_string().contains("oidc/");
+    let names_credential = params.get("litellm_credential_name").is_some_and(|name| !name.is_null());
+    let has_key = params.get("api_key").and_then(Value::as_str).is_some_and(|key| !key.trim().is_empty());
+    if has_key && !refers && !names_credential {
+        return Ok(());
+    }
+    Err(forbidden(
+        "A model that a team's admin makes needs an `api_key` of its own in `litellm_params`, and may name neither \
+         environment variables nor credentials of the gateway. A proxy admin may add it otherwise.",
+    ))
+}
+
+/// Models are for admins to change; those of a team are for its admins too.
+async fn may_change(
+    call: &Call,
+    there: Option<&StoredModel>,
+    new: Option<&StoredModel>,
+) -> Result<(), Problem> {
+    if call.caller.is_admin() || is_granted(call) {
+        return Ok(());
+    }
+    let Some(model) = there.or(new) else { return Err(refused(call)) };
+    let Some(id) = text(&model.model_info, "team_id") else { return Err(refused(call)) };
+    let mut connection = call.app.db.read().await?;
+    let team = rows::get(&mut connection, &TEAMS, &[id]).await?;
+    match team {
+        Some(team) if runs_team(&mut connection, &call.caller, &team).await? => Ok(()),
+        _ => Err(forbidden(format!(
+            "Only proxy admins and the admins of the team {id} may make, change or delete its models."
+        ))),
+    }
 }
 
 /// Members of `from` replace those of `into`; a null removes one.
@@ -165,6 +241,13 @@ async fn committed(app: &App, mut tx: Tx) -> Result<Vec<String>, Problem> {
 /// The parameters as they may be shown, when the loader takes the model.
 fn checked(app: &App, model: &StoredModel) -> Result<Value, Problem> {
     let (settings, env) = (app.live().settings(), |name: &str| std::env::var(name).ok());
+    // Before anything is said of the environment.
+    if let Some(name) = dynamic::own_variable(model, &settings) {
+        return Err(Problem::refused(
+            400,
+            format!("the model cannot be used: {}", dynamic::names_own(&name)),
+        ));
+    }
     // Elsewhere a gateway has an environment of its own, and says itself what is missing in it.
     if app.live().has_gateway()
         && let Some(name) = model.missing_variables(&settings, &env).first()

@@ -23,6 +23,13 @@ pub(super) struct Bond {
     name: String,
 }
 
+impl Bond {
+    /// The team's id.
+    pub(super) fn team(&self) -> &str {
+        &self.team
+    }
+}
+
 /// How a model belongs to a team; none when it is everybody's.
 pub(super) fn bond(model: &StoredModel) -> Option<Bond> {
     let team = text(&model.model_info, "team_id")?.to_owned();

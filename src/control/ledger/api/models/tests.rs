@@ -348,12 +348,12 @@ fn a_model_may_name_what_the_gateway_has() {
             json!({"model_name": "n", "litellm_params": params, "model_info": {"id": id}})
         };
         // Somewhere else a gateway may have it.
-        assert_eq!(call(&ledger, "POST", "/model/new", named("far", "TOLLGATE_NOBODYS")).await.0, 200);
+        assert_eq!(call(&ledger, "POST", "/model/new", named("far", "NOBODYS_KEY")).await.0, 200);
         call(&ledger, "POST", "/model/delete", json!({"id": "far"})).await;
         ledger.envoy("GET", "/internal/models?applied=900000", None).await;
-        let (status, answer) = call(&ledger, "POST", "/model/new", named("near", "TOLLGATE_NOBODYS")).await;
+        let (status, answer) = call(&ledger, "POST", "/model/new", named("near", "NOBODYS_KEY")).await;
         let message = answer["error"]["message"].as_str().unwrap();
-        assert!(status == 400 && message.contains("`os.environ/TOLLGATE_NOBODYS`"), "{message}");
+        assert!(status == 400 && message.contains("`os.environ/NOBODYS_KEY`"), "{message}");
         assert_eq!(call(&ledger, "POST", "/model/new", named("near", "OWN_KEY")).await.0, 200);
         assert_eq!(params(&ledger, "near").await["api_key"], "os.environ/OWN_KEY", "stored as it was given");
     });
@@ -398,5 +398,87 @@ fn a_model_of_a_team_is_told_to_the_team() {
         ledger.admin("POST", "/model/delete", Some(json!({"id": "m1"}))).await;
         let there = ledger.admin("GET", "/team/info?team_id=t2", None).await;
         assert_eq!(there["team_info"]["models"], json!(["theirs"]));
+    });
+}
+
+#[test]
+fn a_teams_admin_makes_changes_and_deletes_its_models_with_keys_of_its_own() {
+    on_each(STORES, |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let model = |team: &str, params: Value| json!({"model_name": "own", "litellm_params": params, "model_info": {"id": "of-t1", "team_id": team}});
+        let good = json!({"model": "openai/gpt-4o", "api_key": "k"});
+        cast.ledger.admin("POST", "/team/new", Some(json!({"team_id": "t2"}))).await;
+        let new = "/model/new";
+        cast.script(&[
+            ("member", "POST", new, model("t1", good.clone()), 403, Value::Null),
+            ("loner", "POST", new, model("t1", good.clone()), 403, Value::Null),
+            ("service", "POST", new, model("t1", good.clone()), 401, Value::Null),
+            ("lead", "POST", new, model("t2", good.clone()), 403, Value::Null),
+            ("lead", "POST", new, json!({"model_name": "own", "litellm_params": good}), 401, Value::Null),
+            // The gateway's keys are not the team's to send somewhere.
+            (
+                "lead",
+                "POST",
+                new,
+                model("t1", json!({"model": "openai/x", "api_base": "http://h/v1"})),
+                403,
+                Value::Null,
+            ),
+            (
+                "lead",
+                "POST",
+                new,
+                model("t1", json!({"model": "openai/x", "api_key": "os.environ/OPENAI_API_KEY"})),
+                403,
+                Value::Null,
+            ),
+            (
+                "lead",
+                "POST",
+                new,
+                model("t1", json!({"model": "openai/x", "api_key": "k", "litellm_credential_name": "c"})),
+                403,
+                Value::Null,
+            ),
+            ("lead", "POST", new, model("t1", good.clone()), 200, json!({"model_id": "of-t1"})),
+            ("member", "POST", "/model/update", json!({"model_info": {"id": "of-t1"}}), 403, Value::Null),
+            (
+                "lead",
+                "POST",
+                "/model/update",
+                json!({"litellm_params": {"rpm": 3}, "model_info": {"id": "of-t1"}}),
+                200,
+                Value::Null,
+            ),
+            (
+                "lead",
+                "PATCH",
+                "/model/of-t1/update",
+                json!({"model_info": {"team_id": "t2"}}),
+                403,
+                Value::Null,
+            ),
+            (
+                "lead",
+                "PATCH",
+                "/model/of-t1/update",
+                json!({"model_info": {"team_id": null}}),
+                403,
+                Value::Null,
+            ),
+            (
+                "lead",
+                "PATCH",
+                "/model/of-t1/update",
+                json!({"litellm_params": {"api_key": null}}),
+                403,
+                Value::Null,
+            ),
+            ("lead", "POST", "/model/update", json!({"model_info": {"id": "nobodys"}}), 401, Value::Null),
+            ("loner", "POST", "/model/delete", json!({"id": "of-t1"}), 403, Value::Null),
+            ("lead", "POST", "/model/delete", json!({"id": "of-t1"}), 200, Value::Null),
+            ("lead", "POST", "/model/delete", json!({"id": "of-t1"}), 401, Value::Null),
+        ])
+        .await;
     });
 }

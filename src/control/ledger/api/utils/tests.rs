@@ -156,3 +156,22 @@ fn no_parameter_is_listed_twice() {
         assert_eq!(list.len(), count, "{name}/{model}");
     }
 }
+
+#[test]
+fn what_a_model_stands_for_is_told_to_those_who_may_call_it() {
+    let yaml = "model_list:\n  - {model_name: secret-model, litellm_params: {model: openai/gpt-4-turbo, api_key: k}}\n  \
+                - {model_name: open-model, litellm_params: {model: openai/gpt-4o, api_key: k}}\n";
+    on_each(yaml, |ledger| async move {
+        let body = json!({"key": "sk-of-few-models", "models": ["open-model"]});
+        ledger.admin("POST", "/key/generate", Some(body)).await;
+        for (model, status) in [("secret-model", 401), ("open-model", 200), ("gpt-4-turbo", 200)] {
+            let body = json!({"model": model, "prompt": "hi"});
+            let (got, _, answer) =
+                ledger.call("POST", "/utils/token_counter", Some("sk-of-few-models"), Some(body)).await;
+            assert_eq!(got, status, "{model}: {answer}");
+            assert!(model == "gpt-4-turbo" || !answer.to_string().contains("gpt-4-turbo"), "{answer}");
+            let path = format!("/utils/supported_openai_params?model={model}");
+            assert_eq!(ledger.call("GET", &path, Some("sk-of-few-models"), None).await.0, status, "{model}");
+        }
+    });
+}

@@ -264,3 +264,39 @@ fn who_may_make_keys_is_a_setting() {
         .await;
     });
 }
+
+#[test]
+fn members_see_the_keys_of_their_team_and_its_admins_list_them_by_user() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        for body in [
+            json!({"key": "sk-of-lead-in-t1", "user_id": "lead", "team_id": "t1"}),
+            json!({"key": "sk-of-member-in-t1", "user_id": "member", "team_id": "t1"}),
+            json!({"key": "sk-of-member-alone", "user_id": "member"}),
+        ] {
+            cast.ledger.admin("POST", "/key/generate", Some(body)).await;
+        }
+        let own = |keys: &[&str]| {
+            let mut hashes: Vec<String> =
+                keys.iter().map(|key| crate::control::ledger::caller::hash(key)).collect();
+            hashes.sort();
+            hashes
+        };
+        cast.script(&[
+            ("member", "GET", "/key/info?key=sk-of-lead-in-t1", Value::Null, 200, Value::Null),
+            ("loner", "GET", "/key/info?key=sk-of-lead-in-t1", Value::Null, 403, Value::Null),
+            ("member", "GET", "/key/list?user_id=lead", Value::Null, 403, Value::Null),
+            ("lead", "GET", "/key/list?user_id=loner", Value::Null, 403, Value::Null),
+        ])
+        .await;
+        let (status, list) = cast.call("lead", "GET", "/key/list?user_id=member", Value::Null).await;
+        assert_eq!((status, &list["keys"]), (200, &json!(own(&["sk-of-member-in-t1"]))));
+        // A team may keep its keys from its members.
+        let body = json!({"team_id": "t1", "team_member_permissions": ["/key/health"]});
+        cast.script(&[
+            ("lead", "POST", "/team/permissions_update", body, 200, Value::Null),
+            ("member", "GET", "/key/info?key=sk-of-lead-in-t1", Value::Null, 403, Value::Null),
+        ])
+        .await;
+    });
+}
