@@ -59,6 +59,7 @@ lint: ## Check format and lints, of the command and of the filter
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --lib --target $(WASM_TARGET) -- -D warnings
 	@for file in $$(find src -name '*.rs'); do head -1 "$$file" | grep -q '^//! ' || { echo "$$file: the first line must say what the file is for"; exit 1; }; done
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else python3 tests/deny.py; fi
 
 check: lint test ## Everything that must pass before a change is merged
 

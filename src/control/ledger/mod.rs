@@ -256,4 +256,6 @@ pub fn log(line: &str) {
 /// Database suites: every test in them runs on SQLite, and on Postgres when `TOLLGATE_TEST_POSTGRES` names one. Likewise Redis
 /// and `TOLLGATE_TEST_REDIS`.
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 pub mod testing;

@@ -33,6 +33,11 @@ use crate::{
     },
 };
 
+/// The page has no script and no style inside its HTML, and loads nothing from elsewhere.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
 /// Largest body of a management call (an import of thousands of keys is far below).
 const MAX_BODY: usize = 32 << 20;
 
@@ -98,7 +103,7 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
         // Nobody waits for a database that has gone away meanwhile.
         away = app.db.condition().goes_away() => Err(away.into()),
     };
-    match answered {
+    let mut response = match answered {
         Ok(answer) => written(answer),
         Err(problem) => {
             if let Problem::Database(error) = &problem {
@@ -106,6 +111,23 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
             }
             problem.into_response()
         }
+    };
+    guard(response.headers_mut());
+    response
+}
+
+/// What a browser may do with an answer: take it for what it says it is, show it in no frame, and load for a page nothing but what
+/// comes from here. Whatever is no page loads nothing at all.
+fn guard(headers: &mut HeaderMap) {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let policy = if kind.starts_with(b"text/html") { PAGE_POLICY } else { DATA_POLICY };
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
     }
 }
 

@@ -284,4 +284,6 @@ fn cluster_name(d: &Deployment) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -56,11 +56,7 @@ fn operation(route: &Route, path: &str, is_alias: bool) -> Value {
         "tags": [route.tag],
         "summary": route.summary,
         "operationId": operation_id(route.method, path),
-        "responses": responses(
-            produces(path),
-            route.access != Access::Public,
-            !route.query.is_empty() || !route.body.is_empty(),
-        ),
+        "responses": responses(produces(path), &refusals(route, path)),
     });
     let Some(map) = operation.as_object_mut() else { return operation };
     let mut description = who(route.access).to_owned();
@@ -149,22 +145,64 @@ fn produces(path: &str) -> &'static str {
     }
 }
 
-fn responses(content: &str, needs_key: bool, has_input: bool) -> Value {
+/// A refusal that an operation may answer with: its status, what it means, and the shape of its body.
+type Refusal = (&'static str, &'static str, &'static str);
+
+const NO_KEY: Refusal = ("401", "The key is missing, unknown or not allowed to do this.", "Error");
+const FORBIDDEN: Refusal = ("403", "The caller's role does not allow this.", "Refusal");
+const NOT_POSSIBLE: Refusal = ("400", "What is asked for cannot be done.", "Refusal");
+const NOT_THERE: Refusal = ("404", "There is no such thing.", "Refusal");
+const TAKEN: Refusal = ("409", "There is one of that name already.", "Refusal");
+const TOO_LARGE: Refusal = ("413", "The body is too large.", "Refusal");
+const NOT_VALID: Refusal =
+    ("422", "A member or parameter is missing or of the wrong type.", "ValidationError");
+const FAILED: Refusal = ("500", "It could not be done; the reason is in the log.", "Refusal");
+const UNAVAILABLE: Refusal = ("503", "The database cannot be reached: try again.", "Error");
+
+/// What a route of the ledger may answer instead.
+fn refusals(route: &Route, path: &str) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    if route.access != Access::Public {
+        refusals.extend([NO_KEY, FORBIDDEN, FAILED, UNAVAILABLE]);
+    }
+    if !route.query.is_empty() || !route.body.is_empty() || path.contains('{') {
+        refusals.extend([NOT_POSSIBLE, NOT_THERE, NOT_VALID]);
+    }
+    if route.method != "GET" {
+        refusals.extend([TAKEN, TOO_LARGE]);
+    }
+    refusals
+}
+
+fn responses(content: &str, refusals: &[Refusal]) -> Value {
     let mut responses = json!({"200": {"description": "Done.", "content": {content: {"schema": {}}}}});
     let Some(map) = responses.as_object_mut() else { return responses };
-    let mut refusal = |status: &str, about: &str, schema: &str| {
+    for (status, about, schema) in refusals {
         let content =
             json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}});
-        map.insert(status.to_owned(), json!({"description": about, "content": content}));
-    };
-    if needs_key {
-        refusal("401", "The key is missing, unknown or not allowed to do this.", "Error");
-    }
-    if has_input {
-        refusal("400", "What is asked for cannot be done.", "Error");
-        refusal("422", "A member or parameter is missing or of the wrong type.", "ValidationError");
+        map.insert((*status).to_owned(), json!({"description": about, "content": content}));
     }
     responses
+}
+
+/// What a call of a model may answer instead, in the format of its API.
+fn call_refusals(path: &str) -> Vec<Refusal> {
+    let schema = if path.ends_with("/messages") { "MessagesError" } else { "Error" };
+    [
+        ("400", "The request is wrong, refused by the model's provider, or over a budget."),
+        ("401", "The key is missing, unknown, or may not call this model."),
+        ("403", "The provider does not allow this."),
+        ("404", "The provider has no such model."),
+        ("408", "No answer came in time."),
+        ("413", "The body is too large."),
+        ("422", "The request is not valid."),
+        ("429", "A limit is reached, of the caller or of every deployment."),
+        ("500", "The provider failed."),
+        ("503", "The provider, or what knows the key, cannot be reached."),
+    ]
+    .into_iter()
+    .map(|(status, about)| (status, about, schema))
+    .collect()
 }
 
 /// A path that the filter serves itself.
@@ -184,11 +222,16 @@ fn model_call(path: &str, method: &str) -> Value {
         "/metrics" => ("Answers statistics in Prometheus' format.", "health"),
         _ => ("Answered by the gateway itself.", CALLS),
     };
+    let refusals = match is_call {
+        true => call_refusals(path),
+        false if is_public => Vec::new(),
+        false => vec![NO_KEY, FORBIDDEN, NOT_POSSIBLE, NOT_THERE, UNAVAILABLE],
+    };
     let mut operation = json!({
         "tags": [tag],
         "summary": summary,
         "operationId": operation_id(method, path),
-        "responses": responses(produces(path), !is_public, is_call),
+        "responses": responses(produces(path), &refusals),
     });
     let Some(map) = operation.as_object_mut() else { return operation };
     let parameters = path_parameters(path);
@@ -268,6 +311,29 @@ fn components() -> Value {
                         "input": {},
                     },
                 }}},
+            },
+            "MessagesError": {
+                "type": "object",
+                "required": ["type", "error"],
+                "properties": {
+                    "type": {"const": "error"},
+                    "error": {
+                        "type": "object",
+                        "required": ["type", "message"],
+                        "properties": {"type": text(), "message": text()},
+                    },
+                },
+            },
+            // LiteLLM has both shapes, and which one a path answers with is its own.
+            "Refusal": {
+                "anyOf": [
+                    {"$ref": "#/components/schemas/Error"},
+                    {
+                        "type": "object",
+                        "required": ["detail"],
+                        "properties": {"detail": {"type": ["string", "object", "array"]}},
+                    },
+                ],
             },
             "ChatRequest": request(
                 json!({"model": text(), "messages": messages(), "stream": stream(), "temperature": {"type": "number"},

@@ -6,7 +6,11 @@ use serde_json::Value;
 
 use super::openapi::document;
 use crate::{
-    control::ledger::{api, route::Access, testing::on_each},
+    control::ledger::{
+        api,
+        route::Access,
+        testing::{MASTER, on_each},
+    },
     core::api::path,
 };
 
@@ -221,6 +225,57 @@ fn documents_and_page_are_served_without_a_key() {
         assert_eq!(answer, document());
         assert_eq!(ledger.call("GET", "/docs/other.js", None, None).await.0, 404);
     });
+}
+
+#[test]
+fn a_browser_is_told_what_it_may_do_with_every_answer() {
+    on_each("", |ledger| async move {
+        for (method, path, key, is_page) in [
+            ("GET", "/", None, true),
+            ("GET", "/docs", None, true),
+            ("GET", "/docs/page.js", None, false),
+            ("GET", "/docs/page.css", None, false),
+            ("GET", "/openapi.json", None, false),
+            ("GET", "/key/list", Some(MASTER), false),
+            ("GET", "/key/list", None, false),
+            ("GET", "/nowhere", None, false),
+            ("POST", "/", None, false),
+            ("POST", "/team/new", Some(MASTER), false),
+        ] {
+            let (_, headers, _) = ledger.call(method, path, key, None).await;
+            let header =
+                |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("none");
+            assert_eq!(header("x-content-type-options"), "nosniff", "{method} {path}");
+            assert_eq!(header("x-frame-options"), "DENY", "{method} {path}");
+            assert_eq!(header("referrer-policy"), "no-referrer", "{method} {path}");
+            let policy = header("content-security-policy");
+            assert!(
+                policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+                "{path}"
+            );
+            assert_eq!(policy.contains("script-src 'self'"), is_page, "{method} {path}: {policy}");
+            assert!(!policy.contains("unsafe"), "{method} {path}: {policy}");
+        }
+    });
+}
+
+#[test]
+fn every_refusal_has_its_shape() {
+    let document = document();
+    for (path, method, operation) in operations(&document) {
+        let responses = operation["responses"].as_object().unwrap();
+        let needs_key = operation["security"] != serde_json::json!([]);
+        for status in ["401", "403", "503"] {
+            assert!(!needs_key || responses.contains_key(status), "{method} {path}: {status}");
+        }
+        if path.contains('{') {
+            assert!(responses.contains_key("404"), "{method} {path}");
+        }
+        for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
+            let schema = &response["content"]["application/json"]["schema"]["$ref"];
+            assert!(schema.is_string(), "{method} {path} {status}");
+        }
+    }
 }
 
 #[test]
