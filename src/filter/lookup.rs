@@ -15,8 +15,8 @@ thread_local! {
     static BEARER: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Asks the ledger for a record. False when the call cannot begin; the record is then known to be out of reach.
-pub fn ask(lookup: &Lookup, metrics: &Metrics) -> bool {
+/// Asks the ledger for a record, and names the call. `None` when it cannot begin; the record is then known to be out of reach.
+pub fn ask(lookup: &Lookup, metrics: &Metrics) -> Option<u32> {
     let path = lookup.path();
     let begun = BEARER.with(|bearer| {
         let mut bearer = bearer.try_borrow_mut().ok()?;
@@ -33,7 +33,7 @@ pub fn ask(lookup: &Lookup, metrics: &Metrics) -> bool {
     if begun.is_none() {
         learn(lookup, None, metrics);
     }
-    begun.is_some()
+    begun
 }
 
 /// Tells this VM's copies what the ledger said: status and body of its answer, or nothing.

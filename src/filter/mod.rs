@@ -57,9 +57,9 @@ impl Context for Root {
         true
     }
 
-    fn on_http_call_response(&mut self, _token: u32, headers: usize, body: usize, _trailers: usize) {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _trailers: usize) {
         match &mut self.role {
-            Some(Role::Policy(policy)) => policy.on_answer(headers, body),
+            Some(Role::Policy(policy)) => policy.on_answer(token, headers, body),
             Some(Role::Sync(sync)) => sync.on_answer(headers, body),
             Some(Role::Provider) | None => {}
         }

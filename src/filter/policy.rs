@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use proxy_wasm::{
     traits::{Context, HttpContext},
     types::Action,
@@ -60,6 +61,8 @@ pub struct Policy {
 /// Requests that wait for a time, by their stream.
 struct Waiting {
     list: RefCell<Vec<(u64, u32, Shared)>>,
+    /// Those that asked for a record when their time had come, by the call that fetches it.
+    asked: RefCell<HashMap<u32, (u32, Shared, Lookup)>>,
     /// How often this role is called now.
     pace: Cell<Duration>,
 }
@@ -70,6 +73,14 @@ impl Waiting {
         if self.pace.replace(pace) != pace {
             host::tick_every(pace);
         }
+    }
+
+    /// Has a request go on after so many milliseconds.
+    fn add(&self, ms: u64, context_id: u32, exchange: Shared) {
+        if let Ok(mut list) = self.list.try_borrow_mut() {
+            list.push((host::now_ms().saturating_add(ms), context_id, exchange));
+        }
+        self.hurry(TICK);
     }
 
     /// Sees that it is called at least so often.
@@ -114,7 +125,11 @@ impl Policy {
         Policy {
             config: Rc::new(config),
             metrics: Rc::new(Metrics::default()),
-            waiting: Rc::new(Waiting { list: RefCell::default(), pace: Cell::new(BEAT) }),
+            waiting: Rc::new(Waiting {
+                list: RefCell::default(),
+                asked: RefCell::default(),
+                pace: Cell::new(BEAT),
+            }),
             sync: RefCell::new(sync.flatten()),
         }
     }
@@ -131,8 +146,13 @@ impl Policy {
         }
     }
 
-    /// The ledger has answered what this VM told it in the sync role's place.
-    pub fn on_answer(&self, headers: usize, body: usize) {
+    /// The ledger has answered: a question of a request that had waited, or what this VM told it in the sync role's place.
+    pub fn on_answer(&self, token: u32, headers: usize, body: usize) {
+        let asked = self.waiting.asked.try_borrow_mut().ok().and_then(|mut asked| asked.remove(&token));
+        if let Some((context_id, exchange, lookup)) = asked {
+            lookup::learn(&lookup, host::call_answer(headers, body), &self.metrics);
+            return self.waiting.add(0, context_id, exchange);
+        }
         self.with_sync(|sync| sync.on_answer(headers, body));
     }
 
@@ -162,7 +182,7 @@ impl Policy {
         for (_, context_id, exchange) in due {
             // A stream that is over cannot be entered.
             if host::enter(context_id)
-                && let Some(ms) = wake(&exchange)
+                && let Some(ms) = self.wake(context_id, &exchange)
                 && let Ok(mut list) = self.waiting.list.try_borrow_mut()
             {
                 // Behind those who have waited as long: who came first is asked first.
@@ -177,6 +197,37 @@ impl Policy {
             (false, false) => BEAT,
         });
     }
+
+    /// Goes on with a request that has waited for a time. Milliseconds: it has to wait again.
+    fn wake(&self, context_id: u32, exchange: &Shared) -> Option<u64> {
+        // Envoy may have refused it meanwhile.
+        if exchange.try_borrow().map_or(true, |exchange| exchange.is_answered()) {
+            return None;
+        }
+        // The body is copied only for a request that goes on.
+        if let Some(ms) = exchanges::with(exchange, |exchange, env| exchange.on_wait(env)).flatten() {
+            return Some(ms);
+        }
+        let body = host::request_body();
+        match exchanges::with(exchange, |exchange, env| exchange.on_body(&body, env))? {
+            Begin::Reply(answer) => host::reply(answer.status, &answer.headers, &answer.body),
+            Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
+                forward(&cluster, max_retries, per_try_timeout_ms);
+                host::resume_request();
+            }
+            Begin::Wait(ms) => return Some(ms),
+            // Where the ledger cannot be asked it is known to be away by now.
+            Begin::Ask(lookup) => match lookup::ask(&lookup, &self.metrics) {
+                Some(token) => {
+                    if let Ok(mut asked) = self.waiting.asked.try_borrow_mut() {
+                        asked.insert(token, (context_id, Rc::clone(exchange), lookup));
+                    }
+                }
+                None => return Some(0),
+            },
+        }
+        None
+    }
 }
 
 /// Says that this VM lives.
@@ -184,29 +235,6 @@ fn beat() {
     let now = host::now_ms();
     BEATEN_MS.set(now);
     quota::beat(&host::SharedData, exchanges::worker(), now);
-}
-
-/// Goes on with a request that has waited for a time. Milliseconds: it has to wait again.
-fn wake(exchange: &Shared) -> Option<u64> {
-    // The body is copied only for a request that goes on.
-    if let Some(ms) = exchanges::with(exchange, |exchange, env| exchange.on_wait(env)).flatten() {
-        return Some(ms);
-    }
-    let body = host::request_body();
-    match exchanges::with(exchange, |exchange, env| exchange.on_body(&body, env))? {
-        Begin::Reply(answer) => host::reply(answer.status, &answer.headers, &answer.body),
-        Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
-            forward(&cluster, max_retries, per_try_timeout_ms);
-            host::resume_request();
-        }
-        Begin::Wait(ms) => return Some(ms),
-        // Its records were there before it had to wait.
-        Begin::Ask(_) => {
-            let answer = super::lost();
-            host::reply(answer.status, &answer.headers, &answer.body);
-        }
-    }
-    None
 }
 
 /// Names the first cluster and tells Envoy how often and how long to try. Headers come last: changing one makes Envoy choose
@@ -277,8 +305,15 @@ impl Request {
         Action::Pause
     }
 
-    /// Finds out what a request is. It may come here again, once its key has been looked up.
-    fn open(&mut self, headers: Headers, ended: bool) -> Action {
+    /// Has the whole body read in the next tick. A body that is too much for this VM kills it wherever it is read, but a
+    /// request that is in a call's answer then would never be answered.
+    fn read_later(&mut self, exchange: Shared) -> Action {
+        self.waiting.add(0, self.context_id, exchange);
+        Action::Pause
+    }
+
+    /// Finds out what a request is. It may come here again, once its key has been looked up. `now`: its body may be read here.
+    fn open(&mut self, headers: Headers, ended: bool, now: bool) -> Action {
         let Some(opening) = exchanges::with_env(|env| exchange::open(&self.config, &headers, env)) else {
             return self.reply(&super::lost());
         };
@@ -300,8 +335,8 @@ impl Request {
                 if !self.may_ask() {
                     return self.reply(&super::lost());
                 }
-                if !lookup::ask(&lookup, &self.metrics) {
-                    return self.open(headers, ended);
+                if lookup::ask(&lookup, &self.metrics).is_none() {
+                    return self.open(headers, ended, true);
                 }
                 self.state = State::Identifying { lookup, headers, ended };
                 Action::Pause
@@ -309,8 +344,12 @@ impl Request {
             Opening::Call(exchange) => {
                 let exchange = Rc::new(RefCell::new(*exchange));
                 exchanges::file(&exchange);
-                self.state = State::Calling(exchange);
-                if ended { self.on_whole_body() } else { Action::Pause }
+                self.state = State::Calling(Rc::clone(&exchange));
+                match (ended, now) {
+                    (true, true) => self.on_whole_body(),
+                    (true, false) => self.read_later(exchange),
+                    (false, _) => Action::Pause,
+                }
             }
         }
     }
@@ -337,17 +376,14 @@ impl Request {
                 Action::Continue
             }
             Begin::Wait(ms) => {
-                if let Ok(mut list) = self.waiting.list.try_borrow_mut() {
-                    list.push((host::now_ms().saturating_add(ms), self.context_id, exchange));
-                }
-                self.waiting.hurry(TICK);
+                self.waiting.add(ms, self.context_id, exchange);
                 Action::Pause
             }
             Begin::Ask(lookup) => {
                 if !self.may_ask() {
                     return self.reply(&super::lost());
                 }
-                if !lookup::ask(&lookup, &self.metrics) {
+                if lookup::ask(&lookup, &self.metrics).is_none() {
                     return self.on_whole_body();
                 }
                 self.state = State::Naming(exchange, lookup);
@@ -361,12 +397,12 @@ impl Request {
         match std::mem::replace(&mut self.state, State::New) {
             State::Identifying { lookup, headers, ended } => {
                 lookup::learn(&lookup, answer, &self.metrics);
-                self.open(headers, ended)
+                self.open(headers, ended, false)
             }
             State::Naming(exchange, lookup) => {
                 lookup::learn(&lookup, answer, &self.metrics);
-                self.state = State::Calling(exchange);
-                self.on_whole_body()
+                self.state = State::Calling(Rc::clone(&exchange));
+                self.read_later(exchange)
             }
             other => {
                 self.state = other;
@@ -440,7 +476,7 @@ impl HttpContext for Request {
         for (name, _) in headers.iter().filter(|(name, _)| steers(name)) {
             host::remove_request_header(name);
         }
-        self.open(headers, end_of_stream)
+        self.open(headers, end_of_stream, true)
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {

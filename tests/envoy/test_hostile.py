@@ -256,19 +256,23 @@ def test_a_20_mb_body(gateway, providers, wire):
 
 
 @pytest.mark.timeout(120)
-def test_a_100_mb_body(gateway, providers):
-    """What just fits the default limit of 100 MiB passes; one byte more is refused."""
+@pytest.mark.parametrize("size", [None, 100 << 20], ids=["default", "100 MiB"])
+def test_a_body_of_the_largest_size(start, mocks, size):
+    """What just fits the limit (32 MiB unless set) passes; one byte more is refused."""
+    openai = mocks(OpenAiMock)
+    settings = {"tollgate_settings": {"request_body_buffer_limit_bytes": size}} if size else {}
+    gateway = start({"model_list": [deployment("openai", openai.params())], **settings})
     frame = b'{"model": "openai", "messages": [{"role": "user", "content": "%s"}]}'
-    room = (100 << 20) - len(frame) + 2
+    room = (size or 32 << 20) - len(frame) + 2
     fits = frame % (b"x" * room)
     headers = {"content-type": "application/json"}
     answer = gateway.client.post("/v1/chat/completions", content=fits, headers=headers)
     assert answer.status_code == 200, answer.text[:300]
-    assert len(providers.openai.last.json["messages"][0]["content"]) == room
-    providers.openai.clear()
+    assert len(openai.last.json["messages"][0]["content"]) == room
+    openai.clear()
     answer = gateway.client.post("/v1/chat/completions", content=fits + b" ", headers=headers)
     assert answer.status_code == 413 and answer.json()["error"]["code"] == "413"
-    assert not providers.openai.requests
+    assert not openai.requests
 
 
 LIMITS = {

@@ -9,7 +9,10 @@ use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, value::RawValue};
 
-use super::scan;
+use super::scan::{self, MOST_MEMBERS, Member};
+
+/// No tree is made of a text with more values than this: each takes many times the bytes that it is written with.
+pub const MOST_VALUES: usize = 250_000;
 
 /// Why bytes are not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +30,7 @@ impl fmt::Display for NotAnObject {
 /// on a member and the provider's reading of it can never differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Object<'a> {
-    members: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    members: Vec<Member<'a>>,
 }
 
 impl<'a> Object<'a> {
@@ -41,11 +44,24 @@ impl<'a> Object<'a> {
 
     /// The raw JSON text of a member.
     pub fn raw(&self, name: &str) -> Option<&str> {
-        self.members.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
+        self.members.iter().find(|(key, ..)| key == name).map(|(_, value, _)| value.as_ref())
     }
 
-    /// A member read as `T`; `None` when it is absent or not a `T`.
+    /// How many values are in a member; 0 when it is absent, one by itself, or was set.
+    pub fn values(&self, name: &str) -> usize {
+        self.members.iter().find(|(key, ..)| key == name).map_or(0, |(.., values)| *values)
+    }
+
+    /// How many values are in all members.
+    pub fn all_values(&self) -> usize {
+        self.members.iter().fold(0, |sum, (.., values)| sum.saturating_add(*values))
+    }
+
+    /// A member read as `T`; `None` when it is absent, not a `T`, or of more than [`MOST_VALUES`].
     pub fn read<'s, T: Deserialize<'s>>(&'s self, name: &str) -> Option<T> {
+        if self.values(name) > MOST_VALUES {
+            return None;
+        }
         serde_json::from_str(self.raw(name)?).ok()
     }
 
@@ -57,32 +73,35 @@ impl<'a> Object<'a> {
     /// Sets a member to raw JSON text, in its place when it is there, else at the end.
     pub fn set(&mut self, name: impl Into<Cow<'a, str>>, raw: impl Into<Cow<'a, str>>) {
         let (name, raw) = (name.into(), raw.into());
-        match self.members.iter_mut().find(|(key, _)| *key == name) {
-            Some((_, value)) => *value = raw,
-            None => self.members.push((name, raw)),
+        match self.members.iter_mut().find(|(key, ..)| *key == name) {
+            Some(member) => (member.1, member.2) = (raw, 0),
+            None => self.members.push((name, raw, 0)),
         }
     }
 
     /// Takes a member out and returns its raw text.
     pub fn remove(&mut self, name: &str) -> Option<Cow<'a, str>> {
-        let at = self.members.iter().position(|(key, _)| key == name)?;
+        let at = self.members.iter().position(|(key, ..)| key == name)?;
         Some(self.members.remove(at).1)
     }
 
     /// Keeps the members for which `keep(name, raw)` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
-        self.members.retain(|(key, value)| keep(key, value));
+        self.members.retain(|(key, value, _)| keep(key, value));
     }
 
     /// Names and raw values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.members.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))
+        self.members.iter().map(|(key, value, _)| (key.as_ref(), value.as_ref()))
     }
 
-    /// The object with its values read.
+    /// The object with its values read; an error when there are more than [`MOST_VALUES`].
     pub fn to_map(&self) -> serde_json::Result<Map<String, Value>> {
+        if self.all_values() > MOST_VALUES {
+            return Err(serde::de::Error::custom(format_args!("it has more than {MOST_VALUES} values")));
+        }
         let mut map = Map::with_capacity(self.members.len());
-        for (name, raw) in &self.members {
+        for (name, raw, _) in &self.members {
             map.insert(name.clone().into_owned(), serde_json::from_str(raw)?);
         }
         Ok(map)
@@ -90,10 +109,10 @@ impl<'a> Object<'a> {
 
     /// The object as JSON bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let size = self.members.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>();
+        let size = self.members.iter().map(|(key, value, _)| key.len() + value.len() + 4).sum::<usize>();
         let mut out = Vec::with_capacity(size + 2);
         out.push(b'{');
-        for (at, (key, value)) in self.members.iter().enumerate() {
+        for (at, (key, value, _)) in self.members.iter().enumerate() {
             if at > 0 {
                 out.push(b',');
             }
@@ -225,7 +244,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'a>, A::Error> {
                 let mut members = Vec::with_capacity(8);
                 while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
-                    members.push((key, Cow::Borrowed(value.get())));
+                    if members.len() == MOST_MEMBERS {
+                        let why = format_args!("an object of more than {MOST_MEMBERS} members");
+                        return Err(serde::de::Error::custom(why));
+                    }
+                    members.push((key, Cow::Borrowed(value.get()), scan::values(value.get())));
                 }
                 Ok(Object { members: last_of_each(members) })
             }
@@ -237,20 +260,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 
 /// The members with each name once, in its first place and with its last value. Linear time: a hostile body may have a
 /// million members.
-fn last_of_each<'a>(members: Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+fn last_of_each(members: Vec<Member<'_>>) -> Vec<Member<'_>> {
     const FEW: usize = 24;
-    let repeats = |at: usize, name: &str| members.iter().take(at).any(|(earlier, _)| earlier == name);
-    if members.len() <= FEW && !members.iter().enumerate().any(|(at, (name, _))| repeats(at, name)) {
+    let repeats = |at: usize, name: &str| members.iter().take(at).any(|(earlier, ..)| earlier == name);
+    if members.len() <= FEW && !members.iter().enumerate().any(|(at, (name, ..))| repeats(at, name)) {
         return members;
     }
-    let mut places: HashMap<Cow<'a, str>, usize> = HashMap::with_capacity(members.len());
-    let mut kept: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(members.len());
-    for (name, value) in members {
+    let mut places: HashMap<Cow<'_, str>, usize> = HashMap::with_capacity(members.len());
+    let mut kept: Vec<Member<'_>> = Vec::with_capacity(members.len());
+    for (name, value, values) in members {
         match places.get(&name).and_then(|&at| kept.get_mut(at)) {
-            Some((_, earlier)) => *earlier = value,
+            Some(earlier) => (earlier.1, earlier.2) = (value, values),
             None => {
                 places.insert(name.clone(), kept.len());
-                kept.push((name, value));
+                kept.push((name, value, values));
             }
         }
     }

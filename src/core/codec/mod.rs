@@ -1,7 +1,7 @@
 //! Framing of bytes that come from the network: bounded, incremental, indifferent to where a chunk ends.
 
 pub mod json;
-mod scan;
+pub mod scan;
 pub mod sse;
 pub mod tap;
 pub mod value;

@@ -5,12 +5,44 @@
 
 use std::borrow::Cow;
 
-/// Name and raw value.
-type Member<'a> = (Cow<'a, str>, Cow<'a, str>);
+/// A member: its name, its value as text, and how many values are in that, which is what a tree of it would be made of.
+pub type Member<'a> = (Cow<'a, str>, Cow<'a, str>, usize);
+
+/// An object with more members than this is none that anybody means, and is taken for none.
+pub const MOST_MEMBERS: usize = 100_000;
+
+/// How many values are in a JSON text, its own included: never fewer than there are.
+pub fn values(text: &str) -> usize {
+    let mut rest = text.as_bytes();
+    let mut values = 1_usize;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b',' | b'[' | b'{' => values = values.saturating_add(1),
+            b'"' => rest = after_string(rest),
+            _ => {}
+        }
+    }
+    values
+}
+
+/// What follows a string whose first quote has been read.
+fn after_string(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    loop {
+        let special = rest.get(plain(rest)..).unwrap_or_default();
+        match special.split_first() {
+            Some((b'"', after)) => return after,
+            Some((b'\\', after)) => rest = after.get(1..).unwrap_or_default(),
+            Some((_, after)) => rest = after,
+            None => return special,
+        }
+    }
+}
 
 /// The members of the object that `text` holds, in order; `None` when it is no valid object, or may be none.
 pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
-    let mut scan = Scan { bytes: text.as_bytes(), at: 0 };
+    let mut scan = Scan { bytes: text.as_bytes(), at: 0, values: 0 };
     let mut members = Vec::with_capacity(12);
     scan.skip_space();
     scan.expect(b'{')?;
@@ -31,8 +63,12 @@ pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
             scan.expect(b':')?;
             scan.skip_space();
             let start = scan.at;
+            scan.values = 0;
             scan.skip_value()?;
-            members.push((name, Cow::Borrowed(text.get(start..scan.at)?)));
+            if members.len() == MOST_MEMBERS {
+                return None;
+            }
+            members.push((name, Cow::Borrowed(text.get(start..scan.at)?), scan.values));
             scan.skip_space();
             match scan.next()? {
                 b',' => {}
@@ -48,6 +84,8 @@ pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Values that have begun inside arrays and objects.
+    values: usize,
 }
 
 impl Scan<'_> {
@@ -86,6 +124,7 @@ impl Scan<'_> {
         let mut open: Vec<u8> = Vec::with_capacity(16);
         loop {
             // A value begins here.
+            self.values += 1;
             match self.peek()? {
                 b'"' => _ = self.skip_string()?,
                 bracket @ (b'{' | b'[') => {
@@ -325,7 +364,7 @@ mod tests {
     }
 
     fn found(text: &str) -> Option<Vec<(String, String)>> {
-        Some(members(text)?.into_iter().map(|(name, raw)| (name.into_owned(), raw.into_owned())).collect())
+        Some(members(text)?.into_iter().map(|(name, raw, _)| (name.into_owned(), raw.into_owned())).collect())
     }
 
     const TEXTS: [&str; 14] = [

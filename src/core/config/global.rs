@@ -185,7 +185,7 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
         max_held_answer_bytes: own.count(src, "max_held_answer_bytes").unwrap_or(262_144),
         request_body_buffer_limit_bytes: own
             .count(src, "request_body_buffer_limit_bytes")
-            .unwrap_or(104_857_600),
+            .unwrap_or(33_554_432),
         key_cache_size: own
             .count(src, "key_cache_size")
             .and_then(|size| usize::try_from(size).ok())

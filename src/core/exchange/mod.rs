@@ -15,6 +15,7 @@
 
 pub mod answer;
 pub mod attempt;
+pub mod bounds;
 pub mod controls;
 mod event;
 mod hold;
@@ -242,6 +243,7 @@ impl Exchange {
             self.body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
             size_allowed(self.body_bytes, &self.config)?;
             let object = parse(body)?;
+            bounds::check(&object, self.api)?;
             self.asked = controls::read(&object, &self.controls, &self.config.general)?;
             controls::refuse_endpoints(&object, &self.asked, &self.config.general)?;
             if self.caller.grant().is_some() {

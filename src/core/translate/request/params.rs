@@ -205,7 +205,7 @@ fn ask_for_usage(body: &mut Object<'_>, p: &Prepare<'_>) {
 const MOST_PATHS: usize = 64;
 
 /// Members of a request that are said to the gateway.
-const OURS: &[&str] = &[
+pub(in crate::core) const OURS: &[&str] = &[
     "additional_drop_params",
     "allowed_openai_params",
     "api_base",

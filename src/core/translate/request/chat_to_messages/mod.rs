@@ -21,7 +21,7 @@ use super::{
     shared::unsupported,
 };
 use crate::core::{
-    codec::value::object,
+    codec::{json::MOST_VALUES, scan, value::object},
     error::{Class, Error},
 };
 
@@ -54,6 +54,24 @@ const UNSUPPORTED: [&str; 16] = [
 /// The request body, the `anthropic-beta` values it needs, and what the way back must know.
 pub type Translated = (Map<String, Value>, Vec<String>, Memo);
 
+/// Arguments are texts that hold JSON: what they would be as values is bounded like what stands in the body itself.
+fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
+    let messages = messages.and_then(Value::as_array).into_iter().flatten();
+    let calls = messages.flat_map(|message| {
+        let listed = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+        listed.filter_map(|call| call.get("function")).chain(message.get("function_call"))
+    });
+    let texts = calls.filter_map(|call| call.get("arguments")?.as_str());
+    let values = texts.fold(0_usize, |sum, text| sum.saturating_add(scan::values(text)));
+    if values <= MOST_VALUES {
+        return Ok(());
+    }
+    let message = format!(
+        "the arguments of the tool calls in `messages` hold {values} values: expected at most {MOST_VALUES}. Send fewer."
+    );
+    Err(Error::new(413, message).with_kind("invalid_request_error").with_param("messages"))
+}
+
 /// Turns a chat request into a Messages request for `options.model`.
 ///
 /// Settings that only the gateway reads (`metadata` apart) must be gone from `chat` already: what is left over reaches
@@ -63,6 +81,7 @@ pub fn request(mut chat: Map<String, Value>, options: &Options) -> Result<Transl
     let include_usage = take(&mut chat, "stream_options")
         .is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
     refuse_unsupported(&mut chat, options)?;
+    refuse_large_arguments(chat.get("messages"))?;
 
     let mut betas = Betas::default();
     let mut turns = Turns::read(take(&mut chat, "messages"), take(&mut chat, "system"), &mut betas)?;

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::core::codec::json::Object;
+use crate::core::codec::json::{MOST_VALUES, Object};
 
 /// Removes what a path names: `seed`, `response_format.strict`, `tools[*].function.strict`, `messages[0].name`. What is not
 /// there, or no path, changes nothing.
@@ -16,6 +16,10 @@ pub(super) fn remove(body: &mut Object<'_>, path: &str) {
     let Some((Step::Member(first), rest)) = steps.split_first() else {
         return;
     };
+    // A list of a million numbers has no member that anybody would name.
+    if body.values(first) > MOST_VALUES {
+        return;
+    }
     let changed = body.raw(first).and_then(|raw| without(raw, rest));
     if let Some(changed) = changed {
         body.set((*first).to_owned(), changed);

@@ -1,0 +1,239 @@
+//! What a request may make the core hold, counted by the allocator: every operation and every member, with the values that cost
+//! the most for their bytes.
+#![allow(unsafe_code, reason = "an allocator that counts can be written in no other way")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use tollgate::core::{
+    access::keyring::Keyring,
+    config::{self, Config},
+    exchange::{
+        Begin, Env, Opening,
+        attempt::StartAction,
+        bounds::{LEAST_BOUND, MOST_TIMES, settings},
+        lengths::Lengths,
+        open,
+    },
+    headers::Headers,
+    quota::{self, Worker},
+    random::Random,
+    shared::Memory,
+};
+
+/// Counts what is held, and the most that was.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+fn grow(by: usize) {
+    let held = HELD.fetch_add(by, Relaxed) + by;
+    MOST.fetch_max(held, Relaxed);
+}
+
+// SAFETY: all work is the system allocator's; what is counted beside it changes nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    // Growing holds both for a moment: the provided `realloc` makes a new one, copies and frees.
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const CONFIG: &str = r#"
+model_list:
+  - {model_name: same, litellm_params: {model: openai/a, api_base: "http://a.test/v1", api_key: k}}
+  - {model_name: flat, litellm_params: {model: mistral/a, api_base: "http://a.test/v1", api_key: k}}
+  - {model_name: claude, litellm_params: {model: anthropic/a, api_base: "http://a.test", api_key: k}}
+  - {model_name: tgi, litellm_params: {model: huggingface/a, api_base: "http://a.test", api_key: k}}
+  - {model_name: text, litellm_params: {model: text-completion-openai/a, api_base: "http://a.test/v1", api_key: k}}
+router_settings: {enable_pre_call_checks: true, optional_pre_call_checks: [prompt_caching], num_retries: 0, fallbacks: [{same: [claude]}]}
+general_settings: {enforced_params: [metadata.a, messages.a, input.a, model]}
+"#;
+const MODELS: [&str; 5] = ["same", "flat", "claude", "tgi", "text"];
+const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/embeddings"];
+const FILLERS: [&str; 4] = ["[]", "{}", "0", "{\"a\":\"\"}"];
+
+/// Bodies of about `bytes` bytes: a member after the other, filled with one of the fillers.
+fn bodies(model: &str, member: &str, filler: &str, bytes: usize) -> Vec<String> {
+    let list = vec![filler; bytes / (filler.len() + 1)].join(",");
+    let base = |more: String| {
+        format!(
+            r#"{{"model":"{model}","max_tokens":5,"prompt":"x","input":"x","messages":[{{"role":"user","content":"x"}}],{more}}}"#
+        )
+    };
+    let mut bodies =
+        vec![base(format!(r#""{member}":[{list}]"#)), base(format!(r#""{member}":{{"a":[{list}]}}"#))];
+    if member == "messages" {
+        bodies.push(base(format!(r#""messages":[{{"role":"user","content":[{list}]}}]"#)));
+        bodies.push(base(format!(
+            r#""messages":[{{"role":"user","content":[{{"type":"text","text":[{list}]}}]}}]"#
+        )));
+        let quoted = list.replace('"', "\\\"");
+        bodies.push(base(format!(
+            r#""messages":[{{"role":"user","content":"x"}},{{"role":"assistant","tool_calls":[{{"id":"1","type":"function","function":{{"name":"f","arguments":"{{\"a\":[{quoted}]}}"}}}}]}}]"#
+        )));
+        // What has to be looked into, piece by piece.
+        bodies.push(base(format!(
+            r#""messages":[{{"role":"user","content":[{{"type":"image_url","image_url":"u"}},{list}]}}]"#
+        )));
+    }
+    if member == "input" {
+        bodies.push(base(format!(r#""additional_drop_params":["input[0].x","input[*]"],"input":[{list}]"#)));
+    }
+    bodies
+}
+
+/// Members whose number is large, and texts that grow when they are read or written.
+fn others(model: &str, bytes: usize) -> Vec<String> {
+    let base = |more: String| format!(r#"{{"model":"{model}","max_tokens":5,{more}}}"#);
+    let names: String = (0..bytes / 12).map(|at| format!(r#""m{at}":0,"#)).collect();
+    let same = r#""":0,"#.repeat(bytes / 5);
+    let text = |piece: &str| piece.repeat(bytes / piece.len());
+    let said = |text: String| {
+        base(format!(
+            r#""prompt":"{text}","input":"{text}","messages":[{{"role":"user","content":"{text}"}}]"#
+        ))
+    };
+    vec![
+        base(format!(r#"{names}"prompt":"x","input":"x","messages":[]"#)),
+        base(format!(r#"{same}"prompt":"x","input":"x","messages":[]"#)),
+        said(text("x")),
+        said(text("\\n")),
+        said(text("\\u0001")),
+        said(text("\u{e9}")),
+        format!("{{\"a\":{}", text("[")),
+        text("{\"a\":"),
+        text("\""),
+    ]
+}
+
+struct Gateway {
+    config: Rc<Config>,
+    shared: Memory,
+    random: Random,
+    keys: Keyring,
+    lengths: Lengths,
+}
+
+impl Gateway {
+    fn new() -> Gateway {
+        let config = config::load(CONFIG, &|_| None, &|_| None).unwrap().config;
+        let shared = Memory::default();
+        quota::prepare(&shared);
+        quota::beat(&shared, Worker(1), 1_000_000);
+        Gateway {
+            config: Rc::new(config),
+            shared,
+            random: Random::new(1),
+            keys: Keyring::new(10),
+            lengths: Lengths::default(),
+        }
+    }
+
+    /// Sends a request as far as its first provider, and returns what it was answered (0 for nothing), and the most bytes
+    /// that were held for it.
+    fn run(&mut self, path: &str, body: &str) -> (u16, usize) {
+        let headers = Headers::from_pairs(&[(":method", "POST"), (":path", path)]);
+        let config = Rc::clone(&self.config);
+        let before = HELD.load(Relaxed);
+        MOST.store(before, Relaxed);
+        let mut env = Env {
+            shared: &self.shared,
+            now_ms: 1_000_000,
+            random: &mut self.random,
+            keys: &mut self.keys,
+            lengths: &mut self.lengths,
+            worker: Worker(1),
+            client: &|| None,
+        };
+        let Opening::Call(mut exchange) = open(&config, &headers, &mut env) else { panic!("a call is ours") };
+        let status = match exchange.on_body(body.as_bytes(), &mut env) {
+            Begin::Reply(reply) => reply.status,
+            Begin::Forward { .. } => match exchange.on_attempt(&mut env).action {
+                StartAction::Send(outgoing) => u16::from(outgoing.body.is_empty()),
+                StartAction::Reply(reply) => reply.status,
+                StartAction::ReadBody => {
+                    exchange.on_retry_body(body.as_bytes(), &mut env).map_or_else(|reply| reply.status, |_| 0)
+                }
+            },
+            Begin::Wait(_) | Begin::Ask(_) => 0,
+        };
+        exchange.on_done(&mut env);
+        (status, MOST.load(Relaxed) - before)
+    }
+
+    fn check(&mut self, path: &str, what: &str, body: &str, worst: &mut (f64, String)) -> u16 {
+        let (status, held) = self.run(path, body);
+        let bound = LEAST_BOUND.max(MOST_TIMES * body.len());
+        assert!(
+            held <= bound,
+            "{what} on {path}: {held} bytes are held for a body of {}, {bound} may be; status {status}",
+            body.len()
+        );
+        let share = held as f64 / bound as f64;
+        if share > worst.0 {
+            *worst = (share, format!("{what} on {path}: {held} for {}, status {status}", body.len()));
+        }
+        status
+    }
+}
+
+/// One after the other: what is counted is the whole process's.
+#[test]
+fn no_request_makes_the_core_hold_more_than_a_multiple_of_its_body() {
+    let mut gateway = Gateway::new();
+    let mut worst = (0.0, String::new());
+    // Settings are refused whoever would have got them.
+    for (member, filler) in settings().zip(FILLERS.iter().cycle()) {
+        for (at, body) in bodies("claude", member, filler, 600_000).iter().enumerate() {
+            let what = format!("{member} of {filler} ({at})");
+            assert_eq!(gateway.check("/v1/chat/completions", &what, body, &mut worst), 400, "{what}");
+        }
+    }
+    // What is translated differs by path and model: as many values as are let in, and then more.
+    for (path, model) in PATHS.iter().flat_map(|path| MODELS.map(|model| (*path, model))) {
+        for filler in FILLERS {
+            let values = filler.matches(['[', '{', '0', '"']).count().max(1);
+            for (member, most) in [("messages", 240_000), ("tools", 240_000), ("input", 240_000)] {
+                let many = most / values * (filler.len() + 1);
+                // All of them once where trees are made and taken apart, a part of them everywhere else.
+                let all = path.ends_with("chat/completions") && model == "claude" && member == "messages";
+                let bytes = if all { many } else { many / 32 };
+                for (at, body) in bodies(model, member, filler, bytes).iter().enumerate() {
+                    gateway.check(path, &format!("{model}, {member} of {filler} ({at})"), body, &mut worst);
+                }
+            }
+        }
+        for (at, body) in others(model, 200_000).iter().enumerate() {
+            gateway.check(path, &format!("{model}, other {at}"), body, &mut worst);
+        }
+    }
+    // Large ones.
+    for member in ["fallbacks", "mock_response", "messages"] {
+        for (at, body) in bodies("claude", member, "0", 14_000_000).iter().take(3).enumerate() {
+            let what = format!("{member} ({at})");
+            let status = gateway.check("/v1/chat/completions", &what, body, &mut worst);
+            assert!(matches!(status, 400 | 413), "{what}: {status}");
+        }
+    }
+    for (at, body) in others("claude", 14_000_000).iter().enumerate() {
+        gateway.check("/v1/messages", &format!("other {at}"), body, &mut worst);
+    }
+    println!("the most of what may be held: {:.2}, {}", worst.0, worst.1);
+}
