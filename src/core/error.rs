@@ -113,7 +113,8 @@ pub struct Error {
     pub status: u16,
     /// What the caller reads. LiteLLM's exact text where LiteLLM has one.
     pub message: String,
-    /// LiteLLM's `type` (`auth_error`, `invalid_request_error`, …); `None` prints as the text `None`, as LiteLLM does.
+    /// LiteLLM's `type` (`auth_error`, `invalid_request_error`, …); `None` prints as the text `None`, as LiteLLM does, and as
+    /// `null` for a failure of a provider's.
     pub kind: Option<Cow<'static, str>>,
     /// LiteLLM's `param`; `None` prints as the text `None`.
     pub param: Option<Cow<'static, str>>,
@@ -191,10 +192,16 @@ impl Error {
 
     /// The JSON body in the client's format.
     pub fn body(&self, format: ErrorFormat) -> Vec<u8> {
+        let without = if self.class.is_some() { None } else { Some("None") };
+        self.written(format, without)
+    }
+
+    /// The body with this for a `type` that is not there.
+    fn written(&self, format: ErrorFormat, without: Option<&str>) -> Vec<u8> {
         let value = match format {
             ErrorFormat::OpenAi => json!({"error": {
                 "message": self.message,
-                "type": self.kind.as_deref().unwrap_or("None"),
+                "type": self.kind.as_deref().or(without),
                 "param": if self.null_param { None } else { Some(self.param.as_deref().unwrap_or("None")) },
                 "code": self.status.to_string(),
             }}),
@@ -212,7 +219,7 @@ impl Error {
             ErrorFormat::OpenAi => b"data: ".to_vec(),
             ErrorFormat::Anthropic => b"event: error\ndata: ".to_vec(),
         };
-        event.extend_from_slice(&self.body(format));
+        event.extend_from_slice(&self.written(format, Some("None")));
         event.extend_from_slice(b"\n\n");
         event
     }

@@ -90,12 +90,15 @@ pub fn listed(caller: &Caller, config: &Config) -> Vec<String> {
             names.push(name.clone());
         }
     }
-    names.retain(|name| {
-        let names = Names::of(name, Some(grant));
-        names.allowed_for_key(&grant.key, config)
-            && scopes(grant).skip(1).all(|owner| names.allowed_for_owner(owner, config))
-    });
+    names.retain(|name| may_call(name, grant, config));
     names
+}
+
+/// Whether a key, and everybody behind it, may call a model.
+pub fn may_call(name: &str, grant: &Grant, config: &Config) -> bool {
+    let names = Names::of(name, Some(grant));
+    names.allowed_for_key(&grant.key, config)
+        && scopes(grant).skip(1).all(|owner| names.allowed_for_owner(owner, config))
 }
 
 /// Who has a say in what a key may call: the key, its team or else its user, its organization.

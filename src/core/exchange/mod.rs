@@ -35,10 +35,17 @@ pub use open::{EXTERNAL_ADDRESS, client_address, open};
 use std::rc::Rc;
 
 use crate::core::{
-    access::{Caller, Lookup, grant::EndUser, keyring::Keyring, models::Names},
+    access::{
+        Caller, Lookup,
+        grant::EndUser,
+        keyring::Keyring,
+        models::{self, Names},
+        refusals,
+    },
     api::Api,
     codec::json::Object,
     config::{Config, Strategy},
+    cost::money::Money,
     error::{Class, Error},
     exchange::{
         answer::Answer,
@@ -53,7 +60,7 @@ use crate::core::{
     quota::Worker,
     random::Random,
     route::{
-        affinity, cooldown,
+        affinity, chain, cooldown,
         latency::{self, Sample},
         plan::{Call, Candidate, Plan, World},
     },
@@ -189,6 +196,8 @@ pub struct Exchange {
     cors: bool,
     controls: Headers,
     asked: Asked,
+    /// `allowed_model_region` of the end user.
+    region: Option<String>,
     plan: Option<Plan>,
     /// What it holds of its caller's limits and budgets.
     hold: Hold,
@@ -265,13 +274,14 @@ impl Exchange {
         let caller = self.caller.clone();
         let asked = self.path_model.take().or(self.asked.model.take());
         let asked = asked.or_else(|| end_user.and_then(|end_user| end_user.default_model.clone()));
-        let asked = asked.or_else(|| config.default_model.clone());
         // A model that the server prescribes needs no name in the request.
-        let Some(asked) = asked.or_else(|| config.forced_model.clone()) else {
-            return Err(Error::bad_request(
-                "no `model` in the request, and the gateway has no default model.",
-            )
-            .with_param("model"));
+        let asked = asked.or_else(|| config.forced_model.clone());
+        // The first of the file, for those who may call it: others are not told of a model that they did not ask for.
+        let may_call =
+            |name: &&String| caller.grant().is_none_or(|grant| models::may_call(name, grant, &config));
+        let asked = asked.or_else(|| config.default_model.as_ref().filter(may_call).cloned());
+        let Some(asked) = asked else {
+            return Err(Error::new(400, chain::unknown_model(self.api.path(), "None")));
         };
         if asked.len() > MAX_MODEL_BYTES {
             return Err(Error::bad_request(format!(
@@ -280,6 +290,7 @@ impl Exchange {
             ))
             .with_param("model"));
         }
+        self.region = end_user.and_then(|end_user| end_user.region.clone());
         self.asked.model = Some(config.forced_model.clone().unwrap_or_else(|| asked.clone()));
         let names = Names::of(&asked, caller.grant());
         let called = config.forced_model.as_deref().unwrap_or(names.called);
@@ -466,6 +477,16 @@ impl Exchange {
         let mut more = Headers::with_capacity(16);
         self.add_routing_headers(&mut more);
         more.append(self.limit_headers());
+        if more.get("x-litellm-key-spend").is_none()
+            && let Some(grant) = self.caller.grant()
+        {
+            let spend = Money::from_pico(grant.key.budget.spend.into());
+            more.push("x-litellm-key-spend", refusals::dollars(spend).as_bytes());
+        }
+        match self.cost() {
+            Some(cost) => more.push_shown("x-litellm-response-cost", cost),
+            None => more.push("x-litellm-response-cost", b"0"),
+        }
         reply.extend(&more);
         if error.class == Some(Class::Timeout) {
             let ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
@@ -487,6 +508,12 @@ impl Exchange {
         }
         if let Some(segment) = segment {
             list.push("x-litellm-model-group", segment.group.as_bytes());
+        }
+        if let Some(region) = self.region.as_deref().filter(|region| !region.is_empty()) {
+            list.push("x-litellm-model-region", region.as_bytes());
+        }
+        if matches!(self.caller, Caller::Master) {
+            list.push("x-litellm-key-spend", b"0.0");
         }
         list.push_number("x-litellm-attempted-retries", self.retries.into());
         list.push_number("x-litellm-attempted-fallbacks", self.fallbacks.into());
@@ -594,7 +621,7 @@ fn parse(body: &[u8]) -> Result<Object<'_>, Error> {
     })
 }
 
-/// Milliseconds as seconds, the way LiteLLM prints times.
+/// Milliseconds as seconds, the way LiteLLM prints times: a float's text.
 fn seconds(ms: u64) -> String {
-    format!("{}", ms as f64 / 1_000.0)
+    format!("{:?}", ms as f64 / 1_000.0)
 }

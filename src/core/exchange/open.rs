@@ -206,6 +206,7 @@ impl Exchange {
             cors: headers.get("origin").is_some(),
             controls: picked(headers, is_control),
             asked: Asked::default(),
+            region: None,
             plan: None,
             hold: Hold::default(),
             place: Place::default(),

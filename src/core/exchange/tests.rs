@@ -545,7 +545,7 @@ fn a_silent_provider_is_a_time_out() {
     let story = rig.chat(hello("large"), |_, _| Hang);
     assert_eq!((story.status, story.models.len()), (408, 2));
     assert!(story.message().starts_with("litellm.Timeout: APITimeoutError - Request timed out."));
-    assert_eq!(story.header("x-litellm-timeout"), Some("6000"));
+    assert_eq!(story.header("x-litellm-timeout"), Some("6000.0"));
 }
 
 const TIMED: &str = "

@@ -289,14 +289,14 @@ fn resolve(config: &Config, model: &str, call: &Call) -> Result<Resolved, Error>
         Some(resolved) if !resolved.deployments.is_empty() => Ok(resolved),
         _ => match config.why_unavailable(model) {
             Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),
-            None => Err(Error::new(400, unknown_model(model))),
+            None => Err(Error::new(400, unknown_model("/chat/completions", model))),
         },
     }
 }
 
 /// LiteLLM's text for a name that is no model, the Python form of its detail map included.
-fn unknown_model(model: &str) -> String {
+pub fn unknown_model(path: &str, model: &str) -> String {
     format!(
-        "{{'error': '/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view available models for your key.'}}"
+        "{{'error': '{path}: Invalid model name passed in model={model}. Call `/v1/models` to view available models for your key.'}}"
     )
 }

@@ -217,3 +217,66 @@ fn only_trusted_proxies_name_the_client() {
         assert_eq!(matches!(opened, Opening::Call(_)), comes_in, "{what}");
     }
 }
+
+#[test]
+fn the_default_model_is_for_those_who_may_call_it() {
+    let ask = json!({"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi", "max_tokens": 5});
+    let rig_for = |members: &str, models: &str| {
+        let key = access::hash(b"sk-one");
+        let mut rig = Rig::new(&format!(
+            "model_list: [{models}]\ngeneral_settings: {{master_key: sk-master, keys: [{{token: {key}, {members}}}]}}\n"
+        ));
+        rig.key = Some("sk-one");
+        rig
+    };
+    let model = |name: &str| {
+        format!(
+            "{{model_name: '{name}', litellm_params: {{model: 'openai/{name}', api_base: 'http://a.test/v1', api_key: k}}}}"
+        )
+    };
+    let two = [model("first"), model("second")].join(",");
+    for (members, may) in [("models: []", true), ("models: [first]", true), ("models: [second]", false)] {
+        let story = rig_for(members, &two).chat(ask.clone(), |_, model| Answer(200, completion(model)));
+        assert_eq!(story.status == 200, may, "{members}");
+    }
+    for (path, named) in [("/v1/chat/completions", "/chat/completions"), ("/v1/embeddings", "/embeddings")] {
+        for mut rig in [rig_for("models: [second]", &two), rig_for("models: []", &model("any/*"))] {
+            let story = rig.call(path, ask.clone(), |_, _| panic!("no call"));
+            assert_eq!(story.status, 400, "{path}");
+            let wanted = format!(
+                "{{'error': '{named}: Invalid model name passed in model=None. Call `/v1/models` to view available models for your key.'}}"
+            );
+            assert_eq!(story.message(), wanted);
+            assert!(!story.body.contains("first"), "a model that nobody named: {}", story.body);
+        }
+    }
+    let mut rig = rig_for("models: [second]", &two);
+    rig.key = Some("sk-master");
+    assert_eq!(rig.chat(ask, |_, model| Answer(200, completion(model))).models, ["first"]);
+}
+
+#[test]
+fn errors_and_the_master_key_have_their_headers() {
+    let mut rig = rig("router_settings: {num_retries: 0, disable_cooldowns: true}");
+    assert_eq!(rig.chat(hello("a"), |_, model| Answer(200, completion(model))).status, 200);
+    let failed = rig.chat(hello("a"), |_, _| Answer(500, error("no", "x")));
+    let told = |story: &Story, name: &str| story.header(name).map(str::to_owned);
+    assert_eq!(told(&failed, "x-litellm-key-spend").as_deref(), Some("0.0015"));
+    assert_eq!(told(&failed, "x-litellm-response-cost").as_deref(), Some("0"));
+    let shape: Value = serde_json::from_str(&failed.body).unwrap();
+    assert_eq!(shape["error"]["type"], Value::Null, "a provider's failure has no type");
+    let broken = rig.chat(with("a", json!({"timeout": -1})), |_, _| panic!("no call"));
+    assert_eq!((broken.status, broken.header("x-litellm-response-cost")), (400, Some("0")));
+    assert!(broken.header("x-litellm-key-spend").is_some());
+    let late = rig.chat(with("a", json!({"timeout": 1})), |_, _| Hang);
+    assert_eq!(late.header("x-litellm-timeout"), Some("1.0"));
+    let late = rig.chat(with("a", json!({"timeout": 0.05})), |_, _| Hang);
+    assert_eq!(late.header("x-litellm-timeout"), Some("0.05"));
+    rig.key = Some("sk-master");
+    let good = rig.chat(hello("a"), |_, model| Answer(200, completion(model)));
+    assert_eq!(good.header("x-litellm-key-spend"), Some("0.0"));
+    let unknown = rig.chat(hello("nobody"), |_, _| panic!("no call"));
+    assert_eq!((unknown.status, unknown.header("x-litellm-key-spend")), (400, Some("0.0")));
+    let shape: Value = serde_json::from_str(&unknown.body).unwrap();
+    assert_eq!(shape["error"]["type"], "None");
+}

@@ -165,11 +165,12 @@ fn end_users_are_asked_for_when_they_matter() {
     let mut record = EndUser { revision: 6, ..EndUser::default() };
     record.scope.id = "e".to_owned();
     record.scope.limits.rpm = Some(1);
+    record.region = Some("eu".to_owned());
     rig.keys.learn_end_user("e", Answer::Record(record.clone()), rig.now_ms);
     assert!(matches!(exchange.on_body(&bytes, &mut rig.env()), Begin::Forward { .. }));
     exchange.on_done(&mut rig.env());
     let story = ok(&mut rig, &body);
-    assert_eq!(story.status, 429);
+    assert_eq!((story.status, story.header("x-litellm-model-region")), (429, Some("eu")));
     assert!(story.message().starts_with("Rate limit exceeded for end_user: e. "));
 
     record.scope.blocked = true;
