@@ -31,6 +31,9 @@ use crate::core::{
 pub const KEY_VARIABLE: &str = "TOLLGATE_LEDGER_KEY";
 /// The cluster that leads to the ledger. It has no Wasm filter in its chain.
 pub const CLUSTER: &str = "tollgate_ledger";
+/// The cluster over which the filter itself asks and tells. Its connections are its own: what clients make of theirs disturbs no
+/// look-up.
+pub const INTERNAL_CLUSTER: &str = "tollgate_ledger_internal";
 /// Where Envoy says usage and hears of changes ([`SyncRequest`]).
 pub const SYNC_PATH: &str = "/internal/sync";
 /// Where the gateway's command asks for the models that were added through the API.
@@ -77,6 +80,20 @@ pub fn announce(shared: &dyn Shared, header: &str) {
     changes::announce(shared, &names);
 }
 
+/// Where it stands in shared data why the ledger's database cannot be used.
+const TROUBLE: &str = "ledger/trouble";
+
+/// Tells all workers whether the ledger and its database can be used; if not, why, in words that everybody may read.
+pub fn set_trouble(shared: &dyn Shared, reason: Option<&str>) {
+    shared.set(TROUBLE, reason.unwrap_or_default().as_bytes(), None);
+}
+
+/// Why the ledger or its database cannot be used now; nothing while it can.
+pub fn trouble(shared: &dyn Shared) -> Option<String> {
+    let (bytes, _) = shared.get(TROUBLE)?;
+    String::from_utf8(bytes).ok().filter(|reason| !reason.is_empty())
+}
+
 impl Lookup {
     /// The path at the ledger.
     pub fn path(&self) -> String {
@@ -91,8 +108,13 @@ impl Lookup {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// The call's id; two events never share one.
+    /// Names the event; two never share one.
     pub id: String,
+    /// The call's id (`x-litellm-call-id`), which a client may choose.
+    pub call_id: String,
+    /// The id in the answer's body, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
     /// LiteLLM's call type (`acompletion`).
     pub call_type: String,
     /// Hash of the key (of the master key too).
@@ -145,6 +167,12 @@ pub struct Event {
     /// The class of the failure, when it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// It came to no deployment and used nothing: it has a row and counts in no sum.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
+    /// What the client was told of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// The tokens were estimated.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
@@ -175,6 +203,8 @@ impl Event {
     pub fn write_json(&self, out: &mut Vec<u8>) {
         let mut json = Writer::begin(out);
         json.text("id", &self.id);
+        json.text("call_id", &self.call_id);
+        json.text_if("response_id", self.response_id.as_deref());
         json.text("call_type", &self.call_type);
         json.text("api_key", &self.api_key);
         json.text_if("user", self.user.as_deref());
@@ -200,6 +230,10 @@ impl Event {
         json.number("first_ms", self.first_ms);
         json.number("status", self.status);
         json.text_if("error", self.error.as_deref());
+        if self.refused {
+            json.flag("refused", true);
+        }
+        json.text_if("message", self.message.as_deref());
         if self.estimated {
             json.flag("estimated", true);
         }
@@ -310,6 +344,8 @@ pub struct Change {
     pub revision: u64,
     /// The record itself changed (limits, models, deleted …), not only its spend: copies of it are stale.
     pub record: bool,
+    /// When the record changed last: a copy as of this revision, or a later one, is not stale. 0 when unknown.
+    pub record_revision: u64,
     /// Its spend in 10⁻¹² dollars; none when it has none (deleted).
     pub spend: Option<i64>,
 }
@@ -360,6 +396,8 @@ mod tests {
         let text = |text: &str| Some(text.to_owned());
         let full = Event {
             id: "i\"1".to_owned(),
+            call_id: "c".to_owned(),
+            response_id: text("chatcmpl-1"),
             call_type: "acompletion".to_owned(),
             api_key: "k".to_owned(),
             user: text("u"),
@@ -383,6 +421,8 @@ mod tests {
             first_ms: 8,
             status: 499,
             error: text("Timeout"),
+            refused: true,
+            message: text("it took \"too\" long"),
             estimated: true,
             tags: vec!["a".to_owned(), "\"b\"".to_owned()],
             ip: text("::1"),

@@ -4,8 +4,11 @@ use std::{cell::RefCell, time::Duration};
 
 use super::{exchanges, host, metrics::Metrics};
 use crate::core::{
-    access::{Lookup, keyring::Answer},
-    ledger::{CLUSTER, KEY_VARIABLE},
+    access::{
+        Lookup,
+        keyring::{Answer, spare},
+    },
+    ledger::{INTERNAL_CLUSTER, KEY_VARIABLE},
 };
 
 /// How long the ledger may take over one record.
@@ -25,10 +28,10 @@ pub fn ask(lookup: &Lookup, metrics: &Metrics) -> Option<u32> {
         let headers = [
             (":method", "GET"),
             (":path", &path),
-            (":authority", CLUSTER),
+            (":authority", INTERNAL_CLUSTER),
             ("authorization", bearer.as_str()),
         ];
-        host::call(CLUSTER, &headers, None, LIMIT)
+        host::call(INTERNAL_CLUSTER, &headers, None, LIMIT)
     });
     if begun.is_none() {
         learn(lookup, None, metrics);
@@ -43,6 +46,9 @@ pub fn learn(lookup: &Lookup, answer: Option<(u16, Vec<u8>)>, metrics: &Metrics)
         Lookup::Key(hash) => {
             let answer = read(answer);
             metrics.add(counter(&answer), 1);
+            if let Answer::Record(grant) = &answer {
+                spare::keep(&host::SharedData, grant, keys.seen_when_asked(hash));
+            }
             keys.learn_key(hash, answer, now);
         }
         Lookup::EndUser(id) => {
@@ -57,7 +63,8 @@ fn read<T: serde::de::DeserializeOwned>(answer: Option<(u16, Vec<u8>)>) -> Answe
     match answer {
         Some((200, body)) => serde_json::from_slice(&body).map_or(Answer::Unreachable, Answer::Record),
         Some((404, _)) => Answer::None,
-        _ => Answer::Unreachable,
+        Some(_) => Answer::Unreachable,
+        None => Answer::Lost,
     }
 }
 
@@ -65,6 +72,6 @@ fn counter<T>(answer: &Answer<T>) -> &'static str {
     match answer {
         Answer::Record(_) => "tollgate_lookups;kind=found",
         Answer::None => "tollgate_lookups;kind=unknown",
-        Answer::Unreachable => "tollgate_lookups;kind=unreachable",
+        Answer::Unreachable | Answer::Lost => "tollgate_lookups;kind=unreachable",
     }
 }

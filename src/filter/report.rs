@@ -17,6 +17,10 @@ use crate::core::ledger::Event;
 pub const EVERY: Duration = Duration::from_millis(50);
 /// So many bytes go at once.
 const FULL: usize = 32 * 1024;
+/// So many refused calls are told of in a second: whoever is refused can be so by the thousand, and each would be a row.
+const REFUSALS: u32 = 50;
+/// Counter of refused calls that were not told of.
+const UNTOLD: &str = "tollgate_refusals_untold";
 /// Counter of events that found no queue.
 const LOST: &str = "tollgate_events_lost";
 
@@ -35,8 +39,29 @@ struct Waiting {
     sent_ms: u64,
 }
 
+thread_local! {
+    /// The second, and how many refused calls were told of in it.
+    static REFUSED: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Whether a refused call is told of.
+fn may_tell(now_ms: u64) -> bool {
+    let (second, count) = match REFUSED.get() {
+        (second, count) if second == now_ms / 1_000 => (second, count),
+        _ => (now_ms / 1_000, 0),
+    };
+    REFUSED.set((second, count.saturating_add(1)));
+    count < REFUSALS
+}
+
 /// Gives an event to the sync role. True: it waits, and [`flush`] is to be called in time.
 pub fn report(event: &Event, now_ms: u64) -> bool {
+    if event.refused && !may_tell(now_ms) {
+        if let Some(id) = host::counter(UNTOLD) {
+            host::count(id, 1);
+        }
+        return false;
+    }
     let waits = WAITING.try_with(|waiting| {
         let Ok(mut waiting) = waiting.try_borrow_mut() else { return false };
         event.write_json(&mut waiting.lines);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{fault, host, metrics::Metrics};
 use crate::core::{
     access::changes,
-    ledger::{CLUSTER, KEY_VARIABLE, SYNC_PATH},
+    ledger::{INTERNAL_CLUSTER, KEY_VARIABLE, SYNC_PATH},
     quota,
     random::Random,
     sync::{
@@ -124,12 +124,12 @@ impl Role {
         let headers = [
             (":method", "POST"),
             (":path", SYNC_PATH),
-            (":authority", CLUSTER),
+            (":authority", INTERNAL_CLUSTER),
             ("content-type", "application/json"),
             ("authorization", self.bearer.as_str()),
         ];
-        if host::call(CLUSTER, &headers, Some(&body), LIMIT).is_none() {
-            let outcome = self.sync.on_failure(now);
+        if host::call(INTERNAL_CLUSTER, &headers, Some(&body), LIMIT).is_none() {
+            let outcome = self.sync.on_failure(&host::SharedData, now);
             self.count(outcome, 0);
         }
     }
@@ -168,8 +168,8 @@ impl Role {
         }
         let (status, outcome) = match host::call_answer(headers, body) {
             Some((200, body)) => (200, self.sync.on_reply(&body, &host::SharedData, now)),
-            Some((status, _)) => (status, self.sync.on_status(status, &host::SharedData, now)),
-            None => (0, self.sync.on_failure(now)),
+            Some((status, body)) => (status, self.sync.on_status(status, &body, &host::SharedData, now)),
+            None => (0, self.sync.on_failure(&host::SharedData, now)),
         };
         self.count(outcome, status);
         if outcome.again {

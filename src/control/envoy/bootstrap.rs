@@ -31,7 +31,7 @@ pub fn fixed(gateway: &Gateway) -> Value {
     let mut bootstrap = common(gateway.setup);
     let mut clusters = cluster::all(gateway);
     clusters.push(timed::cluster());
-    clusters.extend(ledger::cluster(gateway.setup));
+    clusters.extend(ledger::clusters(gateway.setup));
     bootstrap.insert(
         "static_resources".to_owned(),
         json!({"listeners": [listener::listener(gateway, None), timed::listener()], "clusters": clusters}),
@@ -43,7 +43,7 @@ pub fn fixed(gateway: &Gateway) -> Value {
 pub fn served(setup: &Setup, state: &Path) -> Value {
     let mut bootstrap = common(setup);
     bootstrap.insert("node".to_owned(), json!({"id": "tollgate", "cluster": "tollgate"}));
-    let clusters: Vec<Value> = [timed::cluster()].into_iter().chain(ledger::cluster(setup)).collect();
+    let clusters: Vec<Value> = [timed::cluster()].into_iter().chain(ledger::clusters(setup)).collect();
     bootstrap.insert(
         "static_resources".to_owned(),
         json!({"listeners": [timed::listener()], "clusters": clusters}),

@@ -8,10 +8,14 @@ use super::{
     cluster::{self, PROTOCOL_OPTIONS, PROTOCOL_OPTIONS_TYPE},
     filter,
 };
-use crate::core::ledger::CLUSTER;
+use crate::core::ledger::{CLUSTER, INTERNAL_CLUSTER};
 
-/// The cluster, when there is a ledger.
-pub fn cluster(setup: &Setup) -> Option<Value> {
+/// The clusters, when there is a ledger: one for clients' management calls, one for the filter's own.
+pub fn clusters(setup: &Setup) -> Vec<Value> {
+    [CLUSTER, INTERNAL_CLUSTER].into_iter().filter_map(|name| cluster(setup, name)).collect()
+}
+
+fn cluster(setup: &Setup, name: &str) -> Option<Value> {
     let ledger = setup.ledger.as_ref()?;
     let (kind, address, tls) = match &ledger.at {
         LedgerAddress::Socket(path) => ("STATIC", json!({"pipe": {"path": path}}), None),
@@ -22,11 +26,11 @@ pub fn cluster(setup: &Setup) -> Option<Value> {
         ),
     };
     let mut cluster = json!({
-        "name": CLUSTER,
+        "name": name,
         "type": kind,
         "connect_timeout": "2s",
         "circuit_breakers": cluster::no_limits(),
-        "load_assignment": cluster::assignment(CLUSTER, address),
+        "load_assignment": cluster::assignment(name, address),
         "typed_extension_protocol_options": {
             PROTOCOL_OPTIONS: {
                 "@type": PROTOCOL_OPTIONS_TYPE,

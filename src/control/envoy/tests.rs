@@ -73,7 +73,7 @@ fn the_way_to_the_ledger_is_golden() {
         remote("http://ledger.internal:4001"),
         remote("https://ledger.example.com"),
     ] {
-        let cluster = ledger::cluster(&with_ledger(at)).unwrap();
+        let cluster = ledger::clusters(&with_ledger(at)).remove(0);
         text += &format!("---\n{}", serde_yaml::to_string(&cluster).unwrap());
     }
     let mut extension = ledger::extension(&with_ledger(remote("http://x"))).unwrap();

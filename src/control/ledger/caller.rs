@@ -111,6 +111,9 @@ pub async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem>
     if !key.starts_with(b"sk-") {
         return Err(access::refuse(key, &hash).into());
     }
+    if !grants::is_known(app, &hash).await? {
+        return Err(access::refuse(key, &hash).into());
+    }
     let mut connection = app.db.read().await?;
     let mut record = rows::get(&mut connection, &KEYS, &[&hash]).await?;
     if record.is_none()

@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
+use tokio::time::Instant;
 
 use super::{
     App,
@@ -27,25 +28,20 @@ use super::{
 };
 use crate::core::access::grant::{Budget, EndUser, Former, Grant, Limits, Role, Scope};
 
-/// How often the change feed is looked at for what other ledgers did. A key made by one of them is found that soon.
+/// How often the change feed is looked at for what other ledgers did. A key that one of them removed is forgotten that soon.
 pub const POLL_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked at at most for keys that nobody knows.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Keys and changes read at a time.
 const PAGE: i64 = 5_000;
 
 /// The grant of the key with this hash; `None` when there is no such key. A hash that was never a key's does not reach the
 /// database.
 pub async fn grant(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
-    let known = app.db.known();
-    if !known.loaded.load(Ordering::Acquire) {
-        known.refresh(&app.db).await?;
-    }
-    if !known.has(hash) {
-        // Blind for what other ledgers do, it cannot say that there is no such key.
-        if known.failing.load(Ordering::Relaxed) {
-            return Err(DbError::Unavailable("changes cannot be read".to_owned()).into());
-        }
+    if !is_known(app, hash).await? {
         return Ok(None);
     }
+    let known = app.db.known();
     known.lookups.fetch_add(1, Ordering::Relaxed);
     read(app, hash).await
 }
@@ -75,6 +71,23 @@ pub async fn read(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
     model_spend(&mut tx, &mut grant, now_ms, lazy).await?;
     grant.global_spend = global_spend(&mut tx, now_ms, lazy).await?;
     Ok(Some(grant))
+}
+
+/// Whether a key with this hash may be there. One that another ledger, or an import, has just made is.
+pub async fn is_known(app: &App, hash: &str) -> Result<bool, DbError> {
+    let known = app.db.known();
+    if !known.loaded.load(Ordering::Acquire) {
+        known.refresh(&app.db).await?;
+    }
+    if known.has(hash) {
+        return Ok(true);
+    }
+    // Blind for what other ledgers do, it cannot say that there is no such key.
+    if known.failing.load(Ordering::Relaxed) {
+        return Err(DbError::Unavailable("changes cannot be read".to_owned()));
+    }
+    known.look_again(&app.db).await?;
+    Ok(known.has(hash))
 }
 
 /// An end user, known or not.
@@ -167,8 +180,8 @@ pub struct Known {
     end_users_changed: AtomicU64,
     /// Whether end users matter, as of which of those changes.
     end_users: RwLock<Option<(u64, bool)>>,
-    /// One refresh at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// One refresh at a time, and when the last began.
+    turn: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Known {
@@ -191,7 +204,25 @@ impl Known {
 
     /// Takes over what changed in the database since the last time; the first time, all keys.
     pub async fn refresh(&self, db: &Db) -> Result<(), DbError> {
-        let _turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
+        self.refresh_in(&mut turn, db).await
+    }
+
+    /// Takes over what was committed before this was called. All that ask at the same time share one look, and there is at most
+    /// one in [`LOOK_EVERY`]: whoever tries keys by the million costs the database no more than that.
+    async fn look_again(&self, db: &Db) -> Result<(), DbError> {
+        let asked = Instant::now();
+        let mut turn = self.turn.lock().await;
+        match *turn {
+            Some(began) if began > asked => return Ok(()),
+            Some(began) => tokio::time::sleep_until(began + LOOK_EVERY).await,
+            None => {}
+        }
+        self.refresh_in(&mut turn, db).await
+    }
+
+    async fn refresh_in(&self, turn: &mut Option<Instant>, db: &Db) -> Result<(), DbError> {
+        *turn = Some(Instant::now());
         let result = match self.loaded.load(Ordering::Acquire) {
             true => self.catch_up(db).await,
             false => self.load(db).await,

@@ -268,6 +268,8 @@ pub const SPEND_LOGS: Table = Table {
         ("requester_ip_address", Text),
         ("session_id", Text),
         ("status", Text),
+        ("call_id", Text),
+        ("response_id", Text),
     ],
 };
 
@@ -353,8 +355,18 @@ const THIRD: &[&str] = &[
     "CREATE INDEX tollgate_users_address ON tollgate_users (LOWER(user_email))",
 ];
 
+/// What version 4 has besides: calls are found by the ids that clients know.
+const FOURTH_COLUMNS: &[&str] = &[
+    "ALTER TABLE tollgate_spend_logs ADD COLUMN call_id TEXT",
+    "ALTER TABLE tollgate_spend_logs ADD COLUMN response_id TEXT",
+];
+const FOURTH: &[&str] = &[
+    "CREATE INDEX tollgate_spend_logs_call ON tollgate_spend_logs (call_id)",
+    "CREATE INDEX tollgate_spend_logs_response ON tollgate_spend_logs (response_id)",
+];
+
 /// The version of the schema that this build works with.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Makes the tables, or brings older ones up to date. Several may call it at once.
 pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
@@ -387,6 +399,13 @@ pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
     }
     for (version, statements) in [(2, SECOND), (3, THIRD)] {
         for statement in statements.iter().filter(|_| there < version) {
+            tx.execute(AssertSqlSafe(*statement)).await?;
+        }
+    }
+    if there < 4 {
+        // New tables have the columns of their description.
+        let columns = if there < 1 { &[] } else { FOURTH_COLUMNS };
+        for statement in columns.iter().chain(FOURTH) {
             tx.execute(AssertSqlSafe(*statement)).await?;
         }
     }

@@ -1,12 +1,12 @@
 //! HTTP: finds the route, the caller and the body's members, runs the handler, writes the answer.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
@@ -40,6 +40,12 @@ const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// Largest body of a management call (an import of thousands of keys is far below).
 const MAX_BODY: usize = 32 << 20;
+
+/// So much of a body that nobody wants is read and dropped, in bytes. Where more is left the connection is closed: a gateway that
+/// used it again would lose the next call on it.
+const DROPPED: usize = 1 << 20;
+/// How long that may take.
+const DROPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, then finishes what is under way.
 pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
@@ -97,9 +103,11 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let mut body = Some(body);
     let answered = tokio::select! {
         biased;
-        answered = dispatch(Arc::clone(&app), request) => answered,
+        answered = dispatch(Arc::clone(&app), head, &mut body) => answered,
         // Nobody waits for a database that has gone away meanwhile.
         away = app.db.condition().goes_away() => Err(away.into()),
     };
@@ -112,6 +120,11 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
             problem.into_response()
         }
     };
+    if let Some(body) = body
+        && !dropped(body).await
+    {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     guard(response.headers_mut());
     response
 }
@@ -131,8 +144,13 @@ fn guard(headers: &mut HeaderMap) {
     }
 }
 
-async fn dispatch(app: Arc<App>, request: Request) -> Result<Answer, Problem> {
-    let (head, body) = request.into_parts();
+/// Reads what is left of a body that nobody wants. False: there is more.
+async fn dropped(body: Body) -> bool {
+    tokio::time::timeout(DROPPED_WITHIN, to_bytes(body, DROPPED)).await.is_ok_and(|read| read.is_ok())
+}
+
+/// Takes the body out of its place when it is read.
+async fn dispatch(app: Arc<App>, head: Parts, body: &mut Option<Body>) -> Result<Answer, Problem> {
     let path = head.uri.path().to_owned();
     let path = if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path };
     if let Some(rest) = path.strip_prefix("/internal/") {
@@ -168,8 +186,8 @@ fn authorize_envoy(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::auth("this is for the gateway's own Envoy, which knows the ledger's secret."))
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    to_bytes(body, MAX_BODY).await.map_err(|_| {
+async fn read(body: &mut Option<Body>) -> Result<Bytes, Problem> {
+    to_bytes(body.take().unwrap_or_default(), MAX_BODY).await.map_err(|_| {
         Problem::refused(
             413,
             format!("the body is too large, or broke off: expected at most {MAX_BODY} bytes."),

@@ -88,7 +88,7 @@ async fn apply(app: &App, node: &str, batch: &Batch, now_ms: i64) -> Result<(), 
     let batch = &bounded::batch(batch);
     let crossings: Vec<Crossing> = sums::apply(&mut tx, &config, batch, now_ms).await?;
     if !config.ledger.disable_spend_logs {
-        logs::write(tx.connection(), &batch.events).await?;
+        logs::write(tx.connection(), &batch.events, !config.ledger.disable_error_logs).await?;
     }
     logs::sum(tx.connection(), batch).await?;
     tx.commit().await?;

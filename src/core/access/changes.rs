@@ -14,14 +14,29 @@ const MARK: &str = "access/mark";
 const NAMES: &str = "access/changes";
 /// How many names are remembered. A worker that missed more takes everything it has for stale.
 pub const RING: u64 = 256;
-/// Bytes of one fingerprint.
+/// Bytes of one fingerprint, and with its revision.
 const NAME_BYTES: usize = 16;
+const CHANGE_BYTES: usize = NAME_BYTES + 8;
 /// How often a write is begun anew, beyond what [`shared::update`] does by itself. A lost announcement would leave a revoked
 /// key in force until its copy is too old.
 const TRIES: usize = 8;
 
 /// What stands for a name: 16 bytes of a SHA-256. For a key that is the beginning of the hash in its name.
 pub type Fingerprint = u128;
+
+/// A record that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its name.
+    pub name: Fingerprint,
+    /// The ledger's revision of the change: whoever has the record as of this one, or a later one, has the change.
+    pub revision: u64,
+}
+
+impl Changed {
+    /// A change of which nobody knows whether a copy has it.
+    pub const UNKNOWN: u64 = u64::MAX;
+}
 
 /// What every request looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,11 +66,18 @@ pub fn mark(shared: &dyn Shared) -> Mark {
 /// Tells every worker that the records behind these names changed: `key:<hash>`, `user:<id>`, `team:<id>`,
 /// `member:<team>/<user>`, `org:<id>`, `end_user:<id>`.
 pub fn announce(shared: &dyn Shared, names: &[&str]) {
-    let prints: Vec<Fingerprint> = names.iter().map(|name| fingerprint(name)).collect();
-    if prints.is_empty() {
+    announce_as_of(shared, names.iter().map(|name| (*name, Changed::UNKNOWN)));
+}
+
+/// The same, with the revision of each change: it is heard of twice, from the call that made it and from the ledger's feed, and
+/// whoever has asked in between need not ask again.
+pub fn announce_as_of<'n>(shared: &dyn Shared, changes: impl Iterator<Item = (&'n str, u64)>) {
+    let changes: Vec<Changed> =
+        changes.map(|(name, revision)| Changed { name: fingerprint(name), revision }).collect();
+    if changes.is_empty() {
         return;
     }
-    let added = persist(|| shared::update(shared, NAMES, |ring| add(ring.unwrap_or_default(), &prints)));
+    let added = persist(|| shared::update(shared, NAMES, |ring| add(ring.unwrap_or_default(), &changes)));
     match added {
         Some(count) => change_mark(shared, |mark| mark.count = mark.count.max(count)),
         None => reset(shared),
@@ -74,15 +96,15 @@ pub fn reset(shared: &dyn Shared) {
     change_mark(shared, |mark| mark.resets = mark.resets.wrapping_add(1));
 }
 
-/// The fingerprints of the changes after `seen`; none when more were made than are remembered.
-pub fn since(shared: &dyn Shared, seen: u64) -> Option<Vec<Fingerprint>> {
+/// The changes after `seen`; none when more were made than are remembered.
+pub fn since(shared: &dyn Shared, seen: u64) -> Option<Vec<Changed>> {
     let (bytes, _) = shared.get(NAMES)?;
     let (count, ring) = split(&bytes);
     let fresh = count.checked_sub(seen).filter(|fresh| *fresh <= RING)?;
-    let names = ring.chunks_exact(NAME_BYTES);
+    let names = ring.chunks_exact(CHANGE_BYTES);
     // The newest is the last.
     let skip = names.len().checked_sub(usize::try_from(fresh).ok()?)?;
-    Some(names.skip(skip).map(print_of).collect())
+    Some(names.skip(skip).map(change_of).collect())
 }
 
 /// The fingerprint of a name.
@@ -132,12 +154,15 @@ fn persist<T>(mut write: impl FnMut() -> Option<T>) -> Option<T> {
 }
 
 /// The ring with more names, and the count with them.
-fn add(ring: &[u8], prints: &[Fingerprint]) -> (Vec<u8>, u64) {
+fn add(ring: &[u8], changes: &[Changed]) -> (Vec<u8>, u64) {
     let (count, names) = split(ring);
-    let count = count.wrapping_add(prints.len() as u64);
+    let count = count.wrapping_add(changes.len() as u64);
     let mut all = names.to_vec();
-    all.extend(prints.iter().flat_map(|print| print.to_be_bytes()));
-    let most = NAME_BYTES.saturating_mul(usize::try_from(RING).unwrap_or(usize::MAX));
+    for change in changes {
+        all.extend(change.name.to_be_bytes());
+        all.extend(change.revision.to_be_bytes());
+    }
+    let most = CHANGE_BYTES.saturating_mul(usize::try_from(RING).unwrap_or(usize::MAX));
     let names = all.get(all.len().saturating_sub(most)..).unwrap_or_default();
     (count.to_le_bytes().iter().chain(names).copied().collect(), count)
 }
@@ -145,6 +170,11 @@ fn add(ring: &[u8], prints: &[Fingerprint]) -> (Vec<u8>, u64) {
 /// A number at the start, and the rest.
 fn split(bytes: &[u8]) -> (u64, &[u8]) {
     bytes.split_first_chunk::<8>().map_or((0, &[]), |(number, rest)| (u64::from_le_bytes(*number), rest))
+}
+
+fn change_of(bytes: &[u8]) -> Changed {
+    let revision = bytes.last_chunk::<8>().map_or(Changed::UNKNOWN, |bytes| u64::from_be_bytes(*bytes));
+    Changed { name: print_of(bytes), revision }
 }
 
 fn print_of(bytes: &[u8]) -> Fingerprint {
@@ -163,13 +193,16 @@ mod tests {
         prepare(&shared);
         announce(&shared, &["key:a", "team:t"]);
         announce(&shared, &["user:u"]);
-        let all = ["key:a", "team:t", "user:u"].map(fingerprint);
+        let all = ["key:a", "team:t", "user:u"]
+            .map(|name| Changed { name: fingerprint(name), revision: Changed::UNKNOWN });
         assert_eq!(mark(&shared).count, 3);
         assert_eq!(since(&shared, 0).unwrap(), all);
         assert_eq!(since(&shared, 2).unwrap(), all[2..]);
         assert_eq!(since(&shared, 3).unwrap(), []);
         prepare(&shared);
         assert_eq!(mark(&shared).count, 3, "preparing twice loses nothing");
+        announce_as_of(&shared, [("user:u", 7)].into_iter());
+        assert_eq!(since(&shared, 3).unwrap(), [Changed { name: fingerprint("user:u"), revision: 7 }]);
     }
 
     #[test]
@@ -181,7 +214,7 @@ mod tests {
         }
         assert_eq!(since(&shared, 43), None);
         assert_eq!(since(&shared, 44).unwrap().len(), 256);
-        assert_eq!(since(&shared, 299).unwrap(), [fingerprint("user:299")]);
+        assert_eq!(since(&shared, 299).unwrap()[0].name, fingerprint("user:299"));
         let all: Vec<&str> = names.iter().map(String::as_str).collect();
         announce(&shared, &all);
         assert_eq!((mark(&shared).count, since(&shared, 300)), (600, None));

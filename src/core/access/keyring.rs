@@ -10,6 +10,7 @@
 //! | nothing | [`Found::Ask`] |
 
 mod cache;
+pub mod spare;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use hashbrown::HashMap;
 
 use self::cache::{Cache, Copy};
 use super::{
-    changes::{self, Fingerprint, Mark, fingerprint, hash_start},
+    changes::{self, Changed, Fingerprint, Mark, fingerprint, hash_start},
     grant::{EndUser, Grant},
 };
 use crate::core::shared::Shared;
@@ -30,6 +31,8 @@ const UNKNOWN_SLOTS: usize = 4_096;
 const RETRY_MS: u64 = 1_000;
 /// How long one request is waited for that was told to ask.
 const ASKING_MS: u64 = 5_000;
+/// An answer that did not come for so long: the ledger hangs. Before that, a connection was lost.
+const HUNG_MS: u64 = 2_500;
 /// How many names may be asked for at a time while changes to them are watched.
 const WATCHED: usize = 1_024;
 
@@ -53,7 +56,9 @@ pub enum Answer<T> {
     Record(T),
     /// There is none (404).
     None,
-    /// Nothing that makes sense: no connection, no answer in time, any other status.
+    /// No answer: the connection was lost, or it took too long.
+    Lost,
+    /// No connection to begin with, or an answer that makes no sense.
     Unreachable,
 }
 
@@ -65,13 +70,15 @@ pub struct Keyring {
     ttl_ms: u64,
     /// Until when the ledger is left alone.
     away_until_ms: u64,
-    /// It did not answer when it was asked last.
-    away: bool,
+    /// How often it was asked.
+    asked: u64,
+    /// A question was lost when it had been asked so often, and none was answered since.
+    lost: Option<u64>,
     mark: Option<Mark>,
     /// Names that are being asked for, and how many changes had been seen by then: an answer may be older than a change.
     watched: HashMap<Fingerprint, Watch>,
     /// The changes seen last, the newest at the end.
-    seen: Vec<Fingerprint>,
+    seen: Vec<Changed>,
 }
 
 #[derive(Clone, Copy)]
@@ -85,6 +92,8 @@ struct Watch {
     /// None when everything went stale since.
     count: Option<u64>,
     since_ms: u64,
+    /// The number of the question.
+    asked: u64,
 }
 
 impl Keyring {
@@ -96,7 +105,8 @@ impl Keyring {
             unknown: vec![Unknown { print: 0, until_ms: 0 }; UNKNOWN_SLOTS].into(),
             ttl_ms: 60_000,
             away_until_ms: 0,
-            away: false,
+            asked: 0,
+            lost: None,
             mark: None,
             watched: HashMap::new(),
             seen: Vec::new(),
@@ -126,11 +136,11 @@ impl Keyring {
         }
         match changes::since(shared, before.count) {
             Some(names) => {
-                self.keys.drop_names(&names);
-                self.end_users.drop_names(&names);
-                for &name in &names {
-                    let slot = self.slot(name);
-                    if let Some(slot) = slot.filter(|slot| slot.print == name) {
+                self.keys.drop_changed(&names);
+                self.end_users.drop_changed(&names);
+                for change in &names {
+                    let slot = self.slot(change.name);
+                    if let Some(slot) = slot.filter(|slot| slot.print == change.name) {
                         slot.until_ms = 0;
                     }
                 }
@@ -146,11 +156,6 @@ impl Keyring {
                 self.seen.clear();
             }
         }
-    }
-
-    /// Whether the ledger did not answer when this VM asked it last.
-    pub fn ledger_is_away(&self) -> bool {
-        self.away
     }
 
     /// Whether requests have to be asked for their end user, as of the last [`Keyring::refresh`].
@@ -187,29 +192,52 @@ impl Keyring {
     pub fn learn_key(&mut self, hash: &str, answer: Answer<Grant>, now_ms: u64) {
         let Some(print) = hash_start(hash) else { return };
         let watch = self.watched.remove(&print);
-        self.away = false;
+        if matches!(answer, Answer::Record(_) | Answer::None) {
+            self.lost = None;
+        }
         match answer {
             Answer::Record(grant) => {
-                let names = names_of(&grant);
-                let until = self.good_until(watch, &names, now_ms);
-                self.keys.put(print, names, grant, until);
+                let (names, revision) = (names_of(&grant), grant.revision);
+                let until = self.good_until(watch, &names, revision, now_ms);
+                self.keys.put(print, (names, revision), grant, until);
             }
             Answer::None => {
-                self.keys.drop_names(&[print]);
-                let until = self.good_until(watch, &[print], now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
+                self.keys.drop_changed(&[Changed { name: print, revision: Changed::UNKNOWN }]);
+                let until =
+                    self.good_until(watch, &[print], 0, now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
                 if let Some(slot) = self.slot(print) {
                     *slot = Unknown { print, until_ms: until };
                 }
             }
+            Answer::Lost => self.lose(watch, now_ms),
             Answer::Unreachable => self.leave_alone(now_ms),
         }
+    }
+
+    /// How many changes had been seen when this key was asked for. Unknown after a reset: as many as there can be.
+    pub fn seen_when_asked(&self, hash: &str) -> u64 {
+        let watch = hash_start(hash).and_then(|print| self.watched.get(&print));
+        let now = self.mark.map_or(0, |mark| mark.count);
+        watch.map_or(now, |watch| watch.count.unwrap_or(now))
+    }
+
+    /// Takes in a record that another VM has learnt, while the ledger cannot be asked: it is gone on with until it can.
+    pub fn adopt(&mut self, grant: Grant, now_ms: u64) -> Arc<Grant> {
+        let kept = Arc::new(grant.clone());
+        if let Some(print) = hash_start(&grant.key.id) {
+            let (names, revision) = (names_of(&grant), grant.revision);
+            self.keys.put(print, (names, revision), grant, now_ms);
+        }
+        kept
     }
 
     /// Takes in what the ledger said of an end user. One without a record has no limits.
     pub fn learn_end_user(&mut self, id: &str, answer: Answer<EndUser>, now_ms: u64) {
         let print = end_user_print(id);
         let watch = self.watched.remove(&print);
-        self.away = false;
+        if matches!(answer, Answer::Record(_) | Answer::None) {
+            self.lost = None;
+        }
         let record = match answer {
             Answer::Record(record) => record,
             Answer::None => {
@@ -217,10 +245,12 @@ impl Keyring {
                 none.scope.id = id.to_owned();
                 none
             }
+            Answer::Lost => return self.lose(watch, now_ms),
             Answer::Unreachable => return self.leave_alone(now_ms),
         };
-        let until = self.good_until(watch, &[print], now_ms);
-        self.end_users.put(print, Box::new([print]), record, until);
+        let revision = record.revision;
+        let until = self.good_until(watch, &[print], revision, now_ms);
+        self.end_users.put(print, (Box::new([print]), revision), record, until);
     }
 
     fn ask<T>(&mut self, print: Fingerprint, now_ms: u64) -> Found<T> {
@@ -233,20 +263,34 @@ impl Keyring {
         }
         if self.watched.len() < WATCHED {
             let count = Some(self.mark.map_or(0, |mark| mark.count));
-            self.watched.entry(print).or_insert(Watch { count, since_ms: now_ms });
+            self.asked = self.asked.saturating_add(1);
+            let asked = self.asked;
+            self.watched.entry(print).or_insert(Watch { count, since_ms: now_ms, asked });
         }
         Found::Ask
     }
 
+    /// One lost connection says nothing: it is asked again. When a question is lost that was asked after another was lost, or one
+    /// that waited long, the ledger is away.
+    fn lose(&mut self, watch: Option<Watch>, now_ms: u64) {
+        let hung = watch.is_some_and(|watch| watch.since_ms.saturating_add(HUNG_MS) <= now_ms);
+        let asked = watch.map_or(0, |watch| watch.asked);
+        match self.lost {
+            Some(before) if asked > before => self.leave_alone(now_ms),
+            _ if hung => self.leave_alone(now_ms),
+            Some(_) => {}
+            None => self.lost = Some(self.asked),
+        }
+    }
+
     fn leave_alone(&mut self, now_ms: u64) {
-        self.away = true;
         self.away_until_ms = now_ms.saturating_add(RETRY_MS);
         self.keys.leave_alone_until_ms = self.away_until_ms;
         self.end_users.leave_alone_until_ms = self.away_until_ms;
     }
 
     /// Until when an answer is good: not at all when one of its names changed while it was on its way.
-    fn good_until(&self, watch: Option<Watch>, names: &[Fingerprint], now_ms: u64) -> u64 {
+    fn good_until(&self, watch: Option<Watch>, names: &[Fingerprint], revision: u64, now_ms: u64) -> u64 {
         let count = self.mark.map_or(0, |mark| mark.count);
         let missed = match watch {
             Some(watch) => watch.count.map(|seen| count.saturating_sub(seen)),
@@ -254,14 +298,17 @@ impl Keyring {
         };
         let missed = missed.and_then(|missed| usize::try_from(missed).ok());
         let changed = match missed.and_then(|missed| self.seen.len().checked_sub(missed)) {
-            Some(skip) => self.seen.iter().skip(skip).any(|name| names.contains(name)),
+            Some(skip) => {
+                let missed = |change: &Changed| change.revision > revision && names.contains(&change.name);
+                self.seen.iter().skip(skip).any(missed)
+            }
             None => true,
         };
         if changed { now_ms } else { now_ms.saturating_add(self.ttl_ms.max(1)) }
     }
 
-    fn remember(&mut self, names: &[Fingerprint]) {
-        self.seen.extend_from_slice(names);
+    fn remember(&mut self, changes: &[Changed]) {
+        self.seen.extend_from_slice(changes);
         let most = usize::try_from(changes::RING).unwrap_or(usize::MAX);
         self.seen.drain(..self.seen.len().saturating_sub(most));
     }

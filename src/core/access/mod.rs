@@ -24,6 +24,7 @@ use crate::core::{
     config::General,
     error::Error,
     headers::Headers,
+    shared::Shared,
 };
 
 /// Who calls.
@@ -90,6 +91,7 @@ pub fn identify(
     headers: &Headers,
     general: &General,
     keys: &mut Keyring,
+    shared: &dyn Shared,
     now_ms: u64,
 ) -> Result<Caller, Stop> {
     if general.master_key.is_none() {
@@ -114,8 +116,11 @@ pub fn identify(
         Found::Known(grant) => Ok(Caller::Key(grant)),
         Found::Unknown => Err(refuse(key, &hash).into()),
         Found::Ask => Err(Stop::Ask(Lookup::Key(hash))),
-        Found::Unreachable if general.pass_without_ledger => Ok(Caller::Key(Arc::new(unlimited()))),
-        Found::Unreachable => Err(unreachable().into()),
+        Found::Unreachable => match keyring::spare::find(shared, &hash) {
+            Some(grant) => Ok(Caller::Key(keys.adopt(grant, now_ms))),
+            None if general.pass_without_ledger => Ok(Caller::Key(Arc::new(unlimited()))),
+            None => Err(unreachable().into()),
+        },
     }
 }
 
@@ -214,7 +219,7 @@ mod tests {
     }
 
     fn admit(headers: &Headers, general: &General) -> Result<(), Error> {
-        match identify(headers, general, &mut Keyring::new(1), 0) {
+        match identify(headers, general, &mut Keyring::new(1), &crate::core::shared::Memory::default(), 0) {
             Ok(_) => Ok(()),
             Err(Stop::Refuse(error)) => Err(error),
             Err(Stop::Ask(lookup)) => panic!("{lookup:?} without a ledger"),

@@ -35,6 +35,8 @@ pub struct Ledger {
     pub store_model_in_db: bool,
     /// `disable_spend_logs`: spend is summed, single calls are not kept.
     pub disable_spend_logs: bool,
+    /// `disable_error_logs`: calls that were refused or failed are not kept.
+    pub disable_error_logs: bool,
     /// `maximum_spend_logs_retention_period`, a duration such as `7d`.
     pub spend_log_retention: Option<String>,
     /// `maximum_spend_logs_retention_interval`, a duration.
@@ -123,6 +125,7 @@ pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
         timezone: litellm.text(src, "timezone"),
         store_model_in_db: store_models(src, blocks),
         disable_spend_logs: general.flag(src, "disable_spend_logs").unwrap_or(false),
+        disable_error_logs: general.flag(src, "disable_error_logs").unwrap_or(false),
         spend_log_retention: general.duration(src, "maximum_spend_logs_retention_period"),
         spend_log_cleanup: general.duration(src, "maximum_spend_logs_retention_interval"),
         default_key_params: litellm.member(src, "default_key_generate_params").map,

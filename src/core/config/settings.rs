@@ -198,13 +198,13 @@ pub static SETTINGS: &[Group] = &[
     // general_settings
     used(GENERAL, &[
         "master_key", "completion_model", "max_request_size_mb", "litellm_key_header_name", "forward_client_headers_to_llm_api", "keys", "database_url", "database_connection_pool_limit",
-        "store_model_in_db", "disable_spend_logs", "maximum_spend_logs_retention_period", "maximum_spend_logs_retention_interval", "user_api_key_cache_ttl", "allow_requests_on_db_unavailable",
+        "store_model_in_db", "disable_spend_logs", "disable_error_logs", "maximum_spend_logs_retention_period", "maximum_spend_logs_retention_interval", "user_api_key_cache_ttl", "allow_requests_on_db_unavailable",
         "disable_reset_budget", "proxy_batch_write_at", "proxy_budget_rescheduler_min_time", "proxy_budget_rescheduler_max_time", "max_parallel_requests", "global_max_parallel_requests",
         "dangerously_permit_weak_or_unset_master_key", "token_rate_limit_type", "enforce_user_param", "enforced_params", "allowed_routes", "admin_only_routes", "public_routes", "allowed_ips", "use_x_forwarded_for", "user_header_name",
     ]),
     not_yet(GENERAL, "endpoints and keys from the client: such requests are refused", &["allow_client_side_credentials"]),
     not_yet(GENERAL, "prompts in spend records: they are never kept", &["store_prompts_in_spend_logs"]),
-    not_yet(GENERAL, "failed calls and spend are always recorded", &["disable_spend_updates", "disable_error_logs"]),
+    not_yet(GENERAL, "spend is always recorded", &["disable_spend_updates"]),
     not_yet(GENERAL, "a choice of where and how the ledger keeps its data", &["database_type", "database_args", "disable_adding_master_key_hash_to_db", "disable_master_key_return", "supported_db_objects"]),
     not_yet(GENERAL, "the user interface and single sign-on", &["custom_ui_sso_sign_in_handler", "custom_sso", "ui_access_mode", "enable_public_model_hub", "auto_redirect_ui_login_to_sso"]),
     not_yet(GENERAL, "roles of your own making", &["custom_key_generate", "default_team_disabled", "role_permissions"]),

@@ -8,9 +8,11 @@ use crate::core::{
         ErrorFormat,
         path::{self, Operation},
     },
-    config::Config,
+    config::{Config, General},
     error::Error,
     headers::Headers,
+    ledger,
+    shared::Shared,
 };
 
 /// LiteLLM's constant `created` of a listed model.
@@ -28,19 +30,19 @@ pub fn is_public(operation: &Operation<'_>) -> bool {
     )
 }
 
-/// Answers an operation that calls no model. `models` are those that the caller may call; `has_ledger` says whether there is
-/// a ledger that answers.
+/// Answers an operation that calls no model. `models` are those that the caller may call; `database` is how the
+/// ledger's database is.
 pub fn answer(
     operation: &Operation<'_>,
     config: &Config,
     headers: &Headers,
     models: &dyn Fn() -> Vec<String>,
-    has_ledger: bool,
+    database: &Database,
 ) -> Result<Reply, Error> {
     match operation {
         Operation::Preflight => Ok(preflight(headers)),
         Operation::Liveliness => Ok(body(&json!("I'm alive!"))),
-        Operation::Readiness => Ok(body(&readiness(has_ledger))),
+        Operation::Readiness => Ok(readiness(database)),
         Operation::Home => Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
         Operation::Routes => Ok(body(&routes())),
         Operation::Models => Ok(body(&json!({
@@ -64,15 +66,48 @@ fn model(name: &str) -> Value {
     json!({"id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "openai"})
 }
 
-/// LiteLLM's fields. The gateway is ready without its ledger too: known keys go on.
-fn readiness(has_ledger: bool) -> Value {
-    json!({
+/// How the ledger's database is, as far as this gateway knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// There is none.
+    None,
+    /// It answers.
+    Connected,
+    /// It cannot be used, and why. True: keys pass without it (`allow_requests_on_db_unavailable`).
+    Trouble(String, bool),
+}
+
+impl Database {
+    /// As the sync role heard last.
+    pub fn of(general: &General, shared: &dyn Shared) -> Database {
+        if !general.has_ledger {
+            return Database::None;
+        }
+        match ledger::trouble(shared) {
+            Some(reason) => Database::Trouble(reason, general.pass_without_ledger),
+            None => Database::Connected,
+        }
+    }
+}
+
+/// LiteLLM's fields, and its 503 when the database is not there. Known keys go on all the same: who wants such a gateway to be
+/// ready says so with `allow_requests_on_db_unavailable`.
+fn readiness(database: &Database) -> Reply {
+    let db = match database {
+        Database::Trouble(reason, false) => {
+            let detail = json!({"detail": format!("Service Unhealthy ({reason})")});
+            return Reply { status: 503, ..body(&detail) };
+        }
+        Database::Connected => "connected",
+        Database::None | Database::Trouble(..) => "Not connected",
+    };
+    body(&json!({
         "status": "healthy",
-        "db": if has_ledger { "connected" } else { "Not connected" },
+        "db": db,
         "cache": null,
         "litellm_version": env!("CARGO_PKG_VERSION"),
         "success_callbacks": [],
-    })
+    }))
 }
 
 fn routes() -> Value {

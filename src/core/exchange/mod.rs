@@ -218,6 +218,8 @@ pub struct Exchange {
     answer: Answer,
     released: Released,
     first_error: Option<Error>,
+    /// The refusal that the client got.
+    told: Option<Error>,
     /// The last failed answer's headers, named for the client.
     failure_headers: Headers,
     status: u16,
@@ -492,6 +494,7 @@ impl Exchange {
             let ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
             reply.headers.push(("x-litellm-timeout".to_owned(), seconds(ms)));
         }
+        self.told = Some(error.clone());
         self.first_error.get_or_insert(error);
         local::add_cors(&mut reply, self.cors);
         reply

@@ -5,7 +5,12 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::{
-    Env, Exchange, Opening, Released, Reply, answer::Answer, controls::Asked, hold::Hold, local, place::Place,
+    Env, Exchange, Opening, Released, Reply,
+    answer::Answer,
+    controls::Asked,
+    hold::Hold,
+    local::{self, Database},
+    place::Place,
 };
 use crate::core::{
     access::{
@@ -77,9 +82,9 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Operation::Manage => Err(refusals::no_ledger()),
         Operation::Explain(query) => explain_call(query, path, &caller, &mut env.world(config)),
         _ => {
-            let has_ledger = config.general.has_ledger && !env.keys.ledger_is_away();
+            let database = Database::of(&config.general, env.shared);
             let models = || models::listed(&caller, config);
-            local::answer(&operation, config, headers, &models, has_ledger)
+            local::answer(&operation, config, headers, &models, &database)
         }
     };
     match answer {
@@ -137,7 +142,7 @@ fn admit(
         env.keys.configure(config.tollgate.key_cache_size, general.key_ttl_ms);
         env.keys.refresh(env.shared);
     }
-    let caller = access::identify(headers, general, env.keys, env.now_ms)?;
+    let caller = access::identify(headers, general, env.keys, env.shared, env.now_ms)?;
     routes::permit(&caller, route, general, env.now_ms)?;
     Ok(Entry::As(caller))
 }
@@ -221,6 +226,7 @@ impl Exchange {
             answer: Answer::None,
             released: Released::Nothing,
             first_error: None,
+            told: None,
             failure_headers: Headers::default(),
             status: 0,
             first_ms: 0,

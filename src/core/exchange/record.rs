@@ -21,6 +21,8 @@ pub struct Completed {
     terms: Terms,
     /// The model the provider said it used.
     pub model: Option<String>,
+    /// The id in the answer.
+    pub id: Option<String>,
     /// Events of a stream; each holds about one token.
     pub events: u64,
     /// No provider was called for it.
@@ -36,6 +38,7 @@ impl Completed {
             usage: pipeline.usage().cloned(),
             terms: pipeline.terms(),
             model: pipeline.model().map(str::to_owned),
+            id: pipeline.id().map(str::to_owned),
             events,
             is_mock: false,
             cost: OnceCell::new(),

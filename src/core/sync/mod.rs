@@ -22,8 +22,9 @@ use serde_json::value::RawValue;
 use self::sums::Sums;
 use crate::core::{
     access::changes,
+    codec::json::Object,
     cost::money::Money,
-    ledger::{Charged, Event, Folded, Rate, SyncReply},
+    ledger::{self, Charged, Event, Folded, Rate, SyncReply},
     quota::{self, Base, Meter},
     route::checks,
     shared::Shared,
@@ -38,7 +39,13 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Most events that wait in the host's queue.
 pub const WAITING: u64 = 50_000;
 /// Milliseconds between two tries after the first failure, and at most.
-const BACK_OFF_MS: (u64, u64) = (200, 5_000);
+const BACK_OFF_MS: (u64, u64) = (200, 2_000);
+/// An answer that takes longer is one that does not come, as far as people are told.
+const SLOW_MS: u64 = 2_000;
+/// So many failures in a row are no accident.
+const AWAY: u32 = 2;
+/// Most bytes of a reason that are told.
+const REASON_BYTES: usize = 200;
 /// An answer that did not come in this time never will: the host gives up long before.
 const LOST_MS: u64 = 60_000;
 
@@ -57,6 +64,8 @@ pub struct Sync {
     not_before_ms: u64,
     /// When the request was sent whose answer is awaited.
     asked_ms: Option<u64>,
+    /// What all workers were told last of the ledger's trouble.
+    trouble: Option<String>,
 }
 
 /// What became of events that were taken out of the queue. What is no event is in neither number.
@@ -163,6 +172,7 @@ impl Sync {
             failures: 0,
             not_before_ms: 0,
             asked_ms: None,
+            trouble: ledger::trouble(shared),
         };
         if !sync.resume(shared) {
             sync.keep(shared);
@@ -221,6 +231,9 @@ impl Sync {
 
     /// What to send now, if anything. The caller says [`Sync::on_reply`] or [`Sync::on_failure`] for every request.
     pub fn request(&mut self, shared: &dyn Shared, now_ms: u64) -> Option<Vec<u8>> {
+        if self.asked_ms.is_some_and(|asked| now_ms.saturating_sub(asked) >= SLOW_MS) {
+            self.tell(shared, Some(SILENT));
+        }
         if !self.is_due(now_ms) {
             return None;
         }
@@ -264,8 +277,9 @@ impl Sync {
     /// The ledger has answered with a 200.
     pub fn on_reply(&mut self, body: &[u8], shared: &dyn Shared, now_ms: u64) -> Outcome {
         let Ok(reply) = serde_json::from_slice::<SyncReply>(body) else {
-            return self.on_failure(now_ms);
+            return self.on_failure(shared, now_ms);
         };
+        self.tell(shared, None);
         self.asked_ms = None;
         self.failures = 0;
         self.not_before_ms = 0;
@@ -315,8 +329,14 @@ impl Sync {
             }
         }
         let records = reply.changes.iter().filter(|change| change.record);
-        let names: Vec<&str> = records.map(|change| change.meter.as_str()).collect();
-        changes::announce(shared, &names);
+        let changed = records.map(|change| {
+            let revision = match change.record_revision {
+                0 => change.revision,
+                revision => revision,
+            };
+            (change.meter.as_str(), revision)
+        });
+        changes::announce_as_of(shared, changed);
         if reply.reset {
             changes::reset(shared);
         }
@@ -330,8 +350,24 @@ impl Sync {
         self.cursor = reply.cursor;
     }
 
+    /// Tells all workers of the ledger's trouble, when it is news.
+    fn tell(&mut self, shared: &dyn Shared, reason: Option<&str>) {
+        if self.trouble.as_deref() != reason {
+            ledger::set_trouble(shared, reason);
+            self.trouble = reason.map(str::to_owned);
+        }
+    }
+
     /// No answer came, or one that is not a 200.
-    pub fn on_failure(&mut self, now_ms: u64) -> Outcome {
+    pub fn on_failure(&mut self, shared: &dyn Shared, now_ms: u64) -> Outcome {
+        let outcome = self.fail(now_ms);
+        if self.failures >= AWAY {
+            self.tell(shared, Some(SILENT));
+        }
+        outcome
+    }
+
+    fn fail(&mut self, now_ms: u64) -> Outcome {
         self.asked_ms = None;
         self.failures = self.failures.saturating_add(1);
         let (first, most) = BACK_OFF_MS;
@@ -340,11 +376,16 @@ impl Sync {
         Outcome { failed: true, ..Outcome::default() }
     }
 
-    /// The ledger has answered, with another status than 200.
-    pub fn on_status(&mut self, status: u16, shared: &dyn Shared, now_ms: u64) -> Outcome {
+    /// The ledger has answered, with another status than 200 and this body.
+    pub fn on_status(&mut self, status: u16, body: &[u8], shared: &dyn Shared, now_ms: u64) -> Outcome {
+        match reason(body).filter(|_| status == 503) {
+            Some(reason) => self.tell(shared, Some(&reason)),
+            None if self.failures >= 1 => self.tell(shared, Some(SILENT)),
+            None => {}
+        }
         // What is wrong with a batch is wrong with it the next time too, and all that comes later waits behind it.
         let folded = if matches!(status, 400 | 413 | 422) { self.fold(shared) } else { 0 };
-        Outcome { folded, ..self.on_failure(now_ms) }
+        Outcome { folded, ..self.fail(now_ms) }
     }
 
     /// Makes sums of the batch under way. It keeps its number: the ledger has not taken it.
@@ -370,6 +411,18 @@ impl Sync {
     pub fn failures(&self) -> u32 {
         self.failures
     }
+}
+
+/// What a ledger without words is said to do.
+const SILENT: &str = "the ledger does not answer";
+
+/// What the ledger says is wrong: the first part of its error's message, up to what it says is to be done.
+fn reason(body: &[u8]) -> Option<String> {
+    let object = Object::parse(body).ok()?;
+    let error = Object::parse(object.raw("error")?.as_bytes()).ok()?;
+    let message: String = error.read("message")?;
+    let first = message.split([';', '.']).next().unwrap_or_default();
+    Some(first.get(..first.floor_char_boundary(REASON_BYTES)).unwrap_or_default().to_owned())
 }
 
 impl UnderWay {

@@ -24,6 +24,10 @@ pub struct Sums {
 impl Sums {
     /// Counts a call in.
     pub fn add(&mut self, event: &Event) {
+        // A refusal has nothing that could be summed.
+        if event.refused {
+            return;
+        }
         let fine = kind_of(event);
         let name = name_of(&fine);
         if let Some(sum) = self.find(&name) {

@@ -51,7 +51,7 @@ fn a_batch_is_repeated_until_it_is_acknowledged() {
     let first = sent(&mut sync, &shared, 1);
     assert_eq!((first.cursor, batch(&first).number, batch(&first).events.len()), (7, 1, 1));
     assert!(!sync.wants_event(WAITING, 1));
-    assert!(sync.on_failure(1).failed);
+    assert!(sync.on_failure(&shared, 1).failed);
     assert!(sync.request(&shared, 100).is_none(), "too early");
     assert!(!sync.wants_event(1, 201), "a batch is there already");
     assert_eq!(sent(&mut sync, &shared, 201).batch, first.batch);
@@ -69,9 +69,9 @@ fn failures_are_tried_again_more_and_more_slowly() {
     let shared = memory();
     let mut sync = Sync::open(&shared, "n".to_owned());
     let mut now = 1_000;
-    for wait in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+    for wait in [200, 400, 800, 1_600, 2_000, 2_000] {
         assert!(sync.request(&shared, now).is_some());
-        sync.on_failure(now);
+        sync.on_failure(&shared, now);
         assert!(sync.request(&shared, now + wait - 1).is_none());
         now += wait;
     }
@@ -162,7 +162,13 @@ fn what_a_batch_charged_leaves_the_meters_with_it() {
     sync.push(&event(1, 10, &["key:k"]), 3);
     sync.push(&event(2, 20, &["key:k", "global"]), 3);
     sent(&mut sync, &shared, 3);
-    let total = Change { meter: "key:k".to_owned(), revision: 2, record: false, spend: Some(145) };
+    let total = Change {
+        meter: "key:k".to_owned(),
+        revision: 2,
+        record: false,
+        spend: Some(145),
+        ..Change::default()
+    };
     let answer = SyncReply { acknowledged: 1, changes: vec![total], cursor: 2, ..SyncReply::default() };
     sync.on_reply(&reply(&answer), &shared, 4);
     // Another node has spent 15 meanwhile.
@@ -194,7 +200,7 @@ fn details_are_dropped_before_spend_is() {
     let mut sync = Sync::open(&shared, "n".to_owned());
     sync.push(&event(0, 1, &["key:k"]), 0);
     sent(&mut sync, &shared, 0);
-    sync.on_failure(0);
+    sync.on_failure(&shared, 0);
     let mut queue: std::collections::VecDeque<Vec<u8>> =
         (1..=WAITING + 500).map(|id| event(id, 1, &["key:k"])).collect();
     let mut drain = |sync: &mut Sync, now: u64| {
@@ -240,7 +246,7 @@ fn events_that_come_together_stay_together() {
     assert_eq!(sync.push(&lines(5..5 + many), 0), Taken { whole: many, folded: 0 });
     assert!(!sync.wants_event(1, 0));
     assert_eq!(batch(&sent(&mut sync, &shared, 0)).events.len() as u64, 5 + many);
-    sync.on_failure(0);
+    sync.on_failure(&shared, 0);
     // Behind it there is no room while nobody answers.
     while sync.has_room(1) {
         sync.push(&lines(0..1), 1);
@@ -257,11 +263,11 @@ fn a_batch_that_is_refused_goes_as_sums() {
     assert!(sync.request(&shared, 0).is_some());
     // The ledger has no time, or does not know us: that says nothing about the batch.
     for (status, now) in [(503, 1_000), (401, 7_000), (500, 13_000)] {
-        assert_eq!(sync.on_status(status, &shared, now), Outcome { failed: true, ..Outcome::default() });
+        assert_eq!(sync.on_status(status, b"", &shared, now), Outcome { failed: true, ..Outcome::default() });
         assert!(sync.request(&shared, now + 5_000).is_some());
     }
     assert_eq!(
-        sync.on_status(413, &shared, 20_000),
+        sync.on_status(413, b"", &shared, 20_000),
         Outcome { failed: true, folded: 3, ..Outcome::default() }
     );
     let request = sync.request(&shared, 30_000).unwrap();
@@ -272,7 +278,7 @@ fn a_batch_that_is_refused_goes_as_sums() {
     assert_eq!((again.number, again.events.len(), again.folded.len()), (1, 0, 1));
     assert_eq!((again.folded[0].calls, again.folded[0].sum.spend), (2, 12));
     // Sums are as small as it gets.
-    assert_eq!(sync.on_status(413, &shared, 31_000).folded, 0);
+    assert_eq!(sync.on_status(413, b"", &shared, 31_000).folded, 0);
     assert_eq!(sent(&mut sync, &shared, 60_000).batch, request.batch);
     assert_eq!(sync.on_reply(&acknowledged(1), &shared, 61_000).acknowledged, 2);
 }
@@ -355,4 +361,33 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
         SyncReply { acknowledged: batch.number, cursor: 3, changes: vec![change], ..SyncReply::default() };
     sync.on_reply(&reply(&answer), &shared, 1_000);
     assert_eq!(spend(), Money::from_pico(42));
+}
+
+#[test]
+fn what_is_wrong_with_the_ledger_is_told_to_all_workers() {
+    let shared = memory();
+    let told = || ledger::trouble(&shared);
+    let mut sync = Sync::open(&shared, "n".to_owned());
+    sent(&mut sync, &shared, 0);
+    sync.on_failure(&shared, 0);
+    assert_eq!(told(), None, "one lost connection is nothing");
+    sent(&mut sync, &shared, 300);
+    sync.on_failure(&shared, 300);
+    assert_eq!(told().as_deref(), Some("the ledger does not answer"));
+    sent(&mut sync, &shared, 3_000);
+    sync.on_reply(&acknowledged(0), &shared, 3_000);
+    assert_eq!(told(), None);
+    // It says itself what is wrong: that is told at once.
+    let body = br#"{"error":{"message":"the ledger cannot reach its database; try again","code":"503"}}"#;
+    sent(&mut sync, &shared, 4_000);
+    sync.on_status(503, body, &shared, 4_000);
+    assert_eq!(told().as_deref(), Some("the ledger cannot reach its database"));
+    sent(&mut sync, &shared, 7_000);
+    sync.on_reply(&acknowledged(0), &shared, 7_000);
+    // One that hangs is not waited for.
+    sent(&mut sync, &shared, 8_000);
+    assert!(sync.request(&shared, 9_000).is_none());
+    assert_eq!(told(), None);
+    assert!(sync.request(&shared, 10_000).is_none());
+    assert_eq!(told().as_deref(), Some("the ledger does not answer"));
 }

@@ -179,3 +179,55 @@ fn very_many_keys() {
         assert_eq!(left["total_count"], 0);
     });
 }
+
+/// Sends bytes over one connection and reads answers until it has so many, or the connection ends.
+async fn conversation(stream: &mut tokio::net::TcpStream, request: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let (mut from, mut to) = stream.split();
+    // One that answers early and closes does not read all of it.
+    let (_, answer) = tokio::join!(to.write_all(request), async {
+        let mut answer = Vec::new();
+        let mut part = [0; 4_096];
+        loop {
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                length.is_some_and(|length| length.parse().is_ok_and(|length: usize| body.len() >= length))
+            });
+            if whole {
+                return text;
+            }
+            match from.read(&mut part).await {
+                Ok(size) if size > 0 => answer.extend_from_slice(&part[..size]),
+                _ => return text,
+            }
+        }
+    });
+    answer
+}
+
+#[test]
+fn a_refused_call_leaves_a_connection_that_the_next_one_can_use_or_closes_it() {
+    on_each("", |ledger| async move {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = crate::control::ledger::serve::router(std::sync::Arc::clone(&ledger.app));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let post = |size: usize| {
+            let mut request =
+                format!("POST /key/generate HTTP/1.1\r\nhost: h\r\ncontent-length: {size}\r\n\r\n")
+                    .into_bytes();
+            request.resize(request.len() + size, b'x');
+            request
+        };
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        for _ in 0..3 {
+            let answer = conversation(&mut stream, &post(500_000)).await;
+            assert!(answer.starts_with("HTTP/1.1 401") && !answer.contains("connection: close"), "{answer}");
+        }
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let answer = conversation(&mut stream, &post(3_000_000)).await;
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("connection: close"), "{answer}");
+    });
+}

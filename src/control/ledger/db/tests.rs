@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use super::super::{
+    App, grants,
     rows::{self, Select, Where},
     schema::KEYS,
     testing::{self, Ledger, MASTER, on_each},
+    wall_clock,
 };
 use super::{error::Trouble, probe::Probe, *};
 
@@ -73,6 +75,10 @@ fn tables_of_the_first_version_are_brought_up_to_date() {
             "ALTER TABLE tollgate_keys DROP COLUMN first_token",
             "DROP TABLE tollgate_former_keys",
             "DROP INDEX tollgate_users_address",
+            "DROP INDEX tollgate_spend_logs_call",
+            "DROP INDEX tollgate_spend_logs_response",
+            "ALTER TABLE tollgate_spend_logs DROP COLUMN call_id",
+            "ALTER TABLE tollgate_spend_logs DROP COLUMN response_id",
             "INSERT INTO tollgate_rates VALUES ('key:k', 'n', 1, 2, 3, 4, 5)",
             "UPDATE tollgate_state SET schema_version = 1 WHERE id = 1",
         ];
@@ -285,5 +291,32 @@ fn two_schemas_of_one_database_know_nothing_of_each_other() {
             let mut connection = db.read().await.unwrap();
             assert_eq!(rows::get(&mut connection, &KEYS, &["t"]).await.unwrap().is_some(), there);
         }
+    });
+}
+
+#[test]
+fn a_key_that_another_ledger_has_just_made_is_known_at_once() {
+    on_each("", |ledger| async move {
+        let db = &ledger.app.db;
+        let other = match &db.target.file {
+            Some(file) => Db::sqlite(file).await.unwrap(),
+            None => Db::postgres(db.target.options.database_url.as_str(), 2).await.unwrap(),
+        };
+        let config = crate::core::config::load(
+            "",
+            &|name| (name == "LITELLM_MASTER_KEY").then(|| MASTER.to_owned()),
+            &|_| None,
+        );
+        let other = App::new(other, config.unwrap().config, testing::SECRET.to_owned(), wall_clock());
+        // It has read all keys there are.
+        assert!(!grants::is_known(&other, "0").await.unwrap());
+        for _ in 0..3 {
+            let made = ledger.admin("POST", "/key/generate", Some(json!({}))).await;
+            let found = grants::grant(&other, made["token"].as_str().unwrap()).await.unwrap();
+            assert!(found.is_some(), "by the gateway's filter");
+            let made = ledger.admin("POST", "/key/generate", Some(json!({}))).await;
+            assert!(grants::is_known(&other, made["token"].as_str().unwrap()).await.unwrap(), "as a caller");
+        }
+        other.db.close().await;
     });
 }

@@ -7,6 +7,8 @@ use crate::core::ledger::{Batch, Event};
 pub const METER: usize = 1_100;
 /// Longest end user.
 const END_USER: usize = 1_000;
+/// Longest text of a failure, which no index has.
+const MESSAGE: usize = 1_100;
 /// Longest of all other texts. Those of a day's sum, eight together, stay below the limit.
 const TEXT: usize = 300;
 
@@ -23,6 +25,7 @@ pub fn batch(batch: &Batch) -> Batch {
 fn each(event: &mut Event, mut show: impl FnMut(&mut String, usize)) {
     let texts = [
         &mut event.id,
+        &mut event.call_id,
         &mut event.call_type,
         &mut event.api_key,
         &mut event.model,
@@ -34,6 +37,7 @@ fn each(event: &mut Event, mut show: impl FnMut(&mut String, usize)) {
         &mut event.user,
         &mut event.team,
         &mut event.organization,
+        &mut event.response_id,
         &mut event.error,
         &mut event.ip,
         &mut event.session,
@@ -43,6 +47,9 @@ fn each(event: &mut Event, mut show: impl FnMut(&mut String, usize)) {
         .chain(others.into_iter().flatten())
         .chain(&mut event.tags)
         .for_each(|text| show(text, TEXT));
+    if let Some(message) = &mut event.message {
+        show(message, MESSAGE);
+    }
     if let Some(end_user) = &mut event.end_user {
         show(end_user, END_USER);
     }

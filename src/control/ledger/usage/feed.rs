@@ -105,6 +105,7 @@ async fn read(connection: &mut AnyConnection, after: i64, limit: usize) -> Resul
             meter: row.try_get(0)?,
             revision: u64::try_from(number(1)?).unwrap_or_default(),
             record: number(2)? > after,
+            record_revision: u64::try_from(number(2)?).unwrap_or_default(),
             spend: None,
         });
     }

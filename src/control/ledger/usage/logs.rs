@@ -12,8 +12,11 @@ use crate::{
     core::ledger::{Batch, Event},
 };
 
-/// Writes a row for each call. A call that has one already keeps it.
-pub async fn write(connection: &mut AnyConnection, events: &[Event]) -> Result<(), DbError> {
+/// Writes a row for each call; for those that failed only when `failures` are kept. A call that has one already keeps it.
+pub async fn write(connection: &mut AnyConnection, events: &[Event], failures: bool) -> Result<(), DbError> {
+    let events: Vec<Event> =
+        events.iter().filter(|event| failures || event.error.is_none()).cloned().collect();
+    let events = events.as_slice();
     let keys =
         aliases(connection, "token", "key_alias", "tollgate_keys", events, |event| Some(&event.api_key))
             .await?;
@@ -45,6 +48,8 @@ fn column(event: &Event, name: &str, metadata: &str) -> Stored {
     let text = |text: &str| Stored::from(text);
     match name {
         "request_id" => text(&event.id),
+        "call_id" => text(&event.call_id),
+        "response_id" => event.response_id.clone().into(),
         "call_type" => text(&event.call_type),
         "api_key" => text(&event.api_key),
         "spend" => event.spend.into(),
@@ -104,7 +109,8 @@ fn metadata(event: &Event, key_alias: Option<&String>, team_alias: Option<&Strin
     if let Some(map) = metadata.as_object_mut() {
         if let Some(class) = &event.error {
             let error = json!({"error_code": event.status.to_string(), "error_class": class,
-                               "llm_provider": event.provider, "error_message": ""});
+                               "llm_provider": event.provider, "traceback": "",
+                               "error_message": event.message.as_deref().unwrap_or_default()});
             map.insert("error_information".to_owned(), error);
         }
         if event.estimated {
@@ -164,6 +170,8 @@ pub async fn sum(connection: &mut AnyConnection, batch: &Batch) -> Result<(), Db
     let failures = batch
         .events
         .iter()
+        // As in `events`: what was refused counts as no call of a model, whose name is any text of a client.
+        .filter(|event| !event.refused)
         .map(|event| u64::from(event.error.is_some()))
         .chain(batch.folded.iter().map(|folded| folded.failures));
     let dates: Vec<String> = events(batch).map(|(event, _)| day(event)).collect();

@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-/// All events of a batch with the number of calls each stands for; folded sums too.
+/// All events of a batch that used something, with the number of calls each stands for; folded sums too.
 pub fn events(batch: &Batch) -> impl Iterator<Item = (&Event, u64)> {
-    let single = batch.events.iter().map(|event| (event, 1));
+    let single = batch.events.iter().filter(|event| !event.refused).map(|event| (event, 1));
     single.chain(batch.folded.iter().map(|folded| (&folded.sum, folded.calls)))
 }
 

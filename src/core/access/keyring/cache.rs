@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::ASKING_MS;
-use crate::core::access::changes::Fingerprint;
+use crate::core::access::changes::{Changed, Fingerprint};
 
 /// The most rounds of the hand that a record survives without being asked for.
 const HOTTEST: u8 = 3;
@@ -32,6 +32,8 @@ pub(super) struct Cache<T> {
 struct Slot<T> {
     print: Fingerprint,
     names: Box<[Fingerprint]>,
+    /// The ledger's revision that the record is as of.
+    revision: u64,
     /// None in a free slot.
     value: Option<Arc<T>>,
     good_until_ms: u64,
@@ -80,13 +82,14 @@ impl<T> Cache<T> {
     pub(super) fn put(
         &mut self,
         print: Fingerprint,
-        names: Box<[Fingerprint]>,
+        (names, revision): (Box<[Fingerprint]>, u64),
         value: T,
         good_until_ms: u64,
     ) {
         let slot = Slot {
             print,
             names,
+            revision,
             value: Some(Arc::new(value)),
             good_until_ms,
             asking_until_ms: 0,
@@ -126,11 +129,16 @@ impl<T> Cache<T> {
         self.hand
     }
 
-    /// Drops every record that one of these names is part of, in one round.
-    pub(super) fn drop_names(&mut self, names: &[Fingerprint]) {
-        let names: HashSet<Fingerprint> = names.iter().copied().collect();
+    /// Drops every record that one of these changes is part of and that does not have it yet, in one round.
+    pub(super) fn drop_changed(&mut self, changes: &[Changed]) {
+        let mut newest: HashMap<Fingerprint, u64> = HashMap::new();
+        for change in changes {
+            let revision = newest.entry(change.name).or_default();
+            *revision = change.revision.max(*revision);
+        }
         for (at, slot) in self.slots.iter_mut().enumerate() {
-            if slot.value.is_some() && slot.names.iter().any(|name| names.contains(name)) {
+            let is_stale = |name| newest.get(name).is_some_and(|revision| *revision > slot.revision);
+            if slot.value.is_some() && slot.names.iter().any(is_stale) {
                 slot.value = None;
                 self.places.remove(&slot.print);
                 self.free.push(at);

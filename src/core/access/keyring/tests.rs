@@ -86,6 +86,69 @@ fn while_the_ledger_is_away_known_keys_go_on() {
 }
 
 #[test]
+fn one_lost_connection_is_asked_again_and_the_second_in_a_row_is_an_outage() {
+    let (mut keys, _) = ring(10);
+    let lose = |keys: &mut Keyring, n, now| keys.learn_key(&hash(n), Answer::Lost, now);
+    assert_eq!((look(&mut keys, 1, NOW), look(&mut keys, 2, NOW)), ("ask", "ask"));
+    // Both were under way when the connections broke: that is one failure.
+    lose(&mut keys, 1, NOW);
+    lose(&mut keys, 2, NOW);
+    assert_eq!((look(&mut keys, 1, NOW), look(&mut keys, 3, NOW)), ("ask", "ask"));
+    learn(&mut keys, 3, NOW);
+    lose(&mut keys, 1, NOW);
+    assert_eq!(look(&mut keys, 1, NOW), "ask", "an answer came in between");
+    lose(&mut keys, 1, NOW);
+    assert_eq!(look(&mut keys, 1, NOW), "unreachable");
+    // One that hangs is not waited for a second time.
+    let (mut keys, _) = ring(10);
+    assert_eq!(look(&mut keys, 1, NOW), "ask");
+    lose(&mut keys, 1, NOW + 3_000);
+    assert_eq!(look(&mut keys, 1, NOW + 3_000), "unreachable");
+}
+
+#[test]
+fn a_change_that_a_copy_has_already_does_not_drop_it() {
+    let (mut keys, shared) = ring(10);
+    let name = format!("key:{}", hash(1));
+    let mut record = grant(&hash(1));
+    record.revision = 7;
+    keys.learn_key(&hash(1), Answer::Record(record.clone()), NOW);
+    // The feed tells of the change that the copy was fetched after.
+    changes::announce_as_of(&shared, [(name.as_str(), 7)].into_iter());
+    keys.refresh(&shared);
+    assert_eq!(look(&mut keys, 1, NOW), "known");
+    changes::announce_as_of(&shared, [(name.as_str(), 8)].into_iter());
+    keys.refresh(&shared);
+    assert_eq!(look(&mut keys, 1, NOW), "ask");
+    // The same while the answer is on its way.
+    changes::announce_as_of(&shared, [(name.as_str(), 9)].into_iter());
+    keys.refresh(&shared);
+    record.revision = 9;
+    keys.learn_key(&hash(1), Answer::Record(record), NOW);
+    assert_eq!(look(&mut keys, 1, NOW), "known");
+}
+
+#[test]
+fn what_one_worker_knows_serves_the_others_while_the_ledger_is_away() {
+    let (mut keys, shared) = ring(10);
+    let mut record = grant(&hash(1));
+    (record.team, record.revision) = (scope("t"), 7);
+    spare::keep(&shared, &record, changes::mark(&shared).count);
+    assert_eq!(spare::find(&shared, &hash(1)).as_ref(), Some(&record));
+    assert_eq!(spare::find(&shared, &hash(2)), None);
+    keys.learn_key(&hash(1), Answer::Unreachable, NOW);
+    assert_eq!(look(&mut keys, 1, NOW), "unreachable");
+    keys.adopt(record, NOW);
+    assert_eq!(look(&mut keys, 1, NOW + 500), "known");
+    assert_eq!(look(&mut keys, 1, NOW + 1_000), "ask", "the ledger is asked as soon as it may be");
+    // Blocked meanwhile: nobody goes on with it.
+    changes::announce_as_of(&shared, [("team:t", 7)].into_iter());
+    assert!(spare::find(&shared, &hash(1)).is_some());
+    changes::announce(&shared, &["team:t"]);
+    assert_eq!(spare::find(&shared, &hash(1)), None);
+}
+
+#[test]
 fn a_change_drops_whatever_it_is_part_of() {
     let rows = ["key:K", "user:u", "team:t", "member:t/u", "org:o"];
     for name in rows {

@@ -84,17 +84,42 @@ fn keys_are_asked_for_and_remembered() {
     assert!(String::from_utf8(reply.body).unwrap().contains("service_unavailable"));
     rig.key = Some("sk-master");
     assert_eq!(status(&opened(&mut rig, "POST", chat)), "call");
-    let db = |rig: &mut Rig| match opened(rig, "GET", "/health/readiness") {
+    rig.key = Some("not-a-key");
+    assert_eq!(status(&opened(&mut rig, "POST", chat)), "401", "is not worth asking");
+}
+
+#[test]
+fn readiness_says_what_is_wrong_with_the_database_as_litellm_does() {
+    let ready = |rig: &mut Rig| match opened(rig, "GET", "/health/readiness") {
         Opening::Reply(reply) => {
-            serde_json::from_slice::<Value>(&reply.body).unwrap()["db"].as_str().unwrap().to_owned()
+            let body: Value = serde_json::from_slice(&reply.body).unwrap();
+            (reply.status, body.get("db").or(body.get("detail")).unwrap().as_str().unwrap().to_owned())
         }
         _ => panic!("is answered here"),
     };
-    assert_eq!(db(&mut rig), "Not connected");
-    rig.keys.learn_key(&two, Answer::None, rig.now_ms);
-    assert_eq!(db(&mut rig), "connected");
-    rig.key = Some("not-a-key");
-    assert_eq!(status(&opened(&mut rig, "POST", chat)), "401", "is not worth asking");
+    let mut rig = rig_of("");
+    assert_eq!(ready(&mut rig), (200, "connected".to_owned()));
+    crate::core::ledger::set_trouble(&rig.shared, Some("the ledger cannot reach its database"));
+    assert_eq!(ready(&mut rig), (503, "Service Unhealthy (the ledger cannot reach its database)".to_owned()));
+    crate::core::ledger::set_trouble(&rig.shared, None);
+    assert_eq!(ready(&mut rig), (200, "connected".to_owned()));
+    let mut tolerant = rig_of(", allow_requests_on_db_unavailable: true");
+    crate::core::ledger::set_trouble(&tolerant.shared, Some("the ledger does not answer"));
+    assert_eq!(ready(&mut tolerant), (200, "Not connected".to_owned()));
+    assert_eq!(ready(&mut Rig::new(FILE)), (200, "Not connected".to_owned()), "there is none");
+}
+
+#[test]
+fn a_key_that_another_worker_knows_goes_on_while_the_ledger_is_away() {
+    let mut rig = rig_of("");
+    let hash = access::hash(b"sk-one");
+    access::changes::prepare(&rig.shared);
+    access::keyring::spare::keep(&rig.shared, &grant(), 0);
+    rig.keys.learn_key(&hash, Answer::Unreachable, rig.now_ms);
+    assert_eq!(status(&opened(&mut rig, "POST", "/v1/chat/completions")), "call");
+    announce(&rig.shared, &["team:t"]);
+    rig.keys.learn_key(&hash, Answer::Unreachable, rig.now_ms);
+    assert_eq!(status(&opened(&mut rig, "POST", "/v1/chat/completions")), "503", "it has changed since");
 }
 
 #[test]
@@ -194,8 +219,11 @@ fn the_ledger_is_told_what_was_used() {
     let record = story.record.unwrap();
     let mut event = record.event().unwrap().clone();
     assert!(event.id.len() > 9, "{}", event.id);
+    assert!(event.id.starts_with(&event.call_id) && event.call_id == record.call_id);
     event.id.clear();
+    event.call_id.clear();
     let expected = crate::core::ledger::Event {
+        response_id: Some("chatcmpl-1".to_owned()),
         call_type: "acompletion".to_owned(),
         api_key: access::hash(b"sk-one"),
         user: Some("u".to_owned()),
@@ -226,6 +254,8 @@ fn the_ledger_is_told_what_was_used() {
     let failed = rig.chat(hello("a"), |_, _| Answer(500, error("no", "x"))).record.unwrap();
     let event = failed.event().unwrap();
     assert_eq!((event.status, event.error.as_deref(), event.spend), (500, Some("InternalServerError"), 0));
+    let message = event.message.as_deref().unwrap();
+    assert!(message.contains("no") && message.contains("Received Model Group=a"), "{message}");
 
     rig.key = Some("sk-master");
     let story = rig.chat(hello("a"), |_, model| Answer(200, completion(model)));
@@ -239,17 +269,36 @@ fn the_ledger_is_told_what_was_used() {
 }
 
 #[test]
-fn the_ledger_is_not_told_of_refusals() {
+fn refusals_of_known_keys_are_told_with_what_the_client_got() {
     let mut rig = rig_of("");
     let mut limited = grant();
     limited.key.limits.rpm = Some(0);
     limited.key.models = vec!["a".to_owned(), "nobody".to_owned()];
-    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(limited), rig.now_ms);
-    for (model, status) in [("a", 429), ("b", 401), ("nobody", 400)] {
+    let learn = |rig: &mut Rig| {
+        rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(limited.clone()), rig.now_ms);
+    };
+    learn(&mut rig);
+    for (model, status, class) in
+        [("a", 429, "HTTPException"), ("b", 401, "ProxyException"), ("nobody", 400, "ProxyException")]
+    {
         let story = rig.chat(hello(model), |_, model| Answer(200, completion(model)));
         assert_eq!(story.status, status, "{model}");
-        assert_eq!(story.record.unwrap().event(), None, "{model}");
+        let record = story.record.as_ref().unwrap();
+        let event = record.event().unwrap();
+        assert!(event.refused && event.spend == 0 && event.total_tokens == 0, "{model}");
+        assert_eq!(
+            (event.model.as_str(), event.model_group.as_str(), event.model_id.as_str()),
+            (model, model, "")
+        );
+        assert_eq!((event.status, event.error.as_deref()), (status, Some(class)), "{model}");
+        assert_eq!(event.message.as_deref(), Some(story.message().as_str()), "{model}");
+        assert_eq!(event.api_key, access::hash(b"sk-one"));
+        assert!(event.metered.is_empty() && event.charged.is_empty());
     }
+    let mut silent = rig_of(", disable_error_logs: true");
+    learn(&mut silent);
+    let story = silent.chat(hello("b"), |_, model| Answer(200, completion(model)));
+    assert_eq!((story.status, story.record.unwrap().event()), (401, None));
     let mut alone = Rig::new(FILE);
     alone.key = Some("sk-master");
     let story = alone.chat(hello("a"), |_, model| Answer(200, completion(model)));

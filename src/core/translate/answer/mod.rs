@@ -50,6 +50,8 @@ pub struct Pipeline {
     terms: Terms,
     /// The model the provider says it used.
     model: Option<String>,
+    /// The id that the client finds in the answer.
+    id: Option<String>,
     /// Events with content: what a stream is estimated from when it never says its usage.
     events: u64,
     /// Whether anything has gone out.
@@ -117,6 +119,7 @@ impl Pipeline {
             to_client,
             usage: None,
             model: None,
+            id: None,
             events: 0,
             emitted: false,
             ended: false,
@@ -139,13 +142,18 @@ impl Pipeline {
         self.model.as_deref()
     }
 
+    /// The id that the client finds in the answer, when it has one.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// Events with content so far.
     pub fn events(&self) -> u64 {
         self.events
     }
 
     /// What is wanted of an answer that passes as it is.
-    pub const NOTED: &'static [&'static str] = &["usage", "model", "service_tier"];
+    pub const NOTED: &'static [&'static str] = &["usage", "model", "service_tier", "id"];
 
     /// Takes that out of the members that a [`Tap`] caught of a large answer.
     pub fn note(&mut self, tap: &Tap) {
@@ -153,6 +161,7 @@ impl Pipeline {
             self.usage = self.read_usage(usage);
         }
         self.model = tap.get("model").and_then(|raw| serde_json::from_slice(raw).ok());
+        self.id = tap.get("id").and_then(|raw| serde_json::from_slice(raw).ok());
         self.note_tier(tap.get("service_tier").and_then(|raw| serde_json::from_slice(raw).ok()));
     }
 
@@ -167,6 +176,7 @@ impl Pipeline {
             let object = Object::parse(body).map_err(|e| not_json(&e.to_string()))?;
             self.usage = object.raw("usage").and_then(|usage| self.read_usage(usage));
             self.model = object.read("model");
+            self.id = object.read("id");
             self.note_tier(object.read("service_tier"));
             return Ok(None);
         }
@@ -185,6 +195,7 @@ impl Pipeline {
             Api::Completions => chat_to_completions::answer(&chat, &self.memo, &self.stamp)?,
             Api::Chat | Api::Embeddings => chat,
         };
+        self.id = answer.get("id").and_then(Value::as_str).map(str::to_owned);
         Ok(Some(value::to_bytes(&answer)))
     }
 
@@ -298,6 +309,9 @@ impl Pipeline {
                 self.note_tier(Object::parse(data).ok().and_then(|event| event.read("service_tier")));
             }
         }
+        if self.events == 1 && self.wire != Wire::Messages {
+            self.id = Object::parse(data).ok().and_then(|event| event.read("id"));
+        }
         if self.wire == Wire::Messages {
             if USAGE.is_in(data) {
                 self.note_anthropic(data);
@@ -345,6 +359,7 @@ impl Pipeline {
         self.note_terms(&value);
         if let Some(message) = value.get("message") {
             self.model = message.get("model").and_then(Value::as_str).map(str::to_owned);
+            self.id = message.get("id").and_then(Value::as_str).map(str::to_owned);
             self.usage = message.get("usage").and_then(Usage::from_anthropic);
         } else if let Some(delta) = value.get("usage") {
             match &mut self.usage {
@@ -398,6 +413,12 @@ impl Pipeline {
         }
         if self.model.is_none() {
             self.model = chunk.get("model").and_then(Value::as_str).map(str::to_owned);
+        }
+        if self.id.is_none() {
+            self.id = match &self.to_client {
+                ToClient::Chat => chunk.get("id").and_then(Value::as_str).map(str::to_owned),
+                ToClient::Completions(_) | ToClient::Messages(_) => Some(self.stamp.id.clone()),
+            };
         }
         match &mut self.to_client {
             ToClient::Chat => {

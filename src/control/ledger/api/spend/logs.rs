@@ -141,7 +141,7 @@ pub fn pages_of(total: i64, size: i64) -> i64 {
 /// Single calls that the query means and the caller may see.
 fn filter(call: &Call) -> Result<Filter, Problem> {
     let mut filter = Filter::of(&Owner::of(&call.caller))
-        .maybe("request_id", "=", call.parameter("request_id"))
+        .maybe_any(&["request_id", "response_id", "call_id"], call.parameter("request_id"))
         .maybe("api_key", "=", call.parameter("api_key").map(token_of));
     for column in ["user_id", "team_id", "end_user", "model", "model_group", "session_id"] {
         filter = filter.maybe(column, "=", call.parameter(column));
@@ -194,9 +194,14 @@ pub(super) fn listing(filter: &Filter) -> String {
 
 /// A row under LiteLLM's names and with no others; what is never stored stands there as empty objects.
 fn renamed(row: Record) -> Value {
+    // The id of the answer, else that of the call: what a client knows.
+    let mut known = ["response_id", "call_id", "request_id"].into_iter();
+    let known =
+        known.find_map(|name| row.get(name).filter(|id| id.as_str().is_some_and(|id| !id.is_empty())));
+    let id = known.cloned().unwrap_or_default();
     let mut shown: Map<String, Value> = row
         .into_iter()
-        .filter(|(name, _)| name != "organization_id")
+        .filter(|(name, _)| !matches!(name.as_str(), "organization_id" | "response_id" | "call_id"))
         .map(|(name, value)| {
             let name = match name.as_str() {
                 "start_time" => "startTime",
@@ -208,6 +213,7 @@ fn renamed(row: Record) -> Value {
             (name.to_owned(), value)
         })
         .collect();
+    shown.insert("request_id".to_owned(), id);
     for name in ["messages", "response", "proxy_server_request"] {
         shown.insert(name.to_owned(), json!({}));
     }

@@ -156,6 +156,16 @@ impl Filter {
         self
     }
 
+    /// And one of the columns is this value, when there is one.
+    pub fn maybe_any(mut self, columns: &[&str], value: Option<&str>) -> Filter {
+        let Some(value) = value.filter(|value| !value.is_empty()) else { return self };
+        self.values.push(value.into());
+        let at = self.values.len();
+        let each: Vec<String> = columns.iter().map(|column| format!("{column} = ${at}")).collect();
+        self.conditions.push(format!("({})", each.join(" OR ")));
+        self
+    }
+
     /// And one of two.
     pub fn with_either(
         mut self,

@@ -356,3 +356,76 @@ fn spans_that_are_too_long_are_refused() {
         }
     });
 }
+
+#[test]
+fn a_call_is_found_by_the_ids_that_its_client_knows() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let some = |text: &str| Some(text.to_owned());
+        let event = |id: &str| Event { id: id.to_owned(), start_ms: START_MS as u64, ..Event::default() };
+        let events = vec![
+            // Providers repeat themselves: both have a row.
+            Event { call_id: "call-1".to_owned(), response_id: some("chatcmpl-1"), ..event("i1") },
+            Event { call_id: "call-2".to_owned(), response_id: some("chatcmpl-1"), ..event("i2") },
+            Event {
+                call_id: "call-3".to_owned(),
+                model: "nobody".to_owned(),
+                model_group: "nobody".to_owned(),
+                error: some("ProxyException"),
+                message: some("/chat/completions: Invalid model name passed in model=nobody"),
+                refused: true,
+                status: 400,
+                ..event("i3")
+            },
+        ];
+        feed(&cast, 1, events).await;
+        for (id, expected) in [
+            ("chatcmpl-1", &["chatcmpl-1", "chatcmpl-1"][..]),
+            ("call-1", &["chatcmpl-1"]),
+            ("call-3", &["call-3"]),
+            ("i2", &["chatcmpl-1"]),
+            ("call", &[]),
+        ] {
+            let (_, rows) =
+                cast.call("master", "GET", &format!("/spend/logs?request_id={id}"), Value::Null).await;
+            assert_eq!(ids(&rows), expected, "{id}");
+        }
+        let (_, rows) = cast.call("master", "GET", "/spend/logs?request_id=call-3", Value::Null).await;
+        let row = &rows[0];
+        assert_eq!((&row["model"], &row["model_group"]), (&json!("nobody"), &json!("nobody")));
+        assert_eq!(
+            (&row["status"], &row["spend"], &row["cache_hit"]),
+            (&json!("failure"), &json!(0.0), &json!("False"))
+        );
+        assert_eq!(
+            row["metadata"]["error_information"],
+            json!({"error_code": "400", "error_class": "ProxyException", "llm_provider": "", "traceback": "",
+                   "error_message": "/chat/completions: Invalid model name passed in model=nobody"})
+        );
+        assert_eq!(row["metadata"]["status"], "failure");
+        // What was refused is no call of a model whose name any client can make up.
+        let mut connection = cast.ledger.app.db.read().await.unwrap();
+        let rows = sqlx::Executor::fetch_all(
+            &mut *connection,
+            "SELECT model FROM tollgate_daily WHERE model = 'nobody'",
+        );
+        assert!(rows.await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn failures_have_no_rows_where_error_logs_are_disabled() {
+    on_each("general_settings: {disable_error_logs: true}", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let event = |id: &str, error: Option<&str>| Event {
+            id: id.to_owned(),
+            call_id: id.to_owned(),
+            error: error.map(str::to_owned),
+            start_ms: START_MS as u64,
+            ..Event::default()
+        };
+        feed(&cast, 1, vec![event("a", None), event("b", Some("Timeout"))]).await;
+        let (_, rows) = cast.call("master", "GET", "/spend/logs", Value::Null).await;
+        assert_eq!(ids(&rows), ["a"]);
+    });
+}
