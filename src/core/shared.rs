@@ -26,12 +26,83 @@ pub trait Shared {
     /// Says that a value of this topic has been written: copies are stale.
     fn touch(&self, _topic: Topic) {}
 
+    /// Two numbers that nobody outside can guess, the same for all who share the store: what hashes are keyed with, so that
+    /// no client can choose names that fall into one place. Zeros until [`seal`] has been called.
+    fn secret(&self) -> Secret {
+        read_secret(self).unwrap_or_default()
+    }
+
+    /// Counts something that operators should know of, by the whole name of its counter.
+    fn count(&self, _counter: &'static str) {}
+
     /// Counts an answer of a deployment that went well, in this minute (Unix minutes).
     fn succeeded(&self, deployment: &str, minute: u64);
 
     /// How many were counted in this minute, as far as this worker knows: what others counted before it had anything to do
     /// with that deployment in this minute may be missing.
     fn successes(&self, deployment: &str, minute: u64) -> u64;
+}
+
+/// See [`Shared::secret`].
+pub type Secret = [u64; 2];
+
+/// The key of the [`Secret`].
+const SECRET: &str = "secret";
+
+/// Makes the store's [`Secret`] unless it has one, whoever else does the same.
+pub fn seal(shared: &dyn Shared, secret: Secret) {
+    let [a, b] = secret.map(u64::to_le_bytes);
+    create(shared, SECRET, &[a, b].concat());
+}
+
+/// Creates a value unless there is one already, whoever else does the same. A missing key ignores the version that a write
+/// names, and an existing one refuses a version that it does not have: so naming one that nothing has is exactly this.
+pub fn create(shared: &dyn Shared, key: &str, value: &[u8]) {
+    const NOBODYS: Version = Version::MAX;
+    shared.set(key, value, Some(NOBODYS));
+}
+
+/// The store's [`Secret`] as it stands there.
+pub fn read_secret(shared: &(impl Shared + ?Sized)) -> Option<Secret> {
+    shared.get(SECRET).and_then(|(bytes, _)| unpack(&bytes))
+}
+
+fn unpack(bytes: &[u8]) -> Option<Secret> {
+    let (a, rest) = bytes.split_first_chunk()?;
+    Some([u64::from_le_bytes(*a), u64::from_le_bytes(rest.try_into().ok()?)])
+}
+
+/// A keyed hash (SipHash-1-3, Aumasson and Bernstein 2012) of 16 bytes.
+pub fn keyed(secret: Secret, bytes: [u8; 16]) -> u64 {
+    let [k0, k1] = secret;
+    let [a, b] = [0, 64].map(|shift| (u128::from_le_bytes(bytes) >> shift) as u64);
+    let mut v = [
+        k0 ^ 0x736f_6d65_7073_6575,
+        k1 ^ 0x646f_7261_6e64_6f6d,
+        k0 ^ 0x6c79_6765_6e65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ];
+    // The last word is the length.
+    for word in [a, b, 16 << 56] {
+        v = round([v[0], v[1], v[2], v[3] ^ word]);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    let [a, b, c, d] = round(round(round(v)));
+    a ^ b ^ c ^ d
+}
+
+fn round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
+    a = a.wrapping_add(b);
+    b = b.rotate_left(13) ^ a;
+    a = a.rotate_left(32);
+    c = c.wrapping_add(d);
+    d = d.rotate_left(16) ^ c;
+    a = a.wrapping_add(d);
+    d = d.rotate_left(21) ^ a;
+    c = c.wrapping_add(b);
+    b = b.rotate_left(17) ^ c;
+    [a, b, c.rotate_left(32), d]
 }
 
 /// What values are about.
@@ -90,6 +161,9 @@ pub fn update<T>(
 #[derive(Debug, Default)]
 pub struct Memory {
     values: std::cell::RefCell<hashbrown::HashMap<String, (Vec<u8>, Version)>>,
+    /// A copy of what is in `values`, once it is there.
+    secret: std::cell::Cell<Option<Secret>>,
+    counters: std::cell::RefCell<hashbrown::HashMap<&'static str, u64>>,
     successes: std::cell::RefCell<hashbrown::HashMap<(String, u64), u64>>,
 }
 
@@ -114,6 +188,18 @@ impl Shared for Memory {
         }
     }
 
+    fn secret(&self) -> Secret {
+        self.secret.get().unwrap_or_else(|| {
+            let found = read_secret(self);
+            self.secret.set(found);
+            found.unwrap_or_default()
+        })
+    }
+
+    fn count(&self, counter: &'static str) {
+        *self.counters.borrow_mut().entry(counter).or_default() += 1;
+    }
+
     fn succeeded(&self, deployment: &str, minute: u64) {
         *self.successes.borrow_mut().entry((deployment.to_owned(), minute)).or_default() += 1;
     }
@@ -124,8 +210,48 @@ impl Shared for Memory {
 }
 
 #[cfg(test)]
+impl Memory {
+    /// What a counter stands at.
+    pub fn counted(&self, counter: &str) -> u64 {
+        self.counters.borrow().get(counter).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn creating_leaves_what_is_there() {
+        let shared = Memory::default();
+        create(&shared, "a", b"1");
+        create(&shared, "a", b"2");
+        assert_eq!(shared.get("a").map(|(value, _)| value), Some(b"1".to_vec()));
+    }
+
+    #[test]
+    fn the_first_secret_stays() {
+        let shared = Memory::default();
+        assert_eq!(shared.secret(), [0, 0]);
+        seal(&shared, [3, 4]);
+        seal(&shared, [5, 6]);
+        assert_eq!(shared.secret(), [3, 4]);
+    }
+
+    #[test]
+    fn the_keyed_hash_is_siphash_1_3() {
+        use std::hash::Hasher as _;
+        let mut random = crate::core::random::Random::new(1);
+        for _ in 0..100 {
+            let bytes = random.uuid().as_bytes()[..16].try_into().unwrap();
+            // The standard library's hasher is the same with a key of zeros.
+            let mut known = std::hash::DefaultHasher::new();
+            known.write(&bytes as &[u8]);
+            assert_eq!(keyed([0, 0], bytes), known.finish());
+            assert_ne!(keyed([0, 1], bytes), known.finish());
+            assert_ne!(keyed([1, 0], bytes), known.finish());
+        }
+    }
 
     #[test]
     fn what_grew_in_a_minute() {

@@ -6,7 +6,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the one place that may call the host")]
 
-use std::{cell::RefCell, time::UNIX_EPOCH};
+use std::{
+    cell::{Cell, RefCell},
+    time::UNIX_EPOCH,
+};
 
 use hashbrown::HashMap;
 
@@ -17,7 +20,7 @@ use proxy_wasm::{
 
 use crate::core::{
     headers::Headers,
-    shared::{Minutes, Shared, Topic, Version},
+    shared::{self, Minutes, Secret, Shared, Topic, Version},
 };
 
 /// Shared data as the core sees it.
@@ -63,6 +66,19 @@ impl Shared for SharedData {
         COUNTERS.with(|counters| counters.add(changes_of(topic), 1));
     }
 
+    // It is written once and stays.
+    fn secret(&self) -> Secret {
+        SECRET.get().unwrap_or_else(|| {
+            let secret = shared::read_secret(self);
+            SECRET.set(secret);
+            secret.unwrap_or_default()
+        })
+    }
+
+    fn count(&self, counter: &'static str) {
+        COUNTERS.with(|counters| counters.add(counter, 1));
+    }
+
     fn succeeded(&self, deployment: &str, minute: u64) {
         SUCCESSES.with(|successes| successes.add(deployment, minute));
     }
@@ -82,6 +98,7 @@ struct Copy {
 }
 
 thread_local! {
+    static SECRET: Cell<Option<Secret>> = const { Cell::new(None) };
     static COPIES: RefCell<HashMap<String, Copy>> = RefCell::default();
     static COUNTERS: Counters = Counters::default();
     static SUCCESSES: Successes = Successes::default();

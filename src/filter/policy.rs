@@ -116,7 +116,7 @@ impl Policy {
     /// Makes ready what requests need.
     fn begin(config: Config) -> Policy {
         let shared = &host::SharedData;
-        quota::prepare(shared);
+        quota::prepare(shared, [exchanges::seed(), exchanges::seed()]);
         changes::prepare(shared);
         beat();
         host::tick_every(BEAT);

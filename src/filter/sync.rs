@@ -58,7 +58,7 @@ impl Role {
         let configured = String::from_utf8(host::plugin_configuration()).ok();
         let interval_ms = configured.and_then(|text| text.trim().parse().ok());
         let shared = &host::SharedData;
-        quota::prepare(shared);
+        quota::prepare(shared, [super::exchanges::seed(), super::exchanges::seed()]);
         changes::prepare(shared);
         let queue = host::make_queue(QUEUE);
         let role = queue.and_then(|queue| Role::begin(queue, interval_ms));

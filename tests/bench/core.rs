@@ -290,7 +290,7 @@ fn answer_streamed(bencher: Bencher, pair: &Pair) {
 /// A store in which this worker lives.
 fn memory() -> Memory {
     let shared = Memory::default();
-    quota::prepare(&shared);
+    quota::prepare(&shared, [1, 2]);
     quota::beat(&shared, WORKER, NOW_MS);
     shared
 }
@@ -298,6 +298,7 @@ fn memory() -> Memory {
 /// A rule with every limit, none of them near.
 fn rule(kind: Kind) -> Rule {
     Rule {
+        owner: None,
         kind,
         meter: Meter::new(kind, "0f2d7a55c1"),
         limits: Limits {
@@ -317,7 +318,7 @@ fn quota_reserve_and_settle(bencher: Bencher, rules: usize) {
     let kinds = [Kind::Key, Kind::User, Kind::Team, Kind::Member, Kind::Organization];
     let rules: Vec<Rule> = kinds.into_iter().take(rules).map(rule).collect();
     let shared = memory();
-    let estimate = Estimate { tokens: 500, cost: Money::from_pico(1_000_000) };
+    let estimate = Estimate { tokens: 500, cost: Money::from_pico(1_000_000), ..Estimate::default() };
     time(bencher, || {
         let reserved = quota::reserve(&shared, WORKER, &rules, estimate, NOW_MS).expect("there is room");
         reserved.settle(&shared, 281, Money::from_pico(65_100), NOW_MS);

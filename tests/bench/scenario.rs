@@ -55,7 +55,7 @@ impl Gateway {
         let variables = |name: &str| (name == ledger::KEY_VARIABLE).then(|| "secret".to_owned());
         let config = config::load(CONFIG, &variables, &|_| None).expect("the configuration is valid").config;
         let shared = Memory::default();
-        quota::prepare(&shared);
+        quota::prepare(&shared, [1, 2]);
         access::changes::prepare(&shared);
         quota::beat(&shared, Worker(1), NOW_MS);
         let mut grant = Grant { revision: 1, ..Grant::default() };

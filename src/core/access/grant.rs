@@ -210,6 +210,13 @@ pub struct Grant {
     pub revision: u64,
 }
 
+impl Grant {
+    /// The team's id.
+    pub fn team_id(&self) -> Option<&str> {
+        self.team.as_deref().map(|team| team.id.as_str())
+    }
+}
+
 /// An end user (customer), as requests name it in `user`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,12 +1,19 @@
 //! Which models a caller may call: names, wildcards, access groups, LiteLLM's special names, aliases.
 
+use std::borrow::Cow;
+
+use hashbrown::HashSet;
 use serde_json::Value;
 
 use super::{
     Caller,
     grant::{Grant, Scope},
 };
-use crate::core::{config::Config, provider::infer};
+use crate::core::{
+    config::{Config, Deployment, Resolved},
+    cost::table,
+    provider::infer,
+};
 
 /// In a list of models: whatever the gateway serves.
 const ALL_PROXY: &str = "all-proxy-models";
@@ -38,21 +45,110 @@ impl<'n> Names<'n> {
 
     /// Whether a key may call it. Whoever made the key chose its aliases, so an alias is as good as what it stands for.
     pub fn allowed_for_key(&self, key: &Scope, config: &Config) -> bool {
+        self.in_key(key, config, is_allowed)
+    }
+
+    /// Whether a team (or user, or organization) lets it be called. A key's alias must not lead out of what they allow.
+    pub fn allowed_for_owner(&self, owner: &Scope, config: &Config) -> bool {
+        self.in_owner(owner, config, is_allowed)
+    }
+
+    fn in_key(&self, key: &Scope, config: &Config, is_allowed: Allows) -> bool {
         key.models.iter().any(|model| model == ALL_TEAM)
             || [self.asked, self.in_team, self.called]
                 .iter()
                 .any(|name| is_allowed(name, &key.models, config))
     }
 
-    /// Whether a team (or user, or organization) lets it be called. A key's alias must not lead out of what they allow.
-    pub fn allowed_for_owner(&self, owner: &Scope, config: &Config) -> bool {
+    fn in_owner(&self, owner: &Scope, config: &Config, is_allowed: Allows) -> bool {
         let by_team_alias = self.called == self.in_team && is_allowed(self.asked, &owner.models, config);
         by_team_alias || is_allowed(self.called, &owner.models, config)
     }
+
+    /// All that the model goes by: as it is called, asked for, renamed; its group, its provider's name for it when the
+    /// deployments have one, and behind a wildcard its name with the provider and without.
+    pub fn direct(&self, team: Option<&str>, config: &'n Config) -> Vec<Cow<'n, str>> {
+        let called = config.forced_model.as_deref().unwrap_or(self.called);
+        let mut names: Vec<Cow<'n, str>> = [called, self.in_team, self.asked].map(Cow::Borrowed).to_vec();
+        if let Some(resolved) = config.resolve_for(called, team) {
+            names.extend(meanings(called, &resolved, config));
+            let full = strip_brand(&resolved.requested).map(|rest| Cow::Owned(rest.to_owned()));
+            names.extend(full);
+            names.push(Cow::Owned(resolved.group));
+        }
+        names
+    }
 }
 
-/// Whether a list of models allows a name. An empty list allows all.
+/// What a name stands for besides its group: what it is renamed to, and what its provider calls it.
+fn meanings<'c>(name: &'c str, resolved: &Resolved, config: &'c Config) -> Vec<Cow<'c, str>> {
+    let mut names = vec![Cow::Borrowed(config.target(name))];
+    if resolved.group.contains('*') {
+        names.push(Cow::Owned(resolved.requested.clone()));
+        if let Ok((brand, rest)) = infer(&resolved.requested, None, None) {
+            names.push(Cow::Owned(format!("{}/{rest}", brand.name)));
+        }
+        return names;
+    }
+    let mut models = resolved.deployments.iter().filter_map(|&at| config.deployments.get(at));
+    if let Some(first) = models.next()
+        && config.groups.get(&resolved.group).is_none_or(|group| group.len() == resolved.deployments.len())
+        && models.all(|other| other.litellm_model == first.litellm_model)
+    {
+        names.push(Cow::Borrowed(first.litellm_model.as_str()));
+    }
+    names
+}
+
+/// A name without the provider in front.
+fn strip_brand(name: &str) -> Option<&str> {
+    let (brand, rest) = name.split_once('/')?;
+    infer(name, None, None).is_ok_and(|(found, _)| found.name == brand).then_some(rest)
+}
+
+/// Of models that have a limit, those that the limit of a call by these names is. Where none of its [direct](Names::direct)
+/// names has one, other names of the same model count: a limit is not passed by calling the model by another name.
+pub fn limited<'t>(
+    table: impl Iterator<Item = &'t str> + Clone,
+    direct: &[Cow<'_, str>],
+    team: Option<&str>,
+    config: &Config,
+) -> Vec<&'t str> {
+    let is_direct = |name: &str| direct.iter().any(|known| known == name);
+    let mut found: Vec<&str> = table.clone().filter(|name| is_direct(name)).collect();
+    if found.is_empty() {
+        found = table.filter(|name| means_one_of(name, &is_direct, team, config)).collect();
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Whether a name with a limit is another one of a model that is called.
+fn means_one_of(name: &str, is_direct: &dyn Fn(&str) -> bool, team: Option<&str>, config: &Config) -> bool {
+    let Some(resolved) = config.resolve_for(name, team) else { return false };
+    if meanings(name, &resolved, config).iter().any(|meaning| is_direct(meaning)) {
+        return true;
+    }
+    // A pattern stands for many models, a deployment by its id for less than its group.
+    let is_whole =
+        config.groups.get(&resolved.group).is_some_and(|group| group.len() == resolved.deployments.len());
+    is_whole && is_direct(&resolved.group)
+}
+
+type Allows = fn(&str, &[String], &Config) -> bool;
+
+/// Whether a list of models allows a name, or what it is an alias of. An empty list allows all.
 pub fn is_allowed(name: &str, models: &[String], config: &Config) -> bool {
+    if is_named(name, models, config) {
+        return true;
+    }
+    let target = config.target(name);
+    target != name && is_named(target, models, config)
+}
+
+/// Whether a list of models allows a name as it stands.
+fn is_named(name: &str, models: &[String], config: &Config) -> bool {
     if models.is_empty() || models.iter().any(|model| model == name || model == "*" || model == ALL_PROXY) {
         return true;
     }
@@ -72,26 +168,63 @@ pub fn is_allowed(name: &str, models: &[String], config: &Config) -> bool {
     in_access_group(name, models, config)
 }
 
-/// The models a caller may call, as `/models` lists them: what is configured, and names of its own that a wildcard serves.
-pub fn listed(caller: &Caller, config: &Config) -> Vec<String> {
+/// The models a caller may call, as `/models` lists them: what is configured, names of its own that a wildcard serves, and
+/// last (unless it is to be `unexpanded`) what is known of each wildcard's provider.
+pub fn listed(caller: &Caller, config: &Config, unexpanded: bool) -> Vec<String> {
     let mut names = config.model_names();
-    let Some(grant) = caller.grant() else { return names };
-    let mut own: Vec<&String> = scopes(grant).flat_map(|scope| &scope.models).collect();
-    own.extend(grant.team.iter().flat_map(|team| team.aliases.keys()));
-    own.extend(grant.key.aliases.keys());
-    let team = grant.team.as_deref().map(|team| team.id.as_str());
-    own.extend(team.into_iter().flat_map(|team| config.team_names(team)));
-    own.sort();
-    own.dedup();
+    let team = caller.grant().and_then(Grant::team_id);
+    if let Some(grant) = caller.grant() {
+        let mut own: Vec<&String> = scopes(grant).flat_map(|scope| &scope.models).collect();
+        own.extend(grant.team.iter().flat_map(|team| team.aliases.keys()));
+        own.extend(team.into_iter().flat_map(|team| config.team_names(team)));
+        own.sort();
+        own.dedup();
+        for name in own {
+            let target = Names::of(name, Some(grant)).called;
+            if !name.contains('*') && !names.contains(name) && config.resolve_for(target, team).is_some() {
+                names.push(name.clone());
+            }
+        }
+        names.retain(|name| lists(grant, name, config));
+    }
     names.retain(|name| !config.is_foreign(name, team));
-    for name in own {
-        let target = Names::of(name, Some(grant)).called;
-        if !name.contains('*') && !names.contains(name) && config.resolve_for(target, team).is_some() {
-            names.push(name.clone());
+    if !unexpanded {
+        let mut seen: HashSet<String> = names.iter().cloned().collect();
+        for wildcard in config.wildcards.iter().filter(|one| !config.is_foreign(&one.pattern, team)) {
+            // Who may call the whole pattern may call all of it.
+            let all = caller.grant().filter(|grant| !lists(grant, &wildcard.pattern, config));
+            let known = config.known_models(wildcard).into_iter();
+            let known = known.filter(|name| all.is_none_or(|grant| lists(grant, name, config)));
+            names.extend(known.filter(|name| seen.insert(name.clone())));
         }
     }
-    names.retain(|name| may_call(name, grant, config));
     names
+}
+
+/// Whether there is a model of this name that the caller may call: one that is listed, or one that a wildcard serves and
+/// that is known.
+pub fn exists(name: &str, caller: &Caller, config: &Config) -> bool {
+    let names = Names::of(name, caller.grant());
+    let may_call = caller.grant().is_none_or(|grant| may_call(name, grant, config));
+    let team = caller.grant().and_then(Grant::team_id);
+    let found =
+        config.resolve_for(names.called, team).filter(|_| may_call && !config.is_foreign(names.called, team));
+    found.is_some_and(|resolved| {
+        let mut deployments = resolved.deployments.iter().filter_map(|&at| config.deployments.get(at));
+        let is_known = |deployment: &Deployment| {
+            let captures: Vec<&str> = resolved.captures.iter().map(String::as_str).collect();
+            let model = deployment.model_for(&resolved.requested, &captures);
+            table::entry_for(&model, deployment.brand.name, None, None).is_some()
+        };
+        resolved.captures.is_empty() || deployments.any(is_known)
+    })
+}
+
+/// Whether all who have a say name a model.
+fn lists(grant: &Grant, name: &str, config: &Config) -> bool {
+    let names = Names::of(name, Some(grant));
+    names.in_key(&grant.key, config, is_named)
+        && scopes(grant).skip(1).all(|owner| names.in_owner(owner, config, is_named))
 }
 
 /// Whether a key, and everybody behind it, may call a model.
@@ -132,11 +265,11 @@ pub fn is_match(pattern: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::core::config;
 
-    fn gateway() -> Config {
+    pub fn gateway() -> Config {
         let yaml = "model_list:\n  \
             - {model_name: gpt-4o, litellm_params: {model: openai/gpt-4o, api_key: k}, model_info: {access_groups: [beta]}}\n  \
             - {model_name: claude, litellm_params: {model: anthropic/claude-3-opus-20240229, api_key: k}}\n  \
@@ -211,9 +344,83 @@ mod tests {
             if !team.is_empty() {
                 grant.team = Some(Box::new(Scope { models: list(team), ..Scope::default() }));
             }
-            let listed = listed(&Caller::Key(grant.into()), &config);
+            let listed = listed(&Caller::Key(grant.into()), &config, true);
             assert_eq!(listed, list(expected), "{key:?} {team:?}");
         }
-        assert_eq!(listed(&Caller::Master, &config).len(), 3);
+        assert_eq!(listed(&Caller::Master, &config, true).len(), 3);
+    }
+
+    #[test]
+    fn an_alias_of_an_allowed_model_is_allowed() {
+        let yaml = "model_list:\n  \
+            - {model_name: cheap, litellm_params: {model: openai/a, api_key: k}}\n  \
+            - {model_name: dear, litellm_params: {model: openai/b, api_key: k}}\n\
+            router_settings: {model_group_alias: {nick: cheap, shy: {model: cheap, hidden: true}, other: dear}}\n\
+            litellm_settings: {model_alias_map: {old-name: cheap}}\n";
+        let config = config::load(yaml, &|_| None, &|_| None).unwrap().config;
+        let rows = [
+            ("cheap", true),
+            ("nick", true),
+            ("shy", true),
+            ("old-name", true),
+            ("other", false),
+            ("dear", false),
+        ];
+        for (name, allowed) in rows {
+            let scope = Scope { models: list(&["cheap"]), ..Scope::default() };
+            let names = Names::of(name, None);
+            assert_eq!(names.allowed_for_key(&scope, &config), allowed, "{name}");
+            assert_eq!(names.allowed_for_owner(&scope, &config), allowed, "{name}");
+            let caller = Caller::Key(Grant { key: scope, ..Grant::default() }.into());
+            assert_eq!(exists(name, &caller, &config), allowed, "{name}");
+        }
+        // What is listed are the models themselves.
+        let mut grant = Grant::default();
+        grant.key.models = list(&["cheap"]);
+        grant.key.aliases.insert("mine".to_owned(), "cheap".to_owned());
+        assert_eq!(listed(&Caller::Key(grant.into()), &config, false), ["cheap"]);
+        assert_eq!(listed(&Caller::Master, &config, false), ["cheap", "dear", "nick", "other"]);
+    }
+
+    #[test]
+    fn wildcards_are_expanded_with_what_the_price_data_knows() {
+        let yaml = "model_list:\n  \
+            - {model_name: plain, litellm_params: {model: openai/a, api_key: k}}\n  \
+            - {model_name: '*', litellm_params: {model: 'openai/*', api_key: k}}\n  \
+            - {model_name: 'groq/*', litellm_params: {model: 'groq/*', api_key: k}}\n  \
+            - {model_name: 'house/claude-3*', litellm_params: {model: 'anthropic/claude-3*', api_key: k}}\n  \
+            - {model_name: 'team/*', litellm_params: {model: 'xai/*', api_key: k}, model_info: {team_id: t}}\n";
+        let config = config::load(yaml, &|_| None, &|_| None).unwrap().config;
+        let of = |models: &[&str]| {
+            let mut grant = Grant::default();
+            grant.key.models = list(models);
+            Caller::Key(grant.into())
+        };
+        let all = listed(&Caller::Master, &config, false);
+        assert_eq!(all[..4], ["plain", "*", "groq/*", "house/claude-3*"], "the entries first");
+        let groq = |names: &[String]| names.iter().filter(|name| name.starts_with("groq/llama")).count();
+        assert!(groq(&all) > 2, "{all:?}");
+        assert!(all.contains(&"house/claude-3-haiku-20240307".to_owned()), "{all:?}");
+        assert!(!all.iter().any(|name| name.starts_with("team/") || name.contains("gpt-4")), "{all:?}");
+        let unexpanded = listed(&Caller::Master, &config, true);
+        assert_eq!(unexpanded, ["plain", "*", "groq/*", "house/claude-3*"]);
+
+        assert_eq!(groq(&listed(&of(&["groq/*"]), &config, false)), groq(&all));
+        let one = listed(&of(&["groq/llama-3.3-70b-versatile"]), &config, false);
+        assert_eq!(one, ["groq/llama-3.3-70b-versatile"]);
+        assert_eq!(listed(&of(&["plain"]), &config, false), ["plain"]);
+
+        let rows = [
+            ("groq/llama-3.3-70b-versatile", true),
+            ("gpt-4o", true),
+            ("house/claude-3-haiku-20240307", true),
+            ("house/claude-3-nonsense", false),
+            ("nonsense", false),
+            ("team/grok-4", false),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(exists(name, &Caller::Master, &config), expected, "{name}");
+        }
+        assert!(!exists("gpt-4o", &of(&["groq/*"]), &config));
     }
 }

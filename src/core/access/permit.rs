@@ -50,13 +50,13 @@ impl Step {
     /// When the budget of a kind of meter is checked.
     pub fn of_budget(kind: Kind) -> Step {
         match kind {
-            Kind::EndUser => Step::EndUser,
+            Kind::EndUser | Kind::EndUserModel => Step::EndUser,
             Kind::Member => Step::MemberBudget,
             Kind::Key => Step::KeyBudget,
             Kind::KeyModel => Step::KeyModelBudget,
             Kind::Team | Kind::TeamModel => Step::TeamBudget,
-            Kind::User => Step::UserBudget,
-            Kind::Organization => Step::OrganizationBudget,
+            Kind::User | Kind::UserModel => Step::UserBudget,
+            Kind::Organization | Kind::OrganizationModel => Step::OrganizationBudget,
             Kind::Global | Kind::Deployment | Kind::Provider => Step::GlobalBudget,
         }
     }
@@ -85,14 +85,14 @@ pub struct Call<'c> {
     pub has_param: &'c dyn Fn(&str) -> bool,
 }
 
-/// Judges a call of a caller. Who has the master key may do everything.
+/// Judges a call of a caller. Who has the master key may do everything, but not for an end user that is blocked.
 pub fn permit(caller: &Caller, call: &Call<'_>, config: &Config) -> Result<(), Denied> {
-    let Some(grant) = caller.grant() else { return Ok(()) };
-    let general = &config.general;
     let denied = |step, error| Err(Denied { step, error });
     if let Some(end_user) = call.end_user.filter(|end_user| end_user.scope.blocked) {
         return denied(Step::EndUser, refusals::blocked_end_user(end_user));
     }
+    let Some(grant) = caller.grant() else { return Ok(()) };
+    let general = &config.general;
     let models: Vec<Names<'_>> = call
         .model
         .split(',')

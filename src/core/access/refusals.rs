@@ -153,7 +153,7 @@ pub fn no_ledger() -> Error {
 pub fn limit(rule: &Rule, why: Why, alias: Option<&str>, now_ms: u64) -> Error {
     let id = rule.meter.name().split_once(':').map_or("", |(_, id)| id);
     match why {
-        Why::Budget { spend } => budget(rule, id, spend, alias),
+        Why::Budget { spend, held } => budget(rule, id, spend, held, alias),
         Why::Requests { resets_at_ms } => rate(rule, id, "requests", rule.limits.rpm, resets_at_ms, now_ms),
         Why::Tokens { resets_at_ms } => rate(rule, id, "tokens", rule.limits.tpm, resets_at_ms, now_ms),
         // A place is free when another request ends, which nobody can tell.
@@ -169,8 +169,14 @@ pub fn limit(rule: &Rule, why: Why, alias: Option<&str>, now_ms: u64) -> Error {
     }
 }
 
-fn budget(rule: &Rule, id: &str, spend: Money, alias: Option<&str>) -> Error {
-    over_budget(rule.kind, id, spend, rule.max_budget.unwrap_or_default(), alias)
+fn budget(rule: &Rule, id: &str, spend: Money, held: Money, alias: Option<&str>) -> Error {
+    let max = rule.max_budget.unwrap_or_default();
+    let mut error = over_budget(rule.kind, id, spend, max, alias);
+    // What is only reserved has not been spent: it may come back when a request in flight is over.
+    if spend < max && held > Money::ZERO {
+        error.message = format!("{}. Requests in flight have reserved {} more", error.message, dollars(held));
+    }
+    error
 }
 
 fn over_budget(kind: Kind, id: &str, spend: Money, max: Money, alias: Option<&str>) -> Error {
@@ -189,7 +195,17 @@ fn over_budget(kind: Kind, id: &str, spend: Money, max: Money, alias: Option<&st
             let alias = alias.unwrap_or("None");
             format!("LiteLLM Virtual Key: {hash}, key_alias: {alias}, exceeded budget for model={model}")
         }
-        Kind::Key | Kind::Member | Kind::Global | Kind::TeamModel | Kind::Deployment | Kind::Provider => {
+        Kind::TeamModel | Kind::UserModel | Kind::OrganizationModel | Kind::EndUserModel => {
+            let (id, model) = id.split_once('/').unwrap_or((id, ""));
+            let who = match kind {
+                Kind::TeamModel => "Team",
+                Kind::UserModel => "User",
+                Kind::OrganizationModel => "Organization",
+                _ => "End User",
+            };
+            format!("Budget has been exceeded! {who}={id} exceeded budget for model={model}")
+        }
+        Kind::Key | Kind::Member | Kind::Global | Kind::Deployment | Kind::Provider => {
             format!("Budget has been exceeded! Current cost: {cost}, Max budget: {max}")
         }
     };
@@ -207,7 +223,12 @@ fn rate(
     let (who, limit) = (rule.kind.descriptor(), limit.unwrap_or_default());
     // LiteLLM has a colon where the meter's name has a slash.
     let id = match rule.kind {
-        Kind::KeyModel | Kind::TeamModel | Kind::Member => id.replacen('/', ":", 1),
+        Kind::KeyModel
+        | Kind::TeamModel
+        | Kind::UserModel
+        | Kind::OrganizationModel
+        | Kind::EndUserModel
+        | Kind::Member => id.replacen('/', ":", 1),
         Kind::Global => "proxy".to_owned(),
         _ => id.to_owned(),
     };
@@ -251,6 +272,7 @@ mod tests {
 
     fn rule(kind: Kind, id: &str) -> Rule {
         Rule {
+            owner: None,
             kind,
             meter: Meter::new(kind, id),
             limits: Limits { rpm: Some(3), tpm: Some(40), parallel: Some(2) },
@@ -262,7 +284,7 @@ mod tests {
 
     #[test]
     fn budgets() {
-        let why = Why::Budget { spend: Money::parse("1.2").unwrap() };
+        let why = Why::Budget { spend: Money::parse("1.2").unwrap(), held: Money::parse("3").unwrap() };
         let rows = [
             (rule(Kind::Key, "h"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
             (rule(Kind::Member, "t/u"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
@@ -283,6 +305,16 @@ mod tests {
                 serde_json::from_slice(&error.body(crate::core::api::ErrorFormat::OpenAi)).unwrap();
             assert_eq!((&body["error"]["param"], &body["error"]["code"]), (&().into(), &"400".into()));
         }
+    }
+
+    #[test]
+    fn what_is_only_reserved_is_not_called_cost() {
+        let why = Why::Budget { spend: Money::parse("0.25").unwrap(), held: Money::parse("3").unwrap() };
+        assert_eq!(
+            limit(&rule(Kind::Team, "t"), why, None, 0).message,
+            "Budget has been exceeded! Team=t Current cost: 0.25, Max budget: 1.0. \
+             Requests in flight have reserved 3.0 more"
+        );
     }
 
     #[test]

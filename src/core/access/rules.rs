@@ -1,86 +1,120 @@
 //! What is counted for one call of a key: a rule for every scope of it that has a limit or a budget.
 
+use std::{borrow::Cow, cell::OnceCell};
+
 use super::{
     grant::{Budget, EndUser, Grant, Limits, Scope},
-    models::Names,
+    models::{self, Names},
 };
 use crate::core::{
-    config::General,
+    config::Config,
     cost::money::Money,
     quota::{Base, Kind, Meter, Rule, period},
 };
 
-/// The rules, in the order in which the reference checks rates. Most keys have none.
-pub fn rules(grant: &Grant, end_user: Option<&EndUser>, names: &Names<'_>, general: &General) -> Vec<Rule> {
-    let mut rules = Rules { grant, resets: grant.revision == 0, list: Vec::new() };
-    let parallel = grant.key.limits.parallel.or(general.key_max_parallel);
-    rules.scope(Kind::Key, &grant.key, Limits { parallel, ..grant.key.limits }, true);
-    if let Some(user) = &grant.user {
-        // A key of a team spends the team's money.
-        rules.scope(Kind::User, user, user.limits, grant.team.is_none());
-    }
-    if let Some(team) = &grant.team {
-        rules.scope(Kind::Team, team, team.limits, true);
-    }
-    if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
-        let meter = || Meter::new(Kind::Member, &format!("{}/{}", team.id, member.id));
-        rules.add(Kind::Member, meter, member.limits, Some(&member.budget), grant.revision);
+/// The rules, in the order in which the reference checks rates. Most keys have none. Who has the master key has none of its
+/// own (`grant` is `None`), but its end users have theirs.
+pub fn rules(
+    grant: Option<&Grant>,
+    end_user: Option<&EndUser>,
+    names: &Names<'_>,
+    config: &Config,
+) -> Vec<Rule> {
+    let mut rules = Rules { grant, config, names, direct: OnceCell::new(), list: Vec::new() };
+    if let Some(grant) = grant {
+        rules.holders(grant);
     }
     if let Some(end_user) = end_user {
         let scope = &end_user.scope;
-        rules.add(
-            Kind::EndUser,
-            || scope.meter(Kind::EndUser),
-            scope.limits,
-            Some(&scope.budget),
-            end_user.revision,
-        );
+        let meter = || scope.meter(Kind::EndUser);
+        rules.add(Kind::EndUser, meter, scope.limits, Some(&scope.budget), end_user.revision);
     }
-    rules.model(Kind::KeyModel, &grant.key, names);
-    if let Some(team) = &grant.team {
-        rules.model(Kind::TeamModel, team, names);
+    if let Some(grant) = grant {
+        rules.models(grant, end_user);
+        rules.whole(grant);
+    } else if let Some(end_user) = end_user {
+        rules.model(Kind::EndUserModel, &end_user.scope, end_user.revision);
     }
-    if let Some(organization) = &grant.organization {
-        rules.scope(Kind::Organization, organization, organization.limits, true);
-    }
-    let limits = Limits { parallel: general.max_parallel, ..Limits::default() };
-    let budget = Budget { spend: grant.global_spend, ..general.budget.clone() };
-    rules.resets = !general.has_ledger;
-    rules.add(Kind::Global, || Meter::new(Kind::Global, ""), limits, Some(&budget), grant.revision);
     rules.list
 }
 
-struct Rules<'g> {
-    grant: &'g Grant,
-    /// Budgets start again by themselves: nobody else does it.
-    resets: bool,
+struct Rules<'r> {
+    grant: Option<&'r Grant>,
+    config: &'r Config,
+    names: &'r Names<'r>,
+    /// See [`Names::direct`]; made when a scope has limits by model.
+    direct: OnceCell<Vec<Cow<'r, str>>>,
     list: Vec<Rule>,
 }
 
 impl Rules<'_> {
+    /// Who stands behind a key.
+    fn holders(&mut self, grant: &Grant) {
+        let parallel = grant.key.limits.parallel.or(self.config.general.key_max_parallel);
+        self.scope(Kind::Key, &grant.key, Limits { parallel, ..grant.key.limits }, true);
+        if let Some(user) = &grant.user {
+            // A key of a team spends the team's money.
+            self.scope(Kind::User, user, user.limits, grant.team.is_none());
+        }
+        if let Some(team) = &grant.team {
+            self.scope(Kind::Team, team, team.limits, true);
+        }
+        if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
+            let meter = || Meter::new(Kind::Member, &format!("{}/{}", team.id, member.id));
+            self.add(Kind::Member, meter, member.limits, Some(&member.budget), grant.revision);
+        }
+    }
+
+    /// What they have for the model.
+    fn models(&mut self, grant: &Grant, end_user: Option<&EndUser>) {
+        let revision = grant.revision;
+        self.model(Kind::KeyModel, &grant.key, revision);
+        if let Some(team) = &grant.team {
+            self.model(Kind::TeamModel, team, revision);
+        }
+        if let Some(user) = &grant.user {
+            self.model(Kind::UserModel, user, revision);
+        }
+        if let Some(end_user) = end_user {
+            self.model(Kind::EndUserModel, &end_user.scope, end_user.revision);
+        }
+    }
+
+    /// What is shared by many.
+    fn whole(&mut self, grant: &Grant) {
+        if let Some(organization) = &grant.organization {
+            self.scope(Kind::Organization, organization, organization.limits, true);
+            self.model(Kind::OrganizationModel, organization, grant.revision);
+        }
+        let general = &self.config.general;
+        let limits = Limits { parallel: general.max_parallel, ..Limits::default() };
+        let budget = Budget { spend: grant.global_spend, ..general.budget.clone() };
+        self.add(Kind::Global, || Meter::new(Kind::Global, ""), limits, Some(&budget), grant.revision);
+    }
+
     fn scope(&mut self, kind: Kind, scope: &Scope, limits: Limits, has_budget: bool) {
         let budget = Some(&scope.budget).filter(|_| has_budget);
-        self.add(kind, || scope.meter(kind), limits, budget, self.grant.revision);
+        self.add(kind, || scope.meter(kind), limits, budget, self.grant.map_or(0, |grant| grant.revision));
     }
 
     /// The limits that a scope has for the model that is called.
-    fn model(&mut self, kind: Kind, scope: &Scope, names: &Names<'_>) {
+    fn model(&mut self, kind: Kind, scope: &Scope, revision: u64) {
         if scope.model_rpm.is_empty() && scope.model_tpm.is_empty() && scope.model_budgets.is_empty() {
             return;
         }
-        let known = |name: &&str| {
-            scope.model_rpm.contains_key(*name)
-                || scope.model_tpm.contains_key(*name)
-                || scope.model_budgets.contains_key(*name)
-        };
-        let Some(model) = [names.called, names.in_team, names.asked].into_iter().find(known) else { return };
-        let limits = Limits {
-            rpm: scope.model_rpm.get(model).copied(),
-            tpm: scope.model_tpm.get(model).copied(),
-            parallel: None,
-        };
-        let meter = || Meter::new(kind, &format!("{}/{model}", scope.counted_as()));
-        self.add(kind, meter, limits, scope.model_budgets.get(model), self.grant.revision);
+        let (names, config) = (self.names, self.config);
+        let team = self.grant.and_then(Grant::team_id);
+        let direct = self.direct.get_or_init(|| names.direct(team, config));
+        let tables = scope.model_rpm.keys().chain(scope.model_tpm.keys()).chain(scope.model_budgets.keys());
+        for model in models::limited(tables.map(String::as_str), direct, team, config) {
+            let limits = Limits {
+                rpm: scope.model_rpm.get(model).copied(),
+                tpm: scope.model_tpm.get(model).copied(),
+                parallel: None,
+            };
+            let meter = || Meter::new(kind, &format!("{}/{model}", scope.counted_as()));
+            self.add(kind, meter, limits, scope.model_budgets.get(model), revision);
+        }
     }
 
     fn add(
@@ -95,6 +129,11 @@ impl Rules<'_> {
         if !limits.any() && max.is_none() {
             return;
         }
+        // Budgets start again by themselves where nobody else sees to it.
+        let resets = match kind {
+            Kind::Global => !self.config.general.has_ledger,
+            _ => self.grant.is_some_and(|grant| grant.revision == 0),
+        };
         let duration = budget.and_then(|budget| budget.duration.as_deref());
         self.list.push(Rule {
             kind,
@@ -102,15 +141,30 @@ impl Rules<'_> {
             limits,
             max_budget: max.map(|pico| Money::from_pico(pico.into())),
             base: Base { spend: Money::from_pico(budget.map_or(0, |budget| budget.spend).into()), revision },
-            resets: duration.filter(|_| self.resets).and_then(|text| period::parse(text).ok()),
+            owner: self.owner(kind),
+            resets: duration.filter(|_| resets).and_then(|text| period::parse(text).ok()),
         });
+    }
+
+    /// Who can make any number of what is counted: users make keys, and who has a key names end users.
+    fn owner(&self, kind: Kind) -> Option<[u8; 16]> {
+        match kind {
+            Kind::Key | Kind::KeyModel => Some(self.grant?.user.as_ref()?.meter(Kind::User).print()),
+            Kind::EndUser | Kind::EndUserModel => {
+                Some(self.grant.map_or([0; 16], |grant| grant.key.meter(Kind::Key).print()))
+            }
+            _ => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::access::grant::Former;
+    use crate::core::{
+        access::grant::Former,
+        config::{self, General},
+    };
 
     fn money(pico: i64) -> Budget {
         Budget { max: Some(pico), spend: 7, duration: Some("1d".to_owned()), ..Budget::default() }
@@ -124,12 +178,20 @@ mod tests {
         rules.iter().map(|rule| rule.meter.name()).collect()
     }
 
+    fn gateway(general: General) -> Config {
+        Config { general, ..models::tests::gateway() }
+    }
+
+    fn list(grant: &Grant, end_user: Option<&EndUser>, model: &str, config: &Config) -> Vec<Rule> {
+        rules(Some(grant), end_user, &Names::of(model, Some(grant)), config)
+    }
+
     #[test]
     fn a_key_without_limits_counts_nothing() {
         let mut grant = Grant::default();
         grant.key.id = "h".to_owned();
         grant.team = Some(Box::default());
-        assert_eq!(rules(&grant, None, &Names::of("a", None), &General::default()), []);
+        assert_eq!(list(&grant, None, "a", &gateway(General::default())), []);
     }
 
     #[test]
@@ -140,31 +202,122 @@ mod tests {
         grant.key.model_rpm.insert("a".to_owned(), 2);
         grant.user = scope("u");
         grant.organization = scope("o");
-        let general =
-            General { max_parallel: Some(8), has_ledger: true, budget: money(6), ..General::default() };
+        let config = gateway(General {
+            max_parallel: Some(8),
+            has_ledger: true,
+            budget: money(6),
+            ..General::default()
+        });
         let end_user = EndUser { scope: *scope("e").unwrap(), revision: 4, ..EndUser::default() };
 
-        let called = Names::of("a", None);
-        let list = rules(&grant, Some(&end_user), &called, &general);
-        assert_eq!(names(&list), ["key:h", "user:u", "end_user:e", "key_model:h/a", "org:o", "global"]);
-        assert_eq!(list[2].base.revision, 4);
-        assert_eq!((list[5].base.spend, list[5].base.revision), (Money::from_pico(9), 3));
-        assert!(list.iter().all(|rule| rule.resets.is_none()), "the ledger resets");
+        let all = list(&grant, Some(&end_user), "a", &config);
+        assert_eq!(names(&all), ["key:h", "user:u", "end_user:e", "key_model:h/a", "org:o", "global"]);
+        assert_eq!(all[2].base.revision, 4);
+        assert_eq!((all[5].base.spend, all[5].base.revision), (Money::from_pico(9), 3));
+        assert!(all.iter().all(|rule| rule.resets.is_none()), "the ledger resets");
+        let user = Some(Meter::new(Kind::User, "u").print());
+        let key = Some(Meter::new(Kind::Key, "h").print());
+        let owners: Vec<_> = all.iter().map(|rule| rule.owner).collect();
+        assert_eq!(owners, [user, None, key, user, None, None]);
 
         grant.team = scope("t");
         grant.member = scope("u");
-        let list = rules(&grant, None, &Names::of("b", None), &general);
-        assert_eq!(names(&list), ["key:h", "team:t", "member:t/u", "org:o", "global"]);
+        let all = list(&grant, None, "b", &config);
+        assert_eq!(names(&all), ["key:h", "team:t", "member:t/u", "org:o", "global"]);
+    }
+
+    #[test]
+    fn end_users_of_the_master_key_have_their_limits() {
+        let config = gateway(General { has_ledger: true, budget: money(6), ..General::default() });
+        let mut end_user = EndUser { scope: *scope("e").unwrap(), revision: 4, ..EndUser::default() };
+        end_user.scope.model_rpm.insert("a".to_owned(), 1);
+        let all = rules(None, Some(&end_user), &Names::of("a", None), &config);
+        assert_eq!(names(&all), ["end_user:e", "end_user_model:e/a"]);
+        assert!(all[0].owner.is_some() && all[0].resets.is_none());
+        assert_eq!(rules(None, None, &Names::of("a", None), &config), []);
     }
 
     #[test]
     fn keys_of_the_configuration_reset_themselves() {
         let mut grant = Grant::default();
         grant.key.budget = money(1);
-        let general = General { budget: money(2), key_max_parallel: Some(4), ..General::default() };
-        let list = rules(&grant, None, &Names::of("a", None), &general);
-        assert!(list.len() == 2 && list.iter().all(|rule| rule.resets.is_some()));
-        assert_eq!(list[0].limits.parallel, Some(4));
+        let config = gateway(General { budget: money(2), key_max_parallel: Some(4), ..General::default() });
+        let all = list(&grant, None, "a", &config);
+        assert!(all.len() == 2 && all.iter().all(|rule| rule.resets.is_some()));
+        assert_eq!(all[0].limits.parallel, Some(4));
+    }
+
+    #[test]
+    fn one_limit_for_one_model_whatever_it_is_called_by() {
+        let config = config::load(
+            "model_list:
+  - {model_name: cheap, litellm_params: {model: openai/okx, api_key: k}, model_info: {id: d1}}
+  - {model_name: pair, litellm_params: {model: openai/p1, api_key: k}, model_info: {id: p1}}
+  - {model_name: pair, litellm_params: {model: openai/p2, api_key: k}, model_info: {id: p2}}
+  - {model_name: 'openai/*', litellm_params: {model: 'openai/*', api_key: k}}
+  - {model_name: 'azure/*', litellm_params: {model: 'azure/*', api_key: k, api_base: 'https://a.example'}}
+  - {model_name: team-x, litellm_params: {model: openai/x, api_key: k}, model_info: {id: tx, team_id: t, team_public_model_name: x}}
+router_settings: {model_group_alias: {nick: cheap, shy: {model: cheap, hidden: true}}}
+litellm_settings: {model_alias_map: {old-name: cheap}}
+",
+            &|_| None,
+            &|_| None,
+        )
+        .unwrap()
+        .config;
+        // (models with a limit, model asked for, those that count)
+        let rows: &[(&[&str], &str, &[&str])] = &[
+            (&["cheap"], "cheap", &["cheap"]),
+            (&["cheap"], "nick", &["cheap"]),
+            (&["cheap"], "shy", &["cheap"]),
+            (&["cheap"], "old-name", &["cheap"]),
+            (&["cheap"], "d1", &["cheap"]),
+            (&["cheap"], "mine", &["cheap"]),
+            (&["cheap"], "ours", &["cheap"]),
+            (&["cheap"], "pair", &[]),
+            (&["nick"], "cheap", &["nick"]),
+            (&["shy"], "nick", &["shy"]),
+            (&["old-name"], "d1", &["old-name"]),
+            (&["d1"], "cheap", &["d1"]),
+            (&["openai/okx"], "cheap", &["openai/okx"]),
+            // Each name has its own, and the group's counts in any case.
+            (&["cheap", "nick"], "nick", &["cheap", "nick"]),
+            (&["cheap", "nick"], "cheap", &["cheap"]),
+            (&["cheap", "nick"], "shy", &["cheap"]),
+            // A deployment of several is less than its group.
+            (&["p1"], "pair", &[]),
+            (&["p1"], "p1", &["p1"]),
+            (&["p1"], "p2", &[]),
+            (&["pair"], "p2", &["pair"]),
+            (&["gpt-4o"], "gpt-4o", &["gpt-4o"]),
+            (&["gpt-4o"], "openai/gpt-4o", &["gpt-4o"]),
+            (&["openai/gpt-4o"], "gpt-4o", &["openai/gpt-4o"]),
+            (&["openai/gpt-4o"], "azure/gpt-4o", &[]),
+            (&["openai/gpt-4o"], "openai/gpt-4o-mini", &[]),
+            (&["openai/*"], "gpt-4o", &["openai/*"]),
+            (&["openai/*"], "azure/gpt-4o", &[]),
+            (&["x"], "x", &["x"]),
+            (&["team-x"], "x", &["team-x"]),
+        ];
+        for (limited, asked, counted) in rows {
+            let mut grant = Grant::default();
+            grant.key.aliases.insert("mine".to_owned(), "cheap".to_owned());
+            let mut team = *scope("t").unwrap();
+            team.budget = Budget::default();
+            team.aliases.insert("ours".to_owned(), "cheap".to_owned());
+            for model in *limited {
+                grant.key.model_rpm.insert((*model).to_owned(), 1);
+                team.model_budgets.insert((*model).to_owned(), money(1));
+            }
+            grant.team = Some(Box::new(team));
+            let all = list(&grant, None, asked, &config);
+            let named = |kind: Kind, id: &'static str| {
+                counted.iter().map(move |model| Meter::new(kind, &format!("{id}/{model}")))
+            };
+            let expected: Vec<Meter> = named(Kind::KeyModel, "").chain(named(Kind::TeamModel, "t")).collect();
+            let got: Vec<Meter> = all.into_iter().map(|rule| rule.meter).collect();
+            assert_eq!(got, expected, "{limited:?} {asked}");
+        }
     }
 
     #[test]
@@ -173,7 +326,7 @@ mod tests {
         let mut grant = Grant { key, ..Grant::default() };
         grant.key.former = Some(Box::new(Former { counted: Some("first".to_owned()), current: None }));
         grant.key.model_rpm.insert("a".to_owned(), 2);
-        let list = rules(&grant, None, &Names::of("a", None), &General::default());
-        assert_eq!(names(&list), ["key:first", "key_model:first/a"]);
+        let all = list(&grant, None, "a", &gateway(General::default()));
+        assert_eq!(names(&all), ["key:first", "key_model:first/a"]);
     }
 }

@@ -174,6 +174,7 @@ pub(super) fn set_rules(deployments: &mut [Deployment], router: &Router, has_led
 
 fn rules(deployment: &Deployment, router: &Router) -> Vec<Rule> {
     let rule = |kind: Kind, id: &str, limits: Limits, budget: Option<&Allowance>| Rule {
+        owner: None,
         kind,
         meter: Meter::new(kind, id),
         limits,

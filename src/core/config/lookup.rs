@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use serde_json::{Map, Value, json};
 
-use super::{Config, Deployment, wildcard};
+use super::{Config, Deployment, Wildcard, wildcard};
 use crate::core::{cost::table, provider::infer};
 
 /// What a requested name stands for.
@@ -106,6 +106,22 @@ impl Config {
         Some(resolved)
     }
 
+    /// What a name is an alias of, renames first; the same for all other names.
+    pub fn target<'a>(&'a self, model: &'a str) -> &'a str {
+        let model = self.renames.get(model).map_or(model, String::as_str);
+        self.aliases.get(model).map_or(model, |alias| alias.model.as_str())
+    }
+
+    /// The models that the price data knows behind a wildcard, by the names that clients call them by.
+    pub fn known_models(&self, wildcard: &Wildcard) -> Vec<String> {
+        let deployments = wildcard.deployments.iter().filter_map(|&at| self.deployments.get(at));
+        let mut names: Vec<String> =
+            deployments.flat_map(|deployment| wildcard::expand(&wildcard.pattern, deployment)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// What a team calls its own deployments by.
     pub fn team_names(&self, team: &str) -> impl Iterator<Item = &String> {
         self.index.team_names.get(team).into_iter().flat_map(HashMap::keys)
@@ -120,8 +136,7 @@ impl Config {
 
     /// Why a name that the file knows cannot be served.
     pub fn why_unavailable(&self, model: &str) -> Option<&str> {
-        let model = self.renames.get(model).map_or(model, String::as_str);
-        let model = self.aliases.get(model).map_or(model, |alias| alias.model.as_str());
+        let model = self.target(model);
         if let Some(reason) = self.unavailable.get(model) {
             return Some(reason);
         }

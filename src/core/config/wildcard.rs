@@ -2,6 +2,9 @@
 
 use std::cmp::Reverse;
 
+use super::Deployment;
+use crate::core::cost::table;
+
 /// What a name has in the places of a pattern's `*`s; `None` when it does not match. A match begins at the name's start
 /// but need not reach its end, and an earlier `*` takes as much as it can (LiteLLM uses a regular expression that way).
 pub(super) fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
@@ -40,6 +43,37 @@ pub(super) fn order(pattern: &str) -> Reverse<(usize, usize)> {
         }
     }
     Reverse((length, special))
+}
+
+/// The names by which clients can call what the price data knows of a deployment's provider. A pattern without a provider
+/// (`*`) stands for everything there is, which nobody wants to read.
+pub(super) fn expand(pattern: &str, deployment: &Deployment) -> Vec<String> {
+    let at_end = |text: &str| text.strip_suffix('*').filter(|rest| !rest.contains('*')).map(str::to_owned);
+    let (Some(called), Some(model)) = (at_end(pattern), at_end(&deployment.model)) else { return Vec::new() };
+    if !called.contains('/') {
+        return Vec::new();
+    }
+    let brand = deployment.brand.name;
+    let known = table::names_of(|provider| is_of(provider, brand)).into_iter().filter_map(|name| {
+        let bare = name.strip_prefix(brand).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&name);
+        // Fine-tuned models are priced by their base, pictures by their size: neither can be called by that name.
+        let is_model = !bare.starts_with("ft:") && !bare.contains("-x-");
+        let capture = bare.strip_prefix(model.as_str()).filter(|_| is_model)?;
+        Some(format!("{called}{capture}"))
+    });
+    known.collect()
+}
+
+/// Whether a provider in the price data's spelling is a brand.
+fn is_of(provider: &str, brand: &str) -> bool {
+    provider == brand
+        || match brand {
+            "bedrock" => provider == "bedrock_converse",
+            "cohere" => provider == "cohere_chat",
+            "openai" => provider == "text-completion-openai",
+            "vertex_ai" => provider.starts_with("vertex_ai-"),
+            _ => false,
+        }
 }
 
 #[cfg(test)]

@@ -82,6 +82,34 @@ fn fine_tuned_from(model: &str) -> Option<&str> {
     model.get(..3 + base.len())
 }
 
+/// Every name whose provider (in LiteLLM's spelling) is wanted, in alphabetical order.
+pub fn names_of(wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let words: Vec<bool> = WORDS.split('\n').map(wanted).collect();
+    let is_wanted = |at: usize| {
+        let mut row = u32_at(ENTRIES, at).and_then(|row| RATES.get(row..))?;
+        // Two limits and the mode stand before the provider.
+        let mut provider = None;
+        for _ in 0..4 {
+            provider = Some(read_varint(&mut row)?);
+        }
+        words.get(provider? as usize).copied()
+    };
+    let mut names = Vec::new();
+    for block in 0..BLOCKS.len() / 4 {
+        let Some(mut bytes) = u32_at(BLOCKS, block).and_then(|start| NAMES.get(start..)) else { continue };
+        let mut name = Vec::with_capacity(64);
+        for at in block * NAMES_PER_BLOCK..((block + 1) * NAMES_PER_BLOCK).min(ENTRIES.len() / 4) {
+            if read_name(&mut bytes, &mut name).is_none() {
+                break;
+            }
+            if is_wanted(at) == Some(true) {
+                names.extend(String::from_utf8(name.clone()));
+            }
+        }
+    }
+    names
+}
+
 /// Where the row of `name` starts.
 fn row_of(name: &str) -> Option<usize> {
     // The last block that starts at or before the name.
@@ -228,6 +256,21 @@ mod tests {
         let entry = lookup("gpt-4o").unwrap();
         assert_eq!((entry.max_input_tokens, entry.max_output_tokens), (Some(128_000), Some(16_384)));
         assert_eq!((entry.mode, entry.litellm_provider), (Some("chat"), Some("openai")));
+    }
+
+    #[test]
+    fn the_names_of_a_provider() {
+        let mut told = 0;
+        for provider in ["anthropic", "openai", "groq", "bedrock_converse"] {
+            let names = names_of(|word| word == provider);
+            assert!(names.is_sorted() && names.len() > 10, "{provider} {names:?}");
+            let is_its = |name: &String| lookup(name).unwrap().litellm_provider == Some(provider);
+            assert!(names.iter().all(is_its));
+            told += names.len();
+        }
+        let all = names_of(|word| ["anthropic", "openai", "groq", "bedrock_converse"].contains(&word));
+        assert_eq!(all.len(), told);
+        assert_eq!(names_of(|_| false), [""; 0]);
     }
 
     #[test]

@@ -424,12 +424,7 @@ impl Exchange {
             list.push_number("x-litellm-max-retries", most.into());
         }
         let copied = copied(provider);
-        for (name, value) in self.limit_headers().iter() {
-            // A provider's own limits stand before ours.
-            if copied.get(name).is_none() {
-                list.push(name, value);
-            }
-        }
+        self.add_limit_headers(&mut list, Some(&copied));
         list.append(&copied);
         list
     }

@@ -40,10 +40,12 @@ pub struct Asked {
     pub tags: Vec<String>,
     /// `litellm_session_id`, or `session_id` in the metadata.
     pub session: Option<String>,
-    /// The most tokens that the answer may have, all choices together.
+    /// The most tokens that a choice of the answer may have.
     pub max_output: Option<u64>,
     /// What the call is charged by.
     pub terms: Terms,
+    /// `n`: choices that the answer is to have, at least 1.
+    pub choices: u64,
 }
 
 impl Asked {
@@ -53,6 +55,8 @@ impl Asked {
     }
 }
 
+/// Headers that name the end user whatever the configuration says, in the order in which they are asked.
+pub(super) const END_USER_HEADERS: [&str; 2] = ["x-litellm-customer-id", "x-litellm-end-user-id"];
 /// Of an end user's id no more counts than this: it becomes a name in tables.
 const MAX_ID_BYTES: usize = 512;
 /// A longer name is no model's. What matches a wildcard goes into the record of the call: one of megabytes would be more than
@@ -142,13 +146,14 @@ fn accounting(asked: &mut Asked, body: &Object<'_>, headers: &Headers, general: 
     let (own, metadata) = (map("litellm_metadata"), map("metadata"));
     let member = |name: &str| body.has(name).then(|| body.read::<Value>(name)).flatten();
     let header = |name: &str| headers.text(name).map(|value| Value::String(value.to_owned()));
-    asked.end_user = general
-        .user_header
-        .as_deref()
-        .and_then(header)
+    let headers_of_end_users = END_USER_HEADERS.into_iter().chain(general.user_header.as_deref());
+    asked.end_user = headers_of_end_users
+        .filter_map(header)
+        .find(|value| id(value).is_some())
         .or_else(|| member("user"))
         .or_else(|| own.get("user").cloned())
         .or_else(|| metadata.get("user_id").cloned())
+        .or_else(|| member("safety_identifier"))
         .and_then(|value| id(&value));
     asked.session = header("x-litellm-session-id")
         .or_else(|| member("litellm_session_id"))
@@ -168,7 +173,8 @@ fn accounting(asked: &mut Asked, body: &Object<'_>, headers: &Headers, general: 
     }
     let number = |name: &str| member(name).and_then(|value| value.as_u64());
     let most = number("max_completion_tokens").or_else(|| number("max_tokens"));
-    asked.max_output = most.map(|most| most.saturating_mul(number("n").unwrap_or(1).max(1)));
+    asked.max_output = most;
+    asked.choices = number("n").unwrap_or(1).max(1);
 }
 
 /// A text or a number as an id; none when it is empty.
@@ -371,6 +377,33 @@ mod tests {
         let headers = Headers::from_pairs(&[("x-litellm-tags", &listed.concat())]);
         let asked = read(&Object::parse(b"{}").unwrap(), &headers, &General::default()).unwrap();
         assert_eq!((asked.tags.len(), asked.tags[1].as_str()), (MAX_TAGS, "1"));
+    }
+
+    #[test]
+    fn who_the_end_user_is() {
+        // (headers, body, end user)
+        type Row<'r> = (&'r [(&'r str, &'r str)], &'r str, Option<&'r str>);
+        let body = r#"{"user":"b","litellm_metadata":{"user":"l"},"metadata":{"user_id":"m"}}"#;
+        let rows: &[Row] = &[
+            (
+                &[("x-litellm-customer-id", "c"), ("x-litellm-end-user-id", "e"), ("x-user", "u")],
+                body,
+                Some("c"),
+            ),
+            (&[("x-litellm-end-user-id", "e"), ("x-user", "u")], body, Some("e")),
+            (&[("x-litellm-customer-id", " "), ("x-user", "u")], body, Some("u")),
+            (&[], body, Some("b")),
+            (&[], r#"{"litellm_metadata":{"user":"l"},"metadata":{"user_id":"m"}}"#, Some("l")),
+            (&[], r#"{"metadata":{"user_id":"m"},"safety_identifier":"s"}"#, Some("m")),
+            (&[], r#"{"safety_identifier":"s"}"#, Some("s")),
+            (&[], "{}", None),
+        ];
+        let general = General { user_header: Some("x-user".to_owned()), ..General::default() };
+        for (headers, body, expected) in rows {
+            let body = Object::parse(body.as_bytes()).unwrap();
+            let asked = read(&body, &Headers::from_pairs(headers), &general).unwrap();
+            assert_eq!(asked.end_user.as_deref(), *expected, "{headers:?}");
+        }
     }
 
     #[test]

@@ -15,11 +15,11 @@ use crate::core::{
     },
     api::Api,
     codec::json::Object,
-    config::CountedTokens,
+    config::{CountedTokens, Deployment},
     cost::{money::Money, table, usage::Usage},
     error::Error,
     headers::Headers,
-    quota::{self, Estimate, Kind, Reservation, Rule},
+    quota::{self, Claim, Estimate, Kind, Refused, Reservation, Rule, Why},
     route::plan::Plan,
 };
 
@@ -27,6 +27,12 @@ use crate::core::{
 const BYTES_PER_TOKEN: u64 = 4;
 /// A request that seems longer than this likely holds pictures or sound, which are fewer tokens than their bytes say.
 const LONG_PROMPT: u64 = 16_384;
+/// A client may always say that an answer of so many tokens is enough for it.
+const LONG_ANSWER: u64 = 4_096;
+/// Of a model whose longest answer is not known: so many typical ones are no more likely.
+const TYPICAL_ANSWERS: u64 = 16;
+/// No provider gives more choices.
+const MOST_CHOICES: u64 = 128;
 
 /// What a call holds.
 #[derive(Default)]
@@ -34,21 +40,30 @@ pub(super) struct Hold {
     reservation: Option<Reservation>,
     /// Names of the meters that the ledger is to answer totals of.
     pub(super) metered: Vec<String>,
-    /// The key's limits and what is left of all limits, as answer headers.
+    /// The key's limits and what is left of all limits but those of tokens, as answer headers.
     headers: Headers,
+    /// What is left of those.
+    tokens_left: Vec<TokensLeft>,
+    /// The model in the name of a header.
+    model: Option<String>,
     /// A limit or a budget refused the call.
     pub(super) refused: bool,
+}
+
+/// What is left of a limit of tokens.
+struct TokensLeft {
+    kind: Kind,
+    /// What the call has reserved is off it.
+    left: u64,
+    reserved: u64,
 }
 
 impl Exchange {
     /// The record of the end user that the request names, if records of end users matter. The error is what to fetch.
     pub(super) fn end_user(&self, env: &mut Env) -> Result<Option<Arc<EndUser>>, Lookup> {
         let general = &self.config.general;
-        // Who has the master key is not limited by it, but an end user stays in its region whoever calls for it.
-        let matters = self.caller.grant().is_some() || self.config.router.pre_call_checks;
-        let (true, Some(id), true) = (matters, &self.asked.end_user, general.has_ledger) else {
-            return Ok(None);
-        };
+        // Who has the master key is not limited by it, but its end users are: whoever calls for them.
+        let (Some(id), true) = (&self.asked.end_user, general.has_ledger) else { return Ok(None) };
         if !general.end_users_have_budgets && !env.keys.wants_end_users() {
             return Ok(None);
         }
@@ -78,12 +93,12 @@ impl Exchange {
         };
         let Err(denied) = permit::permit(&self.caller, &call, &self.config) else { return Ok(()) };
         let caller = self.caller.clone();
-        let Some(grant) = caller.grant() else { return Err(denied.error) };
-        let rules = rules(grant, end_user, names, &self.config.general);
+        let grant = caller.grant();
+        let rules = rules(grant, end_user, names, &self.config);
         self.describe(grant, &rules, names, None, env);
         match over_budget(&rules, env) {
             Some((rule, why)) if Step::of_budget(rule.kind) < denied.step => {
-                Err(refusals::limit(rule, why, grant.key.alias.as_deref(), env.now_ms))
+                Err(refusals::limit(rule, why, alias(grant), env.now_ms))
             }
             _ => Err(denied.error),
         }
@@ -97,19 +112,28 @@ impl Exchange {
         env: &mut Env,
     ) -> Result<(), Error> {
         let caller = self.caller.clone();
-        let Some(grant) = caller.grant() else { return Ok(()) };
-        let rules = rules(grant, end_user, names, &self.config.general);
+        let grant = caller.grant();
+        if grant.is_none() && end_user.is_none() {
+            return Ok(());
+        }
+        let mut rules = rules(grant, end_user, names, &self.config);
         if rules.is_empty() {
             self.describe(grant, &rules, names, None, env);
             return Ok(());
         }
         let estimate = self.estimate(&rules, env);
-        let reserved = quota::reserve(env.shared, env.worker, &rules, estimate, env.now_ms);
-        self.describe(grant, &rules, names, reserved.as_ref().ok().map(|held| (held, estimate.cost)), env);
+        let mut reserved = quota::reserve(env.shared, env.worker, &rules, estimate, env.now_ms);
+        // Who has no money left may go on with what costs none.
+        if matches!(reserved, Err(Refused { why: Why::Budget { .. }, .. })) && self.is_free() {
+            rules.iter_mut().for_each(|rule| rule.max_budget = None);
+            reserved = quota::reserve(env.shared, env.worker, &rules, estimate, env.now_ms);
+        }
+        self.describe(grant, &rules, names, reserved.as_ref().ok(), env);
         match reserved {
             Ok(reservation) => {
                 // Of a key that the ledger does not know it has no totals to answer.
-                let known = |name: &&str| grant.revision > 0 || !name.starts_with("key");
+                let is_known = grant.is_none_or(|grant| grant.revision > 0);
+                let known = |name: &&str| is_known || !name.starts_with("key");
                 let metered = reservation.metered().into_iter().filter(known).map(str::to_owned).collect();
                 self.hold.metered = metered;
                 self.hold.reservation = Some(reservation);
@@ -126,9 +150,18 @@ impl Exchange {
                 // Between two looks a place may have become free.
                 let first = first.or_else(|| Some((rules.get(refused.rule)?, refused.why)));
                 let Some((rule, why)) = first else { return Err(Error::internal("a limit has no rule")) };
-                Err(refusals::limit(rule, why, grant.key.alias.as_deref(), env.now_ms))
+                Err(refusals::limit(rule, why, alias(grant), env.now_ms))
             }
         }
+    }
+
+    /// Whether nothing that the call can lead to costs anything.
+    fn is_free(&self) -> bool {
+        let is_free = |at: usize| {
+            let fields = self.price_at(at, None).map(|price| price.fields()).unwrap_or_default();
+            !fields.is_empty() && fields.iter().all(|(_, rate)| rate == "0")
+        };
+        self.plan.as_ref().is_some_and(|plan| plan.deployments().all(is_free))
     }
 
     /// The call is over: what it used takes the place of what it reserved. The gateway as a whole is charged with `paid`, what
@@ -140,33 +173,107 @@ impl Exchange {
         }
     }
 
-    /// Answer headers about limits.
-    pub(super) fn limit_headers(&self) -> &Headers {
-        &self.hold.headers
+    /// Adds the answer headers about limits. Where it is known what the call used, that is off what is left, else what it has
+    /// reserved. A provider's own limits (`copied`) stand before ours.
+    pub(super) fn add_limit_headers(&self, list: &mut Headers, copied: Option<&Headers>) {
+        let is_ours = |name: &str| copied.is_none_or(|copied| copied.get(name).is_none());
+        self.hold
+            .headers
+            .iter()
+            .filter(|(name, _)| is_ours(name))
+            .for_each(|(name, value)| list.push(name, value));
+        if self.hold.tokens_left.is_empty() {
+            return;
+        }
+        let used = self.completed.as_ref().and_then(|completed| completed.usage.as_ref());
+        let used = used.map(|usage| counted(usage, self.config.general.counted_tokens));
+        for TokensLeft { kind, left, reserved } in &self.hold.tokens_left {
+            let left = used.map_or(*left, |used| left.saturating_add(*reserved).saturating_sub(used));
+            let push = |list: &mut Headers, name: &[&str]| {
+                // Names are put together only once: nearly no provider tells limits by who is limited.
+                if copied.is_none() || is_ours(&name.concat()) {
+                    list.push_number_of(name, left);
+                }
+            };
+            push(list, &["x-ratelimit-", kind.descriptor(), "-remaining-tokens"]);
+            match (kind, &self.hold.model) {
+                (Kind::Key, _) => push(list, &["x-ratelimit-remaining-tokens"]),
+                (Kind::KeyModel, Some(model)) => push(list, &["x-litellm-key-remaining-tokens-", model]),
+                _ => {}
+            }
+        }
     }
 
-    /// What a call of the current group will probably use.
-    pub(super) fn guess(&self, lengths: &Lengths) -> Usage {
-        let prompt = self.prompt_tokens();
+    /// Tokens of an answer of the current group, more or less.
+    pub(super) fn typical(&self, lengths: &Lengths) -> u64 {
         let group = self.plan.as_ref().and_then(Plan::segment).map_or("", |segment| segment.group.as_str());
-        let output = match self.api {
-            Api::Embeddings => 0,
-            _ => self.asked.max_output.unwrap_or_else(|| lengths.typical(group)),
+        lengths.typical(group)
+    }
+
+    /// What a call of the current group will probably use; and what its client says that it may use besides.
+    pub(super) fn guess(&self, at: usize, typical: u64) -> (Usage, u64) {
+        let prompt = self.prompt_tokens();
+        let (output, claim) = match (self.api, self.asked.max_output) {
+            (Api::Embeddings, _) => (0, 0),
+            (_, None) => (typical, 0),
+            (_, Some(most)) => {
+                let most = most.min(self.longest_answer(at, most, typical));
+                let most = most.saturating_mul(self.asked.choices.min(MOST_CHOICES));
+                (most.min(typical), most.saturating_sub(typical))
+            }
         };
-        Usage {
+        let usage = Usage {
             prompt_tokens: prompt,
             completion_tokens: output,
             total_tokens: prompt.saturating_add(output),
             ..Usage::default()
+        };
+        (usage, claim)
+    }
+
+    /// The most tokens that one answer can have, looked for when a client asks for much.
+    fn longest_answer(&self, at: usize, most: u64, typical: u64) -> u64 {
+        if most <= LONG_ANSWER {
+            return most;
         }
+        let known = self.config.deployments.get(at).and_then(|deployment| {
+            let own = deployment.model_info.get("max_output_tokens").and_then(serde_json::Value::as_u64);
+            own.or_else(|| known_model(deployment)?.max_output_tokens)
+        });
+        known.unwrap_or_else(|| typical.saturating_mul(TYPICAL_ANSWERS).max(LONG_ANSWER))
+    }
+
+    /// An estimate for a deployment, priced when there are budgets.
+    pub(super) fn estimate_at(
+        &self,
+        at: usize,
+        has_budget: bool,
+        counts: CountedTokens,
+        typical: u64,
+    ) -> Estimate {
+        let (usage, claim) = self.guess(at, typical);
+        let price = has_budget.then(|| self.price_at(at, None)).flatten();
+        let cost = |usage: &Usage| {
+            price.as_ref().map_or(Money::ZERO, |price| price.cost(usage, &self.asked.terms, None))
+        };
+        let estimate =
+            Estimate { tokens: counted(&usage, counts), cost: cost(&usage), ..Estimate::default() };
+        if claim == 0 {
+            return estimate;
+        }
+        // Together, so that what is dearer above some length is.
+        let output = usage.completion_tokens.saturating_add(claim);
+        let total = usage.total_tokens.saturating_add(claim);
+        let whole = Usage { completion_tokens: output, total_tokens: total, ..usage };
+        let tokens = counted(&whole, counts).saturating_sub(estimate.tokens);
+        let cost = cost(&whole).saturating_sub(estimate.cost);
+        Estimate { claim: Claim { tokens, cost }, ..estimate }
     }
 
     fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
-        let usage = self.guess(env.lengths);
         let has_budget = rules.iter().any(|rule| rule.max_budget.is_some());
-        let cost = has_budget.then(|| self.price(None)).flatten();
-        let cost = cost.map_or(Money::ZERO, |price| price.cost(&usage, &self.asked.terms, None));
-        Estimate { tokens: counted(&usage, self.config.general.counted_tokens), cost }
+        let at = self.plan.as_ref().map_or(usize::MAX, |plan| plan.current().deployment);
+        self.estimate_at(at, has_budget, self.config.general.counted_tokens, self.typical(env.lengths))
     }
 
     /// Tokens of the prompt, more or less: never more than the model takes.
@@ -178,34 +285,35 @@ impl Exchange {
         let at = self.plan.as_ref().map(|plan| plan.current().deployment);
         let most = at.and_then(|at| self.config.deployments.get(at)).and_then(|deployment| {
             let own = deployment.model_info.get("max_input_tokens").and_then(serde_json::Value::as_u64);
-            let base = deployment.base_model.as_deref();
-            let known = || {
-                table::entry_for(&deployment.litellm_model, deployment.brand.name, base, None)?
-                    .max_input_tokens
-            };
-            own.or_else(known)
+            own.or_else(|| known_model(deployment)?.max_input_tokens)
         });
         tokens.min(most.unwrap_or(u64::MAX))
     }
 
-    /// The key's own limits, and what is left of every limit, as answer headers. `held` is what this call has reserved and
-    /// the money of it: the spend is the one before it.
+    /// The key's own limits, and what is left of every limit, as answer headers. `held` is what this call has reserved.
     fn describe(
         &mut self,
-        grant: &Grant,
+        grant: Option<&Grant>,
         rules: &[Rule],
         names: &Names<'_>,
-        held: Option<(&Reservation, Money)>,
+        held: Option<&Reservation>,
         env: &Env,
     ) {
-        let key = &grant.key;
         let mut headers = Headers::with_capacity(16);
-        let mut spend = Money::from_pico(key.budget.spend.into());
+        let mut spend = grant.map_or(Money::ZERO, |grant| Money::from_pico(grant.key.budget.spend.into()));
+        self.hold.tokens_left.clear();
         for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == Kind::Key) {
-            let standing = held.and_then(|(held, _)| held.standing(&rule.meter));
+            let standing = held.and_then(|held| held.standing(&rule.meter));
             let standing = standing.unwrap_or_else(|| quota::standing(env.shared, rule, env.now_ms));
             if rule.kind == Kind::Key && rule.max_budget.is_some() {
-                spend = standing.spend.saturating_sub(held.map_or(Money::ZERO, |(_, cost)| cost));
+                spend = standing.spend.saturating_sub(standing.held);
+            }
+            if let Some(left) = standing.tokens_left {
+                let reserved = held.and_then(|held| held.tokens(&rule.meter)).unwrap_or(0);
+                self.hold.tokens_left.push(TokensLeft { kind: rule.kind, left, reserved });
+                if rule.kind == Kind::KeyModel && is_header_text(names.called) {
+                    self.hold.model = Some(names.called.to_owned());
+                }
             }
             let limits = [
                 ("requests", rule.limits.rpm, standing.requests_left),
@@ -215,20 +323,28 @@ impl Exchange {
             for (what, limit, left) in limits {
                 let (Some(limit), Some(left)) = (limit, left) else { continue };
                 let who = rule.kind.descriptor();
-                headers.push_number_of(&["x-ratelimit-", who, "-remaining-", what], left);
+                let is_settled = what != "tokens";
+                if is_settled {
+                    headers.push_number_of(&["x-ratelimit-", who, "-remaining-", what], left);
+                }
                 headers.push_number_of(&["x-ratelimit-", who, "-limit-", what], limit);
                 match rule.kind {
                     Kind::Key if what != "max_parallel_requests" => {
-                        headers.push_number_of(&["x-ratelimit-remaining-", what], left);
+                        if is_settled {
+                            headers.push_number_of(&["x-ratelimit-remaining-", what], left);
+                        }
                         headers.push_number_of(&["x-ratelimit-limit-", what], limit);
                     }
-                    Kind::KeyModel if is_header_text(names.called) => {
+                    Kind::KeyModel if is_settled && is_header_text(names.called) => {
                         headers.push_number_of(&["x-litellm-key-remaining-", what, "-", names.called], left);
                     }
                     _ => {}
                 }
             }
         }
+        self.hold.headers = headers;
+        let Some(Grant { key, .. }) = grant else { return };
+        let headers = &mut self.hold.headers;
         let limits =
             [("x-litellm-key-tpm-limit", key.limits.tpm), ("x-litellm-key-rpm-limit", key.limits.rpm)];
         for (name, limit) in limits {
@@ -239,8 +355,18 @@ impl Exchange {
                 .push("x-litellm-key-max-budget", refusals::dollars(Money::from_pico(max.into())).as_bytes());
         }
         headers.push("x-litellm-key-spend", refusals::dollars(spend).as_bytes());
-        self.hold.headers = headers;
     }
+}
+
+/// What the price data knows of a deployment's model.
+fn known_model(deployment: &Deployment) -> Option<table::Entry> {
+    let base = deployment.base_model.as_deref();
+    table::entry_for(&deployment.litellm_model, deployment.brand.name, base, None)
+}
+
+/// The key's name for itself.
+fn alias(grant: Option<&Grant>) -> Option<&str> {
+    grant?.key.alias.as_deref()
 }
 
 /// The first budget in the reference's order that is used up.

@@ -30,13 +30,20 @@ pub fn is_public(operation: &Operation<'_>) -> bool {
     )
 }
 
-/// Answers an operation that calls no model. `models` are those that the caller may call; `database` is how the
-/// ledger's database is.
+/// The models of a caller.
+pub struct Catalog<'c> {
+    /// Those that are listed.
+    pub listed: &'c dyn Fn() -> Vec<String>,
+    /// Whether there is one of this name that it may call, listed or not.
+    pub exists: &'c dyn Fn(&str) -> bool,
+}
+
+/// Answers an operation that calls no model; `database` is how the ledger's database is.
 pub fn answer(
     operation: &Operation<'_>,
     config: &Config,
     headers: &Headers,
-    models: &dyn Fn() -> Vec<String>,
+    models: &Catalog<'_>,
     database: &Database,
 ) -> Result<Reply, Error> {
     match operation {
@@ -46,17 +53,17 @@ pub fn answer(
         Operation::Home => Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
         Operation::Routes => Ok(body(&routes())),
         Operation::Models => Ok(body(&json!({
-            "data": models().iter().map(|name| model(name)).collect::<Vec<_>>(),
+            "data": (models.listed)().iter().map(|name| model(name)).collect::<Vec<_>>(),
             "object": "list",
         }))),
-        Operation::Model(name) => match models().iter().find(|known| *known == name.as_ref()) {
-            Some(known) => Ok(body(&model(known))),
-            None => {
-                Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
-                    .with_kind("invalid_request_error")
-                    .with_param("model"))
+        Operation::Model(name) => {
+            if (models.exists)(name) || (models.listed)().iter().any(|known| known == name.as_ref()) {
+                return Ok(body(&model(name)));
             }
-        },
+            Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
+                .with_kind("invalid_request_error")
+                .with_param("model"))
+        }
         Operation::ModelInfo => Ok(body(&config.model_info())),
         _ => Err(Error::internal("a model call was taken for a list")),
     }

@@ -62,7 +62,7 @@ impl Exchange {
         if !streaming {
             self.add_cost_header(&mut headers);
         }
-        headers.append(self.limit_headers());
+        self.add_limit_headers(&mut headers, None);
         let mut reply = Reply { status: 200, headers: Vec::new(), body };
         reply.extend(&headers);
         local::add_cors(&mut reply, self.cors);

@@ -478,7 +478,7 @@ impl Exchange {
         let mut reply = local::refusal(&error, self.api.error_format(), &self.call_id);
         let mut more = Headers::with_capacity(16);
         self.add_routing_headers(&mut more);
-        more.append(self.limit_headers());
+        self.add_limit_headers(&mut more, None);
         if more.get("x-litellm-key-spend").is_none()
             && let Some(grant) = self.caller.grant()
         {

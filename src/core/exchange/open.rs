@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     Env, Exchange, Opening, Released, Reply,
     answer::Answer,
-    controls::Asked,
+    controls::{Asked, END_USER_HEADERS},
     hold::Hold,
     local::{self, Database},
     place::Place,
@@ -83,8 +83,11 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Operation::Explain(query) => explain_call(query, path, &caller, &mut env.world(config)),
         _ => {
             let database = Database::of(&config.general, env.shared);
-            let models = || models::listed(&caller, config);
-            local::answer(&operation, config, headers, &models, &database)
+            let catalog = local::Catalog {
+                listed: &|| models::listed(&caller, config, is_set(target, "return_wildcard_routes")),
+                exists: &|name| models::exists(name, &caller, config),
+            };
+            local::answer(&operation, config, headers, &catalog, &database)
         }
     };
     match answer {
@@ -94,6 +97,15 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         }
         Err(error) => refuse(error, format),
     }
+}
+
+/// Whether the query of a path has a flag that is true, as LiteLLM's server reads it.
+fn is_set(target: &str, name: &str) -> bool {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name);
+    value.is_some_and(|(_, value)| {
+        ["true", "1", "yes", "on", "y", "t"].iter().any(|yes| yes.eq_ignore_ascii_case(value))
+    })
 }
 
 /// Tells an administrator where a call would go.
@@ -194,8 +206,11 @@ impl Exchange {
         env: &mut Env,
     ) -> Exchange {
         let general = &config.general;
-        let is_control =
-            |name: &str| CONTROLS.contains(&name) || general.user_header.as_deref() == Some(name);
+        let is_control = |name: &str| {
+            CONTROLS.contains(&name)
+                || END_USER_HEADERS.contains(&name)
+                || general.user_header.as_deref() == Some(name)
+        };
         Exchange {
             id: env.random.bits(),
             config: Rc::clone(config),

@@ -10,11 +10,11 @@ use std::rc::Rc;
 
 use super::{Env, Exchange};
 use crate::core::{
-    config::{Config, Deployment},
-    cost::{money::Money, usage::Usage},
+    config::{Config, CountedTokens, Deployment},
+    cost::money::Money,
     error::{Class, Error},
     ledger::Charged,
-    quota::{self, Estimate, Reservation, Rule, Why, Worker},
+    quota::{self, Reservation, Rule, Why, Worker},
     route::{
         plan::{Candidate, Plan, World, none_available},
         strategy,
@@ -41,7 +41,8 @@ pub(super) struct Place {
 struct Gate<'g> {
     exchange: &'g Exchange,
     config: &'g Config,
-    usage: Usage,
+    /// Tokens of an answer, more or less.
+    typical: u64,
     shared: &'g dyn Shared,
     worker: Worker,
     now_ms: u64,
@@ -68,12 +69,7 @@ impl Gate<'_> {
             return true;
         }
         let has_budget = deployment.rules.iter().any(|rule| rule.max_budget.is_some());
-        let price = has_budget.then(|| self.exchange.price_at(at, None)).flatten();
-        let estimate = Estimate {
-            tokens: self.usage.total_tokens,
-            cost: price
-                .map_or(Money::ZERO, |price| price.cost(&self.usage, &self.exchange.asked.terms, None)),
-        };
+        let estimate = self.exchange.estimate_at(at, has_budget, CountedTokens::Total, self.typical);
         match quota::reserve(self.shared, self.worker, &deployment.rules, estimate, self.now_ms) {
             Ok(reservation) => {
                 if let Some((_, other)) = self.taken.replace((at, reservation)) {
@@ -93,8 +89,8 @@ impl Gate<'_> {
     fn note(&mut self, deployment: &Deployment, rule: &Rule, why: Why) {
         match why {
             Why::Parallel => self.shut.busy = true,
-            Why::Budget { spend } => {
-                self.shut.over_budget.push_str(&strategy::over_budget(deployment, rule, spend));
+            Why::Budget { spend, held } => {
+                self.shut.over_budget.push_str(&strategy::over_budget(deployment, rule, spend, held));
             }
             Why::Requests { resets_at_ms } | Why::Tokens { resets_at_ms } => {
                 let (what, limit) = match why {
@@ -193,13 +189,13 @@ impl Exchange {
         go: impl FnOnce(&mut Plan, &mut World, &mut Gate) -> T,
     ) -> (Option<T>, Shut) {
         let config = Rc::clone(&self.config);
-        let usage = self.guess(env.lengths);
+        let typical = self.typical(env.lengths);
         let Some(mut plan) = self.plan.take() else { return (None, Shut::default()) };
         let (shared, worker, now_ms) = (env.shared, env.worker, env.now_ms);
         let mut gate = Gate {
             exchange: self,
             config: &config,
-            usage,
+            typical,
             shared,
             worker,
             now_ms,

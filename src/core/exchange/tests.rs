@@ -94,7 +94,7 @@ impl Rig {
     fn with_environment(yaml: &str, environment: fn(&str) -> Option<String>) -> Rig {
         let loaded = config::load(yaml, &environment, &|_| None).unwrap();
         let shared = Memory::default();
-        quota::prepare(&shared);
+        quota::prepare(&shared, [1, 2]);
         Rig {
             config: Rc::new(loaded.config),
             shared,

@@ -1,4 +1,8 @@
-//! How meters stand in shared data: 1,024 values, each a byte string with up to 64 entries.
+//! How meters stand in shared data: 1,024 values, each a byte string with up to 128 entries.
+//!
+//! Which value a meter is in, a keyed hash of its fingerprint says: nobody can choose names that fall into one value. What
+//! callers can make any number of (end users, a user's own keys) has an owner. Where there is no room, a new entry takes the
+//! place of one of the owner that has the most; so whoever fills the table pushes out his own.
 //!
 //! A value is one version byte and then the entries, each of them a fingerprint, the number of its holders (u16), flags
 //! (u16), thirteen words (u64) and the holders (u32 worker, u32 requests, u64 tokens, i64 cost); all little-endian. A value
@@ -6,12 +10,20 @@
 
 use std::ops::Range;
 
-use crate::core::shared::{Shared, Version};
+use crate::core::shared::{self, Secret, Shared};
 
 /// How many values there are. Shared data never forgets a key, so their number is fixed.
 pub(super) const BUCKETS: u16 = 1_024;
 /// How many entries fit into one.
-pub(super) const ENTRIES: usize = 64;
+pub(super) const ENTRIES: usize = 128;
+/// How many of them may be of end users.
+pub(super) const GUESTS: usize = 64;
+/// From so many entries on each owner has its share only.
+const TIGHT: usize = 64;
+/// Entries of one owner in one value when it is [`TIGHT`]: some 8,000 in all.
+const SHARE: u16 = 8;
+/// From so many on operators should know.
+const NEARLY_FULL: usize = 96;
 /// A value without entries.
 pub(super) const EMPTY: &[u8] = &[1];
 /// From so many entries on a new one first drops those that nothing needs, so that values stay short.
@@ -24,6 +36,12 @@ const HOLDER: usize = 24;
 const RATED: u16 = 1;
 const BUDGETED: u16 = 2;
 const PLACE: u16 = 4;
+const AHEAD: u16 = 8;
+const GUEST: u16 = 16;
+/// The other bits are the owner's.
+const OWNER_BITS: u32 = 5;
+/// How many numbers of owners there are.
+const OWNERS: u64 = 1 << (16 - OWNER_BITS);
 
 /// A fingerprint, see [`super::Meter::print`].
 pub(super) type Print = [u8; 16];
@@ -38,6 +56,12 @@ pub(super) struct Entry {
     pub budgeted: bool,
     /// It is a deployment's or a provider's.
     pub place: bool,
+    /// Money was spent since the record that `base` came from was read: a request with that record does not know of it.
+    pub ahead: bool,
+    /// It is an end user's.
+    pub guest: bool,
+    /// A number for who made it, below 2¹¹; 0 for those that only administrators make.
+    pub owner: u16,
     /// When a request last touched it.
     pub used_ms: u64,
     /// Start of the window; 0 when none is open.
@@ -91,6 +115,9 @@ impl Entry {
             rated: flags & RATED != 0,
             budgeted: flags & BUDGETED != 0,
             place: flags & PLACE != 0,
+            ahead: flags & AHEAD != 0,
+            guest: flags & GUEST != 0,
+            owner: flags >> OWNER_BITS,
             used_ms: words.u64()?,
             window_ms: words.u64()?,
             requests: words.u64()?,
@@ -121,8 +148,15 @@ impl Entry {
 
     fn encode(&self) -> Vec<u8> {
         let holders = u16::try_from(self.holders.len()).unwrap_or(u16::MAX);
-        let flags = [(self.rated, RATED), (self.budgeted, BUDGETED), (self.place, PLACE)];
+        let flags = [
+            (self.rated, RATED),
+            (self.budgeted, BUDGETED),
+            (self.place, PLACE),
+            (self.ahead, AHEAD),
+            (self.guest, GUEST),
+        ];
         let flags = flags.into_iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
+        let flags = flags | self.owner << OWNER_BITS;
         let mut bytes = Vec::with_capacity(FIXED + usize::from(holders) * HOLDER);
         bytes.extend_from_slice(&self.print);
         bytes.extend_from_slice(&holders.to_le_bytes());
@@ -145,6 +179,32 @@ impl Entry {
         }
         bytes
     }
+}
+
+/// What would be lost with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// Nothing.
+    Nothing,
+    /// What it counted in this minute, or a total that the ledger has too.
+    Little,
+    /// The same, and what the ledger has not heard yet.
+    Some,
+    /// What nobody else knows.
+    Much,
+}
+
+/// What came of looking for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// There is some.
+    Free,
+    /// There is some, and not much more.
+    Little,
+    /// An entry was pushed out.
+    Made,
+    /// There is none.
+    None,
 }
 
 /// One value, read and perhaps changed.
@@ -190,25 +250,65 @@ impl Bucket {
         }
     }
 
-    /// Makes room for one more entry, dropping those that `idle` says nothing is lost with. False when there is none.
-    pub(super) fn make_room(&mut self, idle: impl Fn(&Entry) -> bool) -> bool {
+    /// Makes room for one more entry: first drops those that nothing is lost with. When it is tight, one of the owner that has
+    /// the most goes, the one that was not used for longest; never one of somebody who has less than the newcomer's owner.
+    pub(super) fn make_room(&mut self, newcomer: &Entry, loss: impl Fn(&Entry) -> Loss) -> Room {
         let count = spans(&self.bytes).count();
-        if count < CROWDED {
-            return true;
+        // While there is room, looking now and then is enough.
+        if count < TIGHT && (count < CROWDED || !count.is_multiple_of(CROWDED)) {
+            return Room::Free;
         }
-        let mut kept = EMPTY.to_vec();
-        let mut left = 0;
-        for span in spans(&self.bytes) {
-            let Some(bytes) = self.bytes.get(span) else { continue };
-            if Entry::decode(bytes).is_some_and(|entry| !idle(&entry)) {
-                kept.extend_from_slice(bytes);
-                left += 1;
+        let all: Vec<(Entry, Loss)> = self
+            .entries()
+            .map(|entry| {
+                let loss = loss(&entry);
+                (entry, loss)
+            })
+            .collect();
+        let mut kept: Vec<(Entry, Loss)> =
+            all.into_iter().filter(|(_, loss)| *loss != Loss::Nothing).collect();
+        let mut counts = [0_u16; OWNERS as usize];
+        for owner in kept.iter().map(|(entry, _)| entry.owner).filter(|owner| *owner != 0) {
+            if let Some(count) = counts.get_mut(usize::from(owner)) {
+                *count += 1;
             }
         }
-        if left < count {
-            (self.bytes, self.changed) = (kept, true);
+        let of = |owner: u16| counts.get(usize::from(owner)).copied().unwrap_or(0);
+        let own = of(newcomer.owner);
+        let guests = kept.iter().filter(|(entry, _)| entry.guest).count();
+        let only_guests = newcomer.guest && guests >= GUESTS;
+        let room = if only_guests || kept.len() >= ENTRIES || (kept.len() >= TIGHT && own >= SHARE) {
+            let may_go = |(entry, loss): &&(Entry, Loss)| {
+                let cheap = match loss {
+                    Loss::Nothing | Loss::Little => true,
+                    Loss::Some => entry.guest,
+                    Loss::Much => false,
+                };
+                cheap && entry.owner != 0 && of(entry.owner) >= own && (entry.guest || !only_guests)
+            };
+            let rank = |(entry, loss): &&(Entry, Loss)| {
+                (of(entry.owner), *loss == Loss::Little, u64::MAX - entry.used_ms)
+            };
+            match kept.iter().filter(may_go).max_by_key(rank).map(|(entry, _)| entry.print) {
+                Some(print) => {
+                    kept.retain(|(entry, _)| entry.print != print);
+                    Room::Made
+                }
+                // Who has more than its share in a value with room left takes some of that, when nothing of it can go.
+                None if !only_guests && kept.len() < ENTRIES => Room::Little,
+                None => Room::None,
+            }
+        } else if kept.len() >= NEARLY_FULL {
+            Room::Little
+        } else {
+            Room::Free
+        };
+        if kept.len() < count {
+            let mut bytes = EMPTY.to_vec();
+            kept.iter().for_each(|(entry, _)| bytes.extend_from_slice(&entry.encode()));
+            (self.bytes, self.changed) = (bytes, true);
         }
-        left < ENTRIES
+        room
     }
 
     fn place(&self, print: Print) -> Option<Range<usize>> {
@@ -224,10 +324,10 @@ pub(super) fn change<T>(
     print: Print,
     mut step: impl FnMut(&mut Bucket) -> T,
 ) -> Option<T> {
-    let name = name(index(print));
+    let name = name(index(shared.secret(), print));
     for _ in 0..TRIES {
         let Some((bytes, version)) = shared.get(&name) else {
-            create(shared, &name, EMPTY);
+            shared::create(shared, &name, EMPTY);
             continue;
         };
         let mut bucket = Bucket::read(bytes);
@@ -241,7 +341,7 @@ pub(super) fn change<T>(
 
 /// The entry of a meter, for those who only look.
 pub(super) fn look(shared: &dyn Shared, print: Print) -> Option<Entry> {
-    let (bytes, _) = shared.get(&name(index(print)))?;
+    let (bytes, _) = shared.get(&name(index(shared.secret(), print)))?;
     Bucket::read(bytes).find(print)
 }
 
@@ -255,17 +355,15 @@ pub(super) fn name(index: u16) -> String {
     format!("quota/{index}")
 }
 
-/// Creates a value unless there is one already, whoever else does the same. A missing key ignores the version that a write
-/// names, and an existing one refuses a version that it does not have: so naming one that nothing has is exactly this.
-pub(super) fn create(shared: &dyn Shared, name: &str, value: &[u8]) {
-    const NOBODYS: Version = Version::MAX;
-    shared.set(name, value, Some(NOBODYS));
+/// Which value a meter is in.
+pub(super) fn index(secret: Secret, print: Print) -> u16 {
+    (shared::keyed(secret, print) % u64::from(BUCKETS)) as u16
 }
 
-/// Which value a meter is in.
-pub(super) fn index(print: Print) -> u16 {
-    let [low, high, ..] = print;
-    u16::from_le_bytes([low, high]) % BUCKETS
+/// The number of an owner, never 0.
+pub(super) fn owner(secret: Secret, print: Print) -> u16 {
+    // Other bits than a value is found by.
+    (1 + (shared::keyed(secret, print) >> 32) % (OWNERS - 1)) as u16
 }
 
 /// Where the entries are.
@@ -312,7 +410,7 @@ impl Words<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{random::Random, shared::Memory};
+    use crate::core::random::Random;
 
     fn entry(print: u8, holders: u32) -> Entry {
         Entry {
@@ -320,6 +418,9 @@ mod tests {
             rated: true,
             budgeted: print & 1 == 0,
             place: print & 2 == 0,
+            ahead: print & 4 == 0,
+            guest: print & 3 == 0,
+            owner: u16::from(print) << 3,
             used_ms: 1,
             window_ms: 2,
             requests: 3,
@@ -378,29 +479,126 @@ mod tests {
     }
 
     #[test]
-    fn creating_leaves_what_is_there() {
-        let shared = Memory::default();
-        create(&shared, "a", b"1");
-        create(&shared, "a", b"2");
-        assert_eq!(shared.get("a").map(|(value, _)| value), Some(b"1".to_vec()));
+    fn entries_that_nothing_is_lost_with_go_when_it_gets_crowded() {
+        let mut bucket = Bucket::read(EMPTY.to_vec());
+        let plain = |print: u8| Entry { owner: 0, guest: false, ..entry(print, 0) };
+        for n in 0..7 {
+            bucket.put(&plain(n));
+            assert_eq!(bucket.make_room(&plain(99), |_| Loss::Nothing), Room::Free, "{n}");
+        }
+        assert_eq!(bucket.entries().count(), 7);
+        bucket.put(&plain(7));
+        let all_but =
+            |kept: u8| move |entry: &Entry| if entry.print[0] == kept { Loss::Little } else { Loss::Nothing };
+        assert_eq!(bucket.make_room(&plain(99), all_but(3)), Room::Free);
+        assert_eq!(bucket.entries().map(|entry| entry.print[0]).collect::<Vec<_>>(), [3]);
+        for n in 0..ENTRIES as u8 {
+            bucket.put(&plain(n));
+        }
+        // Nobody owns them, so none is pushed out.
+        assert_eq!(bucket.make_room(&plain(99), |_| Loss::Little), Room::None);
+        assert_eq!(bucket.make_room(&plain(99), all_but(9)), Room::Free);
+        assert_eq!(bucket.entries().count(), 1);
     }
 
     #[test]
-    fn idle_entries_go_when_it_gets_crowded() {
-        let mut bucket = Bucket::read(EMPTY.to_vec());
-        for n in 0..7 {
-            bucket.put(&entry(n, 0));
-            assert!(bucket.make_room(|_| true), "{n}");
+    fn who_has_the_most_makes_room() {
+        // (entries by owner, whether they are end users', what is lost with them; the newcomer's owner and kind; what comes of
+        // it, whose entry goes)
+        type Crowd<'c> = &'c [(u16, usize, bool, Loss)];
+        type Row<'c> = (&'c str, Crowd<'c>, (u16, bool), Room, Option<u16>);
+        let rows: &[Row] = &[
+            ("room for all", &[(1, 60, true, Loss::Little)], (2, true), Room::Free, None),
+            ("end users have half", &[(1, 64, true, Loss::Little)], (2, true), Room::Made, Some(1)),
+            ("the other half is for others", &[(1, 64, true, Loss::Much)], (0, false), Room::Free, None),
+            (
+                "of many the most",
+                &[(1, 20, true, Loss::Little), (2, 44, true, Loss::Little)],
+                (1, true),
+                Room::Made,
+                Some(2),
+            ),
+            ("its own", &[(1, 64, true, Loss::Little)], (1, true), Room::Made, Some(1)),
+            ("not yet told to the ledger", &[(1, 64, true, Loss::Some)], (2, true), Room::Made, Some(1)),
+            ("in flight", &[(1, 64, true, Loss::Much)], (2, true), Room::None, None),
+            (
+                "never of somebody with less",
+                &[(1, 40, true, Loss::Much), (2, 24, true, Loss::Little)],
+                (1, true),
+                Room::None,
+                None,
+            ),
+            (
+                "a share of what is tight",
+                &[(1, 8, false, Loss::Little), (0, 56, false, Loss::Little)],
+                (1, false),
+                Room::Made,
+                Some(1),
+            ),
+            (
+                "less than its share",
+                &[(1, 7, false, Loss::Little), (0, 57, false, Loss::Little)],
+                (1, false),
+                Room::Free,
+                None,
+            ),
+            (
+                "more than its share where there is room",
+                &[(1, 9, false, Loss::Some), (0, 56, false, Loss::Little)],
+                (1, false),
+                Room::Little,
+                None,
+            ),
+            ("nearly full", &[(0, 96, false, Loss::Much)], (1, false), Room::Little, None),
+            (
+                "full, of owners",
+                &[(1, 100, false, Loss::Little), (0, 28, false, Loss::Little)],
+                (0, false),
+                Room::Made,
+                Some(1),
+            ),
+            (
+                "full, of a key that is not told",
+                &[(1, 100, false, Loss::Some), (0, 28, false, Loss::Little)],
+                (0, false),
+                Room::None,
+                None,
+            ),
+        ];
+        for (name, crowd, (owner, guest), room, gone) in rows {
+            let mut bucket = Bucket::read(EMPTY.to_vec());
+            let mut lost = Vec::new();
+            for &(owner, count, guest, loss) in *crowd {
+                for _ in 0..count {
+                    let print = lost.len() as u8;
+                    bucket.put(&Entry {
+                        print: [print; 16],
+                        owner,
+                        guest,
+                        used_ms: 100 - u64::from(print) % 100,
+                        ..Entry::default()
+                    });
+                    lost.push(loss);
+                }
+            }
+            let newcomer = Entry { print: [255; 16], owner: *owner, guest: *guest, ..Entry::default() };
+            let before: Vec<Entry> = bucket.entries().collect();
+            assert_eq!(
+                bucket.make_room(&newcomer, |entry| lost[usize::from(entry.print[0])]),
+                *room,
+                "{name}"
+            );
+            let after: Vec<Entry> = bucket.entries().collect();
+            let missing: Vec<&Entry> = before.iter().filter(|entry| !after.contains(entry)).collect();
+            assert_eq!(
+                missing.iter().map(|entry| entry.owner).collect::<Vec<_>>(),
+                Vec::from_iter(*gone),
+                "{name}"
+            );
+            if let Some(first) = missing.first() {
+                let others = before.iter().filter(|entry| entry.owner == first.owner);
+                assert_eq!(others.map(|entry| entry.used_ms).min(), Some(first.used_ms), "{name}");
+            }
         }
-        assert_eq!(bucket.entries().count(), 7);
-        bucket.put(&entry(7, 0));
-        assert!(bucket.make_room(|entry| entry.print[0] != 3));
-        assert_eq!(bucket.entries().map(|entry| entry.print[0]).collect::<Vec<_>>(), [3]);
-        for n in 0..64 {
-            bucket.put(&entry(n, 0));
-        }
-        assert!(!bucket.make_room(|_| false));
-        assert!(bucket.make_room(|entry| entry.print[0] == 9));
-        assert_eq!(bucket.entries().count(), 63);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Worker, bucket};
+use super::Worker;
 use crate::core::shared::{self, Shared};
 
 /// A worker that was silent for longer holds nothing.
@@ -27,7 +27,7 @@ pub fn beat(shared: &dyn Shared, worker: Worker, now_ms: u64) {
 
 /// Makes the list where it is missing.
 pub(super) fn prepare(shared: &dyn Shared) {
-    bucket::create(shared, KEY, &encode(&[]));
+    shared::create(shared, KEY, &encode(&[]));
 }
 
 /// The workers as one call sees them. The list is read when it is first asked for: mostly it is not. It is read again for a

@@ -13,6 +13,8 @@ pub enum Kind {
     KeyModel,
     /// A user.
     User,
+    /// One model of a user: `<user>/<model>`.
+    UserModel,
     /// A team.
     Team,
     /// One model of a team: `<team>/<model>`.
@@ -21,8 +23,12 @@ pub enum Kind {
     Member,
     /// An organization.
     Organization,
+    /// One model of an organization: `<organization>/<model>`.
+    OrganizationModel,
     /// An end user (customer).
     EndUser,
+    /// One model of an end user: `<end user>/<model>`.
+    EndUserModel,
     /// The whole gateway; it has no id.
     Global,
     /// One deployment.
@@ -38,11 +44,14 @@ impl Kind {
             Kind::Key => "api_key",
             Kind::KeyModel => "model_per_key",
             Kind::User => "user",
+            Kind::UserModel => "model_per_user",
             Kind::Team => "team",
             Kind::TeamModel => "model_per_team",
             Kind::Member => "team_member",
             Kind::Organization => "organization",
+            Kind::OrganizationModel => "model_per_organization",
             Kind::EndUser => "end_user",
+            Kind::EndUserModel => "model_per_end_user",
             Kind::Global => "global",
             Kind::Deployment => "deployment",
             Kind::Provider => "provider",
@@ -60,11 +69,14 @@ impl Kind {
             Kind::Key => "key",
             Kind::KeyModel => "key_model",
             Kind::User => "user",
+            Kind::UserModel => "user_model",
             Kind::Team => "team",
             Kind::TeamModel => "team_model",
             Kind::Member => "member",
             Kind::Organization => "org",
+            Kind::OrganizationModel => "org_model",
             Kind::EndUser => "end_user",
+            Kind::EndUserModel => "end_user_model",
             Kind::Global => "global",
             Kind::Deployment => "deployment",
             Kind::Provider => "provider",
@@ -146,11 +158,14 @@ mod tests {
             (Kind::Key, "key:x", "api_key"),
             (Kind::KeyModel, "key_model:x", "model_per_key"),
             (Kind::User, "user:x", "user"),
+            (Kind::UserModel, "user_model:x", "model_per_user"),
             (Kind::Team, "team:x", "team"),
             (Kind::TeamModel, "team_model:x", "model_per_team"),
             (Kind::Member, "member:x", "team_member"),
             (Kind::Organization, "org:x", "organization"),
+            (Kind::OrganizationModel, "org_model:x", "model_per_organization"),
             (Kind::EndUser, "end_user:x", "end_user"),
+            (Kind::EndUserModel, "end_user_model:x", "model_per_end_user"),
             (Kind::Global, "global", "global"),
             (Kind::Deployment, "deployment:x", "deployment"),
             (Kind::Provider, "provider:x", "provider"),

@@ -38,12 +38,16 @@ pub use synced::{acknowledge, know, open_rates, rebase, set_remote, synced};
 pub use tally::IDLE_MS;
 
 use self::{
-    bucket::Entry,
+    bucket::{Entry, Room},
     crew::Crew,
     period::Period,
     tally::{Held, Stake},
 };
-use crate::core::{access::grant::Limits, cost::money::Money, shared::Shared};
+use crate::core::{
+    access::grant::Limits,
+    cost::money::Money,
+    shared::{self, Secret, Shared},
+};
 
 /// A meter and what holds for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +62,9 @@ pub struct Rule {
     pub max_budget: Option<Money>,
     /// What was spent, as the ledger says.
     pub base: Base,
+    /// The fingerprint of who made what is counted, where callers may make any number of it: the key of an end user, the user
+    /// of a key. When the table is full, everybody pushes out his own.
+    pub owner: Option<[u8; 16]>,
     /// When the spend starts again from zero. Only for keys of the configuration: for all others the ledger does it.
     pub resets: Option<Period>,
 }
@@ -75,6 +82,18 @@ pub struct Base {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// Input and output.
+    pub tokens: u64,
+    /// At the model's price.
+    pub cost: Money,
+    /// What the client says that it may use besides. It is reserved only as far as it takes no more than half of what is left:
+    /// a number in a request must not keep others out.
+    pub claim: Claim,
+}
+
+/// Further tokens that an answer may have if it is as long as its client allows it to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Output.
     pub tokens: u64,
     /// At the model's price.
     pub cost: Money,
@@ -99,8 +118,10 @@ pub struct Refused {
 pub enum Why {
     /// The budget is used up.
     Budget {
-        /// Settled and in flight.
+        /// Settled.
         spend: Money,
+        /// Reserved for requests in flight.
+        held: Money,
     },
     /// Too many requests in this window.
     Requests {
@@ -129,6 +150,8 @@ pub struct Standing {
     pub parallel_left: Option<u64>,
     /// Settled and in flight.
     pub spend: Money,
+    /// The part of `spend` that is in flight.
+    pub held: Money,
     /// Unix milliseconds of the open window's end, or of a window's that would open now.
     pub resets_at_ms: u64,
 }
@@ -189,20 +212,33 @@ impl Reservation {
         self.holds.iter().filter(|hold| hold.stake.budgeted).map(|hold| hold.meter.name()).collect()
     }
 
+    /// How many tokens of a meter it holds.
+    pub fn tokens(&self, meter: &Meter) -> Option<u64> {
+        self.holds.iter().find(|hold| hold.meter.print() == meter.print()).map(|hold| hold.stake.tokens)
+    }
+
     /// Where a meter stood right after this request was let in.
     pub fn standing(&self, meter: &Meter) -> Option<Standing> {
         self.holds.iter().find(|hold| hold.meter.print() == meter.print()).map(|hold| hold.standing)
     }
 }
 
+/// A new meter found its part of the table nearly full.
+const NEARLY_FULL: &str = "tollgate_limits_nearly_full";
+/// A meter was pushed out of the table by another one of its owner, or by one of an owner with fewer.
+const PUSHED_OUT: &str = "tollgate_limits_pushed_out";
+/// A request was refused because a meter had no room.
+const FULL: &str = "tollgate_limits_full";
+
 /// Makes the table where it is missing; cheap where it exists. Any number of workers may do this at once, also while
-/// requests are counted.
-pub fn prepare(shared: &dyn Shared) {
+/// requests are counted. The first one's `secret` says for all where meters stand.
+pub fn prepare(shared: &dyn Shared, secret: Secret) {
+    shared::seal(shared, secret);
     let last = bucket::BUCKETS - 1;
     if shared.get(&bucket::name(last)).is_none() {
         crew::prepare(shared);
         for index in 0..=last {
-            bucket::create(shared, &bucket::name(index), bucket::EMPTY);
+            shared::create(shared, &bucket::name(index), bucket::EMPTY);
         }
     }
 }
@@ -287,24 +323,34 @@ fn take(
     now_ms: u64,
 ) -> Result<(Stake, Standing), Why> {
     let print = rule.meter.print();
-    bucket::change(shared, print, |bucket| {
+    let mut room = Room::Free;
+    let taken = bucket::change(shared, print, |bucket| {
         let found = bucket.find(print);
         let is_new = found.is_none();
-        let mut entry = found.unwrap_or_else(|| Entry::new(print));
+        let mut entry = found.unwrap_or_else(|| Entry::of(rule, shared.secret()));
         entry.adopt(rule, now_ms);
         let over =
             |held: &Held| entry.over_budget(rule, held).or_else(|| entry.over_rates(rule, held, now_ms));
         if let Some(why) = refusal(&entry, crew, over) {
             return Err(why);
         }
-        if is_new && !bucket.make_room(|entry| entry.is_idle(crew, now_ms)) {
-            return Err(Why::Full);
+        if is_new {
+            room = bucket.make_room(&entry, |entry| entry.loss(crew, now_ms));
+            if room == Room::None {
+                return Err(Why::Full);
+            }
         }
         let stake = entry.take(rule, worker, crew, estimate, now_ms);
         bucket.put(&entry);
         Ok((stake, entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)))
-    })
-    .unwrap_or(Err(Why::Full))
+    });
+    match room {
+        Room::Free => {}
+        Room::Little => shared.count(NEARLY_FULL),
+        Room::Made => shared.count(PUSHED_OUT),
+        Room::None => shared.count(FULL),
+    }
+    taken.unwrap_or(Err(Why::Full))
 }
 
 /// The verdict on an entry. Whether workers live is only asked when it matters: without the lost ones less is held, so what

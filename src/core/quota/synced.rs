@@ -2,7 +2,7 @@
 
 use super::{
     Base, Meter,
-    bucket::{self, Entry, Remote},
+    bucket::{self, Entry, Remote, Room},
     crew::Crew,
     meter::{hex, unhex},
     tally::pico,
@@ -28,9 +28,11 @@ pub fn know(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64, now
         if bucket.find(print).is_some() {
             return true;
         }
-        if bucket.make_room(|entry| entry.is_idle(&crew, now_ms)) {
-            let (base, used_ms) = (pico(spend), now_ms);
-            bucket.put(&Entry { budgeted: true, base, revision, used_ms, ..Entry::new(print) });
+        let (base, used_ms) = (pico(spend), now_ms);
+        let fresh =
+            Entry { budgeted: true, place: true, ahead: true, base, revision, used_ms, ..Entry::new(print) };
+        if bucket.make_room(&fresh, |entry| entry.loss(&crew, now_ms)) != Room::None {
+            bucket.put(&fresh);
         }
         false
     });
@@ -50,6 +52,7 @@ pub fn synced(shared: &dyn Shared, meter: &Meter, spent: Money, total: Option<Ba
         }
         if let Some(total) = total.filter(|total| entry.budgeted && total.revision > entry.revision) {
             (entry.base, entry.revision) = (pico(total.spend), total.revision);
+            entry.ahead = true;
         }
         if before != (entry.unsynced, entry.revision) {
             bucket.put(&entry);
@@ -99,12 +102,11 @@ pub fn set_remote(shared: &dyn Shared, rates: &[Rate], now_ms: u64) {
             if let Some(entry) = bucket.find(print) {
                 let (rated, place) = (entry.rated || rate.place, entry.place || rate.place);
                 bucket.put(&Entry { remote, rated, place, ..entry });
-            } else if rate.place
-                && remote.counts(now_ms)
-                && bucket.make_room(|entry| entry.is_idle(&crew, now_ms))
-            {
-                let fresh = Entry::new(print);
-                bucket.put(&Entry { rated: true, place: true, used_ms: now_ms, remote, ..fresh });
+            } else if rate.place && remote.counts(now_ms) {
+                let fresh = Entry { rated: true, place: true, used_ms: now_ms, remote, ..Entry::new(print) };
+                if bucket.make_room(&fresh, |entry| entry.loss(&crew, now_ms)) != Room::None {
+                    bucket.put(&fresh);
+                }
             }
         });
     }

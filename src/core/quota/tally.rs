@@ -1,12 +1,12 @@
 //! What one entry says about the next request, and how requests change it.
 
 use super::{
-    Counts, Estimate, Kind, Rule, Standing, Why, Worker,
-    bucket::{Entry, Holder, Print, Remote},
+    Claim, Counts, Estimate, Kind, Rule, Standing, Why, Worker,
+    bucket::{self, Entry, Holder, Loss, Print, Remote},
     crew::Crew,
     period::Period,
 };
-use crate::core::cost::money::Money;
+use crate::core::{cost::money::Money, shared::Secret};
 
 /// How long a window is, from its first request.
 const WINDOW_MS: u64 = 60_000;
@@ -30,7 +30,7 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stake {
     window_ms: u64,
-    tokens: u64,
+    pub tokens: u64,
     cost: i64,
     /// The meter has a budget.
     pub budgeted: bool,
@@ -38,6 +38,16 @@ pub(super) struct Stake {
 }
 
 impl Entry {
+    /// The entry of a rule that nothing was counted for.
+    pub(super) fn of(rule: &Rule, secret: Secret) -> Entry {
+        let owner = rule.owner.map_or(0, |print| bucket::owner(secret, print));
+        Entry {
+            owner,
+            guest: matches!(rule.kind, Kind::EndUser | Kind::EndUserModel),
+            ..Entry::new(rule.meter.print())
+        }
+    }
+
     /// An entry of a meter that nothing was counted for.
     pub(super) fn new(print: Print) -> Entry {
         Entry { print, ..Entry::default() }
@@ -50,6 +60,7 @@ impl Entry {
         if rule.max_budget.is_some() && (!self.budgeted || rule.base.revision > self.revision) {
             self.budgeted = true;
             (self.base, self.revision) = (pico(rule.base.spend), rule.base.revision);
+            self.ahead = self.unsynced != 0;
         }
         self.turn(rule.resets, now_ms);
     }
@@ -59,7 +70,8 @@ impl Entry {
         let max = rule.max_budget?;
         let spend = self.spend(held);
         let over = if stops_at_budget(rule.kind) { spend >= max } else { spend > max };
-        over.then_some(Why::Budget { spend })
+        let held = Money::from_pico(held.cost);
+        over.then(|| Why::Budget { spend: spend.saturating_sub(held), held })
     }
 
     /// Why the rates refuse one more request, if they do.
@@ -86,6 +98,7 @@ impl Entry {
             tokens_left: left(rule.limits.tpm, self.tokens.saturating_add(held.tokens), remote.tokens),
             parallel_left: left(rule.limits.parallel, held.requests, remote.parallel),
             spend: if rule.max_budget.is_some() { self.spend(held) } else { rule.base.spend },
+            held: if rule.max_budget.is_some() { Money::from_pico(held.cost) } else { Money::ZERO },
             resets_at_ms: self.resets_at_ms(now_ms),
         }
     }
@@ -125,10 +138,14 @@ impl Entry {
         }
         self.requests = self.requests.saturating_add(1);
         let budgeted = rule.max_budget.is_some();
-        let cost = if budgeted { pico(estimate.cost).max(0) } else { 0 };
+        let (mut tokens, mut cost) = (estimate.tokens, if budgeted { pico(estimate.cost).max(0) } else { 0 });
+        if estimate.claim != Claim::default() {
+            let (more, money) = self.claimed(rule, &estimate);
+            (tokens, cost) = (tokens.saturating_add(more), cost.saturating_add(money));
+        }
         // What is held is what was really added, so that giving it back ends at exactly nothing.
         let holder = self.remove_holder(worker, crew);
-        let tokens = estimate.tokens.min(u64::MAX - holder.tokens);
+        let tokens = tokens.min(u64::MAX - holder.tokens);
         let cost = cost.min(i64::MAX.saturating_sub(holder.cost));
         self.holders.push(Holder {
             requests: holder.requests.saturating_add(1),
@@ -137,6 +154,26 @@ impl Entry {
             ..holder
         });
         Stake { window_ms: self.window_ms, tokens, cost, budgeted, resets: rule.resets }
+    }
+
+    /// How much of a claim is reserved: all of it by those who keep out only themselves, else tokens and money as long as no
+    /// more than half of what is left is held.
+    fn claimed(&self, rule: &Rule, estimate: &Estimate) -> (u64, i64) {
+        if matches!(rule.kind, Kind::Key | Kind::KeyModel | Kind::Member | Kind::EndUser | Kind::EndUserModel)
+        {
+            return (estimate.claim.tokens, pico(estimate.claim.cost).max(0));
+        }
+        let held = self.held(|_| true);
+        let tokens = rule.limits.tpm.map_or(estimate.claim.tokens, |limit| {
+            let half = limit.saturating_sub(self.tokens) / 2;
+            estimate.claim.tokens.min(half.saturating_sub(held.tokens).saturating_sub(estimate.tokens))
+        });
+        let cost = rule.max_budget.map_or(0, |max| {
+            let left = max.pico() - i128::from(self.base) - i128::from(self.unsynced);
+            let room = left / 2 - held.cost - estimate.cost.pico();
+            room.clamp(0, pico(estimate.claim.cost).max(0).into())
+        });
+        (tokens, i64::try_from(cost).unwrap_or(i64::MAX))
     }
 
     /// A request is over.
@@ -149,6 +186,7 @@ impl Entry {
         }
         if stake.budgeted {
             self.unsynced = self.unsynced.saturating_add(pico(cost).max(0));
+            self.ahead |= self.unsynced != 0;
         }
     }
 
@@ -175,15 +213,22 @@ impl Entry {
         held
     }
 
-    /// Whether it can be dropped: nothing in flight, nothing that the ledger does not know, and not used for long. A base
-    /// of the ledger comes back with the next record; one without a ledger (revision 0) does not.
-    pub(super) fn is_idle(&self, crew: &Crew, now_ms: u64) -> bool {
+    /// What would be lost with it. A base of the ledger comes back with the next record; one without a ledger (revision 0)
+    /// does not, and a record that was read before money was spent brings an old one, until nobody has it any more.
+    pub(super) fn loss(&self, crew: &Crew, now_ms: u64) -> Loss {
         let only_here = self.revision == 0 && self.base != 0;
-        now_ms.saturating_sub(self.used_ms) >= IDLE_MS
-            && !is_open(self.window_ms, now_ms)
-            && self.unsynced == 0
-            && !only_here
-            && !self.holders.iter().any(|holder| crew.knows(holder.worker))
+        if only_here || self.holders.iter().any(|holder| crew.knows(holder.worker)) {
+            return Loss::Much;
+        }
+        if self.unsynced != 0 {
+            return Loss::Some;
+        }
+        let counts = is_open(self.window_ms, now_ms) || self.remote.counts(now_ms);
+        if self.rated && counts {
+            return if self.place { Loss::Much } else { Loss::Little };
+        }
+        let is_old = now_ms.saturating_sub(self.used_ms) >= IDLE_MS;
+        if is_old || !(self.budgeted && self.ahead) { Loss::Nothing } else { Loss::Little }
     }
 
     /// Ends the window when it is over, and the period of a budget that the filter resets itself.

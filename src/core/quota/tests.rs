@@ -18,7 +18,7 @@ const B: Worker = Worker(2);
 
 fn table() -> Memory {
     let shared = Memory::default();
-    prepare(&shared);
+    prepare(&shared, [1, 2]);
     for worker in [A, B] {
         beat(&shared, worker, NOW);
     }
@@ -27,6 +27,7 @@ fn table() -> Memory {
 
 fn rule(kind: Kind) -> Rule {
     Rule {
+        owner: None,
         kind,
         meter: Meter::new(kind, "x"),
         limits: Limits::default(),
@@ -57,7 +58,7 @@ fn pico(amount: i128) -> Money {
 }
 
 fn estimate(tokens: u64, cost: i128) -> Estimate {
-    Estimate { tokens, cost: pico(cost) }
+    Estimate { tokens, cost: pico(cost), ..Estimate::default() }
 }
 
 fn ask(shared: &dyn Shared, rule: &Rule, estimate: Estimate, now_ms: u64) -> Result<Reservation, Why> {
@@ -107,7 +108,7 @@ fn refusals_come_in_order_and_say_when_it_is_over() {
     let limits = |rpm, tpm, parallel| Limits { rpm, tpm, parallel };
     let resets_at_ms = NOW + 60_000;
     let rows = [
-        (limits(Some(1), Some(1), Some(1)), Some(1), Why::Budget { spend: pico(10) }),
+        (limits(Some(1), Some(1), Some(1)), Some(1), Why::Budget { spend: pico(0), held: pico(10) }),
         (limits(Some(1), Some(1), Some(1)), Some(11), Why::Parallel),
         (limits(Some(1), Some(1), None), None, Why::Requests { resets_at_ms }),
         (limits(None, Some(1), None), None, Why::Tokens { resets_at_ms }),
@@ -217,7 +218,7 @@ fn keys_stop_at_their_budget_and_all_others_after_it() {
         let shared = table();
         let rule = Rule { base: Base { spend: pico(spend), revision: 1 }, ..budget(kind, max) };
         let answer = ask(&shared, &rule, Estimate::default(), NOW).map(drop);
-        let refused = Err(Why::Budget { spend: pico(spend) });
+        let refused = Err(Why::Budget { spend: pico(spend), held: pico(0) });
         assert_eq!(answer, if expected { Ok(()) } else { refused }, "{rule:?}");
     }
 }
@@ -348,12 +349,12 @@ fn holders_of_forgotten_workers_are_cleared_away() {
     assert!(entry(&shared, &rule).holders.len() <= 4);
 }
 
-/// Up to 65 meters whose entries stand in one value, each with a budget as `base` says.
+/// Up to 129 meters whose entries stand in one value, each with a budget as `base` says.
 fn crowd(count: usize, base: Base) -> Vec<Rule> {
     static METERS: OnceLock<Vec<Meter>> = OnceLock::new();
     let meters = METERS.get_or_init(|| {
         let all = (0..).map(|n| Meter::new(Kind::Team, &n.to_string()));
-        all.filter(|meter| bucket::index(meter.print()) == 0).take(65).collect()
+        all.filter(|meter| bucket::index([1, 2], meter.print()) == 0).take(bucket::ENTRIES + 1).collect()
     });
     let limits = Limits { rpm: Some(1_000), ..Limits::default() };
     let rule = Rule { limits, base, ..budget(Kind::Team, 1_000) };
@@ -363,7 +364,7 @@ fn crowd(count: usize, base: Base) -> Vec<Rule> {
 #[test]
 fn meters_in_force_are_never_dropped() {
     let at = |spend, revision| Base { spend: pico(spend), revision };
-    // (what the 64 meters are doing, their base, how long ago, what they spent besides, whether one of them makes room)
+    // (what the meters are doing, their base, how long ago, what they spent besides, whether one of them makes room)
     type Do = fn(&dyn Shared, &Rule);
     let settled: Do =
         |shared, rule| ask(shared, rule, estimate(0, 5), NOW).unwrap().settle(shared, 0, pico(5), NOW);
@@ -374,7 +375,10 @@ fn meters_in_force_are_never_dropped() {
     let free: Do =
         |shared, rule| ask(shared, rule, estimate(0, 0), NOW).unwrap().settle(shared, 0, pico(0), NOW);
     let flying: Do = |shared, rule| std::mem::forget(ask(shared, rule, estimate(0, 5), NOW).unwrap());
-    let rows: [(&str, Do, Base, u64, i128, bool); 8] = [
+    let minute = 60_000;
+    let rows: [(&str, Do, Base, u64, i128, bool); 10] = [
+        ("nothing spent just now, the window open", free, at(9, 1), minute - 1, 0, false),
+        ("nothing spent in this minute", free, at(9, 1), minute, 0, true),
         ("synced long ago", synced, at(9, 1), IDLE_MS, 0, true),
         ("synced just now", synced, at(9, 1), IDLE_MS - 1, 0, false),
         ("not synced", settled, at(9, 1), IDLE_MS, 5, false),
@@ -386,7 +390,7 @@ fn meters_in_force_are_never_dropped() {
     ];
     for (name, act, base, after, extra, expected) in rows {
         let shared = table();
-        let rules = crowd(65, base);
+        let rules = crowd(bucket::ENTRIES + 1, base);
         let (last, first) = rules.split_last().unwrap();
         first.iter().for_each(|rule| act(&shared, rule));
         beat(&shared, A, NOW + after);
@@ -404,27 +408,30 @@ fn meters_in_force_are_never_dropped() {
 #[test]
 fn what_a_lost_worker_held_can_be_dropped() {
     let shared = table();
-    let rules = crowd(65, Base { spend: pico(1), revision: 1 });
-    for rule in &rules[..64] {
+    let rules = crowd(bucket::ENTRIES + 1, Base { spend: pico(1), revision: 1 });
+    for rule in &rules[..bucket::ENTRIES] {
         std::mem::forget(reserve(&shared, B, std::slice::from_ref(rule), estimate(1, 1), NOW).unwrap());
     }
-    for (later, expected) in [(NOW + IDLE_MS - 1, false), (NOW + IDLE_MS, true)] {
+    for (later, expected) in [(NOW + 60_000, false), (NOW + 60_001, true)] {
         beat(&shared, A, later);
-        assert_eq!(ask(&shared, &rules[64], estimate(1, 1), later).is_ok(), expected);
+        assert_eq!(ask(&shared, &rules[bucket::ENTRIES], estimate(1, 1), later).is_ok(), expected);
     }
 }
 
 #[test]
 fn the_end_of_a_long_request_counts_as_use() {
     let shared = table();
-    let rules = crowd(65, Base { spend: pico(1), revision: 1 });
-    let long: Vec<_> =
-        rules[..64].iter().map(|rule| ask(&shared, rule, estimate(1, 1), NOW).unwrap()).collect();
-    for reservation in long {
-        reservation.settle(&shared, 1, Money::ZERO, NOW + IDLE_MS);
+    let rules = crowd(bucket::ENTRIES + 1, Base { spend: pico(1), revision: 1 });
+    let long: Vec<_> = rules[..bucket::ENTRIES]
+        .iter()
+        .map(|rule| ask(&shared, rule, estimate(1, 1), NOW).unwrap())
+        .collect();
+    for (reservation, rule) in long.into_iter().zip(&rules) {
+        reservation.settle(&shared, 1, pico(1), NOW + IDLE_MS);
+        acknowledge(&shared, &rule.meter, pico(1));
     }
     for (later, expected) in [(NOW + 2 * IDLE_MS - 1, false), (NOW + 2 * IDLE_MS, true)] {
-        assert_eq!(ask(&shared, &rules[64], estimate(1, 1), later).is_ok(), expected);
+        assert_eq!(ask(&shared, &rules[bucket::ENTRIES], estimate(1, 1), later).is_ok(), expected);
     }
 }
 
@@ -438,7 +445,10 @@ fn budgets_of_the_configuration_start_again_by_themselves() {
     let over = ask(&shared, &rule, estimate(0, 5), NOW).unwrap();
     let long = ask(&shared, &rule, estimate(0, 5), NOW).unwrap();
     over.settle(&shared, 0, pico(7), NOW);
-    assert_eq!(ask(&shared, &rule, estimate(0, 5), NOW).unwrap_err(), Why::Budget { spend: pico(12) });
+    assert_eq!(
+        ask(&shared, &rule, estimate(0, 5), NOW).unwrap_err(),
+        Why::Budget { spend: pico(7), held: pico(5) }
+    );
     beat(&shared, A, hour);
     assert_eq!((spend(hour - 1), spend(hour)), (12, 5));
     // Settled in the new period: counts in it, though nobody asked in between.
@@ -544,8 +554,9 @@ fn a_table_that_is_missing_or_garbled_is_made_anew() {
     let shared = Memory::default();
     let rule = rpm(2);
     assert_eq!(check(&shared, A, &rule, NOW), None);
+    prepare(&shared, [1, 2]);
     assert!(admitted(&shared, &rule) && admitted(&shared, &rule) && !admitted(&shared, &rule));
-    prepare(&shared);
+    prepare(&shared, [3, 4]);
     assert!(!admitted(&shared, &rule), "preparing keeps what is there");
     for index in 0..bucket::BUCKETS {
         assert!(shared.get(&bucket::name(index)).is_some());
@@ -579,4 +590,120 @@ impl Shared for Contended {
 fn a_store_that_takes_nothing_refuses() {
     let shared = Contended(table());
     assert_eq!(ask(&shared, &rpm(1), Estimate::default(), NOW).unwrap_err(), Why::Full);
+}
+
+/// Calls by a key for an end user, each settled at once; whether it was let in.
+fn call_for(shared: &dyn Shared, key: &str, end_user: &str, now_ms: u64) -> Result<(), Why> {
+    let owner = Some(Meter::new(Kind::Key, key).print());
+    let limits = Limits { rpm: Some(100), ..Limits::default() };
+    let meter = Meter::new(Kind::EndUser, end_user);
+    let rule = Rule { meter, owner, limits, ..budget(Kind::EndUser, 1_000) };
+    ask(shared, &rule, estimate(1, 1), now_ms)?.settle(shared, 1, pico(1), now_ms);
+    Ok(())
+}
+
+/// Every kind of meter that others than the attacker have, none of them in the table.
+fn others() -> Vec<Rule> {
+    let named = |kind: Kind, n: u32| Rule {
+        meter: Meter::new(kind, &format!("other{n}")),
+        limits: Limits { rpm: Some(100), ..Limits::default() },
+        owner: (kind == Kind::EndUser).then(|| Meter::new(Kind::Key, "other").print()),
+        ..budget(kind, 1_000)
+    };
+    let kinds = [Kind::Key, Kind::KeyModel, Kind::User, Kind::Team, Kind::EndUser, Kind::Deployment];
+    kinds.into_iter().flat_map(|kind| (0..200).map(move |n| named(kind, n))).collect()
+}
+
+#[test]
+fn names_that_were_chosen_to_fall_together_do_not() {
+    let shared = table();
+    // What stood beside the team when values were found by the fingerprint itself, which anybody can compute.
+    let place = |meter: &Meter| u16::from_le_bytes([meter.print()[0], meter.print()[1]]) % 1_024;
+    let team = Rule { limits: Limits { rpm: Some(5), ..Limits::default() }, ..rule(Kind::Team) };
+    let keys = (0..).map(|n| Meter::new(Kind::Key, &n.to_string()));
+    let chosen: Vec<Meter> = keys.filter(|meter| place(meter) == place(&team.meter)).take(128).collect();
+    let owner = Some(Meter::new(Kind::User, "attacker").print());
+    for meter in chosen {
+        assert!(admitted(&shared, &Rule { meter, owner, ..rpm(1) }));
+    }
+    assert!(admitted(&shared, &team));
+    let values = |secret| {
+        let all = (0..1_000).map(|n| bucket::index(secret, Meter::new(Kind::Key, &n.to_string()).print()));
+        all.collect::<Vec<_>>()
+    };
+    assert_ne!(values([1, 2]), values([1, 3]), "another process, other places");
+}
+
+#[test]
+fn seventy_thousand_end_users_of_one_key_shut_out_nobody() {
+    let shared = table();
+    let mut refused = 0;
+    for n in 0..70_000 {
+        refused += u32::from(call_for(&shared, "attacker", &n.to_string(), NOW + n / 10).is_err());
+    }
+    assert_eq!(refused, 0, "it pushes out its own");
+    let now_ms = NOW + 7_000;
+    beat(&shared, A, now_ms);
+    for rule in others() {
+        assert_eq!(ask(&shared, &rule, estimate(1, 1), now_ms).map(drop), Ok(()), "{rule:?}");
+    }
+    let [pushed_out, full] = [PUSHED_OUT, FULL].map(|counter| shared.counted(counter));
+    assert!(pushed_out > 4_000 && full == 0, "{pushed_out} {full}");
+    // What others have stays, however the attacker goes on.
+    for n in 70_000..75_000 {
+        call_for(&shared, "attacker", &n.to_string(), now_ms).unwrap();
+    }
+    let lost = others().iter().filter(|rule| entry(&shared, rule).requests != 1).count();
+    assert_eq!(lost, 0);
+}
+
+#[test]
+fn keys_that_a_user_makes_shut_out_nobody() {
+    let shared = table();
+    let owner = Some(Meter::new(Kind::User, "attacker").print());
+    for n in 0..80_000 {
+        let meter = Meter::new(Kind::Key, &n.to_string());
+        ask(&shared, &Rule { meter, owner, ..rpm(1) }, estimate(1, 0), NOW).unwrap().settle(
+            &shared,
+            1,
+            pico(0),
+            NOW,
+        );
+    }
+    for rule in others() {
+        assert_eq!(ask(&shared, &rule, estimate(1, 1), NOW).map(drop), Ok(()), "{rule:?}");
+    }
+    assert_eq!(shared.counted(FULL), 0);
+}
+
+#[test]
+fn what_a_client_says_it_may_use_keeps_nobody_out() {
+    let limits = Limits { tpm: Some(1_000), ..Limits::default() };
+    let claim = Claim { tokens: u64::MAX, cost: pico(i128::MAX) };
+    let huge = Estimate { claim, ..estimate(1, 1) };
+    for kind in [Kind::Team, Kind::User, Kind::Organization, Kind::Global, Kind::Deployment, Kind::TeamModel]
+    {
+        let shared = table();
+        let rule = Rule { limits, ..budget(kind, 1_000_000) };
+        // Half of what is left, and then what the requests are likely to use.
+        for (n, tokens, cost) in [(0, 500, 500_000), (1, 501, 500_001), (2, 502, 500_002)] {
+            std::mem::forget(ask(&shared, &rule, huge, NOW).unwrap());
+            let holder = entry(&shared, &rule).holders[0];
+            assert_eq!((holder.tokens, holder.cost), (tokens, cost), "{kind:?} {n}");
+        }
+        for n in 0..400 {
+            assert!(ask(&shared, &rule, estimate(1, 1_000), NOW).map(std::mem::forget).is_ok(), "{n}");
+        }
+        // A claim that fits is held whole.
+        let shared = table();
+        let fits = Estimate { claim: Claim { tokens: 300, cost: pico(40) }, ..estimate(5, 6) };
+        std::mem::forget(ask(&shared, &rule, fits, NOW).unwrap());
+        let holder = entry(&shared, &rule).holders[0];
+        assert_eq!((holder.tokens, holder.cost), (305, 46));
+    }
+    // A key keeps out nobody but itself.
+    let shared = table();
+    let rule = Rule { limits, ..budget(Kind::Key, 1_000_000) };
+    std::mem::forget(ask(&shared, &rule, huge, NOW).unwrap());
+    assert!(matches!(ask(&shared, &rule, huge, NOW), Err(Why::Budget { .. })));
 }

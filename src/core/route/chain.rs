@@ -285,8 +285,15 @@ pub(super) fn key(model: &str, overrides: &Map<String, Value>) -> String {
 
 /// The deployments a name stands for.
 fn resolve(config: &Config, model: &str, call: &Call) -> Result<Resolved, Error> {
+    // What is another team's is nothing for this caller; who has the master key may ask for one by its id.
+    let is_open = |resolved: &Resolved| {
+        resolved.deployments.iter().filter_map(|&at| config.deployments.get(at)).any(|deployment| {
+            let is_own = deployment.choice.team.is_none() || deployment.choice.team == call.team;
+            is_own || (call.any_team && deployment.id == resolved.requested)
+        })
+    };
     match config.resolve_for(model, call.team.as_deref()) {
-        Some(resolved) if !resolved.deployments.is_empty() => Ok(resolved),
+        Some(resolved) if is_open(&resolved) => Ok(resolved),
         _ => match config.why_unavailable(model) {
             Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),
             None => Err(Error::new(400, unknown_model("/chat/completions", model))),

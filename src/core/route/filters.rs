@@ -62,13 +62,13 @@ fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
         let Some(deployment) = world.config.deployments.get(at) else { continue };
         let over = deployment.rules.iter().find_map(|rule| {
             match quota::check_budget(world.shared, world.worker, rule, world.now_ms)? {
-                Why::Budget { spend } => Some((rule, spend)),
+                Why::Budget { spend, held } => Some((rule, spend, held)),
                 _ => None,
             }
         });
         match over {
-            Some((rule, spend)) => {
-                let line = over_budget(deployment, rule, spend);
+            Some((rule, spend, held)) => {
+                let line = over_budget(deployment, rule, spend, held);
                 world.tell(|trace| trace.note(at, line.trim_end()));
                 told.push_str(&line);
             }

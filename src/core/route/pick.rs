@@ -5,8 +5,8 @@ use crate::core::{config::Deployment, random::Random};
 /// Deployments in the order they are to be tried: the first is drawn by weight, the next from the rest, and so on, so a
 /// retry never meets the deployment that just failed while another is left.
 ///
-/// LiteLLM looks at the first deployment only to decide what counts (`weight`, else `rpm`, else `tpm`, else all the same);
-/// where the others lack it they count 0. If everything counts 0 (LiteLLM fails there) all are the same.
+/// Weights count when any deployment has one; else, as LiteLLM does it, the first deployment decides what counts (`rpm`, else
+/// `tpm`, else all the same). Who lacks what counts has 0. If everything counts 0 (LiteLLM fails there) all are the same.
 pub fn shuffle(deployments: &[Deployment], healthy: &[usize], random: &mut Random) -> Vec<usize> {
     let mut left = weighed(deployments, healthy);
     let mut order = Vec::with_capacity(left.len());
@@ -27,8 +27,9 @@ pub fn shares(deployments: &[Deployment], healthy: &[usize]) -> Vec<(usize, f64)
 
 /// Each with what it counts.
 fn weighed(deployments: &[Deployment], healthy: &[usize]) -> Vec<(usize, f64)> {
+    let has_weight = healthy.iter().filter_map(|&at| deployments.get(at)).any(|d| d.weight.is_some());
     let measure: fn(&Deployment) -> Option<f64> = match healthy.first().and_then(|&at| deployments.get(at)) {
-        Some(first) if first.weight.is_some() => |d| d.weight,
+        _ if has_weight => |d| d.weight,
         Some(first) if first.rpm.is_some() => |d| d.rpm.map(|n| n as f64),
         Some(first) if first.tpm.is_some() => |d| d.tpm.map(|n| n as f64),
         _ => |_| None,
@@ -103,9 +104,17 @@ mod tests {
                 all,
                 [50.0, 50.0, 0.0],
             ),
-            ("the first one decides what counts", ["", ", weight: 9", ", rpm: 9"], all, [33.3, 33.3, 33.3]),
+            ("one weight is enough", ["", ", weight: 9", ", rpm: 9"], all, [0.0, 100.0, 0.0]),
+            ("a weight behind rpm", [", rpm: 9", ", weight: 1", ", weight: 3"], all, [0.0, 25.0, 75.0]),
+            ("a weight of a resting one does not count", [", weight: 9", "", ""], &[1, 2], [0.0, 50.0, 50.0]),
+            (
+                "the first one decides between the others",
+                ["", ", tpm: 9", ", rpm: 9"],
+                all,
+                [33.3, 33.3, 33.3],
+            ),
             ("all zero is uniform", [", weight: 0", ", weight: 0", ", weight: 0"], all, [33.3, 33.3, 33.3]),
-            ("the first healthy one decides", ["", ", weight: 1", ", weight: 3"], &[1, 2], [0.0, 25.0, 75.0]),
+            ("the weights of the healthy", ["", ", weight: 1", ", weight: 3"], &[1, 2], [0.0, 25.0, 75.0]),
         ];
         for (name, params, healthy, expected) in rows {
             for (share, expected) in shares(&params, healthy).into_iter().zip(expected) {

@@ -39,7 +39,7 @@ pub fn order(healthy: Vec<usize>, group: &str, call: &Call, world: &mut World) -
             let left: Vec<usize> = within.iter().map(|one| one.at).collect();
             shuffled(left, world)
         }
-        Strategy::LeastBusy => sorted(within, |one| one.counts.parallel),
+        Strategy::LeastBusy => sorted(mixed(within, world), |one| one.counts.parallel),
         Strategy::UsageBased => sorted(mixed(within, world), |one| one.counts.tokens),
         Strategy::CostBased => {
             world.tell(|trace| within.iter().for_each(|one| trace.note(one.at, price(one.deployment))));
@@ -217,9 +217,11 @@ pub fn rate_limited(message: String, resets_at_ms: u64, now_ms: u64) -> Error {
 }
 
 /// One line about a budget that is used up, as LiteLLM writes it.
-pub fn over_budget(deployment: &Deployment, rule: &Rule, spend: Money) -> String {
-    let max = dollars(rule.max_budget.unwrap_or_default());
-    let spend = dollars(spend);
+pub fn over_budget(deployment: &Deployment, rule: &Rule, spend: Money, held: Money) -> String {
+    let max = rule.max_budget.unwrap_or_default();
+    // What is only reserved is not spent.
+    let reserved = if spend < max { format!(" + {} reserved", dollars(held)) } else { String::new() };
+    let (max, spend) = (dollars(max), format!("{}{reserved}", dollars(spend)));
     match rule.kind {
         Kind::Provider => {
             format!("Exceeded budget for provider {}: {spend} >= {max}\n", deployment.brand.name)

@@ -17,7 +17,7 @@ fn event(id: u64, spend: i64, metered: &[&str]) -> Vec<u8> {
 
 fn memory() -> Memory {
     let shared = Memory::default();
-    quota::prepare(&shared);
+    quota::prepare(&shared, [1, 2]);
     changes::prepare(&shared);
     shared
 }
@@ -146,6 +146,7 @@ fn what_a_batch_charged_leaves_the_meters_with_it() {
     let shared = memory();
     quota::beat(&shared, Worker(1), 1);
     let rule = Rule {
+        owner: None,
         kind: Kind::Key,
         meter: Meter::named("key:k"),
         limits: Default::default(),
@@ -335,6 +336,7 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
     let shared = memory();
     let meter = Meter::named("deployment:d");
     let rule = quota::Rule {
+        owner: None,
         kind: quota::Kind::Deployment,
         meter: meter.clone(),
         limits: Default::default(),

@@ -61,7 +61,7 @@ pub async fn all(app: &App, viewer: Option<&access::Caller>) -> Result<Vec<Targe
 }
 
 fn of(config: &Config, viewer: Option<&access::Caller>) -> Vec<Target> {
-    let names = viewer.map(|viewer| listed(viewer, config));
+    let names = viewer.map(|viewer| listed(viewer, config, true));
     let visible = |d: &&Deployment| names.as_ref().is_none_or(|names: &Vec<String>| names.contains(&d.group));
     // A bare `*` has a deployment for each brand: it is checked with the one that its model is for.
     let mut bare: HashSet<&str> = HashSet::new();

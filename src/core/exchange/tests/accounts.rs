@@ -348,3 +348,92 @@ fn a_request_with_two_hosts_is_refused_whoever_sends_it() {
         }
     }
 }
+
+#[test]
+fn the_answer_shows_what_it_used() {
+    let mut rig = rig("tpm_limit: 10000");
+    let story = ok(&mut rig, "b");
+    // 1,500 tokens, though fewer were reserved.
+    assert_eq!(story.header("x-ratelimit-api_key-remaining-tokens"), Some("8500"));
+    assert_eq!(story.header("x-ratelimit-api_key-limit-tokens"), Some("10000"));
+    assert_eq!(ok(&mut rig, "b").header("x-ratelimit-api_key-remaining-tokens"), Some("7000"));
+}
+
+#[test]
+fn what_costs_nothing_goes_on_without_money() {
+    let free = "  - {model_name: free, litellm_params: {model: openai/f1, api_base: \"http://f.test/v1\", api_key: k, input_cost_per_token: 0, output_cost_per_token: 0}}\n  \
+        - {model_name: unknown, litellm_params: {model: openai/u1, api_base: \"http://u.test/v1\", api_key: k}}\n  \
+        - {model_name: falls, litellm_params: {model: openai/f2, api_base: \"http://f.test/v1\", api_key: k, input_cost_per_token: 0, output_cost_per_token: 0}}\n\
+        router_settings: {fallbacks: [{falls: [a]}, {b: [a]}]}\n";
+    let models = MODELS.split("router_settings").next().unwrap();
+    let key = access::hash(b"sk-one");
+    let mut rig = Rig::new(&format!(
+        "{models}{free}litellm_settings: {{max_budget: 0.0001, budget_duration: 1d}}\ngeneral_settings:\n  \
+         master_key: sk-master\n  keys: [{{token: {key}, max_budget: 0, rpm_limit: 3}}]\n"
+    ));
+    rig.key = Some("sk-one");
+    // (model, status): what may cost something, now or in a fallback, does not go on.
+    for (model, status) in [("a", 400), ("free", 200), ("unknown", 400), ("falls", 400), ("free", 200)] {
+        assert_eq!(ok(&mut rig, model).status, status, "{model}");
+    }
+    assert_eq!(ok(&mut rig, "free").status, 200);
+    assert_eq!(ok(&mut rig, "free").status, 429, "rates hold");
+}
+
+#[test]
+fn another_teams_model_is_none() {
+    let models = "model_list:\n  \
+        - {model_name: mine, litellm_params: {model: openai/a, api_key: k}}\n  \
+        - {model_name: theirs, litellm_params: {model: openai/b, api_key: k}, model_info: {id: t1, team_id: other, team_public_model_name: x}}\n\
+        general_settings: {master_key: sk-master}\n";
+    let mut rig = Rig::new(models);
+    rig.key = Some("sk-master");
+    for model in ["theirs", "x", "nonsense"] {
+        let story = ok(&mut rig, model);
+        assert_eq!(story.status, 400, "{model}");
+        assert!(
+            story.body.contains(&format!("Invalid model name passed in model={model}")),
+            "{}",
+            story.body
+        );
+    }
+    assert_eq!(ok(&mut rig, "t1").status, 200, "who has the master key may ask for it by its id");
+}
+
+#[test]
+fn a_number_of_a_client_reserves_no_more_than_the_model_can_answer() {
+    let info = "model_info: {max_output_tokens: 5000}";
+    let models = MODELS.replacen(
+        "output_cost_per_token: 0.000001}}",
+        &format!("output_cost_per_token: 0.000001}}, {info}}}"),
+        1,
+    );
+    let key = access::hash(b"sk-one");
+    let keys = format!("  keys: [{{token: {key}, max_budget: 100, tpm_limit: 100000000}}]\n");
+    // (max_tokens, n, model, tokens that are held less those of the prompt)
+    let rows = [
+        (json!(10), json!(null), "a", 10),
+        (json!(10), json!(3), "a", 30),
+        (json!(1_000_000_000_000_u64), json!(null), "a", 5_000),
+        (json!(i64::MAX), json!(2), "a", 10_000),
+        (json!(10), json!(i64::MAX), "a", 1_280),
+        // Nobody knows how long its answers can be: as sixteen typical ones.
+        (json!(i64::MAX), json!(null), "b", 4_096),
+    ];
+    for (most, choices, model, expected) in rows {
+        let mut rig = Rig::new(&format!("{models}general_settings:\n  master_key: sk-master\n{keys}"));
+        rig.key = Some("sk-one");
+        let mut body = hello(model);
+        body["max_tokens"] = most.clone();
+        body["n"] = choices.clone();
+        let prompt = (body.to_string().len() as u64).div_ceil(4);
+        let mut exchange = begin(&mut rig, body).unwrap();
+        let held = quota::counts(
+            &rig.shared,
+            std::iter::once(&quota::Meter::new(quota::Kind::Key, &key)),
+            rig.now_ms,
+        );
+        assert_eq!(held[0].tokens, expected + prompt, "{model} {most} {choices}");
+        exchange.on_done(&mut rig.env());
+    }
+}

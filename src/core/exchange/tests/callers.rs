@@ -36,6 +36,7 @@ fn with(model: &str, members: Value) -> Value {
 
 fn spend_of(rig: &Rig, kind: Kind, id: &str) -> Money {
     let rule = quota::Rule {
+        owner: None,
         kind,
         meter: Meter::new(kind, id),
         limits: access::grant::Limits { rpm: Some(100), ..access::grant::Limits::default() },

@@ -146,7 +146,7 @@ fn whatever_happens_reservations_end() {
     rig.key = Some("sk-key");
     let grant = rig.config.general.keys.values().next().unwrap().clone();
     let names = Names::of("a", Some(&grant));
-    let rules = crate::core::access::rules::rules(&grant, None, &names, &rig.config.general);
+    let rules = crate::core::access::rules::rules(Some(&grant), None, &names, &rig.config);
     let mut chance = Random::new(7);
     let mut spent = crate::core::cost::money::Money::ZERO;
     let (mut left, mut charged) = (0, 0);

@@ -198,8 +198,17 @@ fn end_users_are_asked_for_when_they_matter() {
     assert_eq!((story.status, story.header("x-litellm-model-region")), (429, Some("eu")));
     assert!(story.message().starts_with("Rate limit exceeded for end_user: e. "));
 
+    // Whoever calls for it: the master key has no limits, its end users have theirs.
+    rig.key = Some("sk-master");
+    let story = ok(&mut rig, &body);
+    assert_eq!(story.status, 429);
+    assert!(story.message().starts_with("Rate limit exceeded for end_user: e. "));
+    assert_eq!(ok(&mut rig, &hello("a")).status, 200);
+
     record.scope.blocked = true;
     rig.keys.learn_end_user("e", Answer::Record(record), rig.now_ms);
+    assert_eq!(ok(&mut rig, &body).status, 401);
+    rig.key = Some("sk-one");
     assert_eq!(ok(&mut rig, &body).status, 401);
     // Nobody knows them, and nobody can be asked: a known key goes on.
     body["user"] = json!("f");

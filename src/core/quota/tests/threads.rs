@@ -53,7 +53,7 @@ fn workers<T: Send>(shared: &Locked, work: impl Fn(Worker, &mut Random) -> T + S
         let threads: Vec<_> = (1..=THREADS)
             .map(|n| {
                 scope.spawn(move || {
-                    prepare(shared);
+                    prepare(shared, [1, 2]);
                     beat(shared, Worker(n), NOW);
                     work(Worker(n), &mut Random::new(n.into()))
                 })

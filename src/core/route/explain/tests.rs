@@ -118,7 +118,15 @@ fn strategies_tell_what_they_go_by() {
         ),
     ] {
         let yaml = format!("{THREE}router_settings: {{routing_strategy: {strategy}}}");
-        assert_eq!(told(&explained(&yaml, &asked("g"), spent)), expected, "{strategy}");
+        let (mut told, mut expected) = (told(&explained(&yaml, &asked("g"), spent)), expected);
+        if strategy == "least-busy" {
+            // All are as busy, so chance decides.
+            for lines in [&mut told, &mut expected] {
+                lines.iter_mut().for_each(|line| line.replace_range(..2, ""));
+                lines.sort();
+            }
+        }
+        assert_eq!(told, expected, "{strategy}");
     }
     let yaml = format!("{THREE}router_settings: {{routing_strategy: latency-based-routing}}");
     let explanation = explained(&yaml, &asked("g"), spent);

@@ -17,7 +17,7 @@ fn gateway(models: &str, settings: &str) -> Config {
 /// The ids that a call of `model` may go to, sorted, group by group; or the refusal.
 fn planned(config: &Config, model: &str, call: Call) -> Result<Vec<Vec<String>>, (u16, String)> {
     let shared = Memory::default();
-    quota::prepare(&shared);
+    quota::prepare(&shared, [1, 2]);
     let mut world = World {
         config,
         shared: &shared,
@@ -143,7 +143,7 @@ fn regions_response_formats_and_order() {
     let (status, message) = planned(&config, "g", in_region("asia")).unwrap_err();
     assert!(status == 429 && message.starts_with("No deployments available for selected model"), "{message}");
     let shared = Memory::default();
-    quota::prepare(&shared);
+    quota::prepare(&shared, [1, 2]);
     let mut world = World {
         config: &config,
         shared: &shared,
@@ -186,7 +186,7 @@ fn a_cached_prompt_stays_with_its_deployment() {
   - {model_name: g, litellm_params: {model: openai/c, api_key: k}, model_info: {id: c}}";
     let config = gateway(models, "router_settings: {optional_pre_call_checks: [prompt_caching]}");
     let shared = Memory::default();
-    quota::prepare(&shared);
+    quota::prepare(&shared, [1, 2]);
     crate::core::route::affinity::note(&shared, [7; 16], &config.deployments[1], 1_000_000);
     for seed in 0..50 {
         let mut world = World {

@@ -50,6 +50,13 @@ pub async fn groups(call: Call) -> Result<Answer, Problem> {
             None => groups.push((entry.group.clone(), vec![entry])),
         }
     }
+    // What stands behind wildcards comes last, as in `/models`.
+    let seen: HashSet<String> = groups.iter().map(|(name, _)| name.clone()).collect();
+    for entry in expanded(&call.app, &call.caller).await? {
+        if !seen.contains(&entry.group) && wanted.is_none_or(|wanted| wanted == entry.group) {
+            groups.push((entry.group.clone(), vec![entry]));
+        }
+    }
     let data: Vec<Value> = groups.iter().map(|(name, members)| group(name, members)).collect();
     Ok(Answer::json(&json!({"data": data})))
 }
@@ -93,7 +100,7 @@ async fn entries(app: &Arc<App>, caller: &Caller) -> Result<Vec<Entry>, Problem>
     let mut all = Vec::new();
     for (config, is_stored) in [(Some(config.as_ref()), false), (stored.as_ref(), true)] {
         let Some(config) = config else { continue };
-        let names = viewer.as_ref().map(|viewer| listed(viewer, config));
+        let names = viewer.as_ref().map(|viewer| listed(viewer, config, true));
         for (deployment, shown) in config.deployments.iter().zip(shown(config)) {
             let is_visible = names.as_ref().is_none_or(|names| names.contains(&deployment.group));
             // The configuration may have the stored ones in it already.
@@ -101,6 +108,37 @@ async fn entries(app: &Arc<App>, caller: &Caller) -> Result<Vec<Entry>, Problem>
             if is_visible && !is_twice {
                 all.push(entry(deployment, shown, is_stored));
             }
+        }
+    }
+    Ok(all)
+}
+
+/// What the price data knows behind the wildcards that a caller may call, each model as a group of its own.
+async fn expanded(app: &Arc<App>, caller: &Caller) -> Result<Vec<Entry>, Problem> {
+    let config = match stored_models(app).await?.models.is_empty() {
+        true => app.config(),
+        false => Arc::new(stored_config(app).await?),
+    };
+    let viewer = viewer(app, caller).await?.unwrap_or(access::Caller::Master);
+    let names: HashSet<String> = listed(&viewer, &config, false).into_iter().collect();
+    let mut all = Vec::new();
+    for wildcard in &config.wildcards {
+        let first = wildcard.deployments.first().and_then(|&at| config.deployments.get(at));
+        let Some(deployment) = first else { continue };
+        for name in config.known_models(wildcard).into_iter().filter(|name| names.contains(name)) {
+            let Some(resolved) = config.resolve(&name) else { continue };
+            let captures: Vec<&str> = resolved.captures.iter().map(String::as_str).collect();
+            let model = deployment.model_for(&resolved.requested, &captures);
+            let info: Map<String, Value> =
+                prices::facts(&model, deployment.brand.name, None).into_iter().collect();
+            all.push(Entry {
+                group: name,
+                shown: json!({"model_info": info}),
+                brand: deployment.brand.name,
+                params: supported_params(deployment.brand, &model),
+                tpm: None,
+                rpm: None,
+            });
         }
     }
     Ok(all)
