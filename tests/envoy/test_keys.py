@@ -170,9 +170,14 @@ def test_all_apis_are_limited_and_charged(gateway: Gateway) -> None:
     refused = client.post("/v1/messages", json=ask | {"max_tokens": 9}, headers={"x-api-key": key})
     assert refused.status_code == 429 and refused.json()["type"] == "error"
     rows = wait_until(
-        lambda: len(found := gateway.manage("/spend/logs", api_key=key)) == 3 and found, "three rows in the spend log"
+        lambda: len(found := gateway.manage("/spend/logs", api_key=key)) == 4 and found, "four rows in the spend log"
     )
-    assert sorted(row["call_type"] for row in rows) == ["aembedding", "anthropic_messages", "atext_completion"]
+    served = [row for row in rows if row["status"] == "success"]
+    assert sorted(row["call_type"] for row in served) == ["aembedding", "anthropic_messages", "atext_completion"]
+    (failed,) = (row for row in rows if row["status"] == "failure")
+    error = failed["metadata"]["error_information"]
+    assert (error["error_code"], error["error_message"]) == ("429", refused.json()["error"]["message"])
+    assert failed["spend"] == 0 and failed["call_type"] == "anthropic_messages"
 
 
 def test_a_client_that_leaves_frees_its_place_and_pays(gateway: Gateway, mock: OpenAiMock) -> None:

@@ -31,7 +31,7 @@ use crate::core::access::grant::{Budget, EndUser, Former, Grant, Limits, Role, S
 /// How often the change feed is looked at for what other ledgers did. A key that one of them removed is forgotten that soon.
 pub const POLL_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked at at most for keys that nobody knows.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Keys and changes read at a time.
 const PAGE: i64 = 5_000;
 
