@@ -1,6 +1,7 @@
 //! What a request may make the core hold, counted by the allocator: every operation and every member, with the values that cost
 //! the most for their bytes.
 #![allow(unsafe_code, reason = "an allocator that counts can be written in no other way")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

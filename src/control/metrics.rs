@@ -8,6 +8,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
+    net::Shutdown,
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -26,6 +27,8 @@ const REST: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest request head.
 const HEAD_BYTES: usize = 128 * 1024;
+/// So much of a body that nobody wants is read.
+const DROPPED_BYTES: u64 = 1024 * 1024;
 
 /// What each family of ours counts.
 const HELP: [(&str, &str); 16] = [
@@ -105,7 +108,10 @@ fn answer(mut stream: UnixStream, text: &io::Result<String>) -> io::Result<()> {
     write!(
         stream,
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    )
+    )?;
+    // A socket that is closed with something unread loses the answer too.
+    stream.shutdown(Shutdown::Write)?;
+    io::copy(&mut stream.take(DROPPED_BYTES), &mut io::sink()).map(drop)
 }
 
 /// Reads a request's head.

@@ -56,13 +56,15 @@ def test_least_busy_goes_round_a_provider_that_is_held_up(start, mocks):
     providers = three(mocks)
     gateway = start(config("least-busy", group(providers)))
     gate = Gate()
-    # Nobody is busy: the first in the list is chosen.
     providers[0].script(gated(gate))
 
     def ask(connection: Any, turn: int) -> Heard:
         if turn:
             gate.wait_reached()
         answer = chat(connection, "m")
+        # Nobody is busy: chance decides, so the one that is to be held up may have to be asked for more than once.
+        while not turn and not asked(providers[0])[0]:
+            answer = chat(connection, "m")
         if turn == 1_999:
             gate.open()
         return answer
@@ -71,7 +73,8 @@ def test_least_busy_goes_round_a_provider_that_is_held_up(start, mocks):
     answers = fire(gateway, 2_000, 2, ask)
     gate.open()
     assert statuses(answers) == {200: 2_000}
-    assert asked(*providers) == [1, 1_999, 0]
+    held, *others = asked(*providers)
+    assert held == 1 and min(others) > 800, (held, others)
 
 
 def test_least_busy_shares_by_what_is_in_flight(start, mocks):

@@ -190,8 +190,7 @@ impl Exchange {
         for TokensLeft { kind, left, reserved } in &self.hold.tokens_left {
             let left = used.map_or(*left, |used| left.saturating_add(*reserved).saturating_sub(used));
             let push = |list: &mut Headers, name: &[&str]| {
-                // Names are put together only once: nearly no provider tells limits by who is limited.
-                if copied.is_none() || is_ours(&name.concat()) {
+                if copied.is_none_or(|copied| !copied.iter().any(|(other, _)| is_joined(other, name))) {
                     list.push_number_of(name, left);
                 }
             };
@@ -362,6 +361,11 @@ impl Exchange {
 fn known_model(deployment: &Deployment) -> Option<table::Entry> {
     let base = deployment.base_model.as_deref();
     table::entry_for(&deployment.litellm_model, deployment.brand.name, base, None)
+}
+
+/// Whether a text is these parts one after the other.
+fn is_joined(text: &str, parts: &[&str]) -> bool {
+    parts.iter().try_fold(text, |rest, part| rest.strip_prefix(part)) == Some("")
 }
 
 /// The key's name for itself.
