@@ -62,7 +62,7 @@ def rss(pid: int) -> int:
 
 def test_an_upload_that_stops_is_ended_and_others_are_served(start, providers):
     gateway = start(config_of(providers, upload_timeout=1))
-    uploads = [Upload(gateway.port, 40 * MIB, 2 * MIB) for _ in range(10)]
+    uploads = [Upload(gateway.port, 30 * MIB, 2 * MIB) for _ in range(10)]
     assert gateway.chat("a").status_code == 200
     for upload in uploads:
         answer = upload.answer()
@@ -94,7 +94,7 @@ def test_an_answer_may_take_longer_than_an_upload(start, providers):
 def test_memory_is_bounded_whatever_is_uploaded(start, providers):
     """Sixty uploads of 40 MB stop at their last byte; the gateway may take 500 MiB, and it serves others once they are over."""
     limit = 500 * MIB
-    gateway = start(config_of(providers, upload_timeout=8, max_memory_bytes=limit))
+    gateway = start(config_of(providers, upload_timeout=8, max_memory_bytes=limit, request_body_buffer_limit_bytes=100 * MIB))
     pid = gateway.envoy_pid()
     before, most = rss(pid), 0
     uploads = []
