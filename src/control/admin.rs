@@ -2,13 +2,18 @@
 
 use std::{
     io::{self, Read, Write},
-    os::unix::net::UnixStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
 /// Most bytes of an answer that are read: statistics of many thousands of deployments; `/stats` with a filter is far smaller.
 const ANSWER_BYTES: u64 = 256 << 20;
+
+/// How long a step of a call may take.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// An Envoy's admin interface.
 #[derive(Clone, Debug)]
@@ -76,9 +81,23 @@ impl Envoy {
 
 /// One call over a Unix socket: status and body. `headers` are whole lines.
 pub fn call(socket: &Path, method: &str, path: &str, headers: &str) -> io::Result<(u16, String)> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    call_within(LIMIT, socket, method, path, headers)
+}
+
+/// The same, and each step of it may take so long: to connect, to write, to read.
+pub fn call_within(
+    limit: Duration,
+    socket: &Path,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> io::Result<(u16, String)> {
+    // Of a process that hangs the queue may be full; then one waits for the connection as for an answer.
+    let connection = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    connection.set_read_timeout(Some(limit))?;
+    connection.set_write_timeout(Some(limit))?;
+    connection.connect(&SockAddr::unix(socket)?)?;
+    let mut stream = UnixStream::from(OwnedFd::from(connection));
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"

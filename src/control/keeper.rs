@@ -1,13 +1,15 @@
-//! The ledger's process: started with the gateway, started again whenever it dies, ended after Envoy.
+//! The ledger's process: started with the gateway, started again whenever it dies or hangs, ended after Envoy.
 //!
 //! It is a process of its own so that nothing that happens to it takes Envoy along: while it is away, keys that are known go on.
+
+mod pulse;
 
 use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +19,7 @@ use super::{
     process::{self, own_group_and_fate, step_back},
 };
 use crate::core::ledger::{KEY_VARIABLE, READY_PATH};
+use pulse::Pulse;
 
 /// How long it may take to be ready the first time (a database may have to be made).
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -29,6 +32,14 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked at while something is waited for.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Times that a ledger was started in the place of one that died or hung.
+static RESTARTS: AtomicU64 = AtomicU64::new(0);
+
+/// How often a ledger was started in the place of one that died or hung, in the life of this process.
+pub fn restarts() -> u64 {
+    RESTARTS.load(Ordering::Relaxed)
+}
+
 /// A ledger that is kept alive.
 #[derive(Debug)]
 pub struct Keeper {
@@ -37,6 +48,7 @@ pub struct Keeper {
     socket: PathBuf,
     secret: String,
     child: Option<Child>,
+    pulse: Pulse,
     started: Instant,
     deaths: u32,
     start_at: Instant,
@@ -60,6 +72,7 @@ impl Keeper {
             socket: socket.to_owned(),
             secret: secret.to_owned(),
             child: None,
+            pulse: Pulse::feel(socket, secret),
             started: Instant::now(),
             deaths: 0,
             start_at: Instant::now(),
@@ -88,9 +101,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Looks after it: one that has died is started again, after a pause that grows while it keeps dying.
+    /// Looks after it: one that has died is started again, after a pause that grows while it keeps dying; one that hangs dies.
     pub fn look(&mut self) {
         if let Some(child) = &mut self.child {
+            if let Some(silence) = self.pulse.hangs(child.id()) {
+                complain(&format!(
+                    "the ledger hangs: it has not answered for {} s. It is ended and started again.",
+                    silence.as_secs()
+                ));
+                self.pulse.begin_anew();
+                let _ = child.kill();
+            }
             let Ok(Some(status)) = child.try_wait() else { return };
             self.child = None;
             self.deaths = if self.started.elapsed() >= WELL { 1 } else { self.deaths.saturating_add(1) };
@@ -102,7 +123,9 @@ impl Keeper {
             match self.spawn() {
                 Ok(child) => {
                     self.child = Some(child);
+                    self.pulse.begin_anew();
                     self.started = Instant::now();
+                    RESTARTS.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(failure) => {
                     complain(&failure.to_string());

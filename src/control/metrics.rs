@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Failure, admin::Envoy};
+use super::{Failure, admin::Envoy, keeper};
 
 /// So much longer Envoy rests than it worked: statistics take at most a fifth of its main thread.
 const REST: u32 = 4;
@@ -31,7 +31,7 @@ const HEAD_BYTES: usize = 128 * 1024;
 const DROPPED_BYTES: u64 = 1024 * 1024;
 
 /// What each family of ours counts.
-const HELP: [(&str, &str); 16] = [
+const HELP: [(&str, &str); 17] = [
     ("tollgate_requests", "Requests that are over."),
     ("tollgate_attempts", "Attempts at providers."),
     ("tollgate_fallbacks", "Model groups left behind for another."),
@@ -48,6 +48,7 @@ const HELP: [(&str, &str); 16] = [
     ("tollgate_syncs", "Answers of the ledger to the sync role."),
     ("tollgate_sync_batches", "Batches of calls that the ledger has taken."),
     ("tollgate_sync_failures", "Times that the ledger did not answer the sync role."),
+    ("tollgate_ledger_restarts", "Times that a ledger was started in the place of one that died or hung."),
 ];
 
 /// Where `/metrics` is answered when Envoy's admin interface is at `admin`.
@@ -85,7 +86,7 @@ fn answer_all(listener: &UnixListener, ask: &dyn Fn() -> io::Result<String>) {
             continue;
         }
         let begun = Instant::now();
-        let text: Arc<io::Result<String>> = Arc::new(ask().map(|text| with_help(&text)));
+        let text: Arc<io::Result<String>> = Arc::new(ask().map(|text| with_help(&with_ours(text))));
         for stream in waiting {
             let text = Arc::clone(&text);
             thread::spawn(move || answer(stream, &text));
@@ -125,6 +126,15 @@ fn asks_for_metrics(stream: &mut UnixStream) -> io::Result<bool> {
         }
     }
     Ok(head.starts_with(b"GET /metrics"))
+}
+
+/// With what the command itself has counted.
+fn with_ours(mut text: String) -> String {
+    let restarts = keeper::restarts();
+    text.push_str(&format!(
+        "# TYPE tollgate_ledger_restarts counter\ntollgate_ledger_restarts{{}} {restarts}\n"
+    ));
+    text
 }
 
 /// Says before each family of ours what it is.
@@ -187,7 +197,12 @@ mod tests {
         };
         let first = ask("/metrics");
         go.send(()).unwrap();
-        assert!(first.join().unwrap().ends_with("\r\n\r\nnumber 0\n"));
+        let first = first.join().unwrap();
+        assert!(first.contains("\r\n\r\nnumber 0\n"));
+        assert!(
+            first.contains("# TYPE tollgate_ledger_restarts counter\ntollgate_ledger_restarts{} "),
+            "{first}"
+        );
         // These connect while the next question waits for its answer or before it is asked; none is asked for each of them.
         let rest: Vec<_> = (0..20).map(|_| ask("/metrics?filter=.*")).collect();
         drop(go);

@@ -1,6 +1,10 @@
-//! Child processes: they end with this one, and not before it wants them to.
+//! Child processes: they end with this one, and not before it wants them to. And who may read what they and this one make.
 
 use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Child, Command},
     thread,
     time::{Duration, Instant},
@@ -11,6 +15,26 @@ const STEP: libc::c_int = 5;
 
 /// How often a child is looked at that is to end.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Bits of a file's mode that the umask is taken from when the file is made.
+const NEW_FILE: u32 = 0o666;
+
+/// From here on whatever this process and its children make (files, sockets, folders) is for its owner alone. Returns the umask
+/// that was in force: the user's own. To be called before threads that make files.
+#[expect(unsafe_code, reason = "the umask is set by a system call")]
+pub fn keep_private() -> u32 {
+    // SAFETY: umask cannot fail and touches no memory.
+    unsafe { libc::umask(0o077) }
+}
+
+/// Makes a file that others are meant to read, as far as `umask` lets them. One that is there stays as it is.
+pub fn make_public(path: &Path, umask: u32) -> io::Result<()> {
+    match File::options().write(true).create_new(true).open(path) {
+        Ok(file) => file.set_permissions(fs::Permissions::from_mode(NEW_FILE & !umask)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 /// Waits so long for a child that was told to go, then ends it.
 pub fn end(child: &mut Child, limit: Duration) {

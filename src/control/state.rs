@@ -4,7 +4,7 @@ use std::{
     env,
     fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -59,6 +59,7 @@ impl State {
         remarks.extend(elsewhere);
         let lock = locked(&folder)?;
         remarks.extend(adopt(&folder, &name_of(host, port))?);
+        shut(&folder);
         let mut sockets = folder.clone();
         // The longest name of a socket.
         if folder.join("ledger.sock").as_os_str().len() > SOCKET_PATH_BYTES {
@@ -133,6 +134,17 @@ impl State {
             if entry.path().extension().is_some_and(|extension| extension == "wasm") {
                 let _ = fs::remove_file(entry.path());
             }
+        }
+    }
+}
+
+/// Has only their owner read files that an earlier version made readable for others, when the folder did not keep those out.
+pub fn shut(folder: &Path) {
+    for name in LEDGER_FILES.into_iter().chain(["lock"]) {
+        let path = folder.join(name);
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.is_file() && found.mode() & 0o077 != 0 {
+            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
         }
     }
 }
@@ -403,6 +415,19 @@ mod tests {
         assert!(refused.contains("4000` is in use"), "{refused}");
         drop(running);
         State::open(Some(&base), "0.0.0.0", 4001).unwrap();
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn what_an_earlier_version_let_others_read_is_shut() {
+        let base = base("shut");
+        for file in ["ledger.db", "ledger.db-wal", "lock", "notes"] {
+            put(&base, file, "");
+            fs::set_permissions(base.join(file), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        State::open(Some(&base), "0.0.0.0", 4000).unwrap();
+        let mode = |file: &str| fs::metadata(base.join(file)).unwrap().mode() & 0o777;
+        assert_eq!(["ledger.db", "ledger.db-wal", "lock", "notes"].map(mode), [0o600, 0o600, 0o600, 0o644]);
         fs::remove_dir_all(base).unwrap();
     }
 

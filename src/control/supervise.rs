@@ -31,7 +31,7 @@ use super::{
     log,
     machine::{authorities, claim, half_of_memory, variables},
     metrics,
-    process::{end, own_group_and_fate},
+    process::{end, keep_private, own_group_and_fate},
     start,
     state::State,
     watch::Watch,
@@ -82,6 +82,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
             "this build of the command carries no filter module: build it with `make build`",
         ));
     }
+    let umask = keep_private();
     let document = document::read(serve)?;
     let checked = checked::check_document(&document)?;
     let address = claim(&serve.host, serve.port)?;
@@ -141,6 +142,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         state,
         key,
         is_open: checked.config.general.master_key.is_none(),
+        umask,
         setup,
         signals,
         version: 0,
@@ -169,6 +171,8 @@ struct Instance<'a> {
     signals: Signals,
     /// Whether it is served without a master key.
     is_open: bool,
+    /// The user's own, which holds for the access log.
+    umask: u32,
     /// Goes up with every file that is written.
     version: u64,
     /// What Envoy is meant to serve now.
@@ -295,6 +299,7 @@ impl Instance<'_> {
 
     fn start(&self) -> Result<Child, Failure> {
         let _ = std::fs::remove_file(self.state.socket());
+        self.served.make_log(self.state.folder(), self.umask);
         let (level, details) = match (self.serve.detailed_debug, self.serve.debug) {
             (Some(true), _) => ("info", DETAILS),
             (_, Some(true)) => ("info", ""),

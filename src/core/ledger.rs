@@ -38,6 +38,8 @@ pub const INTERNAL_CLUSTER: &str = "tollgate_ledger_internal";
 pub const SYNC_PATH: &str = "/internal/sync";
 /// Where the gateway's command asks for the models that were added through the API.
 pub const MODELS_PATH: &str = "/internal/models";
+/// Answers 200 as long as the ledger answers, whatever its database does.
+pub const ALIVE_PATH: &str = "/internal/alive";
 /// Answers 200 when the ledger can serve.
 pub const READY_PATH: &str = "/internal/ready";
 /// Answer header of the ledger's management API: what the call changed, as meter names (see [`crate::core::quota`]) with

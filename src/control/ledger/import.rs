@@ -23,7 +23,10 @@ use super::{
     },
 };
 use crate::{
-    control::{Failure, checked, document, envoy::SYNC_INTERVAL_MS, ledger::grants::POLL_EVERY, state},
+    control::{
+        Failure, checked, document, envoy::SYNC_INTERVAL_MS, ledger::grants::POLL_EVERY,
+        process::keep_private, state,
+    },
     core::config::Config,
 };
 use models::Keys;
@@ -72,6 +75,7 @@ pub fn run(options: &Options) -> Result<String, Failure> {
             "`--from` must name LiteLLM's database: postgresql://user:password@host/name",
         ));
     }
+    keep_private();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

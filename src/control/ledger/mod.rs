@@ -58,7 +58,7 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, checked, cli::Serve, complain, document, watch::Watch};
+use super::{Failure, checked, cli::Serve, complain, document, process::keep_private, state, watch::Watch};
 use crate::core::{config::Config, ledger::KEY_VARIABLE};
 use db::Db;
 
@@ -158,6 +158,8 @@ pub fn wall_clock() -> Clock {
 
 /// Runs a ledger until a signal ends it.
 pub fn run(options: &Options) -> Result<(), Failure> {
+    keep_private();
+    state::shut(&options.folder);
     let document = document::read(&options.serve)?;
     let config = checked::examine(&document)?.config;
     let secret = std::env::var(KEY_VARIABLE).ok().filter(|secret| secret.len() >= 16).ok_or_else(|| {

@@ -4,6 +4,7 @@
 //! What goes away goes the other way round, a minute later: requests that were admitted before may still be retried there.
 
 use std::{
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use super::{Instance, TICK, text};
 use crate::control::{
     Failure,
     envoy::{AccessLog, Gateway, bootstrap, cluster, filter, listener},
+    process::make_public,
 };
 use crate::core::config::Config;
 
@@ -66,6 +68,17 @@ pub(super) struct Files {
     listener: Value,
     /// How long requests in flight may go on after SIGTERM.
     pub(super) drain: Duration,
+    /// The access log, when it is a file.
+    log: Option<PathBuf>,
+}
+
+impl Files {
+    /// Makes the access log as the user's umask has it, before Envoy, whose own files are private, makes it: whatever ships logs
+    /// may be another user. In the state directory `folder` it is private too. When it cannot be made, Envoy says so.
+    pub(super) fn make_log(&self, folder: &Path, umask: u32) {
+        let elsewhere = self.log.as_ref().filter(|log| !log.starts_with(folder));
+        let _ = elsewhere.map(|log| make_public(log, umask));
+    }
 }
 
 impl Instance<'_> {
@@ -77,6 +90,10 @@ impl Instance<'_> {
             policy: filter::policy(&self.setup, document),
             listener: listener::listener(&gateway, Some(self.state.folder())),
             drain: Duration::from_millis(config.tollgate.drain_timeout_ms),
+            log: match access_log {
+                AccessLog::File(path) => Some(PathBuf::from(path)),
+                AccessLog::Stdout | AccessLog::Off => None,
+            },
         }
     }
 
@@ -91,6 +108,7 @@ impl Instance<'_> {
 
     /// Has Envoy serve `new`; when it cannot, it serves on what it did.
     pub(super) fn apply(&mut self, new: Files) -> Result<(), Failure> {
+        new.make_log(self.state.folder(), self.umask);
         let done = self.take_over(&new);
         match done {
             Ok(()) => self.served = new,

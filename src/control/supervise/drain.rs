@@ -105,6 +105,7 @@ impl Instance<'_> {
 
     /// Opens log files again, under their names, after they were moved away.
     pub(super) fn reopen_logs(&self) {
+        self.served.make_log(self.state.folder(), self.umask);
         match self.admin.reopen_logs() {
             Ok(()) => log::info("log files opened again"),
             Err(error) => complain(&format!("log files could not be opened again: {error}")),
