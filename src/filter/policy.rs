@@ -257,6 +257,14 @@ fn forward_to_ledger(headers: &Headers, general: &General) {
     host::set_request_header("x-envoy-max-retries", "0");
 }
 
+/// Tells a request whose answer has not begun when there was no connection to its provider yet: nothing has been sent.
+fn note_unreached(exchange: &Shared) {
+    let awaits = exchange.try_borrow().is_ok_and(|exchange| exchange.awaits_answer());
+    if awaits && host::property(&["upstream", "local_address"]).is_none_or(|address| address.is_empty()) {
+        exchange.try_borrow_mut().into_iter().for_each(|mut exchange| exchange.on_unreached());
+    }
+}
+
 /// Whether a header of a client would tell Envoy or us what to do.
 fn steers(name: &str) -> bool {
     let ours = name.starts_with("x-envoy-") || name.starts_with("x-tollgate-");
@@ -524,6 +532,7 @@ impl HttpContext for Request {
         if released {
             return Action::Continue;
         }
+        note_unreached(&exchange);
         let status = host::answer_headers().text(":status").and_then(|text| text.parse().ok()).unwrap_or(0);
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         let details = String::from_utf8_lossy(&details);
@@ -542,6 +551,7 @@ impl HttpContext for Request {
             }
             _ => return,
         };
+        note_unreached(&exchange);
         let Some((id, record)) =
             exchanges::with(&exchange, |exchange, env| (exchange.id, exchange.on_done(env)))
         else {

@@ -4,5 +4,6 @@ pub mod json;
 pub mod scan;
 pub mod sse;
 pub mod tap;
+pub mod texts;
 pub mod value;
 pub mod words;

@@ -16,13 +16,16 @@ use super::{
 };
 
 /// No answer has used more; a larger number is a provider's bug and must not empty a budget.
-const MOST_TOKENS: u64 = 1_000_000_000_000;
+const MOST_TOKENS: u64 = 1_000_000_000;
+
+/// No answer needed more web searches.
+const MOST_SEARCHES: u64 = 10_000;
 
 /// No answer has cost more (a million dollars), in 10⁻¹² dollars.
 const MOST_PICODOLLARS: i128 = 1_000_000_000_000_000_000;
 
-const ANTHROPIC_COUNTS: [&str; 4] =
-    ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
+const ANTHROPIC_PROMPT: [&str; 3] =
+    ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
 
 impl Usage {
     /// Reads the `usage` of a chat completion, a text completion or an embedding. `None` when the value is no object or
@@ -44,39 +47,51 @@ impl Usage {
     /// no token count.
     pub fn from_anthropic(usage: &Value) -> Option<Usage> {
         let map = usage.as_object()?;
-        if ANTHROPIC_COUNTS.iter().all(|name| count(map, name).is_none()) {
+        if ANTHROPIC_PROMPT.iter().chain(&["output_tokens"]).all(|name| count(map, name).is_none()) {
             return None;
         }
-        let mut read = Usage::default();
+        let mut read = Usage { no_prompt: true, no_completion: true, ..Usage::default() };
         read.merge_anthropic_delta(usage);
         Some(read)
     }
 
+    /// The same of a stream's `message_start`. Its count of the answer's tokens is a beginning: the last `message_delta` tells
+    /// them.
+    pub fn begun_by_anthropic(usage: &Value) -> Option<Usage> {
+        Some(Usage { no_completion: true, ..Usage::from_anthropic(usage)? })
+    }
+
     /// Takes over the `usage` of a stream's `message_delta`. Its counts are totals so far, not additions: each that is
-    /// there replaces the one before, each that is not stays.
+    /// there replaces the one before, each that is not stays; a prompt does not shrink to nothing, whatever a server puts
+    /// into its last event.
     pub fn merge_anthropic_delta(&mut self, usage: &Value) {
         let Some(usage) = usage.as_object() else {
             return;
         };
-        let cached = count(usage, "cache_read_input_tokens").unwrap_or(self.cached_tokens);
+        let some = |name: &str| count(usage, name).filter(|&count| count > 0);
+        let input = count(usage, "input_tokens");
+        self.no_prompt &= ANTHROPIC_PROMPT.iter().all(|name| count(usage, name).is_none());
+        let cached = some("cache_read_input_tokens").unwrap_or(self.cached_tokens);
         let breakdown = usage.get("cache_creation").and_then(Value::as_object);
         let hour = breakdown.and_then(|b| count(b, "ephemeral_1h_input_tokens"));
         let five = breakdown.and_then(|b| count(b, "ephemeral_5m_input_tokens"));
         let told =
             (hour.is_some() || five.is_some()).then(|| hour.unwrap_or(0).saturating_add(five.unwrap_or(0)));
-        let created =
-            count(usage, "cache_creation_input_tokens").or(told).unwrap_or(self.cache_creation_tokens);
-        let plain = count(usage, "input_tokens").unwrap_or_else(|| {
+        let created = some("cache_creation_input_tokens").or(told).unwrap_or(self.cache_creation_tokens);
+        let plain = input.filter(|&input| input > 0).unwrap_or_else(|| {
             self.prompt_tokens.saturating_sub(self.cached_tokens).saturating_sub(self.cache_creation_tokens)
         });
         self.cached_tokens = cached;
         self.cache_creation_tokens = created;
         self.cache_creation_1h_tokens = hour.unwrap_or(self.cache_creation_1h_tokens).min(created);
         self.prompt_tokens = plain.saturating_add(cached).saturating_add(created);
-        self.completion_tokens = count(usage, "output_tokens").unwrap_or(self.completion_tokens);
+        let output = count(usage, "output_tokens");
+        self.no_completion &= output.is_none();
+        self.completion_tokens = output.unwrap_or(self.completion_tokens);
         self.total_tokens = self.prompt_tokens.saturating_add(self.completion_tokens);
         if let Some(tools) = usage.get("server_tool_use").and_then(Value::as_object) {
-            self.web_search_requests = count(tools, "web_search_requests").or(self.web_search_requests);
+            let searches = count(tools, "web_search_requests").filter(|&count| count <= MOST_SEARCHES);
+            self.web_search_requests = searches.or(self.web_search_requests);
         }
     }
 }
@@ -169,11 +184,12 @@ impl Counts {
             return None;
         }
         let (prompt_tokens, completion_tokens) = self.tokens();
+        let (no_prompt, no_completion) = self.untold();
         let cost = self.cost();
         let (web_search_requests, search_size) = self.searches();
         let (input, output) = (self.prompt_tokens_details.0, self.completion_tokens_details.0);
         let or_none = |count: Count| count.0.unwrap_or(0);
-        Some(Usage {
+        let usage = Usage {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens.saturating_add(completion_tokens),
@@ -203,7 +219,21 @@ impl Counts {
             search_size,
             cost,
             estimated: false,
-        })
+            no_prompt,
+            no_completion,
+        };
+        Some(usage.bounded())
+    }
+
+    /// Whether prompt and answer are told by nobody: neither by themselves nor by what the total has beside the other. A total
+    /// alone is the prompt's.
+    fn untold(&self) -> (bool, bool) {
+        let total = self.total_tokens.0;
+        match (self.prompt_tokens.0, self.completion_tokens.0) {
+            (None, Some(completion)) => (total.is_none_or(|total| total <= completion), false),
+            (Some(prompt), None) => (false, total.is_none_or(|total| total < prompt)),
+            _ => (false, false),
+        }
     }
 
     /// The whole prompt and the whole answer.
@@ -233,7 +263,8 @@ impl Counts {
             self.num_search_queries,
         ];
         let size = self.search_context_size.as_str().and_then(SearchSize::read);
-        let count = counts.into_iter().find_map(|count| count.0).or(size.map(|_| 1));
+        let count = counts.into_iter().find_map(|count| count.0.filter(|&count| count <= MOST_SEARCHES));
+        let count = count.or(size.map(|_| 1));
         // Perplexity's own default.
         let usual = self.num_search_queries.0.map(|_| SearchSize::Low);
         (count, size.or(usual))
@@ -443,7 +474,7 @@ mod tests {
 
     #[test]
     fn whatever_a_provider_puts_there() {
-        let base = Some(Usage { prompt_tokens: 2, total_tokens: 2, ..Usage::default() });
+        let base = Some(Usage { prompt_tokens: 2, total_tokens: 2, no_completion: true, ..Usage::default() });
         for text in [
             r#"{"prompt_tokens":1,"prompt_tokens":2}"#,
             r#"{"prompt_tokens":2,"completion_tokens":[1,{"a":2}],"total_tokens":{"a":[]}}"#,
@@ -459,5 +490,48 @@ mod tests {
         for text in ["", "{", "[]", "7", "null", r#"{"prompt_tokens":2"#] {
             assert_eq!(Usage::read_openai(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn half_of_a_usage_may_be_nonsense() {
+        let nonsense = ["-5", "\"x\"", "1e300", "18446744073709551615", "1000000000001", "null", "[1]", "{}"];
+        // (total, prompt and answer as told while the other is nonsense)
+        let rows = [
+            ("", None, None),
+            (r#","total_tokens":12"#, Some(7), Some(7)),
+            (r#","total_tokens":5"#, None, Some(0)),
+        ];
+        for wrong in nonsense {
+            for (total, prompt, completion) in rows {
+                let usage = Usage::read_openai(&format!(
+                    r#"{{"prompt_tokens":5,"completion_tokens":{wrong}{total}}}"#
+                ))
+                .unwrap();
+                let told = (!usage.no_completion).then_some(usage.completion_tokens);
+                assert_eq!((usage.prompt_tokens, told), (5, completion), "{wrong} {total}");
+                let usage = Usage::read_openai(&format!(
+                    r#"{{"prompt_tokens":{wrong},"completion_tokens":5{total}}}"#
+                ))
+                .unwrap();
+                let told = (!usage.no_prompt).then_some(usage.prompt_tokens);
+                assert_eq!((told, usage.completion_tokens), (prompt, 5), "{wrong} {total}");
+            }
+            let both =
+                format!(r#"{{"prompt_tokens":{wrong},"completion_tokens":{wrong},"total_tokens":{wrong}}}"#);
+            assert_eq!(Usage::read_openai(&both), None, "{wrong}");
+            for (input, output) in [(wrong, "7"), ("7", wrong), (wrong, wrong)] {
+                let told = format!(
+                    r#"{{"input_tokens":{input},"output_tokens":{output},"service_tier":"standard"}}"#
+                );
+                let usage = Usage::from_anthropic(&serde_json::from_str(&told).unwrap());
+                let untold = usage.map_or((true, true), |usage| (usage.no_prompt, usage.no_completion));
+                assert_eq!(untold, (input == wrong, output == wrong), "{told}");
+            }
+        }
+        let slip = r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":900000000,"audio_tokens":7000},
+            "completion_tokens_details":{"audio_tokens":90000},"num_search_queries":900000000}"#;
+        let usage = Usage::read_openai(slip).unwrap();
+        assert_eq!((usage.cached_tokens, usage.audio_input_tokens, usage.audio_output_tokens), (10, 10, 5));
+        assert_eq!(usage.web_search_requests, None);
     }
 }

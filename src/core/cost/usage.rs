@@ -54,22 +54,53 @@ pub struct Usage {
     pub search_size: Option<SearchSize>,
     /// What the provider says it charges.
     pub cost: Option<Money>,
-    /// Nobody told: the counts are a guess from sizes in bytes.
+    /// Nobody told all of it: a count is a guess from sizes in bytes.
     pub estimated: bool,
+    /// Nobody has told the prompt's tokens, or not so that it could be: see [`Usage::filled`].
+    pub no_prompt: bool,
+    /// The same of the answer's. Of a stream whose end has not come they have not been told yet.
+    pub no_completion: bool,
 }
 
 impl Usage {
-    /// A guess for an answer that told no usage: four bytes a token, no token for no bytes.
-    pub fn estimate(prompt_bytes: u64, completion_bytes: u64) -> Usage {
-        let (prompt_tokens, completion_tokens) =
-            (prompt_bytes.div_ceil(BYTES_PER_TOKEN), completion_bytes.div_ceil(BYTES_PER_TOKEN));
-        Usage {
-            prompt_tokens,
-            completion_tokens,
-            total_tokens: prompt_tokens.saturating_add(completion_tokens),
-            estimated: true,
-            ..Usage::default()
+    /// A guess for an answer that told no usage: four bytes of its texts a token, no token for none.
+    pub fn estimate(prompt_tokens: u64, text_bytes: u64) -> Usage {
+        let untold = Usage { no_prompt: true, no_completion: true, ..Usage::default() };
+        untold.filled(|| prompt_tokens, || text_bytes)
+    }
+
+    /// The same counts, with a guess for those that nobody has told. Both are asked for only when they are needed.
+    pub fn filled(mut self, prompt_tokens: impl FnOnce() -> u64, text_bytes: impl FnOnce() -> u64) -> Usage {
+        if !self.no_prompt && !self.no_completion {
+            return self;
         }
+        if std::mem::take(&mut self.no_prompt) {
+            self.prompt_tokens = self.prompt_tokens.max(prompt_tokens());
+        }
+        if std::mem::take(&mut self.no_completion) {
+            self.completion_tokens = self.completion_tokens.max(text_bytes().div_ceil(BYTES_PER_TOKEN));
+        }
+        self.total_tokens = self.prompt_tokens.saturating_add(self.completion_tokens);
+        self.estimated = true;
+        self
+    }
+
+    /// Without counts of parts that the whole cannot have: a provider's slip must not empty a budget.
+    pub(super) fn bounded(mut self) -> Usage {
+        let prompt = [
+            &mut self.cached_tokens,
+            &mut self.cache_creation_tokens,
+            &mut self.audio_input_tokens,
+            &mut self.image_input_tokens,
+        ];
+        prompt.into_iter().for_each(|part| *part = (*part).min(self.prompt_tokens));
+        let completion = [&mut self.audio_output_tokens, &mut self.image_output_tokens];
+        let completion = completion.into_iter().chain(&mut self.reasoning_tokens);
+        completion
+            .chain(&mut self.text_output_tokens)
+            .for_each(|part| *part = (*part).min(self.completion_tokens));
+        self.cache_creation_1h_tokens = self.cache_creation_1h_tokens.min(self.cache_creation_tokens);
+        self
     }
 
     /// The web searches to pay for. Where the provider does not count them, one that was asked for is one.
@@ -209,9 +240,14 @@ mod tests {
 
     #[test]
     fn missing_usage_is_estimated_and_marked() {
-        let usage = Usage::estimate(9, 4);
-        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (3, 1, 4));
-        assert!(usage.estimated);
+        let usage = Usage::estimate(3, 5);
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (3, 2, 5));
+        assert!(usage.estimated && !usage.no_prompt && !usage.no_completion);
         assert_eq!(Usage::estimate(0, 0).total_tokens, 0);
+        let half = Usage { prompt_tokens: 9, completion_tokens: 1, no_completion: true, ..Usage::default() };
+        let filled = half.filled(|| unreachable!("it is told"), || 40);
+        assert_eq!((filled.prompt_tokens, filled.completion_tokens, filled.total_tokens), (9, 10, 19));
+        let told = Usage { prompt_tokens: 1, total_tokens: 1, ..Usage::default() };
+        assert_eq!(told.clone().filled(|| 7, || 7), told);
     }
 }

@@ -211,6 +211,7 @@ impl Exchange {
 
     fn pass_on(&mut self, mut pipeline: Box<Pipeline>, mut tap: Box<Tap>, bytes: &[u8], end: bool) -> Step {
         tap.push(bytes);
+        pipeline.pass_by(bytes);
         if end {
             pipeline.note(&tap);
             self.complete(&pipeline);
@@ -311,11 +312,15 @@ impl Exchange {
         let Answer::Failing { status, headers } = std::mem::replace(&mut self.answer, Answer::Over) else {
             return Step::pass();
         };
-        let Some(attempt) = &self.attempt else { return Step::pass() };
+        if self.attempt.is_none() {
+            return Step::pass();
+        }
         if let Some(failure) = self.no_answer(status, &headers) {
+            self.charge_hurried(&failure, env);
             return self.conclude(failure, &Headers::default(), env);
         }
         let unpacked = if is_gzip(&headers) { gunzip_all(body).ok().flatten() } else { None };
+        let Some(attempt) = &self.attempt else { return Step::pass() };
         let failure =
             failure::read(attempt.wire, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
         self.conclude(failure, &headers, env)
@@ -363,23 +368,35 @@ impl Exchange {
         Step { headers: Some(list), body: Some(Vec::new()), next, hold: false }
     }
 
-    /// What an answer has used that has begun and not ended: the client is charged for it when it goes away. One that comes as
-    /// a whole was made before it began to come, but how long it is nobody can tell: its prompt counts.
+    /// What an answer has used that the client has seen the beginning of and not the end.
     pub(super) fn unfinished(&self) -> Option<record::Completed> {
         match &self.answer {
             Answer::Streaming(stream) if stream.headers.is_none() => {
-                Some(record::Completed::of(&stream.pipeline, stream.pipeline.events()))
+                Some(self.completed_by(&stream.pipeline))
             }
-            Answer::Passing { pipeline, .. } => Some(record::Completed::of(pipeline, 1)),
-            Answer::Held { pipeline, .. } if self.status == 0 => Some(record::Completed::of(pipeline, 1)),
+            Answer::Passing { pipeline, .. } => Some(self.completed_by(pipeline)),
             _ => None,
         }
+    }
+
+    /// Whether a provider has been asked and the client has seen nothing of an answer or a failure yet.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.sent
+            && match &self.answer {
+                Answer::None | Answer::Held { .. } => true,
+                Answer::Streaming(stream) => stream.headers.is_some(),
+                Answer::Failing { .. } | Answer::Passing { .. } | Answer::Over => false,
+            }
     }
 
     /// The answer has been read to its end.
     fn complete(&mut self, pipeline: &Pipeline) {
         self.answer = Answer::Over;
-        self.completed = Some(record::Completed::of(pipeline, pipeline.events()));
+        self.completed = Some(self.completed_by(pipeline));
+    }
+
+    fn completed_by(&self, pipeline: &Pipeline) -> record::Completed {
+        record::Completed::of(pipeline, pipeline.used(|| self.prompt_tokens()))
     }
 
     /// All headers of a good answer.

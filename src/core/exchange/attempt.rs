@@ -82,6 +82,7 @@ impl Exchange {
         }
         self.released = Released::Nothing;
         self.answer = Answer::None;
+        self.sent = false;
         let Some(plan) = &self.plan else {
             let reply = self.refuse(Error::internal("an attempt began before its request was read"));
             return Start { next: None, action: StartAction::Reply(reply) };
@@ -131,6 +132,7 @@ impl Exchange {
             memo: outgoing.memo.clone(),
             started_ms: env.now_ms,
         });
+        self.sent = true;
         outgoing
     }
 
@@ -142,6 +144,9 @@ impl Exchange {
         let failure = self.ended_without_answer(env.now_ms);
         let title = self.title();
         self.note_error(failure.to_error(title));
+        if self.is_under_way() {
+            self.charge_hurried(&failure, env);
+        }
         self.cool_down(failure, env);
         self.leave(0, Money::ZERO, env);
         if let (Some(next), Some(plan)) = (self.following, self.plan.as_mut()) {

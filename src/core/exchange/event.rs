@@ -15,7 +15,7 @@ const MESSAGE_BYTES: usize = 1_000;
 
 impl Exchange {
     /// The event of a call; none when there is nobody to tell. One that came to no deployment was refused.
-    pub(super) fn event(&mut self, used: &Served, estimated: bool, env: &mut Env) -> Option<Event> {
+    pub(super) fn event(&mut self, used: &Served, env: &mut Env) -> Option<Event> {
         let charged = self.charged();
         if !self.config.general.has_ledger {
             return None;
@@ -54,7 +54,7 @@ impl Exchange {
             first_ms: self.first_ms,
             error: failed.then(|| self.failure_name()),
             message: if failed { self.failure_message() } else { None },
-            estimated,
+            estimated: used.usage.estimated,
             metered: self.hold.metered.clone(),
             charged,
             ..self.blank(env)

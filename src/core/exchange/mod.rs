@@ -214,6 +214,8 @@ pub struct Exchange {
     retries: u32,
     prepared: Option<Outgoing>,
     attempt: Option<Attempt>,
+    /// Its request has gone to the provider, and nothing has been charged for it yet.
+    sent: bool,
     following: Option<Candidate>,
     answer: Answer,
     released: Released,
@@ -527,6 +529,16 @@ impl Exchange {
         self.released == Released::Answer
     }
 
+    /// Whether an attempt is under way of whose provider nothing has come.
+    pub fn awaits_answer(&self) -> bool {
+        self.sent && matches!(self.answer, Answer::None)
+    }
+
+    /// The current attempt has not come to its provider: there was no connection yet.
+    pub fn on_unreached(&mut self) {
+        self.sent = false;
+    }
+
     /// Headers are on their way to the client. `None`: they are an answer, let them go. Otherwise they are a failure that was
     /// not retried, or Envoy's own reply, and this is to go in their place.
     pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> Option<Reply> {
@@ -536,7 +548,11 @@ impl Exchange {
             Released::Nothing => {
                 let error = self.envoy_error(status, details, env.now_ms);
                 if let (Some(class), Some(_)) = (error.class, &self.attempt) {
-                    self.cool_down(Failure::without_answer(class, &error.message), env);
+                    let failure = Failure::without_answer(class, &error.message);
+                    if self.is_under_way() {
+                        self.charge_hurried(&failure, env);
+                    }
+                    self.cool_down(failure, env);
                 }
                 self.note_error(error);
             }

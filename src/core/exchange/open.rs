@@ -237,6 +237,7 @@ impl Exchange {
             retries: 0,
             prepared: None,
             attempt: None,
+            sent: false,
             following: None,
             answer: Answer::None,
             released: Released::Nothing,

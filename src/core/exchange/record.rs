@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, sync::Arc};
 
-use super::{Env, Exchange};
+use super::{Env, Exchange, attempt::Attempt};
 use crate::core::{
     codec::json::Writer,
     cost::{money::Money, price::Price, terms::Terms, usage::Usage},
@@ -23,8 +23,6 @@ pub struct Completed {
     pub model: Option<String>,
     /// The id in the answer.
     pub id: Option<String>,
-    /// Events of a stream; each holds about one token.
-    pub events: u64,
     /// No provider was called for it.
     pub is_mock: bool,
     /// The price of it, once it was asked for: a header and the record want it.
@@ -33,13 +31,12 @@ pub struct Completed {
 
 impl Completed {
     /// Out of a pipeline.
-    pub fn of(pipeline: &Pipeline, events: u64) -> Completed {
+    pub fn of(pipeline: &Pipeline, usage: Option<Usage>) -> Completed {
         Completed {
-            usage: pipeline.usage().cloned(),
+            usage,
             terms: pipeline.terms(),
             model: pipeline.model().map(str::to_owned),
             id: pipeline.id().map(str::to_owned),
-            events,
             is_mock: false,
             cost: OnceCell::new(),
         }
@@ -47,7 +44,7 @@ impl Completed {
 
     /// Out of a mock's. The model is the deployment's, whatever the mock says.
     pub fn of_mock(pipeline: &Pipeline) -> Completed {
-        Completed { model: None, is_mock: true, ..Completed::of(pipeline, 0) }
+        Completed { model: None, is_mock: true, ..Completed::of(pipeline, pipeline.usage().cloned()) }
     }
 }
 
@@ -69,6 +66,7 @@ impl Served {
         sum.total_tokens = sum.total_tokens.saturating_add(usage.total_tokens);
         sum.cached_tokens = sum.cached_tokens.saturating_add(usage.cached_tokens);
         sum.cache_creation_tokens = sum.cache_creation_tokens.saturating_add(usage.cache_creation_tokens);
+        sum.estimated |= usage.estimated;
         self.cost = self.cost.saturating_add(cost);
     }
 }
@@ -121,15 +119,14 @@ pub struct Record {
 impl Exchange {
     /// The request is over, complete or not.
     pub fn on_done(&mut self, env: &mut Env) -> Record {
-        let mut estimated = false;
-        let incomplete = self.completed.is_none().then(|| self.unfinished()).flatten();
-        let is_incomplete = incomplete.is_some();
-        self.completed = self.completed.take().or(incomplete);
-        if let Some(completed) = self.completed.as_mut().filter(|c| c.usage.is_none() && c.events > 0) {
-            completed.usage = Some(Usage::estimate(self.body_bytes, completed.events.saturating_mul(4)));
-            estimated = true;
+        let is_cut = self.completed.is_none() && self.status == 0 && self.is_under_way();
+        if is_cut {
+            self.charge_unanswered(env);
         }
-        if self.status == 0 && self.attempt.is_some() && self.completed.is_none() {
+        let incomplete = self.completed.is_none().then(|| self.unfinished()).flatten();
+        let is_incomplete = is_cut || incomplete.is_some();
+        self.completed = self.completed.take().or(incomplete);
+        if self.status == 0 && self.attempt.is_some() {
             // The client left before an answer came. That says nothing about the provider.
             self.note_error(
                 Failure::without_answer(Class::ApiConnection, "the client went away").to_error(""),
@@ -138,7 +135,7 @@ impl Exchange {
         let used = self.used();
         if let (Some(segment), Some(completed)) =
             (self.plan.as_ref().and_then(Plan::segment), &self.completed)
-            && let Some(usage) = completed.usage.as_ref().filter(|_| self.attempt.is_some())
+            && let Some(usage) = completed.usage.as_ref().filter(|_| self.attempt.is_some() && !is_incomplete)
         {
             env.lengths.note(&segment.group, usage.completion_tokens);
         }
@@ -146,7 +143,7 @@ impl Exchange {
             self.note_latency(env);
         }
         self.leave_at_the_end(env);
-        let event = self.event(&used, estimated, env);
+        let event = self.event(&used, env);
         let mocked = self.mock_cost();
         self.settle(&used, used.cost.saturating_sub(mocked), env);
         let deployment =
@@ -164,11 +161,11 @@ impl Exchange {
             streaming: self.asked.streaming,
             attempts: self.attempts,
             fallbacks: self.fallbacks,
+            estimated: used.usage.estimated,
             usage: match self.served {
                 Some(_) => Some(used.usage),
                 None => self.completed.as_ref().and_then(|completed| completed.usage.clone()),
             },
-            estimated,
             incomplete: is_incomplete,
             cost: self.cost(),
             mocked,
@@ -214,8 +211,30 @@ impl Exchange {
 
     /// An answer that the client will not see: another is to take its place, and it has to be paid for all the same.
     pub(super) fn charge_replaced(&mut self, pipeline: &Pipeline, env: &Env) {
-        let Some(usage) = pipeline.usage() else { return };
-        let cost = self.cost_of(usage, &pipeline.terms(), pipeline.model()).unwrap_or_default();
+        let Some(usage) = pipeline.used(|| self.prompt_tokens()) else { return };
+        self.charge_unseen(&usage, &pipeline.terms(), pipeline.model(), env);
+    }
+
+    /// An attempt whose client has gone away, or has no more time, while the provider worked: it has the prompt, and what it
+    /// makes of it nobody will know.
+    pub(super) fn charge_unanswered(&mut self, env: &Env) {
+        let Some(attempt) = &self.attempt else { return };
+        let terms = attempt.memo.terms;
+        self.took_ms = env.now_ms.saturating_sub(attempt.started_ms);
+        self.sent = false;
+        self.charge_unseen(&Usage::estimate(self.prompt_tokens(), 0), &terms, None, env);
+    }
+
+    /// The same for an attempt that has failed: when its client allowed it less time than its deployment is given.
+    pub(super) fn charge_hurried(&mut self, failure: &Failure, env: &Env) {
+        let hurried = |attempt: &Attempt| self.is_hurried(attempt.candidate.deployment);
+        if self.sent && failure.class == Class::Timeout && self.attempt.as_ref().is_some_and(hurried) {
+            self.charge_unanswered(env);
+        }
+    }
+
+    fn charge_unseen(&mut self, usage: &Usage, terms: &Terms, answered: Option<&str>, env: &Env) {
+        let cost = self.cost_of(usage, terms, answered).unwrap_or_default();
         self.served.get_or_insert_default().add(usage, cost);
         self.leave(usage.total_tokens, cost, env);
     }

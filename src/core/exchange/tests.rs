@@ -7,6 +7,7 @@ mod accounts;
 mod callers;
 mod chance;
 mod charges;
+mod estimates;
 mod ledger;
 mod places;
 mod routing;

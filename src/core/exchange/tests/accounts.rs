@@ -244,7 +244,7 @@ fn mocks_retries_and_fallbacks_are_settled() {
 #[test]
 fn who_goes_away_pays_for_what_had_begun() {
     // Steps: headers, body, attempt, the answer's headers, its parts.
-    for (patience, spend) in [(0, "0.0"), (2, "0.0"), (3, "0.000016"), (9, "0.0015")] {
+    for (patience, spend) in [(0, "0.0"), (1, "0.0"), (2, "0.000015"), (3, "0.000015"), (9, "0.0015")] {
         let mut rig = rig("max_budget: 1, max_parallel_requests: 1");
         rig.patience = Some(patience);
         let story = rig.run("/v1/chat/completions", hello("a"), |_, model| Answer(200, completion(model)));

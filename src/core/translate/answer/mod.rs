@@ -21,7 +21,7 @@ use self::words::Said;
 use super::{Memo, Stamp};
 use crate::core::{
     api::Api,
-    codec::{json::Object, sse, tap::Tap, value, words::Word},
+    codec::{json::Object, sse, tap::Tap, texts::Texts, value, words::Word},
     cost::{terms::Terms, usage::Usage},
     error::{Class, Error},
     provider::Wire,
@@ -32,6 +32,7 @@ static USAGE: Word = Word::new("\"usage\"");
 static MESSAGE_STOP: Word = Word::new("\"message_stop\"");
 static SERVICE_TIER: Word = Word::new("\"service_tier\"");
 static FINISH_REASON: Word = Word::new("\"finish_reason\"");
+static DELTA: Word = Word::new("\"delta\"");
 
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
 const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
@@ -52,7 +53,11 @@ pub struct Pipeline {
     model: Option<String>,
     /// The id that the client finds in the answer.
     id: Option<String>,
-    /// Events with content: what a stream is estimated from when it never says its usage.
+    /// What its tokens are estimated from when it does not say its usage.
+    texts: Texts,
+    /// There is an answer, and not a failure in its place.
+    answered: bool,
+    /// Events with content.
     events: u64,
     /// Whether anything has gone out.
     emitted: bool,
@@ -120,6 +125,8 @@ impl Pipeline {
             usage: None,
             model: None,
             id: None,
+            texts: Texts::default(),
+            answered: false,
             events: 0,
             emitted: false,
             ended: false,
@@ -130,6 +137,18 @@ impl Pipeline {
     /// What the provider said it used, so far.
     pub fn usage(&self) -> Option<&Usage> {
         self.usage.as_ref()
+    }
+
+    /// What the answer used so far: as the provider says, and estimated where it says nothing, or nothing that can be. `None`
+    /// when there is no answer. `prompt_tokens` is asked only when the prompt has to be estimated.
+    pub fn used(&self, prompt_tokens: impl FnOnce() -> u64) -> Option<Usage> {
+        match &self.usage {
+            Some(told) => Some(told.clone().filled(prompt_tokens, || self.texts.bytes())),
+            None if self.answered || self.events > 0 => {
+                Some(Usage::estimate(prompt_tokens(), self.texts.bytes()))
+            }
+            None => None,
+        }
     }
 
     /// What it is charged by, so far.
@@ -155,6 +174,14 @@ impl Pipeline {
     /// What is wanted of an answer that passes as it is.
     pub const NOTED: &'static [&'static str] = &["usage", "model", "service_tier", "id"];
 
+    /// Looks at a part of a large answer that passes.
+    pub fn pass_by(&mut self, part: &[u8]) {
+        self.answered = true;
+        if self.api != Api::Embeddings {
+            self.texts.push(part);
+        }
+    }
+
     /// Takes that out of the members that a [`Tap`] caught of a large answer.
     pub fn note(&mut self, tap: &Tap) {
         if let Some(usage) = tap.get("usage").and_then(|raw| std::str::from_utf8(raw).ok()) {
@@ -178,17 +205,26 @@ impl Pipeline {
             self.model = object.read("model");
             self.id = object.read("id");
             self.note_tier(object.read("service_tier"));
+            self.answered = object.raw("error").is_none_or(|error| error == "null");
+            self.count_whole(body);
             return Ok(None);
         }
         let value = value::read(body).map_err(|e| not_json(&e.to_string()))?;
         self.note_terms(&value);
+        if self.wire == Wire::Messages {
+            self.usage = value.get("usage").and_then(Usage::from_anthropic);
+        }
         let chat = match self.wire {
             Wire::Messages => messages_to_chat::answer(&value, &self.memo, &self.stamp)?,
             Wire::Completions => completions_to_chat::answer(&value, &self.memo, &self.stamp)?,
             Wire::Generate => generate_to_chat::answer(&value, &self.memo, &self.stamp)?,
             Wire::Chat | Wire::Embeddings => value,
         };
-        self.usage = chat.get("usage").and_then(Usage::from_openai);
+        if self.wire != Wire::Messages {
+            self.usage = chat.get("usage").and_then(Usage::from_openai);
+        }
+        self.answered = true;
+        self.count_whole(body);
         self.model = chat.get("model").and_then(Value::as_str).map(str::to_owned);
         let answer = match self.api {
             Api::Messages => chat_to_messages::answer(&chat, &self.memo, &self.stamp)?,
@@ -197,6 +233,22 @@ impl Pipeline {
         };
         self.id = answer.get("id").and_then(Value::as_str).map(str::to_owned);
         Ok(Some(value::to_bytes(&answer)))
+    }
+
+    /// Counts the texts of a buffered answer, if its tokens have to be estimated.
+    fn count_whole(&mut self, body: &[u8]) {
+        if self.api != Api::Embeddings && self.usage.as_ref().is_none_or(|usage| usage.no_completion) {
+            self.texts.push(body);
+        }
+    }
+
+    /// Counts the texts of an event. They are needed when the client goes away as well, so nobody can know yet.
+    fn count_event(&mut self, data: &[u8]) {
+        match self.wire {
+            Wire::Chat | Wire::Messages => DELTA.values(data).for_each(|delta| self.texts.push_value(delta)),
+            Wire::Completions => self.texts.push(data),
+            Wire::Generate | Wire::Embeddings => {}
+        }
     }
 
     /// One chunk of a streamed answer; what the client is to get of it is appended to `out`.
@@ -270,6 +322,7 @@ impl Pipeline {
         }
         self.events = self.events.saturating_add(1);
         self.ended |= has_finish_reason(data);
+        self.count_event(data);
         if is_same(self.api, self.wire) {
             return self.pass(frame, data, out);
         }
@@ -280,6 +333,11 @@ impl Pipeline {
             return Err(stream_error(error));
         }
         self.note_terms(&value);
+        match self.wire {
+            Wire::Messages => self.note_anthropic_usage(&value),
+            Wire::Generate => self.count_generated(&value, data),
+            _ => {}
+        }
         let mut chunks = Vec::new();
         match &mut self.to_hub {
             ToHub::Same => chunks.push(value),
@@ -333,7 +391,7 @@ impl Pipeline {
             return Ok(());
         };
         if let Some(usage) = object.raw("usage").and_then(Usage::read_openai) {
-            self.usage = Some(usage);
+            self.note_usage(usage);
         }
         self.note_tier(object.read("service_tier"));
         if self.model.is_none() {
@@ -353,6 +411,14 @@ impl Pipeline {
         Ok(())
     }
 
+    /// The newest usage of a stream counts, unless it tells less than the one before.
+    fn note_usage(&mut self, usage: Usage) {
+        let tells_less = usage.no_prompt || usage.no_completion;
+        if !tells_less || self.usage.as_ref().is_none_or(|known| known.no_prompt || known.no_completion) {
+            self.usage = Some(usage);
+        }
+    }
+
     /// Usage out of Anthropic's `message_start` and `message_delta`.
     fn note_anthropic(&mut self, data: &[u8]) {
         let Ok(value) = value::read(data) else { return };
@@ -360,12 +426,33 @@ impl Pipeline {
         if let Some(message) = value.get("message") {
             self.model = message.get("model").and_then(Value::as_str).map(str::to_owned);
             self.id = message.get("id").and_then(Value::as_str).map(str::to_owned);
-            self.usage = message.get("usage").and_then(Usage::from_anthropic);
-        } else if let Some(delta) = value.get("usage") {
+        }
+        self.note_anthropic_usage(&value);
+    }
+
+    fn note_anthropic_usage(&mut self, event: &Value) {
+        if let Some(message) = event.get("message") {
+            self.usage = message.get("usage").and_then(Usage::begun_by_anthropic);
+        } else if let Some(delta) = event.get("usage") {
             match &mut self.usage {
                 Some(usage) => usage.merge_anthropic_delta(delta),
                 None => self.usage = Usage::from_anthropic(delta),
             }
+        }
+    }
+
+    /// A token of a generation stream, or the whole text at its end.
+    fn count_generated(&mut self, event: &Value, data: &[u8]) {
+        if event.get("generated_text").is_some_and(Value::is_string) {
+            self.texts = Texts::default();
+            let mut event = event.clone();
+            event
+                .as_object_mut()
+                .into_iter()
+                .for_each(|event| event.retain(|name, _| name == "generated_text"));
+            self.texts.push(&value::to_bytes(&event));
+        } else {
+            self.texts.push(data);
         }
     }
 
@@ -407,9 +494,14 @@ impl Pipeline {
 
     /// One chat chunk on its way to the client.
     fn hub_chunk(&mut self, chunk: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
-        let usage = chunk.get("usage").and_then(Usage::from_openai);
-        if let Some(usage) = &usage {
-            self.usage = Some(usage.clone());
+        let has_usage = chunk.get("usage").is_some_and(Value::is_object);
+        // Anthropic's has been read before it was translated.
+        if has_usage && self.wire != Wire::Messages {
+            chunk
+                .get("usage")
+                .and_then(Usage::from_openai)
+                .into_iter()
+                .for_each(|usage| self.note_usage(usage));
         }
         if self.model.is_none() {
             self.model = chunk.get("model").and_then(Value::as_str).map(str::to_owned);
@@ -422,7 +514,7 @@ impl Pipeline {
         }
         match &mut self.to_client {
             ToClient::Chat => {
-                if usage.is_some() && !self.memo.include_usage {
+                if has_usage && !self.memo.include_usage {
                     return Ok(());
                 }
                 sse::write(out, None, &value::to_bytes(chunk));
