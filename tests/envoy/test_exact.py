@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import httpx
@@ -139,6 +140,43 @@ def test_a_budget_for_a_hundred_under_four_hundred(start: Callable[..., Gateway]
     assert 100 <= served <= 101 and len(mock.requests) == served
     spend = wait_until(lambda: (s := gateway.spend_of(key)) >= served * COST - 1e-9 and s, "all spend in the ledger")
     assert round(spend / COST) == served
+
+
+def test_budgets_side_by_side_hold_each_by_its_own_period(
+    start: Callable[..., Gateway], mock: OpenAiMock, tmp_path: Path
+) -> None:
+    gateway = start(config(mock), workers=WORKERS, state=tmp_path / "state")
+    month = {"budget_duration": "30d", "max_budget": 1000 * COST}
+    key = gateway.new_key(budget_limits=[{"budget_duration": "1d", "max_budget": 40 * COST}, month])
+    statuses = fire([gateway.url], key, 160, 60)
+    assert set(statuses) <= {200, 400}
+    served = statuses[200]
+    while ask(gateway.url, key) == 200:
+        served += 1
+    assert 40 <= served <= 41 and len(mock.requests) == served
+
+    def usage() -> dict:
+        info = gateway.client.get("/key/info", params={"key": key}, headers=bearer(MASTER_KEY)).json()["info"]
+        return {period: spent["current_spend"] for period, spent in info["budget_limits_usage"].items()}
+
+    wait_until(lambda: usage()["1d"] >= served * COST - 1e-9, "all spend in the ledger")
+    assert {period: round(spent / COST) for period, spent in usage().items()} == {"1d": served, "30d": served}
+    refused = gateway.chat("m", headers=bearer(key))
+    error = refused.json()["error"]
+    assert (refused.status_code, error["type"], error["code"]) == (400, "budget_exceeded", "400")
+    assert error["message"] == f"ExceededBudget: Key over 1d budget. Spend=${served * COST:.4f}, Limit=$0.04"
+    # What was spent of a period is not forgotten with the gateway.
+    gateway.stop()
+    again = start(config(mock), workers=WORKERS, state=tmp_path / "state")
+    assert ask(again.url, key) == 400
+    # Another budget for the day is at work at once, and the month's is one of its own.
+    day = {"budget_duration": "1d", "max_budget": 60 * COST}
+    again.manage("/key/update", {"key": key, "budget_limits": [day, month | {"max_budget": (served + 2) * COST}]})
+    more = 0
+    while ask(again.url, key) == 200:
+        more += 1
+    assert 2 <= more <= 3
+    assert "over 30d budget" in again.chat("m", headers=bearer(key)).json()["error"]["message"]
 
 
 @pytest.fixture

@@ -90,11 +90,14 @@ pub async fn prune(connection: &mut AnyConnection, now_ms: i64) -> Result<(), Db
 pub async fn remove(connection: &mut AnyConnection, tokens: &[&str]) -> Result<(), DbError> {
     let ids = || tokens.iter().map(|token| vec![Stored::from(*token)]).collect::<Vec<_>>();
     let sql = "SELECT COALESCE(first_token, token) FROM tollgate_keys WHERE token IN (VALUES {}) \
-               AND model_max_budget IS NOT NULL AND model_max_budget <> '{}'";
+               AND (model_max_budget IS NOT NULL AND model_max_budget <> '{}' OR budget_limits IS NOT NULL)";
     for row in bulk::run(connection, sql, ids()).await? {
-        let models = format!("key_model:{}/%", row.try_get::<String, _>(0)?);
-        rows::run(connection, "DELETE FROM tollgate_windows WHERE meter LIKE $1", vec![models.into()])
-            .await?;
+        let counted = row.try_get::<String, _>(0)?;
+        for kind in ["key_model", "key_window"] {
+            let all = format!("{kind}:{counted}/%");
+            rows::run(connection, "DELETE FROM tollgate_windows WHERE meter LIKE $1", vec![all.into()])
+                .await?;
+        }
     }
     let sql = "DELETE FROM tollgate_former_keys WHERE current_token IN (VALUES {})";
     bulk::run(connection, sql, ids()).await?;

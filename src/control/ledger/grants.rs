@@ -26,7 +26,7 @@ use super::{
     problem::Problem,
     rows, windows,
 };
-use crate::core::access::grant::{Budget, EndUser, Former, Grant, Limits, Role, Scope};
+use crate::core::access::grant::{Budget, EndUser, Former, Grant, Limits, Role, Scope, Several};
 
 /// How often the change feed is looked at for what other ledgers did. A key that one of them removed is forgotten that soon.
 pub const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ pub async fn read(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
         grant.expires_ms = Some(grant.expires_ms.map_or(until, |expires| expires.min(until)));
         grant.key.former.get_or_insert_default().current = Some(current);
     }
-    model_spend(&mut tx, &mut grant, now_ms, lazy).await?;
+    further_spend(&mut tx, &mut grant, now_ms, lazy).await?;
     grant.global_spend = global_spend(&mut tx, now_ms, lazy).await?;
     Ok(Some(grant))
 }
@@ -120,7 +120,8 @@ pub async fn end_user(app: &App, id: &str) -> Result<EndUser, Problem> {
             end_user.scope.model_budgets = windows::budgets(&read.json("b_model_max_budget"));
         }
     }
-    windows::spend(&mut tx, ("end_user_model", id), &mut end_user.scope.model_budgets, now_ms, lazy).await?;
+    let of_models = by_name(&mut end_user.scope.model_budgets);
+    windows::spend(&mut tx, ("end_user_model", id), of_models, now_ms, lazy).await?;
     let budget = &mut end_user.scope.budget;
     budget.max = budget.max.or(config.ledger.max_end_user_budget);
     Ok(end_user)
@@ -301,8 +302,8 @@ fn texts(rows: &[AnyRow]) -> Result<Vec<String>, DbError> {
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Fills in what the models of all who stand behind a grant have cost.
-async fn model_spend(
+/// Fills in what all who stand behind a grant have spent by model and by period.
+async fn further_spend(
     connection: &mut AnyConnection,
     grant: &mut Grant,
     now_ms: i64,
@@ -310,18 +311,32 @@ async fn model_spend(
 ) -> Result<(), DbError> {
     let Grant { key, user, team, organization, .. } = grant;
     let scopes = [
-        ("key_model", Some(key)),
-        ("user_model", user.as_deref_mut()),
-        ("team_model", team.as_deref_mut()),
-        ("org_model", organization.as_deref_mut()),
+        ("key", Some(key)),
+        ("user", user.as_deref_mut()),
+        ("team", team.as_deref_mut()),
+        ("org", organization.as_deref_mut()),
     ];
     for (kind, scope) in scopes {
-        if let Some(scope) = scope.filter(|scope| !scope.model_budgets.is_empty()) {
-            let id = scope.counted_as().to_owned();
-            windows::spend(connection, (kind, &id), &mut scope.model_budgets, now_ms, lazy).await?;
+        let Some(scope) = scope else { continue };
+        let id = scope.counted_as().to_owned();
+        if !scope.model_budgets.is_empty() {
+            let of_models = by_name(&mut scope.model_budgets);
+            windows::spend(connection, (&format!("{kind}_model"), &id), of_models, now_ms, lazy).await?;
+        }
+        if let Some(several) = &mut scope.budget_limits {
+            let several = several
+                .0
+                .iter_mut()
+                .map(|budget| (budget.duration.clone().unwrap_or_default(), budget))
+                .collect();
+            windows::spend(connection, (&format!("{kind}_window"), &id), several, now_ms, lazy).await?;
         }
     }
     Ok(())
+}
+
+fn by_name(budgets: &mut HashMap<String, Budget>) -> HashMap<String, &mut Budget> {
+    budgets.iter_mut().map(|(name, budget)| (name.clone(), budget)).collect()
 }
 
 async fn global_spend(connection: &mut AnyConnection, now_ms: i64, lazy: bool) -> Result<i64, DbError> {
@@ -346,17 +361,18 @@ static GRANT: LazyLock<String> = LazyLock::new(|| {
     let key = columns(
         "k",
         "key_name key_alias spend expires models aliases max_parallel_requests metadata blocked tpm_limit rpm_limit \
-         max_budget soft_budget budget_duration budget_reset_at allowed_routes model_max_budget first_token",
+         max_budget soft_budget budget_duration budget_reset_at allowed_routes model_max_budget budget_limits \
+         first_token",
     );
     let user = columns(
         "u",
         "user_id user_alias user_role models max_budget spend max_parallel_requests tpm_limit rpm_limit \
-         budget_duration budget_reset_at metadata model_max_budget",
+         budget_duration budget_reset_at metadata model_max_budget budget_limits",
     );
     let team = columns(
         "t",
         "team_id team_alias metadata tpm_limit rpm_limit max_budget budget_duration models blocked spend \
-         max_parallel_requests budget_reset_at model_aliases model_max_budget",
+         max_parallel_requests budget_reset_at model_aliases model_max_budget budget_limits",
     );
     let organization = columns("o", "organization_id organization_alias metadata models spend");
     format!(
@@ -487,6 +503,9 @@ impl Read<'_> {
                 parallel: own.parallel.or(shared.parallel),
             },
             budget,
+            budget_limits: Several::of(
+                self.raised(windows::several(&self.json("k_budget_limits")), metadata),
+            ),
             model_budgets,
             aliases: pairs(&self.json("k_aliases")),
             ..described(metadata)
@@ -500,6 +519,15 @@ impl Read<'_> {
         if is_on { rows::money(member(metadata, "temp_budget_increase")).unwrap_or(0) } else { 0 }
     }
 
+    /// Budgets side by side, each raised as that of the whole key is.
+    fn raised(&self, mut budgets: Vec<Budget>, metadata: &Value) -> Vec<Budget> {
+        let raise = self.raise(metadata);
+        for budget in &mut budgets {
+            budget.max = budget.max.map(|max| max.saturating_add(raise));
+        }
+        budgets
+    }
+
     fn user(&self) -> Scope {
         Scope {
             id: self.text("u_user_id").unwrap_or_default(),
@@ -507,6 +535,7 @@ impl Read<'_> {
             models: self.list("u_models"),
             limits: self.limits("u"),
             budget: self.budget("u", "u", self.int("u_spend")),
+            budget_limits: Several::of(windows::several(&self.json("u_budget_limits"))),
             // As with all money of a user: keys of a team spend the team's.
             model_budgets: match self.text("t_team_id") {
                 None => windows::budgets(&self.json("u_model_max_budget")),
@@ -524,6 +553,7 @@ impl Read<'_> {
             models: self.list("t_models"),
             limits: self.limits("t"),
             budget: self.budget("t", "t", self.int("t_spend")),
+            budget_limits: Several::of(windows::several(&self.json("t_budget_limits"))),
             model_budgets: windows::budgets(&self.json("t_model_max_budget")),
             aliases: pairs(&self.json("t_model_aliases")),
             ..described(&self.json("t_metadata"))

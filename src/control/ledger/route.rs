@@ -257,7 +257,10 @@ fn read(field: &Field, value: &Value) -> Result<Option<Value>, (&'static str, &'
             let texts = value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
             fits(texts, ("string_type", "Input should be a valid string"))
         }
-        Type::List => fits(value.is_array(), LIST),
+        Type::List => {
+            fits(value.is_array(), LIST)?;
+            Ok(side_by_side(field.name, value))
+        }
         Type::Object => {
             fits(value.is_object(), ("dict_type", "Input should be a valid dictionary"))?;
             Ok(by_model(field.name, value))
@@ -326,6 +329,28 @@ fn number_of(text: &str) -> Option<Value> {
         return Some(Value::from(number));
     }
     text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from)
+}
+
+/// Budgets side by side with nothing in them but what holds: when each starts again is the ledger's to say. None is none.
+fn side_by_side(name: &str, value: &Value) -> Option<Value> {
+    let list = value.as_array().filter(|_| name == "budget_limits")?;
+    if list.is_empty() {
+        return Some(Value::Null);
+    }
+    let only = |item: &Value| match item {
+        Value::Object(budget) => {
+            let mut budget = budget.clone();
+            budget.retain(|name, _| matches!(name.as_str(), "budget_duration" | "max_budget"));
+            let amount = budget.get("max_budget");
+            let meant = amount.and_then(Value::as_str).and_then(number_of).or_else(|| amount.cloned());
+            if let Some(number) = meant.and_then(|meant| meant.as_f64()) {
+                budget.insert("max_budget".to_owned(), Value::from(number));
+            }
+            Value::Object(budget)
+        }
+        other => other.clone(),
+    };
+    Some(list.iter().map(only).collect())
 }
 
 /// Limits of single models with their numbers written as text: `{"gpt-4o": "10"}`, `{"gpt-4o": {"budget_limit": "1.5"}}`.

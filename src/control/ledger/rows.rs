@@ -278,7 +278,7 @@ pub fn stored(kind: Kind, value: &Value) -> Stored {
             Value::String(text) => Some(text.clone()),
             other => Some(other.to_string()),
         }),
-        Kind::Object | Kind::List => Stored::Text((!value.is_null()).then(|| value.to_string())),
+        Kind::Object | Kind::Json | Kind::List => Stored::Text((!value.is_null()).then(|| value.to_string())),
         Kind::Int => Stored::Int(value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))),
         Kind::Bool => Stored::Int(value.as_bool().map(i64::from)),
         Kind::Money => Stored::Int(money(value)),
@@ -331,8 +331,12 @@ pub fn shown(table: &Table, row: &AnyRow) -> Result<Record, DbError> {
     for (at, (name, kind)) in table.columns.iter().enumerate() {
         let value = match kind {
             Kind::Text => json!(row.try_get::<Option<String>, _>(at)?),
-            Kind::Object | Kind::List => {
-                let empty = if *kind == Kind::List { json!([]) } else { json!({}) };
+            Kind::Object | Kind::Json | Kind::List => {
+                let empty = match kind {
+                    Kind::List => json!([]),
+                    Kind::Object => json!({}),
+                    _ => Value::Null,
+                };
                 let text = row.try_get::<Option<String>, _>(at)?;
                 text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(empty)
             }

@@ -22,6 +22,8 @@ pub enum Kind {
     Time,
     /// Any JSON, stored as text; shown as `{}` when there is none.
     Object,
+    /// The same, shown as `null` when there is none.
+    Json,
     /// A list of texts, stored as JSON; shown as `[]` when there is none.
     List,
 }
@@ -40,7 +42,7 @@ pub struct Table {
     pub columns: &'static [Column],
 }
 
-use Kind::{Bool, Int, List, Money, Object, Text, Time};
+use Kind::{Bool, Int, Json, List, Money, Object, Text, Time};
 
 /// Virtual keys. `token` is the SHA-256 of the key; the key itself is nowhere.
 pub const KEYS: Table = Table {
@@ -79,6 +81,7 @@ pub const KEYS: Table = Table {
         ("created_by", Text),
         ("updated_at", Time),
         ("updated_by", Text),
+        ("budget_limits", Json),
     ],
 };
 
@@ -109,6 +112,7 @@ pub const USERS: Table = Table {
         ("metadata", Object),
         ("created_at", Time),
         ("updated_at", Time),
+        ("budget_limits", Json),
     ],
 };
 
@@ -140,6 +144,7 @@ pub const TEAMS: Table = Table {
         ("team_member_permissions", List),
         ("created_at", Time),
         ("updated_at", Time),
+        ("budget_limits", Json),
     ],
 };
 
@@ -365,8 +370,15 @@ const FOURTH: &[&str] = &[
     "CREATE INDEX tollgate_spend_logs_response ON tollgate_spend_logs (response_id)",
 ];
 
+/// What version 5 has besides: several budgets of one key, team or user.
+const FIFTH_COLUMNS: &[&str] = &[
+    "ALTER TABLE tollgate_keys ADD COLUMN budget_limits TEXT",
+    "ALTER TABLE tollgate_teams ADD COLUMN budget_limits TEXT",
+    "ALTER TABLE tollgate_users ADD COLUMN budget_limits TEXT",
+];
+
 /// The version of the schema that this build works with.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Makes the tables, or brings older ones up to date. Several may call it at once.
 pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
@@ -402,11 +414,13 @@ pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
             tx.execute(AssertSqlSafe(*statement)).await?;
         }
     }
-    if there < 4 {
-        // New tables have the columns of their description.
-        let columns = if there < 1 { &[] } else { FOURTH_COLUMNS };
-        for statement in columns.iter().chain(FOURTH) {
-            tx.execute(AssertSqlSafe(*statement)).await?;
+    for (version, columns, others) in [(4, FOURTH_COLUMNS, FOURTH), (5, FIFTH_COLUMNS, &[])] {
+        if there < version {
+            // New tables have the columns of their description.
+            let columns = if there < 1 { &[] } else { columns };
+            for statement in columns.iter().chain(others) {
+                tx.execute(AssertSqlSafe(*statement)).await?;
+            }
         }
     }
     tx.execute(AssertSqlSafe(format!("UPDATE tollgate_state SET schema_version = {VERSION} WHERE id = 1")))
@@ -432,7 +446,7 @@ fn create(table: &Table) -> String {
         .iter()
         .map(|(name, kind)| {
             let stored = match kind {
-                Text | Object | List => "TEXT",
+                Text | Object | Json | List => "TEXT",
                 Int | Bool | Money | Time => "BIGINT",
             };
             // Sums start at nothing; what identifies a row is always there.

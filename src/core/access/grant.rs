@@ -50,6 +50,21 @@ pub struct Budget {
     pub reset_at_ms: Option<u64>,
 }
 
+/// Most budgets that one key, team or user has side by side: each is counted with every call.
+pub const MOST_BUDGETS: usize = 8;
+
+/// Budgets side by side, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Several(pub Vec<Budget>);
+
+impl Several {
+    /// None when there is none: most have none, so that they are a pointer.
+    pub fn of(list: Vec<Budget>) -> Option<Box<Several>> {
+        (!list.is_empty()).then(|| Box::new(Several(list)))
+    }
+}
+
 /// The meter of a scope, once it was asked for: its fingerprint takes longer to make than all else that a limit costs. It says
 /// nothing that the scope's kind and id do not.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +113,9 @@ pub struct Scope {
     pub limits: Limits,
     /// Money.
     pub budget: Budget,
+    /// `budget_limits`: further budgets side by side, each by its own period, which no two share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_limits: Option<Box<Several>>,
     /// `model_rpm_limit`.
     #[serde(skip_serializing_if = "HashMap::is_empty")]
     pub model_rpm: HashMap<String, u64>,

@@ -52,10 +52,10 @@ impl Step {
         match kind {
             Kind::EndUser | Kind::EndUserModel => Step::EndUser,
             Kind::Member => Step::MemberBudget,
-            Kind::Key => Step::KeyBudget,
+            Kind::Key | Kind::KeyWindow => Step::KeyBudget,
             Kind::KeyModel => Step::KeyModelBudget,
-            Kind::Team | Kind::TeamModel => Step::TeamBudget,
-            Kind::User | Kind::UserModel => Step::UserBudget,
+            Kind::Team | Kind::TeamModel | Kind::TeamWindow => Step::TeamBudget,
+            Kind::User | Kind::UserModel | Kind::UserWindow => Step::UserBudget,
             Kind::Organization | Kind::OrganizationModel => Step::OrganizationBudget,
             Kind::Global | Kind::Deployment | Kind::Provider => Step::GlobalBudget,
         }

@@ -179,8 +179,8 @@ fn budget(rule: &Rule, id: &str, spend: Money, held: Money, alias: Option<&str>)
     error
 }
 
-fn over_budget(kind: Kind, id: &str, spend: Money, max: Money, alias: Option<&str>) -> Error {
-    let (cost, max) = (dollars(spend), dollars(max));
+fn over_budget(kind: Kind, id: &str, spend: Money, limit: Money, alias: Option<&str>) -> Error {
+    let (cost, max) = (dollars(spend), dollars(limit));
     let message = match kind {
         Kind::Team => {
             format!("Budget has been exceeded! Team={id} Current cost: {cost}, Max budget: {max}")
@@ -204,6 +204,16 @@ fn over_budget(kind: Kind, id: &str, spend: Money, max: Money, alias: Option<&st
                 _ => "End User",
             };
             format!("Budget has been exceeded! {who}={id} exceeded budget for model={model}")
+        }
+        Kind::KeyWindow | Kind::UserWindow | Kind::TeamWindow => {
+            let (id, period) = id.rsplit_once('/').unwrap_or(("", id));
+            let who = match kind {
+                Kind::UserWindow => format!("User={id}"),
+                Kind::TeamWindow => format!("Team={id}"),
+                _ => "Key".to_owned(),
+            };
+            let (cost, max) = (rounded(spend, 4), rounded(limit, 2));
+            format!("ExceededBudget: {who} over {period} budget. Spend=${cost}, Limit=${max}")
         }
         Kind::Key | Kind::Member | Kind::Global | Kind::Deployment | Kind::Provider => {
             format!("Budget has been exceeded! Current cost: {cost}, Max budget: {max}")
@@ -248,6 +258,15 @@ fn rate(
 pub fn dollars(money: Money) -> String {
     let text = money.to_string();
     if text.contains('.') { text } else { text + ".0" }
+}
+
+/// Dollars with so many digits after the point, as some of LiteLLM's messages have them.
+fn rounded(money: Money, places: u32) -> String {
+    let parts = 10_u128.pow(places);
+    let unit = 1_000_000_000_000 / parts;
+    let all = (money.pico().unsigned_abs() + unit / 2) / unit;
+    let sign = if money < Money::ZERO { "-" } else { "" };
+    format!("{sign}{}.{:0width$}", all / parts, all % parts, width = places as usize)
 }
 
 /// A list as Python prints it, which LiteLLM's messages do.
@@ -296,6 +315,18 @@ mod tests {
                 rule(Kind::KeyModel, "h/openai/gpt-4o"),
                 "LiteLLM Virtual Key: h, key_alias: mine, exceeded budget for model=openai/gpt-4o",
             ),
+            (
+                rule(Kind::KeyWindow, "h/30d"),
+                "ExceededBudget: Key over 30d budget. Spend=$1.2000, Limit=$1.00",
+            ),
+            (
+                rule(Kind::TeamWindow, "a/b/1d"),
+                "ExceededBudget: Team=a/b over 1d budget. Spend=$1.2000, Limit=$1.00",
+            ),
+            (
+                rule(Kind::UserWindow, "u/1h"),
+                "ExceededBudget: User=u over 1h budget. Spend=$1.2000, Limit=$1.00",
+            ),
         ];
         for (rule, message) in rows {
             let error = limit(&rule, why, Some("mine"), 0);
@@ -304,6 +335,20 @@ mod tests {
             let body: serde_json::Value =
                 serde_json::from_slice(&error.body(crate::core::api::ErrorFormat::OpenAi)).unwrap();
             assert_eq!((&body["error"]["param"], &body["error"]["code"]), (&().into(), &"400".into()));
+        }
+    }
+
+    #[test]
+    fn dollars_have_the_digits_that_messages_show() {
+        for (amount, places, text) in [
+            ("500.16584", 4, "500.1658"),
+            ("500.16585", 4, "500.1659"),
+            ("0.999951", 4, "1.0000"),
+            ("0.004", 2, "0.00"),
+            ("-1.5", 2, "-1.50"),
+            ("1011.5675", 4, "1011.5675"),
+        ] {
+            assert_eq!(rounded(Money::parse(amount).unwrap(), places), text, "{amount}");
         }
     }
 

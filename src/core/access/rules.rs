@@ -52,12 +52,17 @@ impl Rules<'_> {
     fn holders(&mut self, grant: &Grant) {
         let parallel = grant.key.limits.parallel.or(self.config.general.key_max_parallel);
         self.scope(Kind::Key, &grant.key, Limits { parallel, ..grant.key.limits }, true);
+        self.windows(Kind::KeyWindow, &grant.key);
         if let Some(user) = &grant.user {
             // A key of a team spends the team's money.
             self.scope(Kind::User, user, user.limits, grant.team.is_none());
+            if grant.team.is_none() {
+                self.windows(Kind::UserWindow, user);
+            }
         }
         if let Some(team) = &grant.team {
             self.scope(Kind::Team, team, team.limits, true);
+            self.windows(Kind::TeamWindow, team);
         }
         if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
             let meter = || Meter::new(Kind::Member, &format!("{}/{}", team.id, member.id));
@@ -95,6 +100,16 @@ impl Rules<'_> {
     fn scope(&mut self, kind: Kind, scope: &Scope, limits: Limits, has_budget: bool) {
         let budget = Some(&scope.budget).filter(|_| has_budget);
         self.add(kind, || scope.meter(kind), limits, budget, self.grant.map_or(0, |grant| grant.revision));
+    }
+
+    /// What a scope may spend in several periods at a time.
+    fn windows(&mut self, kind: Kind, scope: &Scope) {
+        let revision = self.grant.map_or(0, |grant| grant.revision);
+        for budget in scope.budget_limits.iter().flat_map(|several| &several.0) {
+            let period = budget.duration.as_deref().unwrap_or_default();
+            let meter = || Meter::new(kind, &format!("{}/{period}", scope.counted_as()));
+            self.add(kind, meter, Limits::default(), Some(budget), revision);
+        }
     }
 
     /// The limits that a scope has for the model that is called.
@@ -149,7 +164,9 @@ impl Rules<'_> {
     /// Who can make any number of what is counted: users make keys, and who has a key names end users.
     fn owner(&self, kind: Kind) -> Option<[u8; 16]> {
         match kind {
-            Kind::Key | Kind::KeyModel => Some(self.grant?.user.as_ref()?.meter(Kind::User).print()),
+            Kind::Key | Kind::KeyModel | Kind::KeyWindow => {
+                Some(self.grant?.user.as_ref()?.meter(Kind::User).print())
+            }
             Kind::EndUser | Kind::EndUserModel => {
                 Some(self.grant.map_or([0; 16], |grant| grant.key.meter(Kind::Key).print()))
             }
@@ -162,7 +179,7 @@ impl Rules<'_> {
 mod tests {
     use super::*;
     use crate::core::{
-        access::grant::Former,
+        access::grant::{Former, Several},
         config::{self, General},
     };
 
@@ -224,6 +241,42 @@ mod tests {
         grant.member = scope("u");
         let all = list(&grant, None, "b", &config);
         assert_eq!(names(&all), ["key:h", "team:t", "member:t/u", "org:o", "global"]);
+    }
+
+    #[test]
+    fn budgets_side_by_side_are_counted_each_for_itself() {
+        let windows = |periods: &[&str]| -> Vec<Budget> {
+            let of = |period: &&str| Budget {
+                max: Some(9),
+                spend: 2,
+                duration: Some((*period).to_owned()),
+                ..Budget::default()
+            };
+            periods.iter().map(of).collect()
+        };
+        let several = |id: &str, periods: &[&str]| {
+            let scope =
+                Scope { id: id.to_owned(), budget_limits: Several::of(windows(periods)), ..Scope::default() };
+            Some(Box::new(scope))
+        };
+        let mut grant = Grant { revision: 3, ..Grant::default() };
+        grant.key = *several("h", &["1d", "30d"]).unwrap();
+        grant.user = several("u", &["7d"]);
+        let config = gateway(General { has_ledger: true, ..General::default() });
+        let all = list(&grant, None, "a", &config);
+        assert_eq!(names(&all), ["key_window:h/1d", "key_window:h/30d", "user_window:u/7d"]);
+        assert!(all.iter().all(|rule| rule.max_budget == Some(Money::from_pico(9)) && rule.resets.is_none()));
+        assert_eq!((all[1].base.spend, all[1].base.revision), (Money::from_pico(2), 3));
+        assert_eq!(all[0].owner, Some(Meter::new(Kind::User, "u").print()));
+        // A key of a team spends the team's money.
+        grant.team = several("t", &["1h"]);
+        let all = list(&grant, None, "a", &config);
+        assert_eq!(names(&all), ["key_window:h/1d", "key_window:h/30d", "team_window:t/1h"]);
+        grant.key.former = Some(Box::new(Former { counted: Some("first".to_owned()), current: None }));
+        grant.revision = 0;
+        let all = list(&grant, None, "a", &config);
+        assert_eq!(all[0].meter.name(), "key_window:first/1d");
+        assert!(all[0].resets.is_some(), "nobody else sees to it");
     }
 
     #[test]

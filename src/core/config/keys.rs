@@ -13,7 +13,7 @@ use super::{
     yaml::item,
 };
 use crate::core::{
-    access::grant::{Budget, Grant, Limits, Scope},
+    access::grant::{Budget, Grant, Limits, MOST_BUDGETS, Scope, Several},
     quota::period::Civil,
 };
 
@@ -81,6 +81,7 @@ fn grant(src: &mut Source, entry: &Block, hash: &str) -> Grant {
         },
         model_rpm: counts(src, [entry, &metadata], "model_rpm_limit"),
         model_tpm: counts(src, [entry, &metadata], "model_tpm_limit"),
+        budget_limits: budget_limits(src, entry),
         model_budgets: model_budgets(src, entry),
         aliases: texts(&entry.member(src, "aliases")),
         tags: metadata.texts(src, "tags"),
@@ -105,6 +106,26 @@ fn counts(src: &mut Source, blocks: [&Block; 2], name: &str) -> HashMap<String, 
     let Some(block) = block.map(|block| block.member(src, name)) else { return HashMap::new() };
     let names: Vec<String> = block.map.keys().cloned().collect();
     names.into_iter().filter_map(|model| block.count(src, &model).map(|count| (model, count))).collect()
+}
+
+/// `budget_limits`: `[{budget_duration: 1d, max_budget: 1}]`.
+fn budget_limits(src: &mut Source, entry: &Block) -> Option<Box<Several>> {
+    let mut budgets: Vec<Budget> = Vec::new();
+    for (at, value) in entry.list(src, "budget_limits").into_iter().enumerate() {
+        let path = item(&format!("{}.budget_limits", entry.path), at);
+        let rule = Block { path, map: value.as_object().cloned().unwrap_or_default() };
+        let (max, duration) = (rule.money(src, "max_budget"), rule.duration(src, "budget_duration"));
+        let is_new = !budgets.iter().any(|other| other.duration == duration);
+        if max.is_some() && duration.is_some() && is_new && at < MOST_BUDGETS {
+            budgets.push(Budget { max, duration, ..Budget::default() });
+        } else {
+            let most = format!(
+                "expected a budget with a period that no other has, and at most {MOST_BUDGETS} of them"
+            );
+            src.problem(&rule.path, &most, "write `{budget_duration: 1d, max_budget: 1.5}`");
+        }
+    }
+    Several::of(budgets)
 }
 
 /// `model_max_budget`: `{gpt-4o: {budget_limit: 1, time_period: 1d}}`.
@@ -195,6 +216,7 @@ mod tests {
             "    - token: {}\n      key_alias: one\n      models: [a, 'openai/*']\n      max_budget: 1.5\n      \
              budget_duration: 30d\n      soft_budget: 1\n      tpm_limit: 1000\n      rpm_limit: 5\n      \
              max_parallel_requests: 2\n      model_rpm_limit: {{a: 3}}\n      model_max_budget: {{a: {{budget_limit: 0.5, time_period: 1d}}}}\n      \
+             budget_limits: [{{budget_duration: 1d, max_budget: 0.5}}, {{budget_duration: 7d, max_budget: 1}}]\n      \
              expires: 2027-01-31T12:30:00Z\n      aliases: {{x: a}}\n      metadata: {{tags: [t1, t2], model_tpm_limit: {{a: 7}}}}\n      \
              user_id: u\n      team_id: t\n      allowed_routes: [/chat/completions]\n      blocked: false\n",
             hash.to_uppercase()
@@ -210,6 +232,11 @@ mod tests {
         );
         assert_eq!((grant.key.model_rpm["a"], grant.key.model_tpm["a"]), (3, 7));
         assert_eq!(grant.key.model_budgets["a"].max, Some(500_000_000_000));
+        let several = &grant.key.budget_limits.as_ref().unwrap().0;
+        assert_eq!(
+            (several.len(), several[1].duration.as_deref(), several[0].max),
+            (2, Some("7d"), Some(500_000_000_000))
+        );
         assert_eq!(grant.expires_ms, Some(1_801_398_600_000));
         assert_eq!((grant.key.aliases["x"].as_str(), grant.key.tags.len()), ("a", 2));
         assert_eq!(grant.user.as_ref().unwrap().id, "u");
@@ -240,6 +267,16 @@ mod tests {
                 "general_settings.keys[0].budget_duration",
             ),
             (format!("    - token: {hash}\n      expires: soon\n"), "general_settings.keys[0].expires"),
+            (
+                format!("    - token: {hash}\n      budget_limits: [{{max_budget: 1}}]\n"),
+                "general_settings.keys[0].budget_limits[0]",
+            ),
+            (
+                format!(
+                    "    - token: {hash}\n      budget_limits: [{{max_budget: 1, budget_duration: 1d}}, {{max_budget: 2, budget_duration: 1d}}]\n"
+                ),
+                "general_settings.keys[0].budget_limits[1]",
+            ),
             (format!("    - token: {hash}\n      duration: 30d\n"), "general_settings.keys[0].duration"),
             (format!("    - token: {hash}\n    - token: {hash}\n"), "general_settings.keys[1].token"),
         ];

@@ -11,14 +11,20 @@ pub enum Kind {
     Key,
     /// One model of a key: `<hash>/<model>`.
     KeyModel,
+    /// One of several budgets of a key: `<hash>/<period>`.
+    KeyWindow,
     /// A user.
     User,
     /// One model of a user: `<user>/<model>`.
     UserModel,
+    /// One of several budgets of a user: `<user>/<period>`.
+    UserWindow,
     /// A team.
     Team,
     /// One model of a team: `<team>/<model>`.
     TeamModel,
+    /// One of several budgets of a team: `<team>/<period>`.
+    TeamWindow,
     /// A user within a team: `<team>/<user>`.
     Member,
     /// An organization.
@@ -43,10 +49,13 @@ impl Kind {
         match self {
             Kind::Key => "api_key",
             Kind::KeyModel => "model_per_key",
+            Kind::KeyWindow => "window_per_key",
             Kind::User => "user",
             Kind::UserModel => "model_per_user",
+            Kind::UserWindow => "window_per_user",
             Kind::Team => "team",
             Kind::TeamModel => "model_per_team",
+            Kind::TeamWindow => "window_per_team",
             Kind::Member => "team_member",
             Kind::Organization => "organization",
             Kind::OrganizationModel => "model_per_organization",
@@ -68,10 +77,13 @@ impl Kind {
         match self {
             Kind::Key => "key",
             Kind::KeyModel => "key_model",
+            Kind::KeyWindow => "key_window",
             Kind::User => "user",
             Kind::UserModel => "user_model",
+            Kind::UserWindow => "user_window",
             Kind::Team => "team",
             Kind::TeamModel => "team_model",
+            Kind::TeamWindow => "team_window",
             Kind::Member => "member",
             Kind::Organization => "org",
             Kind::OrganizationModel => "org_model",

@@ -10,6 +10,7 @@
 //! | `key_model:<hash>/<model>` | one model of a key |
 //! | `user:<id>`, `team:<id>`, `member:<team>/<user>`, `org:<id>`, `end_user:<id>` | who stands behind it |
 //! | `team_model:<id>/<model>` | one model of a team |
+//! | `key_window:<hash>/<period>`, `user_window:…`, `team_window:…` | one of several budgets of somebody |
 //! | `global` | the whole gateway |
 //! | `deployment:<id>` | one deployment |
 //! | `provider:<brand>` | all deployments of a provider |

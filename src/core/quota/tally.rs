@@ -159,8 +159,10 @@ impl Entry {
     /// How much of a claim is reserved: all of it by those who keep out only themselves, else tokens and money as long as no
     /// more than half of what is left is held.
     fn claimed(&self, rule: &Rule, estimate: &Estimate) -> (u64, i64) {
-        if matches!(rule.kind, Kind::Key | Kind::KeyModel | Kind::Member | Kind::EndUser | Kind::EndUserModel)
-        {
+        if matches!(
+            rule.kind,
+            Kind::Key | Kind::KeyModel | Kind::KeyWindow | Kind::Member | Kind::EndUser | Kind::EndUserModel
+        ) {
             return (estimate.claim.tokens, pico(estimate.claim.cost).max(0));
         }
         let held = self.held(|_| true);
@@ -297,9 +299,11 @@ fn is_open(window_ms: u64, now_ms: u64) -> bool {
     window_ms != 0 && now_ms.abs_diff(window_ms) < WINDOW_MS
 }
 
-/// LiteLLM refuses a key, a deployment and a provider that reached its budget, and everybody else once they passed it.
+/// LiteLLM refuses a key, a deployment, a provider and whoever has several budgets when they have reached one, and everybody else
+/// once they passed it.
 fn stops_at_budget(kind: Kind) -> bool {
-    matches!(kind, Kind::Key | Kind::KeyModel | Kind::Deployment | Kind::Provider)
+    let windows = matches!(kind, Kind::KeyWindow | Kind::UserWindow | Kind::TeamWindow);
+    windows || matches!(kind, Kind::Key | Kind::KeyModel | Kind::Deployment | Kind::Provider)
 }
 
 /// In 10⁻¹² dollars, at the limits of the type when it is more than 9 million of them.

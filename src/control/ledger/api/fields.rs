@@ -3,11 +3,14 @@
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use crate::control::ledger::{
-    problem::Problem,
-    resets,
-    route::{Call, Field, Type},
-    rows::{Record, dollars},
+use crate::{
+    control::ledger::{
+        problem::Problem,
+        resets,
+        route::{Call, Field, Type},
+        rows::{Record, dollars},
+    },
+    core::access::grant::MOST_BUDGETS,
 };
 
 /// Most characters of an id, a name, or another short text.
@@ -28,6 +31,11 @@ pub const LIMITS: &[Field] = &[
         "model_max_budget",
         Type::Object,
         "Budget of single models: {\"gpt-4o\": {\"budget_limit\": 1, \"time_period\": \"1d\"}}.",
+    ),
+    Field::new(
+        "budget_limits",
+        Type::List,
+        "Budgets side by side, each by its own period: [{\"budget_duration\": \"1d\", \"max_budget\": 10}]; at most 8.",
     ),
     Field::new("model_rpm_limit", Type::Object, "Requests a minute of single models: {\"gpt-4o\": 10}."),
     Field::new("model_tpm_limit", Type::Object, "Tokens a minute of single models: {\"gpt-4o\": 10000}."),
@@ -119,7 +127,7 @@ pub const fn join<const N: usize>(mut parts: &[&[Field]]) -> [Field; N] {
 /// Members that LiteLLM enforces and this gateway does not yet, with what they would do. A limit that is taken and not enforced is
 /// worse than one that is refused.
 const NOT_YET: &[(&str, &str)] = &[
-    ("budget_limits", "several budgets of one key, each with a period of its own"),
+    ("budget_limits", "several budgets side by side: keys, teams and users have them"),
     ("policies", "policies"),
     ("auto_rotate", "keys that get a new value by themselves"),
     ("rotation_interval", "keys that get a new value by themselves"),
@@ -138,7 +146,7 @@ fn enforced(fields: &[Field], body: &Record) -> Result<(), Problem> {
     if !fields.iter().any(|field| matches!(field.name, "max_budget" | "model_rpm_limit")) {
         return Ok(());
     }
-    for (name, what) in NOT_YET {
+    for (name, what) in NOT_YET.iter().filter(|(name, _)| !fields.iter().any(|field| field.name == *name)) {
         let asks = match body.get(*name) {
             None | Some(Value::Null | Value::Bool(false)) => false,
             Some(Value::Array(list)) => !list.is_empty(),
@@ -187,6 +195,9 @@ pub fn bounded(fields: &[Field], body: &Record) -> Result<(), Problem> {
             Value::Object(_) => object_fits(field.name, value)?,
             Value::Null | Value::Bool(_) => {}
         }
+    }
+    if fields.iter().any(|field| field.name == "budget_limits") {
+        side_by_side(body)?;
     }
     for (name, is_money) in
         [("model_max_budget", true), ("model_rpm_limit", false), ("model_tpm_limit", false)]
@@ -313,6 +324,52 @@ fn by_model(name: &str, is_money: bool, body: &Record) -> Result<(), Problem> {
         money_fits(name, amount)?;
         if let Some(period) = either(["time_period", "budget_duration"]).and_then(Value::as_str) {
             resets::expires(period, 0).map_err(|error| bad_duration(name, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks budgets side by side. The errors of their members are pydantic's.
+fn side_by_side(body: &Record) -> Result<(), Problem> {
+    const NAME: &str = "budget_limits";
+    let Some(list) = body.get(NAME).and_then(Value::as_array) else { return Ok(()) };
+    if list.len() > MOST_BUDGETS {
+        return Err(Problem::refused(
+            400,
+            format!("`{NAME}` has {} budgets: expected at most {MOST_BUDGETS}.", list.len()),
+        ));
+    }
+    for (at, item) in list.iter().enumerate() {
+        let bad = |member: &str, kind: &str, message: &str, input: &Value| {
+            let loc = json!(["body", NAME, at, member]);
+            Err(Problem::Detail(422, json!([{"type": kind, "loc": loc, "msg": message, "input": input}])))
+        };
+        let Some(budget) = item.as_object() else {
+            let loc = json!(["body", NAME, at]);
+            let message = "Input should be a valid dictionary or instance of BudgetLimitEntry";
+            let detail = json!([{"type": "model_type", "loc": loc, "msg": message, "input": item}]);
+            return Err(Problem::Detail(422, detail));
+        };
+        for member in ["budget_duration", "max_budget"] {
+            if !budget.contains_key(member) {
+                return bad(member, "missing", "Field required", item);
+            }
+        }
+        let (period, amount) =
+            (budget.get("budget_duration").unwrap_or(&Value::Null), budget.get("max_budget"));
+        let Some(period) = period.as_str() else {
+            return bad("budget_duration", "string_type", "Input should be a valid string", period);
+        };
+        text_fits(NAME, period)?;
+        resets::next_reset(period, 0, &TimeZone::UTC).map_err(|error| bad_duration(NAME, &error))?;
+        let amount = amount.unwrap_or(&Value::Null);
+        match amount.as_f64() {
+            None => return bad("max_budget", "float_type", "Input should be a valid number", amount),
+            Some(number) if number < 0.0 => {
+                let message = "Input should be greater than or equal to 0";
+                return bad("max_budget", "greater_than_equal", message, amount);
+            }
+            Some(number) => money_fits(NAME, number)?,
         }
     }
     Ok(())
@@ -519,7 +576,7 @@ mod tests {
             (json!({"tpm_limit": -1}), 422),
             (json!({"tpm_limit": 1e30}), 400),
             (json!({"model_rpm_limit": {"m": -1}}), 400),
-            (json!({"budget_limits": [{"budget_duration": "1d", "max_budget": 1}]}), 400),
+            (json!({"budget_limits": [{"budget_duration": "1d"}]}), 422),
             (json!({"policies": ["p"]}), 400),
             (json!({"auto_rotate": true}), 400),
             (json!({"rpm_limit_type": "guaranteed_throughput"}), 400),

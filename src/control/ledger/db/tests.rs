@@ -79,6 +79,9 @@ fn tables_of_the_first_version_are_brought_up_to_date() {
             "DROP INDEX tollgate_spend_logs_response",
             "ALTER TABLE tollgate_spend_logs DROP COLUMN call_id",
             "ALTER TABLE tollgate_spend_logs DROP COLUMN response_id",
+            "ALTER TABLE tollgate_keys DROP COLUMN budget_limits",
+            "ALTER TABLE tollgate_teams DROP COLUMN budget_limits",
+            "ALTER TABLE tollgate_users DROP COLUMN budget_limits",
             "INSERT INTO tollgate_rates VALUES ('key:k', 'n', 1, 2, 3, 4, 5)",
             "UPDATE tollgate_state SET schema_version = 1 WHERE id = 1",
         ];

@@ -144,23 +144,20 @@ pub async fn spend<'m>(
 /// Whether a meter's spend is a row of its own, which is there once something was spent.
 fn is_window(meter: &str) -> bool {
     let kind = meter.split_once(':').map_or(meter, |(kind, _)| kind);
-    matches!(kind, "global" | "deployment" | "provider") || windows::is_by_model(meter)
+    matches!(kind, "global" | "deployment" | "provider") || windows::is_held(meter)
 }
 
 /// What identifies the row of a meter; several when its name can be read in several ways.
 fn names(kind: &str, id: &str) -> Vec<Vec<Stored>> {
     match kind {
         "global" => vec![vec!["global".into()]],
-        "deployment" | "provider" | "key_model" | "team_model" | "user_model" | "org_model"
-        | "end_user_model" => {
-            vec![vec![format!("{kind}:{id}").into()]]
-        }
         "member" => id
             .match_indices('/')
             .map(|(at, _)| {
                 vec![id.get(..at).unwrap_or_default().into(), id.get(at + 1..).unwrap_or_default().into()]
             })
             .collect(),
+        _ if is_window(&format!("{kind}:")) => vec![vec![format!("{kind}:{id}").into()]],
         _ => vec![vec![id.into()]],
     }
 }
@@ -200,8 +197,7 @@ fn statement(kind: &str) -> Option<&'static str> {
              CASE WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM tollgate_end_users e \
              LEFT JOIN tollgate_budgets b ON b.budget_id = e.budget_id WHERE e.user_id IN (VALUES {})"
         }
-        "global" | "deployment" | "provider" | "key_model" | "team_model" | "user_model" | "org_model"
-        | "end_user_model" => {
+        _ if is_window(&format!("{kind}:")) => {
             "SELECT meter, spend, reset_at FROM tollgate_windows WHERE meter IN (VALUES {})"
         }
         _ => return None,

@@ -86,8 +86,8 @@ impl<'b> Sums<'b> {
         }
         for meter in event.metered.iter().filter(|meter| meter.len() <= METER) {
             self.metered.insert(meter);
-            // Only the node knows which budgets by model a call counted for.
-            if windows::is_by_model(meter) {
+            // Only the node knows which budgets by model and by period a call counted for.
+            if windows::is_held(meter) {
                 put(&mut self.windows, [meter], spend);
             }
         }

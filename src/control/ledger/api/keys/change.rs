@@ -30,7 +30,7 @@ pub async fn update(call: Call) -> Result<Answer, Problem> {
     let row = require(tx.connection(), given).await?;
     may_change_key(tx.connection(), &call, &row, "/key/update").await?;
     let changes = changes(&mut tx, &call, &row, "/key/update").await?;
-    let now = store(&mut tx, token(&row), &changes).await?;
+    let now = store(&mut tx, &call, token(&row), &changes).await?;
     let mut reply = Record::from_iter([("key".to_owned(), json!(given))]);
     for name in changes.keys() {
         reply.insert(name.clone(), now.get(name).cloned().unwrap_or_default());
@@ -60,7 +60,7 @@ pub async fn block(call: Call, blocked: bool) -> Result<Answer, Problem> {
         ("updated_at".to_owned(), json!(call.now_ms)),
         ("updated_by".to_owned(), width::changed_by(&call, &row)),
     ]);
-    let mut now = [store(&mut tx, token(&row), &changes).await?];
+    let mut now = [store(&mut tx, &call, token(&row), &changes).await?];
     budgets::attach(tx.connection(), &mut now).await?;
     let [now] = now;
     Ok(Answer::changed(&Value::Object(now), tx.commit().await?))
@@ -110,7 +110,7 @@ pub async fn regenerate(call: Call) -> Result<Answer, Problem> {
     }
     tx.record_changed(format!("key:{old}"));
     tx.record_changed(format!("key:{new}"));
-    let row = rows::get(tx.connection(), &KEYS, &[&new]).await?.unwrap_or_default();
+    let row = make::stored(&mut tx, &call, &new).await?;
     let reply = make::reply(&call.body, &New { key, row });
     Ok(Answer::changed(&Value::Object(reply), tx.commit().await?))
 }
@@ -240,8 +240,8 @@ async fn moved(
     make::place(tx, call, &mut after, operation).await
 }
 
-async fn store(tx: &mut Tx, token: &str, changes: &Record) -> Result<Record, Problem> {
+async fn store(tx: &mut Tx, call: &Call, token: &str, changes: &Record) -> Result<Record, Problem> {
     rows::update(tx.connection(), &KEYS, &[Where::Is("token", json!(token))], changes).await?;
     tx.record_changed(format!("key:{token}"));
-    Ok(rows::get(tx.connection(), &KEYS, &[token]).await?.unwrap_or_default())
+    make::stored(tx, call, token).await
 }

@@ -22,6 +22,7 @@ use crate::{
         route::{Answer, Call, Type},
         rows::{self, Record, Select, Where},
         schema::{KEYS, ORGANIZATIONS, TEAMS},
+        windows,
     },
     core::{config::Config, error::Error},
 };
@@ -42,6 +43,7 @@ pub const COLUMNS: &[&str] = &[
     "tpm_limit",
     "rpm_limit",
     "model_max_budget",
+    "budget_limits",
     "allowed_cache_controls",
     "config",
     "permissions",
@@ -393,8 +395,15 @@ pub async fn insert(tx: &mut Tx, call: &Call, body: &Record) -> Result<New, Prob
     rows::insert(tx.connection(), &KEYS, &row).await.map_err(taken)?;
     // Somebody may have asked for it before it was there.
     tx.record_changed(format!("key:{token}"));
-    let row = rows::get(tx.connection(), &KEYS, &[&token]).await?.unwrap_or_default();
-    Ok(New { key, row })
+    Ok(New { key, row: stored(tx, call, &token).await? })
+}
+
+/// A key's row as replies show it.
+pub async fn stored(tx: &mut Tx, call: &Call, token: &str) -> Result<Record, Problem> {
+    let mut row = [rows::get(tx.connection(), &KEYS, &[token]).await?.unwrap_or_default()];
+    windows::attach(tx.connection(), call, "key", &mut row, false).await?;
+    let [row] = row;
+    Ok(row)
 }
 
 /// A new random key: `sk-` and 22 characters for 16 bytes.
@@ -498,6 +507,7 @@ pub fn reply(body: &Record, new: &New) -> Record {
             ("config", row("config")),
             ("permissions", row("permissions")),
             ("model_max_budget", row("model_max_budget")),
+            ("budget_limits", row("budget_limits")),
             ("model_rpm_limit", kept("model_rpm_limit")),
             ("model_tpm_limit", kept("model_tpm_limit")),
             ("guardrails", kept("guardrails")),

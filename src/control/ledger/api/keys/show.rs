@@ -19,6 +19,7 @@ use crate::control::ledger::{
     route::{Answer, Call},
     rows::{self, Record, Select, Where},
     schema::{KEYS, TEAMS},
+    windows,
 };
 
 /// Most keys that an answer without pages shows, the newest first; `/key/list` shows all.
@@ -48,7 +49,7 @@ pub async fn info(call: Call) -> Result<Answer, Problem> {
         (None, None) => return Err(Problem::not_found("Key not found in database", "key")),
     };
     visible(&mut connection, &call, &row).await?;
-    let info = one(&mut connection, row).await?;
+    let info = one(&mut connection, &call, row).await?;
     Ok(Answer::json(&json!({"key": given, "info": info})))
 }
 
@@ -65,7 +66,7 @@ pub async fn infos(call: Call) -> Result<Answer, Problem> {
     for row in &found {
         visible(&mut connection, &call, row).await?;
     }
-    let infos = without_token(&mut connection, found).await?;
+    let infos = without_token(&mut connection, &call, found).await?;
     Ok(Answer::json(&json!({"key": keys, "info": infos})))
 }
 
@@ -79,24 +80,30 @@ async fn visible(connection: &mut AnyConnection, call: &Call, row: &Record) -> R
     )))
 }
 
-async fn one(connection: &mut AnyConnection, row: Record) -> Result<Value, DbError> {
-    Ok(without_token(connection, vec![row]).await?.pop().map_or(Value::Null, Value::Object))
+async fn one(connection: &mut AnyConnection, call: &Call, row: Record) -> Result<Value, DbError> {
+    Ok(without_token(connection, call, vec![row]).await?.pop().map_or(Value::Null, Value::Object))
 }
 
 /// Keys as `/key/info` shows them: without their hash, with the budget they share.
 pub async fn without_token(
     connection: &mut AnyConnection,
+    call: &Call,
     rows_: Vec<Record>,
 ) -> Result<Vec<Record>, DbError> {
-    let mut rows_ = full(connection, rows_).await?;
+    let mut rows_ = full(connection, call, rows_).await?;
     for row in &mut rows_ {
         row.shift_remove("token");
     }
     Ok(rows_)
 }
 
-async fn full(connection: &mut AnyConnection, mut rows_: Vec<Record>) -> Result<Vec<Record>, DbError> {
+async fn full(
+    connection: &mut AnyConnection,
+    call: &Call,
+    mut rows_: Vec<Record>,
+) -> Result<Vec<Record>, DbError> {
     budgets::attach(connection, &mut rows_).await?;
+    windows::attach(connection, call, "key", &mut rows_, true).await?;
     for row in &mut rows_ {
         // LiteLLM keeps it in the shared budget; whoever has none of its own does not see the member.
         if row.get("soft_budget").is_some_and(Value::is_null) {
@@ -121,7 +128,7 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
     let select = Select { conditions, order: Some(order), limit: Some(page.size), offset: page.offset() };
     let found = rows::select(&mut connection, &KEYS, &select).await?;
     let keys: Vec<Value> = if call.flag("return_full_object") {
-        full(&mut connection, found).await?.into_iter().map(Value::Object).collect()
+        full(&mut connection, &call, found).await?.into_iter().map(Value::Object).collect()
     } else {
         found.iter().map(|row| json!(token(row))).collect()
     };

@@ -40,6 +40,7 @@ fn a_key_is_made_shown_changed_and_removed() {
                 "config",
                 "permissions",
                 "model_max_budget",
+                "budget_limits",
                 "model_rpm_limit",
                 "model_tpm_limit",
                 "guardrails",
@@ -108,6 +109,7 @@ fn a_key_is_made_shown_changed_and_removed() {
                 "created_by",
                 "updated_at",
                 "updated_by",
+                "budget_limits",
                 "litellm_budget_table",
             ]
         );

@@ -18,6 +18,7 @@ use crate::{
         resets,
         route::Call,
         rows::{self, Record},
+        windows,
     },
     core::{
         access::{
@@ -47,6 +48,8 @@ pub struct Width {
     rates: [Option<i64>; 3],
     expires: Option<i64>,
     model_budgets: BTreeMap<String, (f64, Option<String>)>,
+    /// Budgets side by side, by their periods.
+    windows: BTreeMap<String, i64>,
     model_rates: [BTreeMap<String, i64>; 2],
     routes: Vec<String>,
     /// Lists that must hold what they held.
@@ -94,6 +97,10 @@ impl Width {
             rates: RATES.map(|name| row.get(name).and_then(Value::as_i64)),
             expires: row.get("expires").and_then(rows::time),
             model_budgets: map(row, "model_max_budget").iter().filter_map(model_budget).collect(),
+            windows: windows::several(row.get("budget_limits").unwrap_or(&Value::Null))
+                .into_iter()
+                .filter_map(|budget| budget.duration.zip(budget.max))
+                .collect(),
             model_rates: MODEL_RATES.map(numbers),
             routes: texts(row, "allowed_routes"),
             kept: KEPT.map(|name| texts(metadata, name)),
@@ -140,6 +147,11 @@ impl Width {
                 .is_none_or(|(amount, new)| amount > most || sooner(period.as_deref(), new.as_deref()))
         });
         note(dearer, "model_max_budget");
+        // What is spent by day is also held by as little by week.
+        let holds = |(period, most): (&String, &i64)| {
+            new.windows.iter().any(|(new, amount)| amount <= most && !sooner(Some(period), Some(new)))
+        };
+        note(!self.windows.iter().all(holds), "budget_limits");
         for ((name, limits), rates) in MODEL_RATES.into_iter().zip(&self.model_rates).zip(&new.model_rates) {
             note(limits.iter().any(|(model, most)| over(Some(*most), rates.get(model).copied())), name);
         }
@@ -177,6 +189,7 @@ impl Width {
         }
         note(self.expires == other.expires, "duration");
         note(self.model_budgets == other.model_budgets, "model_max_budget");
+        note(self.windows == other.windows, "budget_limits");
         for ((name, rates), new) in MODEL_RATES.into_iter().zip(&self.model_rates).zip(&other.model_rates) {
             note(rates == new, name);
         }
@@ -314,7 +327,7 @@ pub fn fill(call: &Call, body: &mut Record) {
     if let Some(expires) = width.expires {
         put("duration", json!(format!("{}s", expires.saturating_sub(call.now_ms).max(1_000) / 1_000)));
     }
-    for name in ["aliases", "model_max_budget", "allowed_cache_controls"] {
+    for name in ["aliases", "model_max_budget", "budget_limits", "allowed_cache_controls"] {
         let there =
             maker.key.get(name).filter(|value| !matches!(value, Value::Object(map) if map.is_empty()));
         put(

@@ -17,6 +17,7 @@ use crate::control::ledger::{
     route::{Answer, Call},
     rows::{self, Record, Select, Where},
     schema::{BUDGETS, KEYS, ORGANIZATIONS, TEAM_MEMBERS, TEAMS},
+    windows,
 };
 
 /// Columns that are taken from the body as they are.
@@ -32,6 +33,7 @@ const COLUMNS: &[&str] = &[
     "blocked",
     "max_parallel_requests",
     "model_max_budget",
+    "budget_limits",
     "model_aliases",
     "spend",
 ];
@@ -93,7 +95,7 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
     rows::insert(tx.connection(), &TEAMS, &row).await?;
     tx.record_changed(format!("team:{id}"));
     first_members(&mut tx, &call, &id, &body).await?;
-    let row = require(tx.connection(), &id).await?;
+    let row = stored(&mut tx, &call, &id).await?;
     Ok(Answer::changed(&Value::Object(shown(&row)), tx.commit().await?))
 }
 
@@ -246,8 +248,17 @@ pub async fn update(call: Call) -> Result<Answer, Problem> {
     }
     known_organization(&mut tx, &call.body).await?;
     let row = columns(&mut tx, &call, &call.body, Some(&there)).await?;
-    let now = store(&mut tx, id, &row).await?;
+    store(&mut tx, id, &row).await?;
+    let now = stored(&mut tx, &call, id).await?;
     Ok(Answer::changed(&json!({"team_id": id, "data": shown(&now)}), tx.commit().await?))
+}
+
+/// A team's row as replies show it.
+async fn stored(tx: &mut Tx, call: &Call, id: &str) -> Result<Record, Problem> {
+    let mut row = [require(tx.connection(), id).await?];
+    windows::attach(tx.connection(), call, "team", &mut row, false).await?;
+    let [row] = row;
+    Ok(row)
 }
 
 /// Who runs the organization may change a team's limits; who runs the team may not.
@@ -330,6 +341,7 @@ pub async fn remove(tx: &mut Tx, team: &Record) -> Result<(), Problem> {
     if let Some(budget) = budget {
         budgets::remove_unused(tx, budget).await?;
     }
+    windows::forget(tx.connection(), "team", team).await?;
     rows::delete(tx.connection(), &TEAMS, &this).await?;
     tx.record_changed(format!("team:{id}"));
     Ok(())

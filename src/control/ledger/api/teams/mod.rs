@@ -240,8 +240,12 @@ pub fn shown(row: &Record) -> Record {
         "max_parallel_requests",
         "budget_reset_at",
         "model_max_budget",
+        "budget_limits",
     ] {
         shown.insert(name.to_owned(), of(name));
+    }
+    if let Some(usage) = row.get("budget_limits_usage") {
+        shown.insert("budget_limits_usage".to_owned(), usage.clone());
     }
     shown.insert("model_id".to_owned(), Value::Null);
     shown.insert("litellm_model_table".to_owned(), aliases);

@@ -21,6 +21,7 @@ use crate::{
         route::{Answer, Call},
         rows::{self, Record, Select, Where},
         schema::{BUDGETS, KEYS, TEAM_MEMBERS, TEAMS},
+        windows,
     },
     core::error::Error,
 };
@@ -47,12 +48,14 @@ pub async fn info(call: Call) -> Result<Answer, Problem> {
     let team = visible(&mut connection, &call, id).await?;
     let mut extras = extras(&mut connection, &call, std::slice::from_ref(&team)).await?;
     let (keys, memberships) = extras.remove(id).unwrap_or_default();
-    let keys = keys::without_token(&mut connection, keys).await?;
+    let keys = keys::without_token(&mut connection, &call, keys).await?;
     let budget = match members::default_budget(&team) {
         Some(budget) => rows::get(&mut connection, &BUDGETS, &[&budget]).await?,
         None => None,
     };
-    let mut team = shown(&team);
+    let mut team = [team];
+    windows::attach(&mut connection, &call, "team", &mut team, true).await?;
+    let mut team = team.iter().map(shown).next().unwrap_or_default();
     team.insert("team_member_budget_table".to_owned(), json!(budget));
     Ok(Answer::json(&json!({
         "team_id": id, "team_info": team, "keys": keys, "team_memberships": memberships,
@@ -125,7 +128,8 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
     let mut connection = call.app.db.read().await?;
     let conditions = scope(&mut connection, &call).await?;
     let select = Select { limit: Some(keys::LONGEST_ANSWER), ..Select::all(conditions) };
-    let teams = rows::select(&mut connection, &TEAMS, &select).await?;
+    let mut teams = rows::select(&mut connection, &TEAMS, &select).await?;
+    windows::attach(&mut connection, &call, "team", &mut teams, false).await?;
     let mut extras = extras(&mut connection, &call, &teams).await?;
     let shown: Vec<Record> = teams
         .iter()
@@ -151,8 +155,9 @@ pub async fn pages(call: Call) -> Result<Answer, Problem> {
     conditions.extend(call.parameter("team_alias").map(|alias| Where::Holds("team_alias", alias.to_owned())));
     let total = rows::count(&mut connection, &TEAMS, &conditions).await?;
     let select = Select { conditions, order: Some(order), limit: Some(page.size), offset: page.offset() };
-    let teams: Vec<Record> =
-        rows::select(&mut connection, &TEAMS, &select).await?.iter().map(shown).collect();
+    let mut teams = rows::select(&mut connection, &TEAMS, &select).await?;
+    windows::attach(&mut connection, &call, "team", &mut teams, false).await?;
+    let teams: Vec<Record> = teams.iter().map(shown).collect();
     Ok(Answer::json(&json!({
         "teams": teams, "total": total, "page": page.number, "page_size": page.size, "total_pages": page.pages(total),
     })))

@@ -38,6 +38,7 @@ fn a_team_is_made_shown_changed_and_removed() {
                 "max_parallel_requests",
                 "budget_reset_at",
                 "model_max_budget",
+                "budget_limits",
                 "model_id",
                 "litellm_model_table",
                 "created_at",

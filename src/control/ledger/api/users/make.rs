@@ -15,6 +15,7 @@ use crate::{
         route::{Answer, Call, check_body},
         rows::{self, Record, dollars},
         schema::{ORGANIZATION_MEMBERS, ORGANIZATIONS, TEAMS, USERS},
+        windows,
     },
     core::{config::Config, error::Error},
 };
@@ -56,9 +57,17 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
             Some(first)
         }
     };
-    let row = rows::get(tx.connection(), &USERS, &[&id]).await?.unwrap_or_default();
+    let row = stored(&mut tx, &call, &id).await?;
     let reply = reply(&call.body, &body, &row, key.as_ref());
     Ok(Answer::changed(&Value::Object(reply), tx.commit().await?))
+}
+
+/// A user's row as replies show it.
+pub async fn stored(tx: &mut Tx, call: &Call, id: &str) -> Result<Record, Problem> {
+    let mut row = [rows::get(tx.connection(), &USERS, &[id]).await?.unwrap_or_default()];
+    windows::attach(tx.connection(), call, "user", &mut row, false).await?;
+    let [row] = row;
+    Ok(row)
 }
 
 /// Adds the row of a user.
@@ -230,6 +239,7 @@ fn first_key(body: &Record) -> Record {
         "rpm_limit",
         "max_parallel_requests",
         "model_max_budget",
+        "budget_limits",
         "spend",
         "soft_budget",
     ] {
@@ -262,6 +272,7 @@ fn reply(sent: &Record, body: &Record, user: &Record, key: Option<&keys::New>) -
             ("config", key.map_or_else(|| json!({}), |_| of_key("config"))),
             ("permissions", key.map_or_else(|| json!({}), |_| of_key("permissions"))),
             ("model_max_budget", of_user("model_max_budget")),
+            ("budget_limits", of_user("budget_limits")),
             ("send_invite_email", was_sent("send_invite_email")),
             ("model_rpm_limit", Value::Null),
             ("model_tpm_limit", Value::Null),

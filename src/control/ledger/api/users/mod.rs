@@ -18,6 +18,7 @@ use crate::control::ledger::{
     route::{Access, Answer, Call, Field, Route, Type},
     rows::{self, Record, Select, Where},
     schema::{KEYS, ORGANIZATION_MEMBERS, TEAM_MEMBERS, TEAMS, USERS},
+    windows,
 };
 
 /// The roles a user may have, as they are called and what they may do.
@@ -155,6 +156,7 @@ const COLUMNS: &[&str] = &[
     "max_budget",
     "spend",
     "model_max_budget",
+    "budget_limits",
     "max_parallel_requests",
     "tpm_limit",
     "rpm_limit",
@@ -235,7 +237,7 @@ async fn update(call: Call) -> Result<Answer, Problem> {
     join_teams(&mut tx, &call, &id, &call.body).await?;
     make::join_organizations(&mut tx, &call, &id, &call.body).await?;
     tx.record_changed(format!("user:{id}"));
-    let now = rows::get(tx.connection(), &USERS, &[&id]).await?.unwrap_or_default();
+    let now = make::stored(&mut tx, &call, &id).await?;
     Ok(Answer::changed(&json!({"user_id": id, "data": now}), tx.commit().await?))
 }
 
@@ -247,6 +249,9 @@ async fn delete(call: Call) -> Result<Answer, Problem> {
     let mut tx = call.app.db.write().await?;
     for id in &ids {
         let this = vec![Where::Is("user_id", json!(id))];
+        if let Some(row) = rows::get(tx.connection(), &USERS, &[id]).await? {
+            windows::forget(tx.connection(), "user", &row).await?;
+        }
         if rows::delete(tx.connection(), &USERS, &this).await? == 0 {
             return Err(Problem::Error(
                 crate::core::error::Error::new(

@@ -16,6 +16,7 @@ use crate::control::ledger::{
     route::{Answer, Call},
     rows::{self, Record, Select, Where},
     schema::{KEYS, ORGANIZATION_MEMBERS, TEAMS, USERS},
+    windows,
 };
 
 /// Columns that a list can be sorted by.
@@ -43,7 +44,7 @@ pub async fn info(call: Call) -> Result<Answer, Problem> {
             None => (Vec::new(), rows::select(&mut connection, &TEAMS, &newest(Vec::new())).await?),
         };
         let found = rows::select(&mut connection, &KEYS, &newest(conditions)).await?;
-        let keys = keys::without_token(&mut connection, found).await?;
+        let keys = keys::without_token(&mut connection, &call, found).await?;
         let teams: Vec<Record> = teams.iter().map(teams::shown).collect();
         return Ok(Answer::json(&json!({"user_id": null, "user_info": null, "keys": keys, "teams": teams})));
     };
@@ -56,11 +57,14 @@ pub async fn info(call: Call) -> Result<Answer, Problem> {
             caller.user_id().unwrap_or("None")
         )));
     }
-    let Some(mut user) = rows::get(&mut connection, &USERS, &[id]).await? else {
+    let Some(user) = rows::get(&mut connection, &USERS, &[id]).await? else {
         return Err(Problem::not_found(format!("User {id} not found"), "user_id"));
     };
+    let mut user = [user];
+    windows::attach(&mut connection, &call, "user", &mut user, true).await?;
+    let [mut user] = user;
     let found = rows::select(&mut connection, &KEYS, &newest(vec![Where::Is("user_id", json!(id))])).await?;
-    let keys = keys::without_token(&mut connection, found).await?;
+    let keys = keys::without_token(&mut connection, &call, found).await?;
     let ids: Vec<Value> = teams_of(&mut connection, id).await?.into_iter().map(Value::from).collect();
     let mut found = Vec::new();
     for some in ids.chunks(500) {
@@ -120,6 +124,7 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
     let total = rows::count(&mut connection, &USERS, &conditions).await?;
     let select = Select { conditions, order: Some(order), limit: Some(page.size), offset: page.offset() };
     let mut users = rows::select(&mut connection, &USERS, &select).await?;
+    windows::attach(&mut connection, &call, "user", &mut users, false).await?;
     let counts = key_counts(&mut connection, &users).await?;
     for user in &mut users {
         let count = text(user, "user_id").and_then(|id| counts.get(id)).copied().unwrap_or_default();

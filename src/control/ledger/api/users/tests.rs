@@ -39,6 +39,7 @@ fn a_user_is_made_shown_changed_and_removed() {
                 "config",
                 "permissions",
                 "model_max_budget",
+                "budget_limits",
                 "send_invite_email",
                 "model_rpm_limit",
                 "model_tpm_limit",

@@ -23,6 +23,7 @@ fn narrow() -> Value {
         "rpm_limit": 2, "tpm_limit": 100, "max_parallel_requests": 1, "duration": "1h",
         "model_rpm_limit": {"cheap": 1}, "model_tpm_limit": {"cheap": 50},
         "model_max_budget": {"cheap": {"budget_limit": 0.1, "time_period": "1d"}},
+        "budget_limits": [{"budget_duration": "1d", "max_budget": 0.2}, {"budget_duration": "7d", "max_budget": 0.25}],
         "enforced_params": ["user"], "tags": ["red"], "guardrails": ["g"], "aliases": {"nick": "cheap"},
         "allowed_routes": ["/chat/completions", "/key/generate", "/key/update", "/key/regenerate", "/key/delete"],
         "metadata": {"disable_fallbacks": true},
@@ -71,6 +72,11 @@ fn what_others_set_an_owner_may_only_narrow() {
             json!({"model_max_budget": {"cheap": {"budget_limit": 0.1, "time_period": "1s"}}}),
             json!({"model_rpm_limit": {"cheap": 9}}),
             json!({"model_tpm_limit": {}}),
+            json!({"budget_limits": null}),
+            json!({"budget_limits": []}),
+            json!({"budget_limits": [{"budget_duration": "1d", "max_budget": 0.2}]}),
+            json!({"budget_limits": [{"budget_duration": "1h", "max_budget": 0.2}, {"budget_duration": "7d", "max_budget": 0.25}]}),
+            json!({"budget_limits": [{"budget_duration": "1d", "max_budget": 0.21}, {"budget_duration": "7d", "max_budget": 0.25}]}),
         ];
         let before = cast.ledger.admin("GET", "/key/info?key=sk-narrow-of-loner", None).await["info"].clone();
         for path in ["/key/update", "/key/regenerate"] {
@@ -91,6 +97,9 @@ fn what_others_set_an_owner_may_only_narrow() {
             json!({"duration": "30m"}),
             json!({"tags": ["red", "blue"]}),
             json!({"key_alias": "mine"}),
+            json!({"budget_limits": [{"budget_duration": "1d", "max_budget": 0.1}, {"budget_duration": "7d", "max_budget": 0.2},
+                                     {"budget_duration": "1h", "max_budget": 9}]}),
+            json!({"budget_limits": [{"budget_duration": "30d", "max_budget": 0.05}]}),
             json!({"allowed_routes": ["/v1/chat/completions"]}),
         ] {
             let mut body = narrower.clone();
@@ -179,6 +188,11 @@ fn a_key_makes_no_wider_key() {
         ] {
             assert_eq!(made[name], body[name], "{name}");
         }
+        for (at, budget) in made["budget_limits"].as_array().unwrap().iter().enumerate() {
+            for name in ["budget_duration", "max_budget"] {
+                assert_eq!(budget[name], body["budget_limits"][at][name], "{made}");
+            }
+        }
         assert_eq!(made["metadata"]["disable_fallbacks"], true);
         let info = cast.ledger.admin("GET", &format!("/key/info?key={maker}"), None).await;
         assert!(made["expires"].as_str().unwrap() <= info["info"]["expires"].as_str().unwrap(), "{made}");
@@ -195,6 +209,8 @@ fn a_key_makes_no_wider_key() {
             json!({"enforced_params": ["x"]}),
             json!({"model_rpm_limit": {"cheap": 2}}),
             json!({"model_max_budget": {"cheap": {"budget_limit": 1}}}),
+            json!({"budget_limits": [{"budget_duration": "1d", "max_budget": 0.3}]}),
+            json!({"budget_limits": [{"budget_duration": "7d", "max_budget": 0.25}]}),
             json!({"aliases": {"nick": "cheap", "x": "dear"}}),
             json!({"allowed_routes": ["/embeddings"]}),
             json!({"allowed_routes": ["/key/*"]}),
