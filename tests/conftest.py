@@ -78,15 +78,25 @@ POSTGRES = os.environ.get("TOLLGATE_TEST_POSTGRES")
 """The URL of a server whose user may make databases; `tests/with-postgres` starts one."""
 
 
+@pytest.fixture(scope="session")
+def new_postgres() -> Callable[[], str]:
+    """Makes new databases: their URLs."""
+
+    def make() -> str:
+        if not POSTGRES:
+            pytest.skip("no Postgres: run the tests under `tests/with-postgres`")
+        name = f"e2e_{uuid.uuid4().hex}"
+        done = subprocess.run(["psql", "-d", POSTGRES, "-qc", f"CREATE DATABASE {name}"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return POSTGRES.rsplit("/", 1)[0] + f"/{name}"
+
+    return make
+
+
 @pytest.fixture
-def postgres() -> str:
+def postgres(new_postgres: Callable[[], str]) -> str:
     """The URL of a new database."""
-    if not POSTGRES:
-        pytest.skip("no Postgres: run the tests under `tests/with-postgres`")
-    name = f"e2e_{uuid.uuid4().hex}"
-    done = subprocess.run(["psql", "-d", POSTGRES, "-qc", f"CREATE DATABASE {name}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return POSTGRES.rsplit("/", 1)[0] + f"/{name}"
+    return new_postgres()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -313,3 +313,106 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
     let story = alone.chat(hello("a"), |_, model| Answer(200, completion(model)));
     assert_eq!(story.record.unwrap().event(), None);
 }
+
+/// A stream of the model, as its provider writes it. Azure's first event names nothing.
+fn stream_of(model: &str) -> Behaviour {
+    let data = |event: Value| format!("data: {event}\n\n");
+    let chunk = |choice: Value| {
+        data(
+            json!({"id": "chatcmpl-own", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}),
+        )
+    };
+    let pieces = match model {
+        "claude-1" => {
+            let mut start = message();
+            start["content"] = json!([]);
+            let typed = |kind: &str, mut event: Value| {
+                event["type"] = json!(kind);
+                format!("event: {kind}\n{}", data(event))
+            };
+            vec![
+                typed("message_start", json!({"message": start})),
+                typed(
+                    "content_block_start",
+                    json!({"index": 0, "content_block": {"type": "text", "text": ""}}),
+                ),
+                typed(
+                    "content_block_delta",
+                    json!({"index": 0, "delta": {"type": "text_delta", "text": "hi"}}),
+                ),
+                typed("content_block_stop", json!({"index": 0})),
+                typed(
+                    "message_delta",
+                    json!({"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}),
+                ),
+                typed("message_stop", json!({})),
+            ]
+        }
+        "instruct" => vec![
+            data(json!({"id": "cmpl-own", "choices": [{"index": 0, "text": "hi", "finish_reason": null}]})),
+            data(json!({"id": "cmpl-own", "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]})),
+            "data: [DONE]\n\n".to_owned(),
+        ],
+        _ => vec![
+            data(
+                json!({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": []}),
+            ),
+            chunk(json!({"index": 0, "delta": {"role": "assistant", "content": "hi"}})),
+            chunk(json!({"index": 0, "delta": {}, "finish_reason": "stop"})),
+            "data: [DONE]\n\n".to_owned(),
+        ],
+    };
+    Stream(pieces)
+}
+
+fn whole_of(model: &str) -> Behaviour {
+    match model {
+        "claude-1" => Answer(200, message()),
+        "instruct" => Answer(
+            200,
+            json!({"id": "cmpl-own", "model": model, "choices": [{"index": 0, "text": "hi", "finish_reason": "stop"}]}),
+        ),
+        _ => Answer(200, completion(model)),
+    }
+}
+
+/// Every API at every wire format, whole and as a stream.
+#[test]
+fn the_ledger_knows_an_answer_by_the_id_that_the_client_got() {
+    let file = r#"
+model_list:
+  - {model_name: chat, litellm_params: {model: azure/gpt, api_base: "http://a.test", api_version: "1", api_key: k}}
+  - {model_name: messages, litellm_params: {model: anthropic/claude-1, api_base: "http://b.test", api_key: k}}
+  - {model_name: text, litellm_params: {model: text-completion-openai/instruct, api_base: "http://c.test/v1", api_key: k}}
+general_settings: {master_key: sk-master}
+"#;
+    let mut rig = Rig::with_environment(file, |name| {
+        (name == crate::core::ledger::KEY_VARIABLE).then(|| "secret".to_owned())
+    });
+    rig.key = Some("sk-master");
+    for path in ["/v1/chat/completions", "/v1/messages", "/v1/completions"] {
+        for (model, streaming) in
+            ["chat", "messages", "text"].into_iter().flat_map(|model| [(model, false), (model, true)])
+        {
+            let mut body = hello(model);
+            body["max_tokens"] = json!(5);
+            body["stream"] = json!(streaming);
+            if path == "/v1/completions" {
+                body["prompt"] = json!("hello");
+                body.as_object_mut().unwrap().remove("messages");
+            }
+            let story = rig.call(path, body, |_, model| match streaming {
+                true => stream_of(model),
+                false => whole_of(model),
+            });
+            let what = format!("{model} on {path}, streaming {streaming}: {}", story.body);
+            assert_eq!(story.status, 200, "{what}");
+            let event = story.record.unwrap().event().unwrap().clone();
+            let id = event.response_id.unwrap_or_default();
+            let is_told = [format!(r#""id":"{id}""#), format!(r#""id": "{id}""#)]
+                .iter()
+                .any(|it| story.body.contains(it));
+            assert!(!id.is_empty() && is_told, "{id} is not in {what}");
+        }
+    }
+}

@@ -49,6 +49,11 @@ impl Stream {
         }
     }
 
+    /// The id of what goes out, once something does.
+    pub fn id(&self) -> Option<&str> {
+        self.adopted.then_some(self.stamp.id.as_str())
+    }
+
     /// Takes one chat chunk. Chunks that say nothing in text (the role) leave nothing.
     pub fn push(&mut self, chunk: &Value, out: &mut Vec<Value>) -> Result<(), Error> {
         if let Some(error) = chat::failure_in(chunk) {

@@ -71,6 +71,11 @@ impl Stream {
         }
     }
 
+    /// The id of what goes out, once something does.
+    pub fn id(&self) -> Option<&str> {
+        self.begun.then_some(self.stamp.id.as_str())
+    }
+
     /// Takes one chat chunk. Usage may come with any chunk, before or after the finish reason; the last one counts.
     pub fn push(&mut self, chunk: &Value, out: &mut Vec<Event>) -> Result<(), Error> {
         if let Some(error) = chat::failure_in(chunk) {

@@ -34,6 +34,9 @@ static SERVICE_TIER: Word = Word::new("\"service_tier\"");
 static FINISH_REASON: Word = Word::new("\"finish_reason\"");
 static DELTA: Word = Word::new("\"delta\"");
 
+/// How many events may come before the one that names the answer.
+const EVENTS_WITH_ID: u64 = 4;
+
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
 const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 
@@ -188,8 +191,13 @@ impl Pipeline {
             self.usage = self.read_usage(usage);
         }
         self.model = tap.get("model").and_then(|raw| serde_json::from_slice(raw).ok());
-        self.id = tap.get("id").and_then(|raw| serde_json::from_slice(raw).ok());
+        self.note_id(tap.get("id").and_then(|raw| serde_json::from_slice(raw).ok()));
         self.note_tier(tap.get("service_tier").and_then(|raw| serde_json::from_slice(raw).ok()));
+    }
+
+    /// An id of the answer. An empty one names nothing: Azure's first event has it.
+    fn note_id(&mut self, id: Option<String>) {
+        self.id = self.id.take().or(id.filter(|id| !id.is_empty()));
     }
 
     /// The tier that the provider says it served, if it says one.
@@ -203,7 +211,7 @@ impl Pipeline {
             let object = Object::parse(body).map_err(|e| not_json(&e.to_string()))?;
             self.usage = object.raw("usage").and_then(|usage| self.read_usage(usage));
             self.model = object.read("model");
-            self.id = object.read("id");
+            self.note_id(object.read("id"));
             self.note_tier(object.read("service_tier"));
             self.answered = object.raw("error").is_none_or(|error| error == "null");
             self.count_whole(body);
@@ -231,7 +239,7 @@ impl Pipeline {
             Api::Completions => chat_to_completions::answer(&chat, &self.memo, &self.stamp)?,
             Api::Chat | Api::Embeddings => chat,
         };
-        self.id = answer.get("id").and_then(Value::as_str).map(str::to_owned);
+        self.note_id(answer.get("id").and_then(Value::as_str).map(str::to_owned));
         Ok(Some(value::to_bytes(&answer)))
     }
 
@@ -367,8 +375,8 @@ impl Pipeline {
                 self.note_tier(Object::parse(data).ok().and_then(|event| event.read("service_tier")));
             }
         }
-        if self.events == 1 && self.wire != Wire::Messages {
-            self.id = Object::parse(data).ok().and_then(|event| event.read("id"));
+        if self.id.is_none() && self.events <= EVENTS_WITH_ID && self.wire != Wire::Messages {
+            self.note_id(Object::parse(data).ok().and_then(|event| event.read("id")));
         }
         if self.wire == Wire::Messages {
             if USAGE.is_in(data) {
@@ -425,7 +433,7 @@ impl Pipeline {
         self.note_terms(&value);
         if let Some(message) = value.get("message") {
             self.model = message.get("model").and_then(Value::as_str).map(str::to_owned);
-            self.id = message.get("id").and_then(Value::as_str).map(str::to_owned);
+            self.note_id(message.get("id").and_then(Value::as_str).map(str::to_owned));
         }
         self.note_anthropic_usage(&value);
     }
@@ -506,18 +514,13 @@ impl Pipeline {
         if self.model.is_none() {
             self.model = chunk.get("model").and_then(Value::as_str).map(str::to_owned);
         }
-        if self.id.is_none() {
-            self.id = match &self.to_client {
-                ToClient::Chat => chunk.get("id").and_then(Value::as_str).map(str::to_owned),
-                ToClient::Completions(_) | ToClient::Messages(_) => Some(self.stamp.id.clone()),
-            };
-        }
         match &mut self.to_client {
             ToClient::Chat => {
                 if has_usage && !self.memo.include_usage {
                     return Ok(());
                 }
                 sse::write(out, None, &value::to_bytes(chunk));
+                self.note_id(chunk.get("id").and_then(Value::as_str).map(str::to_owned));
             }
             ToClient::Completions(stream) => {
                 let mut texts = Vec::new();
@@ -528,11 +531,15 @@ impl Pipeline {
                     }
                     sse::write(out, None, &value::to_bytes(&text));
                 }
+                let id = stream.id().map(str::to_owned);
+                self.note_id(id);
             }
             ToClient::Messages(stream) => {
                 let mut events = Vec::new();
                 stream.push(chunk, &mut events)?;
                 write_events(&events, out);
+                let id = stream.id().map(str::to_owned);
+                self.note_id(id);
             }
         }
         Ok(())

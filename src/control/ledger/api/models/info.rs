@@ -115,33 +115,42 @@ async fn entries(app: &Arc<App>, caller: &Caller) -> Result<Vec<Entry>, Problem>
 
 /// What the price data knows behind the wildcards that a caller may call, each model as a group of its own.
 async fn expanded(app: &Arc<App>, caller: &Caller) -> Result<Vec<Entry>, Problem> {
-    let config = match stored_models(app).await?.models.is_empty() {
-        true => app.config(),
-        false => Arc::new(stored_config(app).await?),
-    };
+    let mut configs = vec![app.config()];
+    if !stored_models(app).await?.models.is_empty() {
+        configs.push(Arc::new(stored_config(app).await?));
+    }
     let viewer = viewer(app, caller).await?.unwrap_or(access::Caller::Master);
-    let names: HashSet<String> = listed(&viewer, &config, false).into_iter().collect();
+    let mut seen = HashSet::new();
     let mut all = Vec::new();
-    for wildcard in &config.wildcards {
-        let first = wildcard.deployments.first().and_then(|&at| config.deployments.get(at));
-        let Some(deployment) = first else { continue };
-        for name in config.known_models(wildcard).into_iter().filter(|name| names.contains(name)) {
-            let Some(resolved) = config.resolve(&name) else { continue };
-            let captures: Vec<&str> = resolved.captures.iter().map(String::as_str).collect();
-            let model = deployment.model_for(&resolved.requested, &captures);
-            let info: Map<String, Value> =
-                prices::facts(&model, deployment.brand.name, None).into_iter().collect();
-            all.push(Entry {
-                group: name,
-                shown: json!({"model_info": info}),
-                brand: deployment.brand.name,
-                params: supported_params(deployment.brand, &model),
-                tpm: None,
-                rpm: None,
-            });
+    for config in &configs {
+        let names: HashSet<String> = listed(&viewer, config, false).into_iter().collect();
+        for wildcard in &config.wildcards {
+            let first = wildcard.deployments.first().and_then(|&at| config.deployments.get(at));
+            let Some(deployment) = first else { continue };
+            for name in config.known_models(wildcard).into_iter().filter(|name| names.contains(name)) {
+                if let Some(entry) = known(config, deployment, &name).filter(|_| seen.insert(name)) {
+                    all.push(entry);
+                }
+            }
         }
     }
     Ok(all)
+}
+
+/// A model behind a wildcard, as the price data knows it.
+fn known(config: &Config, deployment: &Deployment, name: &str) -> Option<Entry> {
+    let resolved = config.resolve(name)?;
+    let captures: Vec<&str> = resolved.captures.iter().map(String::as_str).collect();
+    let model = deployment.model_for(&resolved.requested, &captures);
+    let info: Map<String, Value> = prices::facts(&model, deployment.brand.name, None).into_iter().collect();
+    Some(Entry {
+        group: name.to_owned(),
+        shown: json!({"model_info": info}),
+        brand: deployment.brand.name,
+        params: supported_params(deployment.brand, &model),
+        tpm: None,
+        rpm: None,
+    })
 }
 
 fn shown(config: &Config) -> Vec<Value> {
