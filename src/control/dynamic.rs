@@ -393,6 +393,77 @@ mod tests {
     }
 
     #[test]
+    fn a_models_own_address_gets_no_key_that_nobody_named_for_it() {
+        let env = |name: &str| match name {
+            "OPENAI_API_KEY" => Some("sk-environment".to_owned()),
+            "AZURE_API_KEY" => Some("sk-azure".to_owned()),
+            "AZURE_AD_TOKEN" => Some("ad-token".to_owned()),
+            "OPENAI_ORGANIZATION" => Some("org-own".to_owned()),
+            "OPENAI_API_BASE" => Some("http://proxy.internal:8080/v1".to_owned()),
+            _ => None,
+        };
+        let defaults = "router_settings: {default_litellm_params: {api_key: sk-default, headers: {x-own: secret}, timeout: 7}}\n";
+        let credential = "credential_list: [{credential_name: c, credential_values: {api_key: sk-c}}]\n";
+        let theirs = "http://elsewhere.example/v1";
+        // (settings, parameters, the key that is sent)
+        let rows = [
+            ("", json!({"model": "openai/a"}), Some("sk-environment")),
+            (
+                "",
+                json!({"model": "openai/a", "api_base": "https://api.openai.com/v1"}),
+                Some("sk-environment"),
+            ),
+            (
+                "",
+                json!({"model": "openai/a", "api_base": "http://proxy.internal:8080/other"}),
+                Some("sk-environment"),
+            ),
+            ("", json!({"model": "openai/a", "api_base": theirs}), None),
+            ("", json!({"model": "openai/a", "base_url": theirs}), None),
+            ("", json!({"model": "a", "custom_llm_provider": "openai", "api_base": theirs}), None),
+            ("", json!({"model": "openai/a", "api_base": "http://api.openai.com/v1"}), None),
+            ("", json!({"model": "openai/a", "api_base": "https://api.openai.com.example/v1"}), None),
+            ("", json!({"model": "openai/a", "api_base": "https://elsewhere.example/api.openai.com"}), None),
+            ("", json!({"model": "azure/a", "api_base": "https://a.example"}), None),
+            ("", json!({"model": "hosted_vllm/a", "api_base": theirs}), Some("fake-api-key")),
+            ("", json!({"model": "openai/a", "api_base": theirs, "api_key": ""}), None),
+            // Who names a key means it.
+            ("", json!({"model": "openai/a", "api_base": theirs, "api_key": "sk-own"}), Some("sk-own")),
+            (
+                "",
+                json!({"model": "openai/a", "api_base": theirs, "api_key": "os.environ/OPENAI_API_KEY"}),
+                Some("sk-environment"),
+            ),
+            (
+                credential,
+                json!({"model": "openai/a", "api_base": theirs, "litellm_credential_name": "c"}),
+                Some("sk-c"),
+            ),
+            (defaults, json!({"model": "openai/a"}), Some("sk-default")),
+            (defaults, json!({"model": "openai/a", "api_base": theirs}), None),
+        ];
+        for (text, params, expected) in rows {
+            let stored = model("a", "a", params.clone());
+            let config = stored.check(&settings(&document(text)), &env).unwrap();
+            let deployment = &config.deployments[0];
+            let key = deployment.api_key.as_ref().map(|key| key.reveal());
+            assert_eq!(key, expected, "{params}");
+            if key.is_none() {
+                assert!(deployment.azure_ad_token.is_none() && deployment.organization.is_none(), "{params}");
+                assert!(deployment.headers.is_empty(), "{params}");
+            }
+            let timeout = if text == defaults { Some(7_000) } else { None };
+            assert_eq!(deployment.timeout_ms, timeout, "{params}");
+        }
+        // A model of the file is its author's: as in LiteLLM.
+        let file = format!(
+            "model_list: [{{model_name: a, litellm_params: {{model: openai/a, api_base: '{theirs}'}}}}]"
+        );
+        let config = crate::core::config::load(&file, &env, &|_| None).unwrap().config;
+        assert_eq!(config.deployments[0].api_key.as_ref().unwrap().reveal(), "sk-environment");
+    }
+
+    #[test]
     fn variables_that_nobody_knows_are_named() {
         let params = json!({
             "model": "openai/a", "api_key": "os.environ/NOBODYS", "api_base": "os.environ/OURS",

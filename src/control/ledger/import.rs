@@ -6,6 +6,7 @@
 mod models;
 mod secrets;
 mod source;
+mod windows;
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     control::{
-        Failure, checked, document, envoy::SYNC_INTERVAL_MS, ledger::grants::POLL_EVERY,
+        Failure, checked, document, dynamic, envoy::SYNC_INTERVAL_MS, ledger::grants::POLL_EVERY,
         process::keep_private, state,
     },
     core::config::Config,
@@ -92,7 +93,7 @@ pub fn run(options: &Options) -> Result<String, Failure> {
             ));
         }
         let target = Target::open(options).await?;
-        let keys = models::Keys::of(options, target.config.as_ref());
+        let keys = models::Keys::of(options, target.config.as_ref(), target.settings.clone());
         let report =
             import(&mut source, &target.db, options.spend_logs, options.dry_run, &keys).await.map_err(failed)?;
         target.db.close().await;
@@ -121,6 +122,8 @@ struct Target {
     name: String,
     /// The gateway's configuration, when it was named.
     config: Option<Config>,
+    /// What it says besides its models.
+    settings: serde_yaml::Value,
     /// A file that stands for a database that a dry run must not make.
     stand_in: Option<PathBuf>,
 }
@@ -137,10 +140,12 @@ impl Drop for Target {
 
 impl Target {
     async fn open(options: &Options) -> Result<Target, Failure> {
-        let config = match &options.config {
-            Some(config) => Some(checked::examine(&document::read_file(config.clone())?)?.config),
+        let document = options.config.clone().map(document::read_file).transpose()?;
+        let config = match &document {
+            Some(document) => Some(checked::examine(document)?.config),
             None => None,
         };
+        let settings = document.as_ref().map_or(serde_yaml::Value::Null, dynamic::settings);
         let configured = config.as_ref().and_then(|config| config.ledger.database_url.as_ref());
         let url = options.to.clone().or_else(|| configured.map(|url| url.reveal().to_owned()));
         let file = state::ledger_file(options.state_dir.as_deref(), &options.host, options.port);
@@ -157,7 +162,7 @@ impl Target {
         if options.dry_run && !is_there {
             let stand_in = std::env::temp_dir().join(format!("tollgate-import-{}.db", std::process::id()));
             let db = Db::open(None, 2, &stand_in).await?;
-            return Ok(Target { db, name, config, stand_in: Some(stand_in) });
+            return Ok(Target { db, name, config, settings, stand_in: Some(stand_in) });
         }
         if url.is_none() {
             let folder = file.parent().unwrap_or(&file);
@@ -168,7 +173,7 @@ impl Target {
                 ))
             })?;
         }
-        Ok(Target { db: Db::open(url.as_deref(), 2, &file).await?, name, config, stand_in: None })
+        Ok(Target { db: Db::open(url.as_deref(), 2, &file).await?, name, config, settings, stand_in: None })
     }
 }
 
@@ -328,6 +333,7 @@ async fn import(
         }
         report.lines.push(line);
     }
+    windows::import(source, &mut tx, &mut report).await?;
     daily(source, &mut tx, &teams_of_keys, &mut report).await?;
     if spend_logs {
         logs(source, &mut tx, &mut report).await?;

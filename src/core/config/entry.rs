@@ -70,10 +70,15 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
     }
     for raw in one_per_organization(&params.map) {
         let raw = Block { path: params.path.clone(), map: raw };
-        match variants(src, &raw, shared) {
+        let mut found = variants(src, &raw, shared);
+        if info.get("db_model") == Some(&Value::Bool(true)) {
+            found.iter_mut().flatten().for_each(|variant| variant.keep_keys_home(src, &raw, shared));
+        }
+        match found {
             Ok(variants) => {
-                for Variant { brand, model, endpoint, only_inferred, params } in variants {
-                    let mut d = deployment(src, &made.group, brand, endpoint, &params, &raw, &info);
+                for variant in variants {
+                    let mut d = deployment(src, &made.group, &variant, &raw, &info);
+                    let Variant { brand, model, only_inferred, .. } = variant;
                     d.model = model;
                     d.only_inferred = only_inferred;
                     d.rates = limits::merged([rates, d.rates]);
@@ -141,6 +146,43 @@ struct Variant {
     endpoint: super::Endpoint,
     only_inferred: bool,
     params: Block,
+    /// The gateway's own keys are not for its address.
+    is_foreign: bool,
+}
+
+/// Parameters that hold keys, or are sent as headers.
+const KEYS: [&str; 5] = ["api_key", "azure_ad_token", "organization", "headers", "extra_headers"];
+
+impl Variant {
+    /// For an entry that was made through the API: what nobody named in it, a key of the environment or of
+    /// `default_litellm_params`, is not sent to an address that it names, unless that is the provider's own or the one that
+    /// the environment names.
+    fn keep_keys_home(&mut self, src: &Source, raw: &Block, shared: &Shared) {
+        let names_address = |name| raw.map.get(name).is_some_and(|value| !value.is_null());
+        if !["api_base", "base_url"].into_iter().any(names_address) || self.is_home(src) {
+            return;
+        }
+        self.is_foreign = true;
+        let credential = raw.map.get("litellm_credential_name").and_then(scalar_text);
+        let credential = credential.and_then(|name| shared.credentials.get(&name));
+        for name in KEYS {
+            if !raw.map.contains_key(name) && !credential.is_some_and(|values| values.contains_key(name)) {
+                self.params.map.remove(name);
+            }
+        }
+    }
+
+    /// Whether its address is the provider's own, or the one that the environment names for it.
+    fn is_home(&self, src: &Source) -> bool {
+        let Brand { base, hosts, base_env, .. } = self.brand;
+        let official = hosts.iter().map(|host| format!("https://{host}")).chain(base.map(str::to_owned));
+        official.chain(src.first_variable(base_env)).any(|url| {
+            super::Endpoint::parse(&url).is_ok_and(|home| {
+                (home.tls, home.host, home.port)
+                    == (self.endpoint.tls, self.endpoint.host.clone(), self.endpoint.port)
+            })
+        })
+    }
 }
 
 /// Finds brand and endpoint. The error is why the entry cannot be called, which is no fault of the file: LiteLLM starts
@@ -175,7 +217,8 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
                 endpoint(brand, &src.first_variable(brand.base_env).or(brand.base.map(str::to_owned))?);
             let endpoint = super::Endpoint { verify, ..endpoint.ok()? };
             let params = Block { path: params.path.clone(), map: params.map.clone() };
-            Some(Variant { brand, model: model.clone(), endpoint, only_inferred: true, params })
+            let model = model.clone();
+            Some(Variant { brand, model, endpoint, only_inferred: true, params, is_foreign: false })
         });
         return Ok(all.collect());
     }
@@ -197,7 +240,14 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     match found {
         Ok(endpoint) => {
             let endpoint = super::Endpoint { verify, ..endpoint };
-            Ok(vec![Variant { brand, model: rest, endpoint, only_inferred: false, params }])
+            Ok(vec![Variant {
+                brand,
+                model: rest,
+                endpoint,
+                only_inferred: false,
+                params,
+                is_foreign: false,
+            }])
         }
         Err(reason) => {
             let name = if raw.get("base_url").is_some() { "base_url" } else { "api_base" };
@@ -268,15 +318,9 @@ fn merged(src: &mut Source, raw: &Block, shared: &Shared) -> Block {
     Block { path: raw.path.clone(), map }
 }
 
-fn deployment(
-    src: &mut Source,
-    group: &str,
-    brand: &'static Brand,
-    endpoint: super::Endpoint,
-    params: &Block,
-    raw: &Block,
-    raw_info: &Block,
-) -> Deployment {
+fn deployment(src: &mut Source, group: &str, variant: &Variant, raw: &Block, raw_info: &Block) -> Deployment {
+    let Variant { brand, endpoint, params, is_foreign, .. } = variant;
+    let endpoint = endpoint.clone();
     let info = Block { path: raw_info.path.clone(), map: src.resolve_map(&raw_info.map, &raw_info.path) };
     let id = info.text(src, "id").unwrap_or_else(|| hashed_id(src, group, &raw.map));
     let mut model_info = shown(&raw_info.map);
@@ -284,12 +328,13 @@ fn deployment(
     let azure = brand.family == Family::Azure;
     let openai = matches!(brand.name, "openai" | "text-completion-openai");
     let mut secret = |name: &str, variables: &[&str]| {
+        let variables = if *is_foreign { &[] } else { variables };
         params.secret(src, name).or_else(|| src.secret_variable(variables, &member(&params.path, name)))
     };
     let api_key = secret("api_key", brand.key_env).or(brand.default_key.map(Secret::new));
     let azure_ad_token = secret("azure_ad_token", if azure { &["AZURE_AD_TOKEN"] } else { &[] });
     let organization = secret("organization", if openai { &["OPENAI_ORGANIZATION"] } else { &[] });
-    note_missing_key(src, raw, brand, api_key.is_some());
+    note_missing_key(src, raw, brand, *is_foreign, api_key.is_some());
     Deployment {
         cooldown_key: String::new(),
         api_base: endpoint.to_string(),
@@ -349,13 +394,13 @@ fn deployment(
 }
 
 /// Says what a key means that is named and not there.
-fn note_missing_key(src: &mut Source, raw: &Block, brand: &Brand, has_other: bool) {
+fn note_missing_key(src: &mut Source, raw: &Block, brand: &Brand, is_foreign: bool, has_other: bool) {
     let Some(Value::String(text)) = raw.map.get("api_key") else { return };
     let Some(Reference::Environment(name)) = reference(text) else { return };
     if src.variable(name).is_some() {
         return;
     }
-    let instead = brand.key_env.iter().find(|name| src.variable(name).is_some());
+    let instead = brand.key_env.iter().find(|name| !is_foreign && src.variable(name).is_some());
     let means = match instead {
         Some(other) => format!("{other} is sent instead"),
         None if has_other => "the provider gets a key that means none".to_owned(),

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use serde_yaml::Value as Yaml;
 
 use super::{Line, Options, Report, insert, secrets::SaltKey, source::Source, text};
 use crate::{
-    control::ledger::{
-        api::models::CHANGED,
-        db::{DbError, Tx},
-        rows::Record,
-        schema::MODELS,
-        seal::Sealer,
+    control::{
+        dynamic::{self, StoredModel},
+        ledger::{
+            api::models::CHANGED,
+            db::{DbError, Tx},
+            rows::Record,
+            schema::MODELS,
+            seal::Sealer,
+        },
     },
     core::config::Config,
 };
@@ -29,6 +33,8 @@ pub struct Keys {
     salt: Option<SaltKey>,
     /// Or why there is none.
     sealer: Result<Sealer, String>,
+    /// What the configuration says besides its models, when it is known.
+    settings: Yaml,
     /// `store_model_in_db`, when the configuration is known.
     are_served: Option<bool>,
 }
@@ -36,11 +42,16 @@ pub struct Keys {
 impl Keys {
     #[cfg(test)]
     pub fn with(theirs: &str, ours: &str) -> Keys {
-        Keys { salt: Some(SaltKey::new(theirs)), sealer: Ok(Sealer::from_salt(ours)), are_served: None }
+        Keys {
+            salt: Some(SaltKey::new(theirs)),
+            sealer: Ok(Sealer::from_salt(ours)),
+            settings: Yaml::Null,
+            are_served: None,
+        }
     }
 
     /// LiteLLM's key is the one that was given, else what this gateway has, which is to have the same.
-    pub fn of(options: &Options, config: Option<&Config>) -> Keys {
+    pub fn of(options: &Options, config: Option<&Config>, settings: Yaml) -> Keys {
         let variable = |name: &str| std::env::var(name).ok().filter(|key| !key.is_empty());
         let configured = config.and_then(|config| config.general.master_key.as_ref());
         let master = configured.map(|key| key.reveal().to_owned()).or_else(|| variable("LITELLM_MASTER_KEY"));
@@ -51,6 +62,7 @@ impl Keys {
             sealer: ours.as_deref().map(Sealer::from_salt).ok_or_else(|| {
                 "set LITELLM_SALT_KEY, or LITELLM_MASTER_KEY, as the gateway has it: models are kept encrypted".to_owned()
             }),
+            settings,
             are_served: config.map(|config| config.ledger.store_model_in_db),
         }
     }
@@ -154,8 +166,13 @@ fn model(
             }
         }
     }
-    let sealed = sealer.seal(&Value::Object(params).to_string())?;
+    let sealed = sealer.seal(&Value::Object(params.clone()).to_string())?;
     let mut info = object(row.get("model_info")).unwrap_or_default();
+    let name = text(row, "model_name").to_owned();
+    let model = StoredModel { model_name: name, litellm_params: params, model_info: info.clone() };
+    if let Some(name) = dynamic::own_variable(&model, &keys.settings) {
+        return Err(dynamic::names_own(&name));
+    }
     let id = text(row, "model_id");
     if id.is_empty() || text(row, "model_name").is_empty() {
         return Err("it has no id or no name".to_owned());

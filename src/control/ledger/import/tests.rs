@@ -27,7 +27,9 @@ CREATE TABLE "LiteLLM_EndUserTable" ("user_id" TEXT PRIMARY KEY, "alias" TEXT, "
 CREATE TABLE "LiteLLM_VerificationToken" ("token" TEXT PRIMARY KEY, "key_name" TEXT, "key_alias" TEXT, "soft_budget_cooldown" BOOLEAN NOT NULL DEFAULT false,
   "spend" DOUBLE PRECISION NOT NULL DEFAULT 0.0, "expires" TIMESTAMP(3), "models" TEXT[], "aliases" JSONB NOT NULL DEFAULT '{}', "user_id" TEXT, "team_id" TEXT,
   "metadata" JSONB NOT NULL DEFAULT '{}', "blocked" BOOLEAN, "tpm_limit" BIGINT, "rpm_limit" BIGINT, "max_budget" DOUBLE PRECISION, "budget_duration" TEXT,
-  "budget_reset_at" TIMESTAMP(3), "organization_id" TEXT, "created_at" TIMESTAMP(3) DEFAULT CURRENT_TIMESTAMP);
+  "budget_reset_at" TIMESTAMP(3), "organization_id" TEXT, "budget_limits" JSONB, "created_at" TIMESTAMP(3) DEFAULT CURRENT_TIMESTAMP);
+CREATE TABLE "LiteLLM_BudgetWindowSpend" ("entity_type" TEXT NOT NULL, "entity_id" TEXT NOT NULL, "window_duration" TEXT NOT NULL, "window_start" TIMESTAMP(3) NOT NULL,
+  "spend" DOUBLE PRECISION NOT NULL DEFAULT 0.0, PRIMARY KEY ("entity_type", "entity_id", "window_duration"));
 CREATE TABLE "LiteLLM_DailyUserSpend" ("id" TEXT PRIMARY KEY, "user_id" TEXT, "date" TEXT NOT NULL, "api_key" TEXT NOT NULL, "model" TEXT, "model_group" TEXT,
   "custom_llm_provider" TEXT, "prompt_tokens" BIGINT NOT NULL DEFAULT 0, "completion_tokens" BIGINT NOT NULL DEFAULT 0, "spend" DOUBLE PRECISION NOT NULL DEFAULT 0.0,
   "api_requests" BIGINT NOT NULL DEFAULT 0, "failed_requests" BIGINT NOT NULL DEFAULT 0);
@@ -51,11 +53,14 @@ INSERT INTO "LiteLLM_VerificationToken" (token, key_name, key_alias, spend, expi
   VALUES ('hash1', 'sk-...1111', 'same', 0.30000000000000004, '2027-01-01 10:00:00.5', '{gpt-4o}', '{"a": "b"}', 'u', 't', '{"tags": ["x"]}', 9007199254740993, 10),
          ('hash2', 'sk-...2222', 'same', 0, NULL, '{}', '{}', NULL, NULL, '{}', NULL, NULL),
          ('hash3', 'sk-...3333', NULL, 0, NULL, '{}', '{}', NULL, 'litellm-dashboard', '{}', NULL, NULL);
+UPDATE "LiteLLM_VerificationToken" SET budget_limits = '[{"budget_duration": "7d", "max_budget": 3, "reset_at": "2026-01-19T00:00:00"}]' WHERE token = 'hash1';
+INSERT INTO "LiteLLM_BudgetWindowSpend" VALUES ('Key', 'hash1', '7d', NOW() AT TIME ZONE 'utc' - INTERVAL '1 day', 0.75), ('Team', 't', '1h', '2026-01-01', 9);
 INSERT INTO "LiteLLM_DailyUserSpend" VALUES ('1', 'u', '2026-01-14', 'hash1', 'gpt-4o', 'gpt-4o', 'openai', 10, 20, 0.5, 3, 1);
 INSERT INTO "LiteLLM_SpendLogs" VALUES ('r1', 'acompletion', 'hash1', 0.25, 30, '2026-01-14 10:00:00', '2026-01-14 10:00:01.5', 'gpt-4o', 'u', '{"status": "success"}', '["x"]');
 INSERT INTO "LiteLLM_ProxyModelTable" (model_id, model_name, litellm_params, model_info) VALUES
   ('m', 'gpt', '{"model": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXO53u77g0XSJUDw7xLT5aGCq2SZ8QMFMYw_LkMsk=", "rpm": 7, "api_key": "v3:gcm:AAECAwQFBgcICQoLp2v2WObPT-_QqX0LOCN3BWoaVxF8yV5AME22GQo="}', '{"mode": "chat"}'),
   ('c', 'with credentials', '{"model": "v3:gcm:AAECAwQFBgcICQoLu3C-RvXJFuHEuCISZFgIwrb1O2Tu-JMsdz3iF34=", "litellm_credential_name": "shared"}', NULL),
+  ('own', 'of our own', '{"model": "openai/x", "api_base": "http://elsewhere", "api_key": "os.environ/LITELLM_MASTER_KEY"}', NULL),
   ('bad', 'of another key', '{"model": "v2:gcm:AAECAwQFBgcICQoL7IQdjfeuBcceGpTDfrXOnvOn9vDilERphGmTF-Z="}', NULL);
 INSERT INTO "LiteLLM_CredentialsTable" VALUES ('1', 'shared', '{"api_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXA4zoW0PZHCb_Fd1z4rcokzatAZIDPBg=", "api_base": "http://a.test/v1"}', '{}');
 INSERT INTO "LiteLLM_Config" VALUES ('general_settings', '{}'), ('router_settings', '{}');
@@ -108,7 +113,8 @@ fn litellms_rows_become_ours_once() {
             ("team members", (1, 1, 0)),
             ("end users", (1, 0, 0)),
             ("keys", (3, 2, 1)),
-            ("models", (3, 2, 1)),
+            ("models", (4, 2, 2)),
+            ("spend by period", (2, 1, 1)),
             ("sums by day", (1, 1, 0)),
             ("spend logs", (1, 1, 0)),
         ] {
@@ -119,6 +125,7 @@ fn litellms_rows_become_ours_once() {
         for note in [
             "keys: the alias `same` is taken by another key; this one becomes `same-hash2`.",
             "models: `of another key` (id `bad`) is not taken over: it was encrypted with another key",
+            "models: `of our own` (id `own`) is not taken over: it names `LITELLM_MASTER_KEY`, which is the gateway's own secret",
             "(LiteLLM_Config: `general_settings`, `router_settings`) are not taken over",
             "credentials: 1 found; their values stand in the models that name them",
         ] {
@@ -161,6 +168,9 @@ fn litellms_rows_become_ours_once() {
         }
         let grant = crate::control::ledger::grants::grant(&ledger.app, "hash1").await.unwrap().unwrap();
         assert_eq!((grant.global_spend, grant.organization.is_some()), (77_000_000_000_000, true));
+
+        let several = &grant.key.budget_limits.as_ref().unwrap().0;
+        assert_eq!((several[0].max, several[0].spend), (Some(3_000_000_000_000), 750_000_000_000));
 
         // Again: nothing is written.
         let again = import(&mut source, db, true, false, &keys()).await.unwrap();
