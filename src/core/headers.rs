@@ -21,10 +21,13 @@ struct Span {
     value: u32,
 }
 
+/// Bytes that most headers fit into.
+const ROOM: usize = 40;
+
 impl Headers {
     /// An empty list with room for so many headers.
     pub fn with_capacity(count: usize) -> Headers {
-        Headers { bytes: Vec::with_capacity(count.saturating_mul(40)), spans: Vec::with_capacity(count) }
+        Headers { bytes: Vec::with_capacity(count.saturating_mul(ROOM)), spans: Vec::with_capacity(count) }
     }
 
     /// The list from text.
@@ -89,6 +92,11 @@ impl Headers {
         self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
+    /// Names and values in order, names as bytes too: for who only compares them.
+    pub fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.spans.iter().map(|span| (self.name(span), self.value(span)))
+    }
+
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.spans
@@ -120,6 +128,7 @@ impl Headers {
     /// Adds a header whose name is made of parts and whose value `write` puts down.
     pub fn push_with(&mut self, name: &[&str], write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
+        self.bytes.reserve(ROOM);
         name.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
         let end_of_name = self.bytes.len();
         self.bytes.push(0);
@@ -158,9 +167,11 @@ impl Headers {
 
     /// Adds all of another list.
     pub fn append(&mut self, other: &Headers) {
-        for (name, value) in other.iter() {
-            self.push(name, value);
-        }
+        let moved = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        self.bytes.extend_from_slice(&other.bytes);
+        let shifted =
+            other.spans.iter().map(|span| Span { start: span.start.saturating_add(moved), ..*span });
+        self.spans.extend(shifted);
     }
 
     fn name(&self, span: &Span) -> &[u8] {
@@ -185,7 +196,11 @@ impl Span {
 
 impl<'a> FromIterator<(&'a str, &'a [u8])> for Headers {
     fn from_iter<T: IntoIterator<Item = (&'a str, &'a [u8])>>(list: T) -> Headers {
-        let mut headers = Headers::default();
+        let list = list.into_iter();
+        let mut headers = match list.size_hint().0 {
+            0 => Headers::default(),
+            count => Headers::with_capacity(count),
+        };
         for (name, value) in list {
             headers.push(name, value);
         }

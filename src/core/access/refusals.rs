@@ -256,8 +256,11 @@ fn rate(
 
 /// Dollars as Python prints a float: with a point in any case.
 pub fn dollars(money: Money) -> String {
-    let text = money.to_string();
-    if text.contains('.') { text } else { text + ".0" }
+    let mut text = money.to_text();
+    if !text.contains('.') {
+        text.push_str(".0");
+    }
+    text
 }
 
 /// Dollars with so many digits after the point, as some of LiteLLM's messages have them.

@@ -156,6 +156,9 @@ impl<'r> Route<'r> {
 
     /// Whether a list that closes routes names it, or what it does, in whatever spelling.
     pub fn is_closed_by(&self, list: &[String]) -> bool {
+        if list.is_empty() {
+            return false;
+        }
         let same = SAME.iter().filter(|(name, _)| self.names.contains(name)).flat_map(|(_, names)| *names);
         let names: Vec<&str> = self.names.iter().chain(same).copied().collect();
         let all = Route { names: &names, ..*self };

@@ -44,33 +44,55 @@ impl Money {
     pub fn saturating_sub(self, other: Money) -> Money {
         Money(self.0.saturating_sub(other.0))
     }
+
+    /// What [`Display`](fmt::Display) shows, without the detour through a formatter: it is written for each call.
+    pub fn to_text(self) -> String {
+        self.digits(&mut [0; DIGITS]).to_owned()
+    }
+
+    /// Writes the text from its end, and gives what it filled of the room.
+    fn digits(self, room: &mut [u8; DIGITS]) -> &str {
+        let mut places = room.iter_mut().rev();
+        let mut length = 0;
+        let mut put = |byte| {
+            if let Some(place) = places.next() {
+                *place = byte;
+                length += 1;
+            }
+        };
+        let pico = self.0.unsigned_abs();
+        let (mut whole, mut part) = (pico / UNIT, (pico % UNIT) as u64);
+        let mut decimals = if part == 0 { 0 } else { 12 };
+        while decimals > 0 && part.is_multiple_of(10) {
+            part /= 10;
+            decimals -= 1;
+        }
+        for _ in 0..decimals {
+            put(b'0' + (part % 10) as u8);
+            part /= 10;
+        }
+        if decimals > 0 {
+            put(b'.');
+        }
+        loop {
+            put(b'0' + (whole % 10) as u8);
+            whole /= 10;
+            if whole == 0 {
+                break;
+            }
+        }
+        if self.0 < 0 {
+            put(b'-');
+        }
+        let start = room.len().saturating_sub(length);
+        room.get(start..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
 }
 
 /// Plain decimal dollars for headers and records: `0.0000325`, never an exponent.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pico = self.0.unsigned_abs();
-        let (whole, part) = (pico / UNIT, pico % UNIT);
-        if self.0 < 0 {
-            f.write_str("-")?;
-        }
-        match u64::try_from(whole) {
-            Ok(whole) => whole.fmt(f)?,
-            Err(_) => whole.fmt(f)?,
-        }
-        if part == 0 {
-            return Ok(());
-        }
-        let mut digits = [b'0'; 12];
-        let mut rest = u64::try_from(part).unwrap_or(0);
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        let length = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
-        let digits = digits.get(..length).and_then(|digits| std::str::from_utf8(digits).ok());
-        f.write_str(".")?;
-        f.write_str(digits.unwrap_or_default())
+        f.write_str(self.digits(&mut [0; DIGITS]))
     }
 }
 
@@ -111,6 +133,9 @@ pub(crate) fn scaled(text: &str, places: i32) -> Option<i128> {
     }
     Some(if negative { -value } else { value })
 }
+
+/// Bytes of the longest amount: 39 digits, a point and a sign.
+const DIGITS: usize = 41;
 
 /// 10⁻¹² dollars in a dollar.
 const UNIT: u128 = 1_000_000_000_000;

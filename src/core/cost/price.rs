@@ -139,15 +139,17 @@ impl Price {
         } else {
             let tokens =
                 self.prompt(usage, terms.tier()).saturating_add(self.completion(usage, terms.tier()));
-            let factor = |tokens, told: bool, field| match self.base(field).filter(|_| told) {
+            let factor = |tokens, told: bool, field| match told.then(|| self.base(field)).flatten() {
                 Some(Rate(factor)) => share(tokens, factor),
                 None => tokens,
             };
             factor(factor(tokens, terms.fast, Field::Fast), terms.in_us, Field::InUs)
         };
+        // Most answers have none of them.
+        let times = |count: u64, rate: &dyn Fn() -> Rate| if count == 0 { 0 } else { rate().times(count) };
         let extras = [
-            self.search(terms.search.or(usage.search_size)).times(usage.searches(terms)),
-            base(Field::Citation).times(usage.citation_tokens),
+            times(usage.searches(terms), &|| self.search(terms.search.or(usage.search_size))),
+            times(usage.citation_tokens, &|| base(Field::Citation)),
             base(Field::Request).times(1),
         ];
         let atto = extras.into_iter().fold(atto, u128::saturating_add);
@@ -300,18 +302,16 @@ impl Price {
     fn prompt(&self, usage: &Usage, tier: ServiceTier) -> u128 {
         let rate = |field| self.rate(usage.prompt_tokens, tier, field);
         let input = rate(Field::Input).unwrap_or_default();
-        let or_input = |field| rate(field).unwrap_or(input);
-        let creation = or_input(Field::CacheCreation);
-        let read = or_input(Field::CacheRead);
+        let or = |field, other: Rate| rate(field).unwrap_or(other);
         let hour = usage.cache_creation_1h_tokens.min(usage.cache_creation_tokens);
         let cached_audio = usage.cached_audio_tokens.min(usage.cached_tokens).min(usage.audio_input_tokens);
-        let parts = [
-            (usage.cached_tokens.saturating_sub(cached_audio), read),
-            (cached_audio, rate(Field::CachedAudio).unwrap_or(read)),
-            (usage.cache_creation_tokens.saturating_sub(hour), creation),
-            (hour, rate(Field::CacheCreation1h).unwrap_or(creation)),
-            (usage.audio_input_tokens.saturating_sub(cached_audio), or_input(Field::AudioInput)),
-            (usage.image_input_tokens, or_input(Field::ImageInput)),
+        let parts: [(u64, &dyn Fn() -> Rate); 6] = [
+            (usage.cached_tokens.saturating_sub(cached_audio), &|| or(Field::CacheRead, input)),
+            (cached_audio, &|| or(Field::CachedAudio, or(Field::CacheRead, input))),
+            (usage.cache_creation_tokens.saturating_sub(hour), &|| or(Field::CacheCreation, input)),
+            (hour, &|| or(Field::CacheCreation1h, or(Field::CacheCreation, input))),
+            (usage.audio_input_tokens.saturating_sub(cached_audio), &|| or(Field::AudioInput, input)),
+            (usage.image_input_tokens, &|| or(Field::ImageInput, input)),
         ];
         sum(usage.prompt_tokens, input, &parts)
     }
@@ -323,20 +323,23 @@ impl Price {
         if usage.text_output_tokens.is_some_and(|text| text > 0 && text == usage.completion_tokens) {
             return output.times(usage.completion_tokens);
         }
-        let parts = [
-            (usage.text_output_tokens.unwrap_or(0), output),
-            (usage.audio_output_tokens, rate(Field::AudioOutput).unwrap_or(output)),
-            (usage.image_output_tokens, rate(Field::ImageOutput).unwrap_or(output)),
-            (usage.reasoning_tokens.unwrap_or(0), rate(Field::Reasoning).unwrap_or(output)),
+        let or_output = |field| rate(field).unwrap_or(output);
+        let parts: [(u64, &dyn Fn() -> Rate); 4] = [
+            (usage.text_output_tokens.unwrap_or(0), &|| output),
+            (usage.audio_output_tokens, &|| or_output(Field::AudioOutput)),
+            (usage.image_output_tokens, &|| or_output(Field::ImageOutput)),
+            (usage.reasoning_tokens.unwrap_or(0), &|| or_output(Field::Reasoning)),
         ];
         sum(usage.completion_tokens, output, &parts)
     }
 }
 
-/// Parts at their rates, and at `rate` what of the whole is in none of them.
-fn sum(whole: u64, rate: Rate, parts: &[(u64, Rate)]) -> u128 {
-    let rest = parts.iter().fold(whole, |rest, (count, _)| rest.saturating_sub(*count));
-    parts.iter().fold(rate.times(rest), |sum, (count, rate)| sum.saturating_add(rate.times(*count)))
+/// Parts at their rates, and at `rate` what of the whole is in none of them. A rate is looked for where its part has tokens:
+/// most parts of most answers have none.
+fn sum(whole: u64, rate: Rate, parts: &[(u64, &dyn Fn() -> Rate)]) -> u128 {
+    let parts = || parts.iter().filter(|(count, _)| *count > 0);
+    let rest = parts().fold(whole, |rest, (count, _)| rest.saturating_sub(*count));
+    parts().fold(rate.times(rest), |sum, (count, rate)| sum.saturating_add(rate().times(*count)))
 }
 
 /// `factor` is in 10⁻¹⁸.

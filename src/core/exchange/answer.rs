@@ -479,8 +479,12 @@ impl Exchange {
 /// A provider's headers for the client: each as `llm_provider-…`, and the rate-limit ones under their own names too.
 fn copied(provider: &Headers) -> Headers {
     let mut list = Headers::with_capacity(provider.len() + 2);
-    for (name, value) in provider.iter() {
-        if name.starts_with(':') || DROPPED.contains(&name) || name.starts_with("x-envoy-") {
+    for (name, value) in provider.raw() {
+        if name.starts_with(b":") || name.starts_with(b"x-envoy-") {
+            continue;
+        }
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        if DROPPED.contains(&name) {
             continue;
         }
         list.push_with(&["llm_provider-", name], |bytes| bytes.extend_from_slice(value));

@@ -91,7 +91,7 @@ impl Exchange {
         let id = |scope: Option<&Scope>| scope.map(|scope| scope.id.clone());
         Event {
             // A client may give two calls the same id.
-            id: format!("{}-{:08x}", self.call_id, env.random.bits() >> 32),
+            id: numbered(&self.call_id, env.random.bits()),
             call_id: self.call_id.clone(),
             call_type: self.api.call_type().to_owned(),
             api_key: match &self.caller {
@@ -142,4 +142,15 @@ impl Exchange {
         }
         tags
     }
+}
+
+/// `id-0123abcd`: the upper half of the bits in hexadecimal.
+fn numbered(id: &str, bits: u64) -> String {
+    let mut text = String::with_capacity(id.len() + 9);
+    text.push_str(id);
+    text.push('-');
+    for shift in (32..64).step_by(4).rev() {
+        text.extend(char::from_digit((bits >> shift) as u32 & 15, 16));
+    }
+    text
 }

@@ -176,12 +176,17 @@ impl Exchange {
     /// Adds the answer headers about limits. Where it is known what the call used, that is off what is left, else what it has
     /// reserved. A provider's own limits (`copied`) stand before ours.
     pub(super) fn add_limit_headers(&self, list: &mut Headers, copied: Option<&Headers>) {
-        let is_ours = |name: &str| copied.is_none_or(|copied| copied.get(name).is_none());
-        self.hold
-            .headers
-            .iter()
-            .filter(|(name, _)| is_ours(name))
-            .for_each(|(name, value)| list.push(name, value));
+        // Most providers send none of these names.
+        let limits = copied.filter(|copied| copied.raw().any(|(name, _)| name.starts_with(b"x-ratelimit-")));
+        match limits {
+            None => list.append(&self.hold.headers),
+            Some(limits) => self
+                .hold
+                .headers
+                .iter()
+                .filter(|(name, _)| limits.get(name).is_none())
+                .for_each(|(name, value)| list.push(name, value)),
+        }
         if self.hold.tokens_left.is_empty() {
             return;
         }
@@ -190,7 +195,7 @@ impl Exchange {
         for TokensLeft { kind, left, reserved } in &self.hold.tokens_left {
             let left = used.map_or(*left, |used| left.saturating_add(*reserved).saturating_sub(used));
             let push = |list: &mut Headers, name: &[&str]| {
-                if copied.is_none_or(|copied| !copied.iter().any(|(other, _)| is_joined(other, name))) {
+                if limits.is_none_or(|limits| !limits.iter().any(|(other, _)| is_joined(other, name))) {
                     list.push_number_of(name, left);
                 }
             };

@@ -206,10 +206,9 @@ impl Exchange {
         env: &mut Env,
     ) -> Exchange {
         let general = &config.general;
-        let is_control = |name: &str| {
-            CONTROLS.contains(&name)
-                || END_USER_HEADERS.contains(&name)
-                || general.user_header.as_deref() == Some(name)
+        let is_control = |name: &[u8]| {
+            CONTROLS.iter().chain(&END_USER_HEADERS).any(|control| control.as_bytes() == name)
+                || general.user_header.as_deref().is_some_and(|header| header.as_bytes() == name)
         };
         Exchange {
             id: env.random.bits(),
@@ -296,10 +295,10 @@ pub(super) fn too_large(config: &Config) -> Error {
 
 /// Client headers that `forward_client_headers_to_llm_api` hands on.
 fn forwarded(headers: &Headers, config: &Config) -> Headers {
-    let wanted = |name: &str| {
-        name == "anthropic-beta"
+    let wanted = |name: &[u8]| {
+        name == b"anthropic-beta"
             || (config.general.forward_client_headers
-                && name.starts_with("x-")
+                && name.starts_with(b"x-")
                 && ![
                     "x-stainless",
                     "x-envoy-",
@@ -310,12 +309,16 @@ fn forwarded(headers: &Headers, config: &Config) -> Headers {
                     "x-api-key",
                 ]
                 .iter()
-                .any(|ours| name.starts_with(ours)))
+                .any(|ours| name.starts_with(ours.as_bytes())))
     };
     picked(headers, wanted)
 }
 
 /// The headers whose names are wanted. Most requests have none.
-fn picked(headers: &Headers, wanted: impl Fn(&str) -> bool) -> Headers {
-    headers.iter().filter(|(name, _)| wanted(name)).collect()
+fn picked(headers: &Headers, wanted: impl Fn(&[u8]) -> bool) -> Headers {
+    let mut list = Headers::default();
+    for (name, value) in headers.raw().filter(|(name, _)| wanted(name)) {
+        list.push(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+    list
 }

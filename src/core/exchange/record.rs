@@ -293,7 +293,7 @@ impl Record {
         if self.incomplete {
             shown.flag("incomplete", true);
         }
-        shown.text_if("cost", self.cost.map(|cost| cost.to_string()).as_deref());
+        shown.text_if("cost", self.cost.map(Money::to_text).as_deref());
         shown.text_if("error", self.error.map(Class::name));
         shown.number("duration_ms", self.duration_ms);
         shown.end();

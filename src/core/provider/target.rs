@@ -111,7 +111,7 @@ fn leaf(wire: Wire) -> &'static str {
 
 /// `base` + `leaf`, unless `base` is the whole path already.
 fn join(base: &str, leaf: &str) -> String {
-    if base.ends_with(leaf) { base.to_owned() } else { format!("{base}{leaf}") }
+    if base.ends_with(leaf) { base.to_owned() } else { [base, leaf].concat() }
 }
 
 /// The same for a base that may stop before `/v1`.

@@ -352,7 +352,7 @@ pub(super) fn nth(shared: &dyn Shared, index: u16) -> Option<Bucket> {
 
 /// The key of a value.
 pub(super) fn name(index: u16) -> String {
-    format!("quota/{index}")
+    ["quota/", itoa::Buffer::new().format(index)].concat()
 }
 
 /// Which value a meter is in.

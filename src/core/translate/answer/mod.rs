@@ -30,7 +30,6 @@ use crate::core::{
 static ERROR: Word = Word::new("\"error\"");
 static USAGE: Word = Word::new("\"usage\"");
 static MESSAGE_STOP: Word = Word::new("\"message_stop\"");
-static SERVICE_TIER: Word = Word::new("\"service_tier\"");
 static FINISH_REASON: Word = Word::new("\"finish_reason\"");
 static DELTA: Word = Word::new("\"delta\"");
 
@@ -364,19 +363,15 @@ impl Pipeline {
 
     /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
     fn pass(&mut self, frame: &sse::Frame<'_>, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        if !self.emitted && out.is_empty() {
-            if ERROR.is_in(data)
-                && let Some(error) = leading_error(data)
-            {
-                return Err(error);
-            }
-            // Some name the tier in their first event only, others with the usage.
-            if self.wire != Wire::Messages && SERVICE_TIER.is_in(data) {
-                self.note_tier(Object::parse(data).ok().and_then(|event| event.read("service_tier")));
-            }
+        if !self.emitted
+            && out.is_empty()
+            && ERROR.is_in(data)
+            && let Some(error) = leading_error(data)
+        {
+            return Err(error);
         }
         if self.id.is_none() && self.events <= EVENTS_WITH_ID && self.wire != Wire::Messages {
-            self.note_id(Object::parse(data).ok().and_then(|event| event.read("id")));
+            self.note_first(data);
         }
         if self.wire == Wire::Messages {
             if USAGE.is_in(data) {
@@ -425,6 +420,14 @@ impl Pipeline {
         if !tells_less || self.usage.as_ref().is_none_or(|known| known.no_prompt || known.no_completion) {
             self.usage = Some(usage);
         }
+    }
+
+    /// What every event of a stream names. Some tell the tier in their first event only, others with the usage.
+    fn note_first(&mut self, data: &[u8]) {
+        let Ok(event) = Object::parse(data) else { return };
+        self.note_id(event.read("id"));
+        self.model = self.model.take().or(event.read("model").filter(|model: &String| !model.is_empty()));
+        self.note_tier(event.read("service_tier"));
     }
 
     /// Usage out of Anthropic's `message_start` and `message_delta`.
