@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import shutil
 import signal
+import sqlite3
 import stat
 from typing import Any, Callable, Iterator
 
 import pytest
 
+from disk import MountedDisk, PreloadedDisk, library, mounted, own_postgres, short_folder
 from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
 from mock_provider import OpenAiMock
 
@@ -24,6 +28,13 @@ def mock() -> Iterator[OpenAiMock]:
     mock.usage = lambda _: {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     yield mock
     mock.stop()
+
+
+@pytest.fixture
+def state() -> Iterator[pathlib.Path]:
+    """A state folder that outlives the gateways of a test: to be named before `start`."""
+    with short_folder() as folder:
+        yield folder
 
 
 def config(mock: OpenAiMock, **more: Any) -> dict:
@@ -104,3 +115,195 @@ def test_a_ledger_that_hangs_is_ended_and_started_again(start: Callable[..., Gat
     for key in (known, cold, made):
         assert call(gateway, key) == 200
     wait_until(lambda: charged(gateway, known) == 4, "all calls of the known key")
+
+
+# -- a disk that fills
+
+
+@pytest.fixture(params=["mounted", "preloaded"])
+def disk(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[MountedDisk | PreloadedDisk]:
+    """A file system of 12 MB, and a folder that acts like one that is full."""
+    if request.param == "mounted":
+        with mounted() as disk:
+            if disk is None:
+                pytest.skip("nobody may mount here; the same is shown with a preloaded library")
+            yield disk
+    else:
+        with short_folder() as folder:
+            yield PreloadedDisk(folder, tmp_path / "full")
+
+
+def test_a_disk_that_is_full_refuses_changes_serves_on_and_recovers_by_itself(
+    disk: MountedDisk | PreloadedDisk, start: Callable[..., Gateway], mock: OpenAiMock
+) -> None:
+    gateway = start(config(mock), state=disk.folder, env=disk.env)
+    ledger = gateway.ledger_pid()
+    known = gateway.new_key()
+    answered = [known]
+    served = [call(gateway, known) for _ in range(5)]
+
+    def refused() -> Any:
+        """Tries to change something; what is answered with 200 has to stay."""
+        answer = gateway.manage_raw("/key/generate", {})
+        assert answer.status_code in (200, 503), answer.text
+        if answer.status_code == 200:
+            answered.append(answer.json()["key"])
+        return None if answer.status_code == 200 else answer
+
+    disk.fill()
+    error = wait_until(refused, "a refusal").json()["error"]
+    assert "the disk of its database is full" in error["message"] and error["code"] == "503", error
+    blocked = gateway.manage_raw("/key/block", {"key": known})
+    assert blocked.status_code == 503, blocked.text
+    unready = wait_until(lambda: readiness(gateway, 503), "readiness to fail")
+    assert "the disk of its database is full" in unready["detail"]
+    assert "keeps nothing: the disk is full" in gateway.log()
+    # Whom the gateway knows it goes on serving, and what that costs waits in Envoy's memory.
+    served += [call(gateway, known) for _ in range(20)]
+    assert set(served) == {200}
+    wait_until(lambda: gateway.stats()["tollgate_events_enqueued{}"] == len(served), "all calls to be told")
+    assert gateway.stats().get("tollgate_events_acknowledged{}", 0) < len(served)
+    assert not gateway.client.get("/key/info", params={"key": known}, headers=bearer(MASTER_KEY)).json()["info"]["blocked"]
+
+    disk.empty()
+    wait_until(lambda: readiness(gateway, 200), "readiness again")
+    assert refused() is None
+    assert "works again" in gateway.log()
+    wait_until(lambda: charged(gateway, known) == len(served), "all usage in the ledger")
+    assert gateway.ledger_pid() == ledger
+    gateway.stop()
+    after = start(config(mock), state=disk.folder, env=disk.env)
+    assert charged(after, known) == len(served)
+    assert logged(after, known) == len(served)
+    assert {call(after, key) for key in answered} == {200}
+
+
+def readiness(gateway: Gateway, status: int) -> dict | None:
+    answer = gateway.client.get("/health/readiness")
+    return answer.json() if answer.status_code == status else None
+
+
+def logged(gateway: Gateway, key: str) -> int:
+    """Rows of a key's calls."""
+    return len(gateway.manage("/spend/logs", api_key=key))
+
+
+# -- processes that are killed
+
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("/key/generate", {"key": "sk-made-then", "models": ["m"]}),
+    ("/key/update", {"key": "sk-made-then", "max_budget": 7, "rpm_limit": 70}),
+    ("/team/new", {"team_id": "t", "models": ["m"]}),
+    ("/key/block", {"key": "sk-made-before"}),
+    ("/key/delete", {"keys": ["sk-taken-away"]}),
+]
+"""Changes, the last of which are those that nobody may lose: a key that was taken away works no more."""
+
+
+def made_before(gateway: Gateway) -> None:
+    for key in ("sk-made-before", "sk-taken-away"):
+        gateway.new_key(key=key)
+
+
+def assert_all_is_there(gateway: Gateway) -> None:
+    def info(key: str) -> dict:
+        return gateway.client.get("/key/info", params={"key": key}, headers=bearer(MASTER_KEY)).json()
+
+    made = info("sk-made-then")["info"]
+    assert (made["models"], made["max_budget"], made["rpm_limit"]) == (["m"], 7, 70)
+    assert gateway.manage("/team/info", team_id="t")["team_info"]["models"] == ["m"]
+    assert info("sk-made-before")["info"]["blocked"] is True
+    assert info("sk-taken-away")["error"]["code"] == "404"
+    assert [call(gateway, key) for key in ("sk-made-then", "sk-made-before", "sk-taken-away")] == [200, 401, 401]
+
+
+def test_what_was_answered_is_there_after_kill_9(state: pathlib.Path, start: Callable[..., Gateway], mock: OpenAiMock) -> None:
+    """The ledger is killed right after each answer, and everything at once after the last."""
+    gateway = start(config(mock), state=state)
+    made_before(gateway)
+    for path, body in CHANGES[:-1]:
+        ledger = gateway.ledger_pid()
+        gateway.manage(path, body)
+        os.kill(ledger, signal.SIGKILL)
+        wait_until(lambda: gateway.manage_raw("/key/list").status_code == 200, "the next ledger")
+    everything = [gateway.process.pid, gateway.envoy_pid(), gateway.ledger_pid()]
+    gateway.manage(*CHANGES[-1])
+    for pid in everything:
+        os.kill(pid, signal.SIGKILL)
+    gateway.ends_with = -signal.SIGKILL
+    gateway.process.wait()
+    assert_all_is_there(start(config(mock), state=state))
+
+
+# -- a power cut
+
+
+def test_what_was_answered_is_there_after_a_power_cut(
+    state: pathlib.Path, start: Callable[..., Gateway], mock: OpenAiMock, tmp_path: pathlib.Path
+) -> None:
+    """After each answer, what has been synced so far is set aside; it has to hold all that was answered."""
+    synced = tmp_path / "synced"
+    synced.mkdir()
+    env = {"LD_PRELOAD": str(library()), "DISK_FOLDER": str(state), "DISK_SYNCED": str(synced)}
+    gateway = start(config(mock), state=state, env=env)
+    made_before(gateway)
+    for at, (path, body) in enumerate(CHANGES):
+        gateway.manage(path, body)
+        cut = shutil.copytree(synced, tmp_path / f"cut-{at}", ignore=shutil.ignore_patterns("*.unlisted"))
+        assert revision(cut) >= 3 + at, f"{path} is not on the disk"
+    gateway.stop()
+    shutil.rmtree(state)
+    shutil.copytree(cut, state)
+    assert_all_is_there(start(config(mock), state=state))
+
+
+def revision(folder: pathlib.Path) -> int:
+    """How many changes a database that is found there has seen."""
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return database.execute("SELECT revision FROM tollgate_state WHERE id = 1").fetchone()[0]
+
+
+# -- a Postgres that is away
+
+
+def test_a_postgres_that_is_stopped_for_a_while_costs_nothing(start: Callable[..., Gateway], mock: OpenAiMock) -> None:
+    with own_postgres() as postgres:
+        gateway = start(config(mock), env={"DATABASE_URL": postgres.url})
+        ledger = gateway.ledger_pid()
+        known, cold = gateway.new_key(), gateway.new_key()
+        served = [call(gateway, known) for _ in range(5)]
+        postgres.stop()
+        unready = wait_until(lambda: readiness(gateway, 503), "readiness to fail")
+        assert "the ledger cannot reach its database" in unready["detail"], unready
+        assert f"the database at 127.0.0.1:{postgres.port} cannot be reached" in gateway.log()
+        served += [call(gateway, known) for _ in range(20)]
+        assert set(served) == {200}
+        assert gateway.manage_raw("/key/generate", {}).status_code == 503
+        assert call(gateway, cold) == 503
+        postgres.start()
+        wait_until(lambda: readiness(gateway, 200), "readiness again")
+        wait_until(lambda: charged(gateway, known) == len(served), "all usage in the ledger")
+        assert logged(gateway, known) == len(served)
+        assert "works again" in gateway.log()
+        wait_until(lambda: call(gateway, cold) == 200, "the key that nobody knew")
+        assert gateway.new_key()
+        assert gateway.ledger_pid() == ledger
+        gateway.stop()
+
+
+# -- the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
+def test_what_was_answered_before_a_clean_stop_is_charged_and_logged(
+    state: pathlib.Path, start: Callable[..., Gateway], mock: OpenAiMock, number: signal.Signals
+) -> None:
+    gateway = start(config(mock), state=state)
+    key = gateway.new_key()
+    served = [call(gateway, key) for _ in range(30)]
+    gateway.process.send_signal(number)
+    assert gateway.process.wait(60) == 0
+    after = start(config(mock), state=state)
+    assert served == [200] * 30
+    assert charged(after, key) == logged(after, key) == 30
