@@ -67,6 +67,10 @@ pub enum Action {
     Ledger(Box<LedgerFlags>),
     /// Take over keys, users, teams, budgets and spend from LiteLLM's Postgres; what is here already stays as it is
     Import(super::ledger::import::Options),
+    /// Copy the ledger's SQLite file as it is at this moment, also beside a gateway that serves
+    Backup(super::ledger::backup::Backup),
+    /// Put a backup in the place of the ledger of a gateway that does not run
+    Restore(super::ledger::backup::Restore),
     /// Exit 0 when the gateway on this machine answers (for container health checks)
     Healthcheck(super::client::HealthcheckFlags),
     /// Print a script that completes this command's words in a shell

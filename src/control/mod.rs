@@ -135,6 +135,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Action::Explain(flags)) => explain::run(*flags),
         Some(Action::Ledger(flags)) => ledger::run(&ledger_options(*flags)?),
         Some(Action::Import(options)) => print(&ledger::import::run(&options)?),
+        Some(Action::Backup(options)) => print(&ledger::backup::backup(&options)?),
+        Some(Action::Restore(options)) => print(&ledger::backup::restore(&options)?),
         Some(Action::Healthcheck(flags)) => client::healthcheck(&flags),
         Some(Action::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut std::io::stdout());

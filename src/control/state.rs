@@ -172,6 +172,13 @@ fn locked(folder: &Path) -> Result<File, Failure> {
     }
 }
 
+/// Locks the folder `base`, or the one where state is kept by convention, as a gateway does that runs on it.
+pub fn lock(base: Option<&Path>) -> Result<(PathBuf, File), Failure> {
+    let (folder, _) = make_base(base)?;
+    let lock = locked(&folder)?;
+    Ok((folder, lock))
+}
+
 /// The folders in `base` in which earlier versions kept a ledger for each address, the one that was written last first.
 fn earlier(base: &Path) -> Vec<String> {
     let port_of = |name: &str| name.rsplit('-').next().is_some_and(|port| port.parse::<u16>().is_ok());

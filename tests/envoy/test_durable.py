@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from disk import MountedDisk, PreloadedDisk, library, mounted, own_postgres, short_folder
-from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
+from gateway import MASTER_KEY, Gateway, bearer, command, deployment, wait_until
 from mock_provider import OpenAiMock
 
 PICO = 10**12
@@ -307,3 +307,56 @@ def test_what_was_answered_before_a_clean_stop_is_charged_and_logged(
     after = start(config(mock), state=state)
     assert served == [200] * 30
     assert charged(after, key) == logged(after, key) == 30
+
+
+# -- copies
+
+
+def told(code: int, *words: str, env: dict[str, str] | None = None) -> str:
+    """What the command prints that ends with this code."""
+    done = command(*words, env=env)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_backup_beside_a_gateway_that_serves_is_whole_and_can_be_put_back(
+    state: pathlib.Path, start: Callable[..., Gateway], mock: OpenAiMock, tmp_path: pathlib.Path
+) -> None:
+    at = ("--state_dir", str(state))
+    file = tmp_path / "copy.db"
+    assert "there is no ledger" in told(2, "backup", str(file), *at) and not file.exists()
+    gateway = start(config(mock), state=state)
+    before = gateway.new_key()
+    assert call(gateway, before) == 200
+    wait_until(lambda: charged(gateway, before) == 1, "the call in the ledger")
+    # A plain copy of the file has nothing of it: it is in the log beside.
+    assert "1 keys, " in told(0, "backup", str(file), *at)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and list(tmp_path.glob("copy.db?*")) == []
+    copy = file.read_bytes()
+    assert "is there already" in told(2, "backup", str(file), *at) and file.read_bytes() == copy
+    after = gateway.new_key()
+    assert "2 keys, " in told(0, "backup", str(file), *at, "--force") and file.read_bytes() != copy
+    file.write_bytes(copy)
+    assert "in use by another tollgate" in told(2, "restore", str(file), *at, "--force")
+    gateway.stop()
+    assert "say --force" in told(2, "restore", str(file), *at)
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(copy[:4096] + bytes(len(copy) - 4096))
+    assert "damaged" in told(1, "restore", str(broken), *at, "--force")
+    assert "1 keys, " in told(0, "restore", str(file), *at, "--force")
+    assert {name: oct(mode) for name, mode in modes(state).items() if mode & 0o077} == {}
+    again = start(config(mock), state=state)
+    assert charged(again, before) == 1
+    assert [call(again, key) for key in (before, after)] == [200, 401]
+    again.stop()
+    # What was replaced is there still.
+    assert "2 keys, " in told(0, "restore", str(state / "ledger.db.replaced"), *at, "--force")
+
+
+def test_a_ledger_in_postgres_is_backed_up_by_its_own_tool(tmp_path: pathlib.Path) -> None:
+    env = {"DATABASE_URL": "postgresql://u:s3cret@db.internal/x"}
+    file = tmp_path / "x.dump"
+    printed = told(2, "backup", str(file), env=env)
+    assert f"pg_dump --format=custom --file={file} postgresql://u@db.internal/x" in printed and "s3cret" not in printed
+    printed = told(2, "restore", str(file), env=env)
+    assert f"pg_restore --clean --if-exists --dbname=postgresql://u@db.internal/x {file}" in printed

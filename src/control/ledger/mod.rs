@@ -20,6 +20,7 @@
 //! | [`health`] | whether deployments answer |
 //! | [`seal`] | secrets at rest |
 //! | [`import`] | taking over what a LiteLLM database has |
+//! | [`backup`] | a copy of the SQLite file, and putting it back |
 //! | [`prices`] | the whole price data |
 //! | [`tokens`] | counting tokens |
 //! | [`api`] | the routes |
@@ -28,6 +29,7 @@
 
 pub mod alerts;
 pub mod api;
+pub mod backup;
 pub mod bulk;
 pub mod caller;
 pub mod db;

@@ -380,6 +380,16 @@ const FIFTH_COLUMNS: &[&str] = &[
 /// The version of the schema that this build works with.
 const VERSION: i64 = 5;
 
+/// Refuses a schema of a newer build.
+pub fn knows(version: i64) -> Result<(), DbError> {
+    if version <= VERSION {
+        return Ok(());
+    }
+    Err(DbError::Statement(format!(
+        "its schema has version {version}, this build knows up to {VERSION}: start a newer tollgate"
+    )))
+}
+
 /// Makes the tables, or brings older ones up to date. Several may call it at once.
 pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
     pool.execute(
@@ -396,11 +406,7 @@ pub async fn migrate(pool: &AnyPool) -> Result<(), DbError> {
         .fetch_one("UPDATE tollgate_state SET revision = revision + 1 WHERE id = 1 RETURNING schema_version")
         .await?;
     let there = row.try_get::<i64, _>(0)?;
-    if there > VERSION {
-        return Err(DbError::Statement(format!(
-            "its schema has version {there}, this build knows up to {VERSION}: start a newer tollgate"
-        )));
-    }
+    knows(there)?;
     if there < 1 {
         for table in TABLES {
             tx.execute(AssertSqlSafe(create(table))).await?;

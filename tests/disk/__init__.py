@@ -18,9 +18,9 @@ SIZE = 12 << 20
 
 @functools.cache
 def library() -> pathlib.Path:
-    """`tests/disk.rs`, compiled."""
+    """`preload.rs`, compiled."""
     made = ROOT / "target/tests/libdisk.so"
-    source = ROOT / "tests/disk.rs"
+    source = ROOT / "tests/disk/preload.rs"
     if not made.exists() or made.stat().st_mtime < source.stat().st_mtime:
         made.parent.mkdir(parents=True, exist_ok=True)
         draft = made.with_suffix(f".{os.getpid()}")

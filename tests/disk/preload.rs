@@ -110,7 +110,9 @@ extern "C" fn fdatasync(fd: c_int) -> c_int {
 }
 
 fn synced(fd: c_int, result: c_long) -> c_int {
-    if result == 0 && let Some(to) = variable(c"DISK_SYNCED") {
+    if result == 0
+        && let Some(to) = variable(c"DISK_SYNCED")
+    {
         let name = below(fd, |name| PathBuf::from(String::from_utf8_lossy(name).trim_start_matches('/')));
         if let Some(name) = name {
             keep(&name, Path::new(&*to.to_string_lossy()));
