@@ -1,8 +1,8 @@
-"""Runs README.md: what it tells the reader to type is typed, and what it says comes back must come back.
+"""Runs README.md and the pages in docs/: what they tell the reader to type is typed, and what they say comes back must come back.
 
-Its fenced blocks:
+Their fenced blocks:
 
-- `sh`: run in order, in one shell, against the demonstration gateway. A `text` block right after it is what it prints.
+- `sh`: run in order, those of a page in one shell, against the demonstration gateway. A `text` block right after it is what it prints.
 - `python`: run with the real SDKs against the same gateway, likewise followed by what it prints.
 - `console`: a session, commands after `$ `. A command of ours that serves is started, must print the lines shown, and is
   stopped; one that ends must print them. Of `make`, `docker` and `envoy` it is checked that what they name exists (`make`
@@ -32,6 +32,7 @@ import yaml
 from gateway import BINARY, ROOT, Gateway, command, environment, envoy_binary, free_port
 
 README = (ROOT / "README.md").read_text()
+PAGES = {"README.md": README} | {f"docs/{path.name}": path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 MAKEFILE = (ROOT / "Makefile").read_text()
 LIMIT = 50
 """Seconds for one block."""
@@ -39,8 +40,9 @@ LIMIT = 50
 
 @dataclasses.dataclass
 class Block:
-    """A fenced block of the README."""
+    """A fenced block of a page."""
 
+    page: str
     language: str
     text: str
     line: int
@@ -48,18 +50,18 @@ class Block:
     """The block before it, when only an empty line stands between."""
 
 
-def blocks_of(markdown: str) -> list[Block]:
+def blocks_of(page: str, markdown: str) -> list[Block]:
     found: list[Block] = []
     for match in re.finditer(r"^```(\S*)\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL):
         line = markdown.count("\n", 0, match.start()) + 1
         before = found[-1] if found else None
         ended = before.line + before.text.count("\n") + 2 if before else 0
         follows = before if before and not "".join(markdown.split("\n")[ended - 1 : line - 1]).strip() else None
-        found.append(Block(match[1], match[2], line, follows))
+        found.append(Block(page, match[1], match[2], line, follows))
     return found
 
 
-BLOCKS = blocks_of(README)
+BLOCKS = [block for page, markdown in PAGES.items() for block in blocks_of(page, markdown)]
 
 
 def expected_after(block: Block) -> str | None:
@@ -75,7 +77,11 @@ def matches(expected: str, printed: str) -> bool:
 
 def of(*languages: str) -> list:
     chosen = [block for block in BLOCKS if block.language in languages]
-    return [pytest.param(block, id=f"line-{block.line}") for block in chosen]
+    return [pytest.param(block, id=name_of(block)) for block in chosen]
+
+
+def name_of(block: Block) -> str:
+    return f"line-{block.line}" if block.page == "README.md" else f"{block.page}-{block.line}"
 
 
 # -------------------------------------------------------------------------------------------------------------- where it runs
@@ -110,8 +116,8 @@ def placed(text: str, port: int) -> str:
     return re.sub(r"\b4000\b", str(port), text)
 
 
-def run(words: list[str], folder: pathlib.Path) -> str:
-    env = environment(variables())
+def run(words: list[str], folder: pathlib.Path, env: dict[str, str] | None = None) -> str:
+    env = environment(variables() | (env or {}))
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -127,18 +133,20 @@ def test_every_block_is_of_a_known_kind():
             assert block.follows.language in ("sh", "python"), block.line
 
 
-def test_shell_blocks_print_what_is_shown(demonstration, folder):
-    """All of them in one shell; what each prints is told apart by marks."""
-    shell = [block for block in BLOCKS if block.language == "sh"]
-    assert shell
+@pytest.mark.parametrize("page", [page for page in PAGES if any((b.page, b.language) == (page, "sh") for b in BLOCKS)])
+def test_shell_blocks_print_what_is_shown(page, demonstration, folder):
+    """All of a page in one shell; what each prints is told apart by marks."""
+    shell = [block for block in BLOCKS if (block.page, block.language) == (page, "sh")]
+    # The reader's gateway has its state where a command looks for it.
+    env = {"TOLLGATE_STATE_DIR": str(demonstration.state)}
     mark = "-- end of block --"
     script = "".join(f"{placed(block.text, demonstration.port)}\necho; echo '{mark}'\n" for block in shell)
-    printed = run(["bash", "-euo", "pipefail", "-c", script], folder).split(mark)
+    printed = run(["bash", "-euo", "pipefail", "-c", script], folder, env).split(mark)
     for block, text in zip(shell, printed):
         expected = expected_after(block)
         assert expected is not None, f"line {block.line}: what does it print?"
         text = re.sub(rf"\b{demonstration.port}\b", "4000", text)
-        assert matches(expected, text), f"line {block.line} printed:\n{text}"
+        assert matches(expected, text), f"{name_of(block)} printed:\n{text}"
 
 
 @pytest.mark.parametrize("block", of("python"))
@@ -222,7 +230,7 @@ def configurations() -> list[Block]:
     return [block for block in BLOCKS if block.language == "yaml" and block.text.startswith("model_list:")]
 
 
-@pytest.mark.parametrize("block", [pytest.param(block, id=f"line-{block.line}") for block in configurations()])
+@pytest.mark.parametrize("block", [pytest.param(block, id=name_of(block)) for block in configurations()])
 def test_configurations_are_understood(block, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(block.text)
@@ -295,21 +303,29 @@ def test_fields_of_the_access_log_are_those_that_are_written(demonstration):
     assert set(re.findall(r"`(\w+)`", paragraph)) <= {*quoted, *fields, "usage"}
 
 
-def test_what_is_linked_is_there():
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_linked_is_there(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert ((ROOT / page).parent / target).exists(), target
 
 
-def test_headings_that_are_linked_exist():
-    headings = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.MULTILINE)}
-    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
+@pytest.mark.parametrize("page", PAGES)
+def test_headings_that_are_linked_exist(page):
+    found = re.findall(r"^#+ (.*)$", PAGES[page], re.MULTILINE)
+    headings = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in found}
+    for anchor in re.findall(r"\]\(#([^)]+)\)", PAGES[page]):
         assert anchor in headings, anchor
 
 
+def test_every_page_is_linked():
+    assert all(f"]({page})" in README for page in PAGES if page != "README.md")
+
+
 def test_flags_that_are_named_exist():
-    usage = command("--help").stdout + command("render", "--help").stdout
-    for flag in set(re.findall(r"`tollgate [^`]*?(--[a-z_]+)", README)):
-        assert flag in usage, flag
+    usage = "".join(command(*words, "--help").stdout for words in ([], ["render"], ["check"], ["backup"], ["restore"]))
+    for page in PAGES.values():
+        for flag in set(re.findall(r"`tollgate [^`]*?(--[a-z_]+)", page)):
+            assert flag in usage, flag
 
 
 def test_the_check_can_fail():
