@@ -6,6 +6,7 @@
 
 mod apply;
 mod drain;
+mod lasting;
 mod signals;
 
 use std::{
@@ -37,6 +38,7 @@ use super::{
     watch::Watch,
 };
 use apply::{FOLLOWED, Files};
+use lasting::Lasting;
 use signals::Signals;
 
 use crate::core::{
@@ -143,6 +145,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         key,
         is_open: checked.config.general.master_key.is_none(),
         umask,
+        lasting: Lasting::of(&checked.config),
         setup,
         signals,
         version: 0,
@@ -173,6 +176,8 @@ struct Instance<'a> {
     is_open: bool,
     /// The user's own, which holds for the access log.
     umask: u32,
+    /// Settings that a reload does not change.
+    lasting: Lasting,
     /// Goes up with every file that is written.
     version: u64,
     /// What Envoy is meant to serve now.
@@ -251,7 +256,7 @@ impl Instance<'_> {
         let checked = checked::check_document(&document)?;
         checked::stays_closed(self.is_open, &checked.config)?;
         let new = self.files(&document)?;
-        self.remark_ledger(&checked.config);
+        self.lasting.waits(&checked.config).iter().for_each(|remark| complain(remark));
         if new != self.served {
             self.apply(new)?;
             checked.remarks().iter().for_each(|remark| complain(remark));
@@ -278,23 +283,6 @@ impl Instance<'_> {
             Err(failure) => not_used(&failure),
         }
         self.follower.taken();
-    }
-
-    /// Where the ledger is, and how often it is talked to, stands in what Envoy started from.
-    fn remark_ledger(&self, new: &Config) {
-        let Some(Ledger { at, interval_ms }) = &self.setup.ledger else { return };
-        let there = match &new.tollgate.ledger_url {
-            Some(endpoint) => LedgerAddress::Remote(endpoint.clone()),
-            None => LedgerAddress::Socket(self.state.ledger_socket().to_owned()),
-        };
-        if *at != there {
-            complain("`tollgate_settings.ledger_url` has changed: it is used from the next start on");
-        }
-        if *interval_ms != Ledger::new(there, new).interval_ms {
-            complain(
-                "`general_settings.proxy_batch_write_at` has changed: it is used from the next start on",
-            );
-        }
     }
 
     fn start(&self) -> Result<Child, Failure> {

@@ -161,6 +161,14 @@ def test_no_reload_opens_the_gateway(start, providers, tmp_path):
     assert gateway.chat("b").status_code == 401
 
 
+def test_a_reload_says_what_waits_for_the_next_start(start, providers):
+    gateway = start(served(providers, master_key=MASTER_KEY))
+    gateway.write_config(served(providers, master_key=MASTER_KEY, database_url="postgresql://u:s3cret@nobody/x"))
+    words = "`general_settings.database_url` has changed and is used from the next start on"
+    wait_until(lambda: words in gateway.log(), "a word about the database")
+    assert "s3cret" not in gateway.everything_printed() and gateway.new_key()
+
+
 def test_a_database_with_keys_is_not_opened_by_a_start(start, providers, tmp_path):
     state = tmp_path / "state"
     first = start(served(providers, master_key=MASTER_KEY), state=state)
