@@ -399,8 +399,8 @@ def lost_vms(statistics: str) -> dict[str, int]:
 
 
 def used(record: dict) -> dict:
-    """The filter's part of an access log record: call id, model, tokens, cost."""
-    return json.loads(record.get("usage") or "{}")
+    """The access log record of a model call (call id, model, tokens, cost); nothing for other requests."""
+    return record if "call_id" in record else {}
 
 
 def children(pid: int) -> list[int]:

@@ -106,6 +106,16 @@ impl Class {
     }
 }
 
+/// So many characters of a failure's words stand in a log.
+const LOGGED_CHARS: usize = 400;
+
+/// What a provider said that may stand in a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quoted {
+    /// Its own code for the failure (`insufficient_quota`), when it has one.
+    pub code: Option<String>,
+}
+
 /// A failure on its way to the client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Error {
@@ -122,6 +132,8 @@ pub struct Error {
     pub null_param: bool,
     /// The provider failure behind it, when there is one.
     pub class: Option<Class>,
+    /// `message` quotes a provider, and providers quote prompts: no log may hold it.
+    pub quotes: Option<Box<Quoted>>,
     /// Headers that go with it (`retry-after`, …), lower-case names.
     pub headers: Vec<(Cow<'static, str>, String)>,
 }
@@ -142,7 +154,7 @@ impl Error {
         Error::new(500, message).with_kind("internal_server_error")
     }
 
-    /// A provider failure of a class, `message` being the whole text after `litellm.`.
+    /// A provider failure of a class, `message` being the whole text after `litellm.`, in our own words.
     pub fn provider(class: Class, message: impl Into<String>) -> Error {
         let mut error = Error::new(class.status(), message);
         error.class = Some(class);
@@ -151,6 +163,11 @@ impl Error {
             _ => None,
         };
         error
+    }
+
+    /// The same in the provider's words.
+    pub fn quoted(class: Class, message: impl Into<String>) -> Error {
+        Error { quotes: Some(Box::default()), ..Error::provider(class, message) }
     }
 
     /// Any status with LiteLLM's `type` and `param` left at `None`.
@@ -162,6 +179,7 @@ impl Error {
             param: None,
             null_param: false,
             class: None,
+            quotes: None,
             headers: Vec::new(),
         }
     }
@@ -188,6 +206,23 @@ impl Error {
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Error {
         self.headers.push((Cow::Borrowed(name), value.into()));
         self
+    }
+
+    /// What it is called in logs: LiteLLM's exception behind it, else the `type`, else what LiteLLM calls all others.
+    pub fn name(&self) -> Cow<'static, str> {
+        match self.class {
+            Some(class) => Cow::Borrowed(class.name()),
+            None => self.kind.clone().unwrap_or(Cow::Borrowed("ProxyException")),
+        }
+    }
+
+    /// Its words for a log, at most [`LOGGED_CHARS`] of them: never what a provider says in its own words.
+    pub fn logged(&self) -> String {
+        let Some(quoted) = &self.quotes else {
+            return self.message.chars().take(LOGGED_CHARS).collect();
+        };
+        let code = quoted.code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+        format!("{} from the provider{code}", self.name())
     }
 
     /// The JSON body in the client's format.
@@ -265,6 +300,16 @@ mod tests {
         let event = Error::provider(Class::InternalServer, "x\ny").event(ErrorFormat::OpenAi);
         assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
         assert_eq!(event.iter().filter(|&&b| b == b'\n').count(), 2);
+    }
+
+    #[test]
+    fn a_log_has_our_words_and_never_a_providers() {
+        let mut quoting = Error::quoted(Class::RateLimit, "litellm.RateLimitError: you wrote: my secret");
+        assert_eq!(quoting.logged(), "RateLimitError from the provider");
+        quoting.quotes = Some(Box::new(Quoted { code: Some("insufficient_quota".to_owned()) }));
+        assert_eq!(quoting.logged(), "RateLimitError from the provider (insufficient_quota)");
+        let own = Error::auth("ä".repeat(1_000));
+        assert_eq!((own.name(), own.logged()), ("auth_error".into(), "ä".repeat(400)));
     }
 
     #[test]

@@ -19,11 +19,11 @@ use super::{
     report, sync,
 };
 use crate::core::{
-    access::{Lookup, changes},
+    access::{Caller, Lookup, changes},
     api::ErrorFormat,
     config::{self, Config, General},
     error::Error,
-    exchange::{self, Begin, EXTERNAL_ADDRESS, Opening, Reply, local},
+    exchange::{self, Begin, EXTERNAL_ADDRESS, Opening, Reply, local, record::request_members},
     headers::Headers,
     ledger::{self, CHANGED_HEADER, CLIENT_HEADER},
     quota,
@@ -31,8 +31,8 @@ use crate::core::{
 
 /// Filter state that names the cluster of the next attempt; the route's matcher reads it as `wasm.tollgate.next`.
 pub const NEXT: &str = "tollgate.next";
-/// Filter state with the record of the request, for access logs.
-const USAGE: &str = "tollgate.usage";
+/// Filter state with the record of the request, as members of the access log's JSON object.
+const RECORD: &str = "tollgate.record";
 /// How often waiting requests (for a free place at a deployment, `mock_timeout`) are looked at.
 const TICK: Duration = Duration::from_millis(10);
 /// How often this VM says that it lives, so that the requests it holds count.
@@ -143,6 +143,7 @@ impl Policy {
             waiting: Rc::clone(&self.waiting),
             state: State::New,
             lookups: 0,
+            is_recorded: false,
         }
     }
 
@@ -265,6 +266,13 @@ fn note_unreached(exchange: &Shared) {
     }
 }
 
+/// Adds what Envoy knows of the end of a request.
+fn add_failure(members: &mut Vec<u8>) {
+    let details = host::property(&["response", "code_details"]);
+    let connection = host::property(&["upstream", "transport_failure_reason"]);
+    exchange::record::add_failure(members, details.as_deref(), connection.as_deref());
+}
+
 /// Whether a header of a client would tell Envoy or us what to do.
 fn steers(name: &str) -> bool {
     let ours = name.starts_with("x-envoy-") || name.starts_with("x-tollgate-");
@@ -280,6 +288,8 @@ pub struct Request {
     state: State,
     /// How often it has asked for a record.
     lookups: u8,
+    /// The access log has been told what it is.
+    is_recorded: bool,
 }
 
 /// Where a request stands.
@@ -309,8 +319,17 @@ impl Request {
             _ => None,
         };
         self.state = State::Replied(exchange);
+        if !answer.members.is_empty() {
+            self.record(&answer.members);
+        }
         host::reply(answer.status, &answer.headers, &answer.body);
         Action::Pause
+    }
+
+    /// Tells the access log what this request was.
+    fn record(&mut self, members: &[u8]) {
+        self.is_recorded = true;
+        host::set_state(RECORD, members);
     }
 
     /// Has the whole body read in the next tick. A body that is too much for this VM kills it wherever it is read, but a
@@ -331,10 +350,12 @@ impl Request {
                 self.reply(&answer)
             }
             Opening::Pass => {
+                self.record(&request_members(&headers, &Caller::Open, None));
                 self.state = State::Passed;
                 Action::Continue
             }
             Opening::Manage => {
+                self.record(&request_members(&headers, &Caller::Open, None));
                 self.state = State::Managing(headers.get("origin").is_some());
                 forward_to_ledger(&headers, &self.config.general);
                 Action::Continue
@@ -462,6 +483,10 @@ impl Request {
         };
         self.metrics.local(status);
         let error = Error::new(status, message).with_kind("invalid_request_error");
+        if let State::Identifying { headers, .. } = &self.state {
+            let members = request_members(headers, &Caller::Open, Some(&error));
+            self.record(&members);
+        }
         self.reply(&local::refusal(&error, ErrorFormat::OpenAi, ""))
     }
 }
@@ -549,6 +574,12 @@ impl HttpContext for Request {
             State::Calling(exchange) | State::Naming(exchange, _) | State::Replied(Some(exchange)) => {
                 exchange
             }
+            // One that never came this far: Envoy has answered it, or its client has left.
+            _ if !self.is_recorded => {
+                let mut members = request_members(&host::request_headers(), &Caller::Open, None);
+                add_failure(&mut members);
+                return self.record(&members);
+            }
             _ => return,
         };
         note_unreached(&exchange);
@@ -558,7 +589,11 @@ impl HttpContext for Request {
             return;
         };
         exchanges::forget(id);
-        host::set_state(USAGE, &record.to_json());
+        let mut members = record.to_members();
+        if !record.is_whole() {
+            add_failure(&mut members);
+        }
+        self.record(&members);
         self.metrics.record(&record, &self.config);
         if record.event().is_some_and(|event| report::report(event, host::now_ms())) {
             self.waiting.hurry(report::EVERY);

@@ -135,6 +135,11 @@ impl<'o> Writer<'o> {
         Writer(out)
     }
 
+    /// Goes on with members that follow others: what is written begins with a comma.
+    pub fn follow(out: &'o mut Vec<u8>) -> Writer<'o> {
+        Writer(out)
+    }
+
     /// Ends it.
     pub fn end(self) {
         self.0.push(b'}');

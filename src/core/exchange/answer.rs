@@ -333,7 +333,8 @@ impl Exchange {
         let worded = if error.message.starts_with("litellm.") {
             error
         } else {
-            Failure { class, status: 0, message: error.message, retry_after_ms: None }.to_error(self.title())
+            let quotes = error.quotes;
+            Error { quotes, ..Failure::without_answer(class, &error.message).to_error(self.title()) }
         };
         self.note_error(worded);
         self.conclude(Failure::without_answer(class, ""), &Headers::default(), env)

@@ -129,6 +129,7 @@ pub(super) fn body(value: &Value) -> Reply {
         status: 200,
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],
         body: value.to_string().into_bytes(),
+        members: Vec::new(),
     }
 }
 
@@ -140,7 +141,7 @@ pub fn refusal(error: &Error, format: ErrorFormat, call_id: &str) -> Reply {
         ("x-litellm-version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
     headers.extend(error.headers.iter().map(|(name, value)| (name.to_string(), value.clone())));
-    Reply { status: error.status, headers, body: error.body(format) }
+    Reply { status: error.status, headers, body: error.body(format), members: Vec::new() }
 }
 
 /// The answer to a CORS preflight: every origin, method and header, as LiteLLM.
@@ -160,6 +161,7 @@ fn preflight(headers: &Headers) -> Reply {
         status: 200,
         headers: list.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         body: b"OK".to_vec(),
+        members: Vec::new(),
     }
 }
 

@@ -63,7 +63,7 @@ impl Exchange {
             self.add_cost_header(&mut headers);
         }
         self.add_limit_headers(&mut headers, None);
-        let mut reply = Reply { status: 200, headers: Vec::new(), body };
+        let mut reply = Reply { status: 200, headers: Vec::new(), body, members: Vec::new() };
         reply.extend(&headers);
         local::add_cors(&mut reply, self.cors);
         self.answer = answer::Answer::None;

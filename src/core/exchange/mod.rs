@@ -119,6 +119,8 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// Body.
     pub body: Vec<u8>,
+    /// What the access log has of it, when no exchange is behind it.
+    pub members: Vec<u8>,
 }
 
 impl Reply {
@@ -182,13 +184,15 @@ pub struct Exchange {
     /// Who calls.
     caller: Caller,
     call_id: String,
+    /// `x-request-id`, when it is not the call's id.
+    request_id: Option<String>,
     started_ms: u64,
     api: Api,
     /// The path as the client wrote it.
     path: String,
     path_model: Option<String>,
     api_version: Option<String>,
-    /// The client's address, when the ledger is to know it.
+    /// The client's address, when somebody is to know it: the ledger, or the access log behind proxies.
     client: Option<String>,
     /// Client headers to hand on (`forward_client_headers_to_llm_api`).
     forwarded: Headers,

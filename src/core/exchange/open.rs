@@ -11,6 +11,7 @@ use super::{
     hold::Hold,
     local::{self, Database},
     place::Place,
+    record::request_members,
 };
 use crate::core::{
     access::{
@@ -44,8 +45,10 @@ pub const EXTERNAL_ADDRESS: &str = "x-envoy-external-address";
 pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     let cors = headers.get("origin").is_some();
     let call_id = call_id(headers, env.random);
-    let refuse = |error: Error, format: ErrorFormat| {
+    let mut who = Caller::Open;
+    let refuse = |error: Error, format: ErrorFormat, caller: &Caller| {
         let mut reply = local::refusal(&error, format, &call_id);
+        reply.members = request_members(headers, caller, Some(&error));
         local::add_cors(&mut reply, cors);
         Opening::Reply(reply)
     };
@@ -53,23 +56,25 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         return refuse(
             Error::bad_request("the request has no path, or one that is not valid UTF-8."),
             ErrorFormat::OpenAi,
+            &who,
         );
     };
     let operation = match path::find(method, target) {
         Ok(operation) => operation,
-        Err(error) => return refuse(error, ErrorFormat::OpenAi),
+        Err(error) => return refuse(error, ErrorFormat::OpenAi, &who),
     };
     let format = match &operation {
         Operation::Call { api, .. } => api.error_format(),
         _ => ErrorFormat::OpenAi,
     };
     let path = target.split('?').next().unwrap_or_default();
-    let caller = match admit(&operation, path, config, headers, env) {
-        Ok(Entry::As(caller)) => caller,
+    match admit(&operation, path, config, headers, env, &mut who) {
+        Ok(Entry::Caller) => {}
         Ok(Entry::Manage) => return Opening::Manage,
         Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
-        Err(Stop::Refuse(error)) => return refuse(error, format),
-    };
+        Err(Stop::Refuse(error)) => return refuse(error, format, &who),
+    }
+    let caller = who;
     let answer = match operation {
         Operation::Call { api, model, api_version } => {
             return Opening::Call(Box::new(Exchange {
@@ -92,10 +97,11 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     };
     match answer {
         Ok(mut reply) => {
+            reply.members = request_members(headers, &caller, None);
             local::add_cors(&mut reply, cors);
             Opening::Reply(reply)
         }
-        Err(error) => refuse(error, format),
+        Err(error) => refuse(error, format, &caller),
     }
 }
 
@@ -119,19 +125,21 @@ fn explain_call(query: &str, path: &str, caller: &Caller, world: &mut World) -> 
 
 /// How a request comes in.
 enum Entry {
-    /// As a caller.
-    As(Caller),
+    /// As a caller who is known by now.
+    Caller,
     /// By the ledger, which judges its callers itself.
     Manage,
 }
 
 /// Judges a request by its headers, in the order of the reference: size, address and path; then who it is and what it may.
+/// `who` is told as soon as it is known, so that a refusal can be put down to its key.
 fn admit(
     operation: &Operation<'_>,
     path: &str,
     config: &Config,
     headers: &Headers,
     env: &mut Env,
+    who: &mut Caller,
 ) -> Result<Entry, Stop> {
     let general = &config.general;
     one_host(headers)?;
@@ -148,15 +156,15 @@ fn admit(
         return Ok(Entry::Manage);
     }
     if for_all || route.is_in(&general.public_routes) {
-        return Ok(Entry::As(Caller::Open));
+        return Ok(Entry::Caller);
     }
     if general.has_ledger {
         env.keys.configure(config.tollgate.key_cache_size, general.key_ttl_ms);
         env.keys.refresh(env.shared);
     }
-    let caller = access::identify(headers, general, env.keys, env.shared, env.now_ms)?;
-    routes::permit(&caller, route, general, env.now_ms)?;
-    Ok(Entry::As(caller))
+    *who = access::identify(headers, general, env.keys, env.shared, env.now_ms)?;
+    routes::permit(who, route, general, env.now_ms)?;
+    Ok(Entry::Caller)
 }
 
 /// Envoy joins Host headers: who sends two has one hop believe the first and the next hop the second.
@@ -206,6 +214,8 @@ impl Exchange {
         env: &mut Env,
     ) -> Exchange {
         let general = &config.general;
+        let tells_client = general.has_ledger || general.use_forwarded_for;
+        let request_id = headers.text("x-request-id").filter(|id| *id != call_id).map(str::to_owned);
         let is_control = |name: &[u8]| {
             CONTROLS.iter().chain(&END_USER_HEADERS).any(|control| control.as_bytes() == name)
                 || general.user_header.as_deref().is_some_and(|header| header.as_bytes() == name)
@@ -215,12 +225,13 @@ impl Exchange {
             config: Rc::clone(config),
             caller,
             call_id,
+            request_id,
             started_ms: env.now_ms,
             api,
             path: path.to_owned(),
             path_model: None,
             api_version: None,
-            client: general.has_ledger.then(|| shown_client(headers, general, env)).flatten(),
+            client: tells_client.then(|| shown_client(headers, general, env)).flatten(),
             forwarded: forwarded(headers, config),
             cors: headers.get("origin").is_some(),
             controls: picked(headers, is_control),

@@ -1,16 +1,21 @@
 //! What is known of a request when it is over: for the access log, for counters, later for the ledger.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{borrow::Cow, cell::OnceCell, sync::Arc};
 
 use super::{Env, Exchange, attempt::Attempt};
 use crate::core::{
+    access::Caller,
     codec::json::Writer,
     cost::{money::Money, price::Price, terms::Terms, usage::Usage},
-    error::Class,
+    error::{Class, Error},
+    headers::Headers,
     ledger::Event,
     route::plan::Plan,
     translate::answer::{Pipeline, failure::Failure},
 };
+
+/// So many bytes of what a client wrote stand in the access log: of its path, of a request id.
+const MOST_BYTES: usize = 1_000;
 
 /// What an answer used.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +115,22 @@ pub struct Record {
     pub mocked: Money,
     /// The class of the failure the client saw.
     pub error: Option<Class>,
+    /// Whose key it was.
+    caller: Caller,
+    /// The end user it was for.
+    end_user: Option<String>,
+    /// `x-request-id`, when the call has another id.
+    request_id: Option<String>,
+    /// The client's address, when it is not that of its connection.
+    client: Option<String>,
+    /// Attempts on the last group after its first.
+    retries: u32,
+    /// Milliseconds from the headers to the first part of the answer.
+    first_ms: Option<u64>,
+    /// The answer came whole.
+    complete: bool,
+    /// What the failure is called, and its words as far as they are ours.
+    failure: Option<(Cow<'static, str>, String)>,
     /// Milliseconds from the headers to the end.
     pub duration_ms: u64,
     /// What the ledger is told.
@@ -148,11 +169,13 @@ impl Exchange {
         self.settle(&used, used.cost.saturating_sub(mocked), env);
         let deployment =
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
+        let is_good = (200..300).contains(&self.status);
+        let failed = || self.told.as_ref().or(self.first_error.as_ref());
         Record {
-            call_id: self.call_id.clone(),
+            call_id: std::mem::take(&mut self.call_id),
             call_type: self.api.call_type(),
-            path: self.path.clone(),
-            model: self.asked.model.clone(),
+            path: std::mem::take(&mut self.path),
+            model: self.asked.model.take(),
             group: self.plan.as_ref().and_then(Plan::segment).map(|segment| segment.group.clone()),
             deployment: deployment.map(|deployment| deployment.id.clone()),
             provider: deployment.map(|deployment| deployment.brand.name),
@@ -169,11 +192,15 @@ impl Exchange {
             incomplete: is_incomplete,
             cost: self.cost(),
             mocked,
-            error: if (200..300).contains(&self.status) {
-                None
-            } else {
-                self.first_error.as_ref().and_then(|e| e.class)
-            },
+            error: if is_good { None } else { self.first_error.as_ref().and_then(|e| e.class) },
+            caller: self.caller.clone(),
+            end_user: self.asked.end_user.take(),
+            request_id: self.request_id.take(),
+            client: self.client.take().filter(|_| self.config.general.use_forwarded_for),
+            retries: self.retries,
+            first_ms: (self.first_ms > 0).then(|| self.first_ms.saturating_sub(self.started_ms)),
+            complete: is_good && self.completed.is_some() && !is_incomplete,
+            failure: if is_good { None } else { failed().map(|error| (error.name(), error.logged())) },
             duration_ms: env.now_ms.saturating_sub(self.started_ms),
             event: event.map(Box::new),
         }
@@ -267,22 +294,45 @@ impl Record {
         self.event.as_deref()
     }
 
-    /// The record as one JSON object for the access log. It holds no key and nothing of a prompt or an answer.
+    /// Whether Envoy has more to say of why it ended as it did.
+    pub fn is_whole(&self) -> bool {
+        self.complete
+    }
+
+    /// The record as members that follow others in the JSON object of the access log.
+    pub fn to_members(&self) -> Vec<u8> {
+        let mut members = self.to_json();
+        members.pop();
+        if let Some(first) = members.first_mut() {
+            *first = b',';
+        }
+        members
+    }
+
+    /// The record as one JSON object. It holds no key and nothing of a prompt or an answer.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(768);
+        let mut out = Vec::with_capacity(1_024);
         let mut shown = Writer::begin(&mut out);
+        shown.text("method", "POST");
+        shown.text("path", cut(&self.path));
         shown.text("call_id", &self.call_id);
+        shown.text("request_id", self.request_id.as_deref().map_or(&self.call_id, cut));
         shown.text("call_type", self.call_type);
-        shown.text("path", &self.path);
         shown.text_if("model", self.model.as_deref());
         shown.text_if("model_group", self.group.as_deref());
         shown.text_if("model_id", self.deployment.as_deref());
         shown.text_if("provider", self.provider);
         shown.text_if("provider_model", self.provider_model.as_deref());
-        shown.number("status", self.status);
+        show_caller(&mut shown, &self.caller);
+        shown.text_if("end_user", self.end_user.as_deref());
+        shown.text_if("client_address", self.client.as_deref());
         shown.flag("stream", self.streaming);
         shown.number("attempts", self.attempts);
+        shown.number("retries", self.retries);
         shown.number("fallbacks", self.fallbacks);
+        if let Some(ms) = self.first_ms {
+            shown.number("first_ms", ms);
+        }
         if let Some(usage) = &self.usage {
             shown.number("prompt_tokens", usage.prompt_tokens);
             shown.number("completion_tokens", usage.completion_tokens);
@@ -294,9 +344,56 @@ impl Record {
             shown.flag("incomplete", true);
         }
         shown.text_if("cost", self.cost.map(Money::to_text).as_deref());
-        shown.text_if("error", self.error.map(Class::name));
-        shown.number("duration_ms", self.duration_ms);
+        if let Some((name, words)) = &self.failure {
+            shown.text("error", name);
+            shown.text("error_message", words);
+        }
         shown.end();
         out
     }
+}
+
+/// What the access log has of a request that called no model, as members that follow others: what it was, whose key it had
+/// (when that is known), and why it was refused.
+pub fn request_members(headers: &Headers, caller: &Caller, refusal: Option<&Error>) -> Vec<u8> {
+    // An address that is no text is shown as far as it is one.
+    let shown_as_text = |name: &str| headers.get(name).map(String::from_utf8_lossy);
+    let path = shown_as_text(":path");
+    let path = path.as_deref().and_then(|path| path.split(['?', '#']).next());
+    let mut members = Vec::with_capacity(256);
+    let mut shown = Writer::follow(&mut members);
+    shown.text_if("method", shown_as_text(":method").as_deref().map(cut));
+    shown.text_if("path", path.map(cut));
+    shown.text_if("request_id", shown_as_text("x-request-id").as_deref().map(cut));
+    show_caller(&mut shown, caller);
+    if let Some(error) = refusal {
+        shown.text("error", &error.name());
+        shown.text("error_message", &error.logged());
+    }
+    members
+}
+
+/// Adds why a request ended as it did, in Envoy's words, to the members of its record.
+pub fn add_failure(members: &mut Vec<u8>, details: Option<&[u8]>, connection: Option<&[u8]>) {
+    let words = |text: &[u8]| cut(&String::from_utf8_lossy(text)).to_owned();
+    let mut shown = Writer::follow(members);
+    shown.text_if("code_details", details.map(words).as_deref());
+    shown.text_if("upstream_failure", connection.filter(|text| !text.is_empty()).map(words).as_deref());
+}
+
+/// Who called: the key by its hash and its alias, its team and its user.
+fn show_caller(shown: &mut Writer<'_>, caller: &Caller) {
+    let Some(grant) = caller.grant() else { return };
+    shown.text_if("key_hash", Some(grant.key.id.as_str()).filter(|id| !id.is_empty()));
+    shown.text_if("key_alias", grant.key.alias.as_deref());
+    shown.text_if("user_id", grant.user.as_ref().map(|user| user.id.as_str()));
+    shown.text_if("team_id", grant.team.as_ref().map(|team| team.id.as_str()));
+    shown.text_if("team_alias", grant.team.as_ref().and_then(|team| team.alias.as_deref()));
+    let organization = grant.organization.as_ref().map(|organization| organization.id.as_str());
+    shown.text_if("organization_id", organization);
+}
+
+/// The beginning of what a client wrote.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MOST_BYTES)).unwrap_or_default()
 }

@@ -142,7 +142,7 @@ pub(super) fn failure_in(body: &Value) -> Option<Error> {
         Some(503) => Class::ServiceUnavailable,
         _ => Class::InternalServer,
     };
-    Some(Error::provider(class, format!("litellm.{}: {message}", class.name())))
+    Some(Error::quoted(class, format!("litellm.{}: {message}", class.name())))
 }
 
 /// An answer that is not what its API promises.

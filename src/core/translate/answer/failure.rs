@@ -7,7 +7,7 @@ use super::{
     words::{self, Said},
 };
 use crate::core::{
-    error::{Class, Error},
+    error::{Class, Error, Quoted},
     headers::Headers,
     provider::Wire,
 };
@@ -23,15 +23,19 @@ pub struct Failure {
     pub message: String,
     /// `retry-after` in milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// The provider's own code for it.
+    pub code: Option<String>,
 }
 
 /// Reads a failed answer that came at `now_ms` (Unix milliseconds).
 pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
+    let said = Said::by_body(body);
     let (class, message) = match wire {
         Wire::Messages => messages_to_chat::error_class(status, body),
-        _ => (class(status, &Said::by_body(body)), message(body)),
+        _ => (class(status, &said), message(body)),
     };
-    Failure { class, status, message, retry_after_ms: retry_after(headers, now_ms) }
+    let code = said.code().map(str::to_owned);
+    Failure { class, status, message, retry_after_ms: retry_after(headers, now_ms), code }
 }
 
 /// The class of an OpenAI-like failure by its status and what it says.
@@ -108,9 +112,9 @@ fn unix_seconds(date: &str) -> Option<u64> {
 }
 
 impl Failure {
-    /// A failure without an answer.
+    /// A failure without an answer: `message` is in our words.
     pub fn without_answer(class: Class, message: &str) -> Failure {
-        Failure { class, status: 0, message: message.to_owned(), retry_after_ms: None }
+        Failure { class, status: 0, message: message.to_owned(), retry_after_ms: None, code: None }
     }
 
     /// The failure as the client reads it, in LiteLLM's words.
@@ -128,6 +132,7 @@ impl Failure {
             self.class,
             format!("litellm.{name}: {doubled}{title}Exception - {}", self.message),
         );
+        error.quotes = (self.status != 0).then(|| Box::new(Quoted { code: self.code.clone() }));
         if self.class == Class::Api && (400..600).contains(&self.status) {
             error.status = self.status;
         }

@@ -23,7 +23,7 @@ use crate::core::{
     api::Api,
     codec::{json::Object, sse, tap::Tap, texts::Texts, value, words::Word},
     cost::{terms::Terms, usage::Usage},
-    error::{Class, Error},
+    error::{Class, Error, Quoted},
     provider::Wire,
 };
 
@@ -621,11 +621,12 @@ fn stream_error(error: &Value) -> Error {
             None => Said::by_error(error, text).class(200).unwrap_or(Class::InternalServer),
         },
     };
-    Error::provider(class, text)
+    let code = Said::by_error(error, text).code().map(str::to_owned);
+    Error { quotes: Some(Box::new(Quoted { code })), ..Error::quoted(class, text) }
 }
 
 fn not_json(detail: &str) -> Error {
-    Error::provider(Class::Api, format!("the provider's answer is not valid JSON ({detail})"))
+    Error::quoted(Class::Api, format!("the provider's answer is not valid JSON ({detail})"))
 }
 
 fn too_long() -> Error {

@@ -36,6 +36,9 @@ enum By {
     Words(&'static [&'static str]),
 }
 
+/// Bytes of the longest code that is taken for one.
+const LONGEST_CODE: usize = 64;
+
 /// So many bytes may stand between two pieces of a phrase.
 const LONGEST_GAP: usize = 120;
 
@@ -147,6 +150,16 @@ impl Said {
             _ => false,
         };
         ROWS.iter().find(|row| may_mean(row.class) && row.by.is_in(self)).map(|row| row.class)
+    }
+
+    /// The code that tells most, when it looks like one: neither a number nor a sentence.
+    pub fn code(&self) -> Option<&str> {
+        let is_code = |text: &str| {
+            text.len() <= LONGEST_CODE
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+                && text.bytes().any(|b| b.is_ascii_alphabetic())
+        };
+        self.codes.iter().map(String::as_str).find(|code| is_code(code))
     }
 
     /// Whether it says this anywhere.
