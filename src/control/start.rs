@@ -21,13 +21,20 @@ pub fn warnings_of_settings(document: &Document, checked: &Checked) -> Vec<Strin
     warnings
 }
 
+/// Whether an address is this machine's alone.
+fn is_local(address: &str) -> bool {
+    let host = address.split_once("://").map_or(address, |(_, host)| host);
+    ["127.", "localhost:", "[::1]:"].iter().any(|own| host.starts_with(own))
+}
+
 /// What is to be said before a start that will listen at `address`.
 pub fn warnings(document: &Document, checked: &Checked, address: &str) -> Vec<String> {
     let mut warnings = document.remarks.clone();
     if open(&checked.config).is_some() {
+        let or = if is_local(address) { "" } else { ", or let --host 127.0.0.1 keep others out" };
         warnings.push(format!(
             "there is no master key: everybody who reaches {address} can call every model, and make and read every key. Set \
-             general_settings.master_key or LITELLM_MASTER_KEY, or let --host 127.0.0.1 keep others out"
+             general_settings.master_key or LITELLM_MASTER_KEY{or}"
         ));
     }
     warnings.extend(weak_key(&checked.config));
@@ -190,6 +197,24 @@ mod tests {
         let document =
             Document { value: serde_yaml::Value::Null, files: vec![], text: None, remarks: vec![] };
         warnings(&document, &checked(text, env), "http://0.0.0.0:4000").join("\n")
+    }
+
+    #[test]
+    fn who_listens_for_this_machine_only_is_not_told_to() {
+        let document =
+            Document { value: serde_yaml::Value::Null, files: vec![], text: None, remarks: vec![] };
+        let rows = [
+            ("http://127.0.0.1:4000", false),
+            ("http://localhost:4000", false),
+            ("https://[::1]:4000", false),
+            ("http://0.0.0.0:4000", true),
+            ("http://127x.example:4000", true),
+        ];
+        for (address, is_told) in rows {
+            let told = warnings(&document, &checked(ONE, &[]), address).join("\n");
+            assert!(told.contains(address), "{told}");
+            assert_eq!(told.contains("keep others out"), is_told, "{told}");
+        }
     }
 
     const ONE: &str = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: k}}]\n";

@@ -160,7 +160,7 @@ impl Alerts {
                 continue;
             }
             let payload = crossing.payload();
-            log(&format!("alert: {payload}"));
+            log(&format!("alert: {}", crossing.message()));
             let Some(calls) = &self.calls else { continue };
             let bodies = [
                 (&self.receivers.webhook, payload),

@@ -28,6 +28,7 @@ use crate::{
     core::{
         access::routes::{self, Right},
         api::path,
+        codec::json::complaint,
         config::General,
         ledger::{CHANGED_HEADER, EVERYTHING, escape},
     },
@@ -203,7 +204,7 @@ fn members(route: &Route, body: &[u8]) -> Result<Map<String, Value>, Problem> {
         Problem::Detail(
             422,
             json!([{"type": "json_invalid", "loc": ["body", error.column()], "msg": "JSON decode error",
-                    "input": {}, "ctx": {"error": error.to_string()}}]),
+                    "input": {}, "ctx": {"error": complaint(&error)}}]),
         )
     })?;
     check_body(route.body, &value)

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::Api;
+use super::{Api, ErrorFormat, not_yet};
 use crate::core::error::Error;
 
 /// What a request asks the gateway to do.
@@ -117,11 +117,7 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
     } else if is_managed(path) {
         return Ok(if method == "OPTIONS" { Operation::Preflight } else { Operation::Manage });
     } else {
-        return Err(Error::new(
-            404,
-            format!("Not Found: no route `{method} {path}`. GET /routes lists every path."),
-        )
-        .with_kind("invalid_request_error"));
+        return Err(not_found(method, path));
     };
     match method {
         "OPTIONS" => Ok(Operation::Preflight),
@@ -129,6 +125,32 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
         _ => Err(Error::new(405, format!("Method Not Allowed: `{path}` takes {allowed}, not {method}."))
             .with_kind("invalid_request_error")
             .with_header("allow", format!("{allowed}, OPTIONS"))),
+    }
+}
+
+/// Why there is nothing at a path. A 404 also where LiteLLM has something: clients try again after a 501.
+fn not_found(method: &str, path: &str) -> Error {
+    let message = match not_yet::missing(path) {
+        Some(what) => format!(
+            "Not Found: Tollgate does not serve `{method} {path}` yet. LiteLLM has this route ({what}). GET /routes lists every \
+             path that is served."
+        ),
+        None => {
+            let routes = routes();
+            let known = routes.iter().map(|(path, _)| path.as_str()).chain(MANAGED.iter().copied());
+            let meant = not_yet::meant(path, known).map(|meant| format!(" Did you mean `{meant}`?"));
+            let meant = meant.unwrap_or_default();
+            format!("Not Found: no route `{method} {path}`.{meant} GET /routes lists every path.")
+        }
+    };
+    Error::new(404, message).with_kind("invalid_request_error")
+}
+
+/// The format of errors at a path: Anthropic's below its own.
+pub fn error_format(path: &str) -> ErrorFormat {
+    match ["/v1/messages", "/anthropic/"].iter().any(|own| path.starts_with(*own)) {
+        true => ErrorFormat::Anthropic,
+        false => ErrorFormat::OpenAi,
     }
 }
 
@@ -291,6 +313,38 @@ mod tests {
             let error = find(method, path).unwrap_err();
             assert_eq!(error.status, status, "{method} {path}");
             assert!(error.message.contains(path), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn what_litellm_has_and_we_do_not_says_so_and_typos_are_guessed() {
+        let rows = [
+            (
+                "POST",
+                "/v1/responses",
+                "does not serve `POST /v1/responses` yet. LiteLLM has this route (the responses API)",
+            ),
+            ("POST", "/v1/messages/count_tokens", "does not serve `POST /v1/messages/count_tokens` yet"),
+            ("POST", "/openai/deployments/d/images/generations", "pass-through to OpenAI"),
+            ("GET", "/guardrails/list", "(guardrails)"),
+            (
+                "POST",
+                "/chat/completion",
+                "no route `POST /chat/completion`. Did you mean `/chat/completions`?",
+            ),
+            ("GET", "/v1/nothing", "no route `GET /v1/nothing`. GET /routes lists every path."),
+        ];
+        for (method, path, words) in rows {
+            let error = find(method, path).unwrap_err();
+            assert_eq!(error.status, 404);
+            assert!(error.message.contains(words), "{}", error.message);
+        }
+        for (path, format) in [
+            ("/v1/messages/count_tokens", ErrorFormat::Anthropic),
+            ("/anthropic/v1/messages", ErrorFormat::Anthropic),
+            ("/v1/responses", ErrorFormat::OpenAi),
+        ] {
+            assert_eq!(error_format(path), format, "{path}");
         }
     }
 

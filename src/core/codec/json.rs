@@ -38,7 +38,7 @@ impl<'a> Object<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Object<'a>, NotAnObject> {
         match simdutf8::basic::from_utf8(bytes).ok().and_then(scan::members) {
             Some(members) => Ok(Object { members: last_of_each(members) }),
-            None => serde_json::from_slice(bytes).map_err(|e| NotAnObject(e.to_string())),
+            None => serde_json::from_slice(bytes).map_err(|e| NotAnObject(complaint(&e))),
         }
     }
 
@@ -122,6 +122,43 @@ impl<'a> Object<'a> {
         }
         out.push(b'}');
         out
+    }
+}
+
+/// Why a text is no JSON, or not the JSON that was expected, in words for whoever wrote it. Nothing of the text is quoted.
+pub fn complaint(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let said = text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said);
+    let words = match said {
+        _ if error.is_eof() => "it ends before it is complete",
+        "expected ident" | "expected value" => {
+            "expected a value: {…}, […], a text in double quotes, a number, true, false or null"
+        }
+        "key must be a string" => "expected a name in double quotes",
+        "expected `:`" => "expected `:` after a name",
+        "expected `,` or `}`" => "expected `,` or `}` after a member",
+        "expected `,` or `]`" => "expected `,` or `]` after an item",
+        "trailing comma" => "a comma with nothing after it",
+        "trailing characters" => "expected nothing after the value",
+        "invalid escape" => "an escape that JSON does not have",
+        "invalid number" | "number out of range" => "a number that is none in JSON",
+        "recursion limit exceeded" => "too many values inside each other",
+        _ if said.starts_with("control character") => {
+            "a line break or another control character inside a text: write it as an escape such as \\n"
+        }
+        _ if said.starts_with("invalid unicode") || said.contains("surrogate") => {
+            "a text that is not valid Unicode"
+        }
+        // What was found there instead is the client's.
+        _ if said.starts_with("invalid ") => said
+            .rsplit_once(", expected ")
+            .map_or("a value of another kind was expected", |(_, expected)| expected),
+        _ => said,
+    };
+    let expected = if said.starts_with("invalid ") && said.ends_with(words) { "expected " } else { "" };
+    match (error.line(), error.column()) {
+        (0, _) => format!("{expected}{words}"),
+        (line, column) => format!("line {line}, column {column}: {expected}{words}"),
     }
 }
 
@@ -353,6 +390,29 @@ mod tests {
         for body in [&b""[..], b"[]", b"\"x\"", b"{", b"{\"a\":}", b"{\"a\":1} x", b"{\"a\":\"\xff\"}", &deep]
         {
             assert!(Object::parse(body).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_in_plain_words() {
+        let rows = [
+            ("not json", "line 1, column 2: expected a value: {…}"),
+            ("{\"a\": 1,\n  b}", "line 2, column 3: expected a name in double quotes"),
+            ("{\"a\" 1}", "line 1, column 6: expected `:` after a name"),
+            ("{\"a\": 1 \"b\"}", "expected `,` or `}` after a member"),
+            ("{\"a\": 1,}", "a comma with nothing after it"),
+            ("{\"a\": [1", "it ends before it is complete"),
+            ("{} {}", "line 1, column 4: expected nothing after the value"),
+            ("{\"a\": \"x\ny\"}", "a line break or another control character"),
+            ("{\"a\": \"\\x\"}", "an escape that JSON does not have"),
+            ("{\"a\": 01}", "a number that is none in JSON"),
+            ("[1]", "line 1, column 0: expected a JSON object"),
+            ("\"a secret prompt\"", "expected a JSON object"),
+        ];
+        for (text, words) in rows {
+            let told = Object::parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(told.contains(words), "{text}: {told}");
+            assert!(!told.contains("secret") && !told.contains(" at line "), "{told}");
         }
     }
 }

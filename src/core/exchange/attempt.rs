@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 use super::{Begin, Env, Exchange, Released, Reply, answer::Answer, parse};
 use crate::core::{
     api::Api,
-    codec::{json::Object, value},
+    codec::{
+        json::{Object, complaint},
+        value,
+    },
     config::Deployment,
     cost::{money::Money, terms::Terms},
     error::Error,
@@ -262,9 +265,9 @@ impl Exchange {
         object: &Object<'_>,
         options: &Options<'_>,
     ) -> Result<(Map<String, Value>, Memo), Error> {
-        let map = object
-            .to_map()
-            .map_err(|e| Error::bad_request(format!("the request body cannot be translated: {e}")))?;
+        let map = object.to_map().map_err(|e| {
+            Error::bad_request(format!("the request body cannot be translated: {}", complaint(&e)))
+        })?;
         match self.api {
             Api::Chat | Api::Embeddings => Ok((map, Memo::default())),
             Api::Completions => completions_to_chat::request(map, options),

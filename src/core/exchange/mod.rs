@@ -639,7 +639,8 @@ fn parse(body: &[u8]) -> Result<Object<'_>, Error> {
     Object::parse(body).map_err(|e| {
         Error::bad_request(match body.trim_ascii() {
             b"" => "the request has no body; a JSON object was expected.".to_owned(),
-            _ => format!("the request body is not a valid JSON object: {e}"),
+            _ if e.0.ends_with("a JSON object") => format!("the request body is not a JSON object: {e}."),
+            _ => format!("the request body is not valid JSON: {e}."),
         })
     })
 }

@@ -61,7 +61,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     };
     let operation = match path::find(method, target) {
         Ok(operation) => operation,
-        Err(error) => return refuse(error, ErrorFormat::OpenAi, &who),
+        Err(error) => return refuse(error, path::error_format(target), &who),
     };
     let format = match &operation {
         Operation::Call { api, .. } => api.error_format(),

@@ -597,6 +597,33 @@ fn no_answer_behind_a_time_out_is_no_providers_error() {
 }
 
 #[test]
+fn a_body_that_is_no_json_is_refused_in_plain_words() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    let rows: [(&[u8], &str); 4] = [
+        (b"", "the request has no body; a JSON object was expected."),
+        (b"not json", "the request body is not valid JSON: line 1, column 2: expected a value"),
+        (
+            b"{\"model\": \"a\",}",
+            "the request body is not valid JSON: line 1, column 15: a comma with nothing after it.",
+        ),
+        (b"[]", "the request body is not a JSON object: line 1, column 0: expected a JSON object."),
+    ];
+    for path in ["/v1/chat/completions", "/v1/messages"] {
+        for (body, words) in rows {
+            let (config, headers) = (Rc::clone(&rig.config), rig.headers(path));
+            let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
+                panic!("a call")
+            };
+            let Begin::Reply(reply) = exchange.on_body(body, &mut rig.env()) else { panic!("refused") };
+            let told: Value = serde_json::from_slice(&reply.body).unwrap();
+            let message = told["error"]["message"].as_str().unwrap();
+            assert!(reply.status == 400 && message.contains(words), "{message}");
+            exchange.on_done(&mut rig.env());
+        }
+    }
+}
+
+#[test]
 fn a_stream_that_begins_with_an_error_is_retried() {
     let mut rig = Rig::new(TWO_GROUPS);
     let mut body = hello("small");
