@@ -73,6 +73,9 @@ pub enum Action {
     Restore(super::ledger::backup::Restore),
     /// Exit 0 when the gateway on this machine answers (for container health checks)
     Healthcheck(super::client::HealthcheckFlags),
+    /// Run Envoy for a gateway
+    #[command(hide = true)]
+    Guard(super::guard::Flags),
     /// Print a script that completes this command's words in a shell
     #[command(after_help = "Example: source <(tollgate completions bash)")]
     Completions {

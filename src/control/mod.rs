@@ -13,6 +13,8 @@
 //! | [`explain`] | where a call would go, and why |
 //! | [`envoy`] | Envoy's configuration |
 //! | [`render`] | one static file for an Envoy that runs without the command |
+//! | [`flush`] | Envoy's last usage |
+//! | [`guard`] | what Envoy runs under, which outlives a command that was killed |
 //! | [`keeper`] | the ledger's process, kept alive |
 //! | [`ledger`] | keys, budgets and spend: the database, the management API, what the filter asks |
 //! | [`log`] | lines of our own about what happens |
@@ -40,7 +42,9 @@ pub mod dotenv;
 pub mod dynamic;
 pub mod envoy;
 pub mod explain;
+pub mod flush;
 pub mod follow;
+pub mod guard;
 pub mod keeper;
 pub mod ledger;
 pub mod log;
@@ -99,8 +103,9 @@ impl fmt::Display for Failure {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // First of all: it sets variables.
-    let mut remarks = dotenv::load();
+    // First of all: it sets variables. Envoy's guard has those of the command.
+    let guards = std::env::args_os().nth(1).is_some_and(|word| word == "guard");
+    let mut remarks = if guards { Vec::new() } else { dotenv::load() };
     let given = cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     remarks.extend(given.remarks);
     let cli = given.cli;
@@ -109,7 +114,7 @@ pub fn main() -> ExitCode {
         remarks.iter().for_each(|remark| complain(remark));
     }
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             match &failure {
                 // What has run for a while is looked for in a log.
@@ -122,8 +127,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.action {
+        Some(Action::Guard(flags)) => guard::run(&flags),
+        action => act(action, cli.serve).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn act(action: Option<Action>, flags: Serve) -> Result<(), Failure> {
+    match action {
         Some(Action::Render { file, config, module }) => {
             print(&render::render(file.or(config).unwrap_or_default(), &module)?)
         }
@@ -142,7 +154,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut std::io::stdout());
             Ok(())
         }
-        None => serve(cli.serve),
+        Some(Action::Guard(_)) => Ok(()),
+        None => serve(flags),
     }
 }
 

@@ -49,19 +49,47 @@ pub fn end(child: &mut Child, limit: Duration) {
     let _ = child.wait();
 }
 
+/// Has the kernel kill a child when this process is gone, however that came.
+pub fn die_together(command: &mut Command) {
+    fate(command, libc::SIGKILL);
+}
+
 /// Gives a child a process group of its own, so that Ctrl-C reaches only this process, which then ends its children in order;
 /// and has the kernel end it when this process is gone, however that came.
+pub fn own_group_and_fate(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    command.process_group(0);
+    fate(command, libc::SIGTERM);
+}
+
 #[expect(
     unsafe_code,
     reason = "what runs between fork and exec is one system call that touches no memory of ours"
 )]
-pub fn own_group_and_fate(command: &mut Command) {
+fn fate(command: &mut Command, signal: libc::c_int) {
     use std::os::unix::process::CommandExt;
-    command.process_group(0);
     #[cfg(target_os = "linux")]
     // SAFETY: prctl is async-signal-safe.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, signal) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+/// Has a child and its own children keep a file of this process open: a lock on it then lasts until all of them are gone. The file
+/// is open until the child is started.
+#[expect(
+    unsafe_code,
+    reason = "what runs between fork and exec is one system call that touches no memory of ours"
+)]
+pub fn hand_on(command: &mut Command, file: &File) {
+    use std::os::{fd::AsRawFd, unix::process::CommandExt};
+    let number = file.as_raw_fd();
+    // SAFETY: fcntl is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || match libc::fcntl(number, libc::F_SETFD, 0) {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         });

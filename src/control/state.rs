@@ -6,7 +6,8 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,12 @@ use super::Failure;
 
 /// Longest path of a Unix socket.
 const SOCKET_PATH_BYTES: usize = 100;
+
+/// The name of Envoy's admin socket, beside the ledger's.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+/// How long what a killed gateway has left behind may take to end.
+const LEFT_BEHIND: Duration = Duration::from_secs(15);
 
 /// The file that says where the gateway of a folder listens.
 const ADDRESS: &str = "gateway.json";
@@ -32,7 +39,7 @@ pub struct State {
     ledger_socket: PathBuf,
     /// What whoever starts it should know.
     remarks: Vec<String>,
-    _lock: File,
+    lock: File,
 }
 
 /// Where a running gateway listens.
@@ -68,9 +75,9 @@ impl State {
             make(&other).map_err(|error| cannot_use(&other, &error))?;
             sockets = other;
         }
-        let socket = sockets.join("admin.sock");
+        let socket = sockets.join(ADMIN_SOCKET);
         let ledger_socket = sockets.join("ledger.sock");
-        Ok(State { folder, socket, ledger_socket, remarks, _lock: lock })
+        Ok(State { folder, socket, ledger_socket, remarks, lock })
     }
 
     /// What whoever starts it should know of where the state is, one line each.
@@ -89,6 +96,11 @@ impl State {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What keeps others out as long as a process has it open.
+    pub fn lock(&self) -> &File {
+        &self.lock
     }
 
     /// Envoy's admin socket.
@@ -169,6 +181,22 @@ fn locked(folder: &Path) -> Result<File, Failure> {
             )))
         }
         Err(TryLockError::Error(error)) => Err(cannot_use(folder, &error)),
+    }
+}
+
+/// Waits for what a gateway has left behind that was killed: its Envoy ends once its usage is in the ledger. What another holds
+/// that lives is not waited for.
+pub fn await_end_of_the_last(base: Option<&Path>) {
+    let folder = base.map_or_else(default_base, Path::to_owned);
+    let deadline = Instant::now() + LEFT_BEHIND;
+    // In a container the numbers of processes begin anew.
+    let is_dead = |pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+    while Instant::now() < deadline
+        && address_in(&folder).is_some_and(|last| is_dead(last.pid))
+        && File::open(folder.join("lock"))
+            .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    {
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

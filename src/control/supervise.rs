@@ -32,9 +32,9 @@ use super::{
     log,
     machine::{authorities, claim, half_of_memory, variables},
     metrics,
-    process::{end, keep_private, own_group_and_fate},
+    process::{end, hand_on, keep_private, own_group_and_fate},
     start,
-    state::State,
+    state::{self, State},
     watch::Watch,
 };
 use apply::{FOLLOWED, Files};
@@ -87,6 +87,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     let umask = keep_private();
     let document = document::read(serve)?;
     let checked = checked::check_document(&document)?;
+    state::await_end_of_the_last(serve.state_dir.as_deref());
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
     let mut there = serve.clone();
@@ -139,6 +140,8 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         follower,
         stored,
         serve,
+        own: env::current_exe()
+            .map_err(|error| Failure::running(format!("cannot find this program: {error}")))?,
         binary,
         admin: admin::Envoy::new(state.socket()),
         state,
@@ -159,6 +162,8 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
 
 struct Instance<'a> {
     serve: &'a Serve,
+    /// This program, which runs Envoy's guard.
+    own: PathBuf,
     binary: PathBuf,
     admin: admin::Envoy,
     state: State,
@@ -293,8 +298,12 @@ impl Instance<'_> {
             (_, Some(true)) => ("info", ""),
             _ => ("warning", ""),
         };
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(&self.own);
         command
+            .args(["guard", "--parent", &std::process::id().to_string(), "--admin"])
+            .arg(self.state.socket())
+            .arg("--")
+            .arg(&self.binary)
             .arg("--config-path")
             .arg(self.state.folder().join("envoy.json"))
             .args(["--concurrency", &self.serve.num_workers.to_string()])
@@ -309,6 +318,7 @@ impl Instance<'_> {
             .env(TUNABLES, tunables(env::var(TUNABLES).ok()))
             .stdin(Stdio::null());
         own_group_and_fate(&mut command);
+        hand_on(&mut command, self.state.lock());
         command
             .spawn()
             .map_err(|error| Failure::running(format!("cannot start `{}`: {error}", self.binary.display())))

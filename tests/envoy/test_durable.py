@@ -309,6 +309,39 @@ def test_what_was_answered_before_a_clean_stop_is_charged_and_logged(
     assert charged(after, key) == logged(after, key) == 30
 
 
+def test_what_was_answered_before_the_command_was_killed_is_charged_and_logged(
+    state: pathlib.Path, start: Callable[..., Gateway], mock: OpenAiMock
+) -> None:
+    """Envoy goes on until its last usage is in the ledger, and a start on the same state and port waits for it."""
+    gateway = start(config(mock), state=state)
+    key = gateway.new_key()
+    children = [gateway.envoy_pid(), gateway.ledger_pid()]
+    served = [call(gateway, key) for _ in range(30)]
+    gateway.process.kill()
+    gateway.ends_with = -signal.SIGKILL
+    gateway.process.wait()
+    after = start(config(mock), state=state, port=gateway.port)
+    assert served == [200] * 30
+    assert charged(after, key) == logged(after, key) == 30
+    wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in children), "what was left behind to end")
+    assert call(after, key) == 200
+
+
+def test_envoy_does_not_outlive_what_guards_it(start: Callable[..., Gateway], mock: OpenAiMock) -> None:
+    gateway = start(config(mock))
+    gateway.may_reload = True
+    envoy = gateway.envoy_pid()
+    guard = int(pathlib.Path(f"/proc/{envoy}/stat").read_text().rsplit(")")[-1].split()[1])
+    assert guard != gateway.process.pid
+    # A signal for all processes of a service is the command's business.
+    os.kill(guard, signal.SIGTERM)
+    assert gateway.serves()
+    os.kill(guard, signal.SIGKILL)
+    wait_until(lambda: not pathlib.Path(f"/proc/{envoy}").exists(), "Envoy to end")
+    wait_until(lambda: "Envoy ended (signal: 9 (SIGKILL)): starting it again" in gateway.log(), "a word")
+    wait_until(lambda: gateway.serves(), "the next Envoy")
+
+
 # -- copies
 
 

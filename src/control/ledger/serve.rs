@@ -1,6 +1,6 @@
 //! HTTP: finds the route, the caller and the body's members, runs the handler, writes the answer.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::unix::process::parent_id, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -11,7 +11,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -24,7 +24,7 @@ use super::{
     route::{Access, Answer, Call, Route, check_body, check_query},
 };
 use crate::{
-    control::{Failure, log as lines},
+    control::{Failure, log as lines, state::ADMIN_SOCKET},
     core::{
         access::routes::{self, Right},
         api::path,
@@ -45,12 +45,16 @@ const MAX_BODY: usize = 32 << 20;
 /// So much of a body that nobody wants is read and dropped, in bytes. Where more is left the connection is closed: a gateway that
 /// used it again would lose the next call on it.
 const DROPPED: usize = 1 << 20;
+/// How long Envoy may take to end when the command is gone.
+const ENVOY_LIMIT: Duration = Duration::from_secs(15);
+/// How often Envoy is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(25);
 /// How long that may take.
 const DROPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, then finishes what is under way.
 pub async fn serve(app: &Arc<App>, socket: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
-    let stop = stop_signal(app)?;
+    let stop = stop_signal(app, socket)?;
     let router = router(Arc::clone(app));
     let failed =
         |what: String| move |error: std::io::Error| Failure::running(format!("ledger: {what}: {error}"));
@@ -84,19 +88,33 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Turns true at SIGTERM or SIGINT; calls that only wait are over then. Signals are listened for from here on, so whoever has
 /// read that the ledger listens can end it.
-fn stop_signal(app: &Arc<App>) -> Result<watch::Receiver<bool>, Failure> {
+///
+/// When it is because the command was killed that has started this ledger, Envoy's last usage is still to come.
+fn stop_signal(app: &Arc<App>, socket: Option<&Path>) -> Result<watch::Receiver<bool>, Failure> {
     let failed =
         |error: std::io::Error| Failure::running(format!("ledger: cannot listen for signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(failed)?;
     let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
     let (tell, stop) = watch::channel(false);
     let app = Arc::clone(app);
+    let (parent, socket) = (parent_id(), socket.map(Path::to_owned));
     tokio::spawn(async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         app.live().close();
+        if let Some(socket) = socket.filter(|_| parent_id() != parent) {
+            let _ = tokio::time::timeout(ENVOY_LIMIT, envoy_ends(&socket)).await;
+        }
         let _ = tell.send(true);
     });
     Ok(stop)
+}
+
+/// Returns when the Envoy beside a ledger's `socket` is gone.
+async fn envoy_ends(socket: &Path) {
+    let admin = socket.with_file_name(ADMIN_SOCKET);
+    while UnixStream::connect(&admin).await.is_ok() {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

@@ -8,10 +8,7 @@ use std::{
 };
 
 use super::{END_LIMIT, Instance, TICK, exited};
-use crate::control::{Failure, complain, envoy::listener, log, process::end};
-
-/// Workers hold usage back for a third of this, so that only then it is certain that nothing more comes.
-const HELD_BACK: Duration = Duration::from_millis(150);
+use crate::control::{Failure, complain, flush, log, process::end};
 
 /// How long the last usage may take to reach the ledger at the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
@@ -98,9 +95,8 @@ impl Instance<'_> {
         Ok(None)
     }
 
-    /// Requests in flight, as far as Envoy says.
     fn active(&self) -> u64 {
-        self.admin.count(&format!("http.{}.downstream_rq_active", listener::STAT_PREFIX)).unwrap_or_default()
+        flush::active(&self.admin)
     }
 
     /// Opens log files again, under their names, after they were moved away.
@@ -115,35 +111,15 @@ impl Instance<'_> {
     /// Waits until the ledger has all usage, as far as it can be reached.
     fn flush(&mut self, limit: Duration) {
         let interval = self.setup.ledger.as_ref().map_or(0, |ledger| ledger.interval_ms);
-        let deadline = Instant::now() + limit + Duration::from_millis(interval);
-        let mut quiet_since: Option<Instant> = None;
-        loop {
-            match self.unsent() {
-                None => return,
-                Some(0) => {
-                    if quiet_since.get_or_insert_with(Instant::now).elapsed() > HELD_BACK {
-                        return;
-                    }
-                }
-                Some(unsent) if Instant::now() > deadline => {
-                    complain(&format!(
-                        "the ledger was not reached: usage of the last {unsent} calls is lost"
-                    ));
-                    return;
-                }
-                Some(_) => quiet_since = None,
+        let keeper = &mut self.keeper;
+        let lost = flush::flush(&self.admin, limit + Duration::from_millis(interval), &mut || {
+            if let Some(keeper) = keeper {
+                keeper.look();
             }
-            self.keep();
-            thread::sleep(TICK / 4);
+        });
+        if lost > 0 {
+            complain(&format!("the ledger was not reached: usage of the last {lost} calls is lost"));
         }
-    }
-
-    /// How many calls the ledger has not been told of; `None` when Envoy cannot be asked.
-    fn unsent(&self) -> Option<u64> {
-        let count = |name: &str| self.admin.count(&format!("wasmcustom.{name}")).ok();
-        // In this order, so that what comes in between is not missed.
-        let acknowledged = count("tollgate_events_acknowledged")?;
-        Some(count("tollgate_events_enqueued")?.saturating_sub(acknowledged))
     }
 }
 
