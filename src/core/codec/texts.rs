@@ -65,6 +65,10 @@ impl Texts {
 
     /// Looks at one value, which may have more behind it.
     pub fn push_value(&mut self, text: &[u8]) {
+        if let Some(bytes) = only_text(text).filter(|_| self.state == State::Outside && self.whole.is_none())
+        {
+            return self.add(bytes);
+        }
         let mut rest = text;
         let outside = self.depth;
         while !rest.is_empty() {
@@ -182,6 +186,14 @@ impl Texts {
     }
 }
 
+/// How long the text is in a value that is just a text without escapes: most events of most streams are.
+fn only_text(value: &[u8]) -> Option<usize> {
+    let openings: [&[u8]; 2] = [b"{\"content\":\"", b"{\"type\":\"text_delta\",\"text\":\""];
+    let text = openings.iter().find_map(|opening| value.strip_prefix(*opening))?;
+    let length = plain(text);
+    text.get(length..)?.starts_with(b"\"}").then_some(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,5 +239,19 @@ mod tests {
         texts.push_value(br#""a string","text":"no"}"#);
         texts.push_value(br#"{"text":"c"#);
         assert_eq!(texts.bytes(), 3);
+        let rows: [(&str, u64); 7] = [
+            (r#"{"content":"four"},"text":"no"}"#, 4),
+            (r#"{"content":"f\u006fur"},"text":"no"}"#, 4),
+            (r#"{"content":"four","refusal":"no"},"text":"no"}"#, 6),
+            (r#"{"content":""},"text":"no"}"#, 0),
+            (r#"{"type":"text_delta","text":"ü"}}"#, 2),
+            (r#"{"type":"text_delta","text":"cut"#, 3),
+            (r#"{"content":null}"#, 0),
+        ];
+        for (value, expected) in rows {
+            let mut texts = Texts::default();
+            texts.push_value(value.as_bytes());
+            assert_eq!(texts.bytes(), expected, "{value}");
+        }
     }
 }

@@ -21,17 +21,33 @@ use self::words::Said;
 use super::{Memo, Stamp};
 use crate::core::{
     api::Api,
-    codec::{json::Object, sse, tap::Tap, texts::Texts, value, words::Word},
+    codec::{
+        glance::{Glance, Member},
+        json::Object,
+        sse,
+        tap::Tap,
+        texts::Texts,
+        value,
+        words::Word,
+    },
     cost::{terms::Terms, usage::Usage},
     error::{Class, Error, Quoted},
     provider::Wire,
 };
 
 static ERROR: Word = Word::new("\"error\"");
-static USAGE: Word = Word::new("\"usage\"");
 static MESSAGE_STOP: Word = Word::new("\"message_stop\"");
-static FINISH_REASON: Word = Word::new("\"finish_reason\"");
-static DELTA: Word = Word::new("\"delta\"");
+
+/// What an event says of its usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It does not name it.
+    Nothing,
+    /// It names it and says nothing.
+    Null,
+    /// It tells it.
+    Usage,
+}
 
 /// How many events may come before the one that names the answer.
 const EVENTS_WITH_ID: u64 = 4;
@@ -57,6 +73,7 @@ pub struct Pipeline {
     id: Option<String>,
     /// What its tokens are estimated from when it does not say its usage.
     texts: Texts,
+    glance: Glance,
     /// There is an answer, and not a failure in its place.
     answered: bool,
     /// Events with content.
@@ -128,6 +145,7 @@ impl Pipeline {
             model: None,
             id: None,
             texts: Texts::default(),
+            glance: Glance::default(),
             answered: false,
             events: 0,
             emitted: false,
@@ -249,13 +267,24 @@ impl Pipeline {
         }
     }
 
-    /// Counts the texts of an event. They are needed when the client goes away as well, so nobody can know yet.
-    fn count_event(&mut self, data: &[u8]) {
-        match self.wire {
-            Wire::Chat | Wire::Messages => DELTA.values(data).for_each(|delta| self.texts.push_value(delta)),
-            Wire::Completions => self.texts.push(data),
-            Wire::Generate | Wire::Embeddings => {}
+    /// Looks at an event without parsing it: whether it ends a choice, how much text it has (which is needed when the client
+    /// goes away as well, so nobody can know yet), and what it says of its usage.
+    fn look(&mut self, data: &[u8]) -> Told {
+        let mut told = Told::Nothing;
+        let Pipeline { glance, texts, ended, wire, .. } = self;
+        let has_deltas = matches!(wire, Wire::Chat | Wire::Messages);
+        glance.at(data, |member, value| match member {
+            Member::Delta if has_deltas => texts.push_value(value),
+            Member::Delta => {}
+            Member::FinishReason => *ended |= value.starts_with(b"\""),
+            Member::Usage if value.starts_with(b"null") && told == Told::Nothing => told = Told::Null,
+            Member::Usage if value.starts_with(b"null") => {}
+            Member::Usage => told = Told::Usage,
+        });
+        if *wire == Wire::Completions {
+            texts.push(data);
         }
+        told
     }
 
     /// One chunk of a streamed answer; what the client is to get of it is appended to `out`.
@@ -328,10 +357,9 @@ impl Pipeline {
             return self.done(frame, out);
         }
         self.events = self.events.saturating_add(1);
-        self.ended |= has_finish_reason(data);
-        self.count_event(data);
+        let told = self.look(data);
         if is_same(self.api, self.wire) {
-            return self.pass(frame, data, out);
+            return self.pass(frame, data, told, out);
         }
         let value = value::read(data).map_err(|e| not_json(&e.to_string()))?;
         if let Some(error) =
@@ -362,7 +390,13 @@ impl Pipeline {
     }
 
     /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
-    fn pass(&mut self, frame: &sse::Frame<'_>, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    fn pass(
+        &mut self,
+        frame: &sse::Frame<'_>,
+        data: &[u8],
+        told: Told,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         if !self.emitted
             && out.is_empty()
             && ERROR.is_in(data)
@@ -374,7 +408,7 @@ impl Pipeline {
             self.note_first(data);
         }
         if self.wire == Wire::Messages {
-            if USAGE.is_in(data) {
+            if told != Told::Nothing {
                 self.note_anthropic(data);
             }
             self.finished |=
@@ -383,9 +417,8 @@ impl Pipeline {
             return Ok(());
         }
         // With the usage asked for, every event names it, and says nothing of it but in the last.
-        let mut told = USAGE.values(data).map(|value| value.starts_with(b"null")).peekable();
         let is_known = self.model.is_some() && self.memo.include_usage;
-        if told.peek().is_none() || (is_known && told.all(|is_null| is_null)) {
+        if told == Told::Nothing || (is_known && told == Told::Null) {
             out.extend_from_slice(frame.raw);
             return Ok(());
         }
@@ -587,12 +620,6 @@ fn write_events(events: &[(&'static str, Value)], out: &mut Vec<u8>) {
     for (name, event) in events {
         sse::write(out, Some(name), &value::to_bytes(event));
     }
-}
-
-/// Whether an event of an OpenAI stream (chat or text) ends a choice. A look at the bytes is enough: the events are the
-/// provider's, and the words can stand in a text only with their quotes escaped.
-fn has_finish_reason(data: &[u8]) -> bool {
-    FINISH_REASON.values(data).any(|value| value.starts_with(b"\""))
 }
 
 /// A choice without news: LiteLLM and some servers put one into the chunk that is about usage.
