@@ -186,6 +186,37 @@ pub fn check_body(fields: &[Field], body: &Value) -> Result<Map<String, Value>, 
     Ok(taken)
 }
 
+/// Filters of LiteLLM's lists that are not applied here, by the first path of a route. Whoever sends one would take all that is
+/// listed for what he asked for.
+const NOT_APPLIED: &[(&str, &[&str])] = &[
+    ("/key/list", &["status", "project_id", "access_group_id", "include_created_by_keys", "agent_id"]),
+    ("/key/aliases", &["status", "project_id"]),
+    ("/user/list", &["organization_ids", "status"]),
+    ("/team/list", &["status"]),
+    ("/v2/team/list", &["status"]),
+    ("/v2/model/info", &["teamId", "user_models_only"]),
+    ("/user/daily/activity", &["team_ids", "tags"]),
+    ("/spend/logs", &["error_code", "error_message", "key_alias"]),
+];
+
+/// Refuses a filter that is known and not applied.
+pub fn applied(route: &Route, pairs: &[(String, String)]) -> Result<(), Problem> {
+    let names =
+        NOT_APPLIED.iter().find(|(path, _)| route.paths.contains(path)).map_or(&[][..], |(_, names)| names);
+    let sent = pairs.iter().find(|(name, value)| {
+        names.contains(&name.as_str()) && !value.is_empty() && truth(value) != Some(false)
+    });
+    match sent {
+        None => Ok(()),
+        Some((name, _)) => Err(Problem::refused(
+            400,
+            format!(
+                "`{name}`: this filter is not applied yet, so the list would have what it is to leave out. Leave it out."
+            ),
+        )),
+    }
+}
+
 /// Reads a query: text becomes what its field says.
 pub fn check_query(fields: &[Field], pairs: &[(String, String)]) -> Result<Map<String, Value>, Problem> {
     let mut query = Map::new();

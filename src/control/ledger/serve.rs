@@ -21,7 +21,7 @@ use super::{
     caller::{self, Caller},
     log,
     problem::Problem,
-    route::{Access, Answer, Call, Route, check_body, check_query},
+    route::{Access, Answer, Call, Route, applied, check_body, check_query},
 };
 use crate::{
     control::{Failure, log as lines, state::ADMIN_SOCKET},
@@ -186,6 +186,7 @@ async fn dispatch(app: Arc<App>, head: Parts, body: &mut Option<Body>) -> Result
     };
     let right = permit(&app, route, &caller, &path, now_ms)?;
     let pairs: Vec<(String, String)> = form(head.uri.query().unwrap_or_default());
+    applied(route, &pairs)?;
     let query = check_query(route.query, &pairs)?;
     let body = match route.method {
         "GET" => Map::new(),

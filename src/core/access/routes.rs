@@ -105,14 +105,23 @@ const SAME: &[(&str, &[&str])] = &[
     ("/models/{model}", MODELS),
     ("/v2/key/info", &["/key/info"]),
     ("/v2/team/list", &["/team/list"]),
+    ("/v2/model/info", &["/model/info", "/v1/model/info"]),
+    ("/key/aliases", &["/key/list"]),
     ("/spend/logs/v2", &["/spend/logs"]),
     ("/model/{model_id}/update", &["/model/update"]),
     ("/key/service-account/generate", &["/key/generate"]),
 ];
 
 /// LiteLLM's `info_routes`, besides everything that ends with `/info`.
-const INFO: &[&str] =
-    &["/key/health", "/key/list", "/team/list", "/v2/team/list", "/organization/list", "/health"];
+const INFO: &[&str] = &[
+    "/key/health",
+    "/key/list",
+    "/key/aliases",
+    "/team/list",
+    "/v2/team/list",
+    "/organization/list",
+    "/health",
+];
 /// Where LiteLLM's `management_routes` begin.
 const MANAGEMENT: &[&str] = &[
     "/key/",
@@ -120,6 +129,7 @@ const MANAGEMENT: &[&str] = &[
     "/user/",
     "/team/",
     "/v2/team/",
+    "/v2/model/",
     "/organization/",
     "/budget/",
     "/customer/",

@@ -87,6 +87,7 @@ const MANAGED: &[&str] = &[
     "/utils",
     "/v2/key/info",
     "/v2/team/list",
+    "/v2/model/info",
     "/model_group/info",
     "/provider/budgets",
     "/health/services",

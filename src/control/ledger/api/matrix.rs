@@ -86,6 +86,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "++++++++++ll++l+lbe+oot",
         &[
+            "GET /key/aliases",
             "GET /key/info",
             "GET /key/list",
             "GET /model/info",
@@ -95,6 +96,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "GET /team/list",
             "GET /user/info",
             "GET /v1/model/info",
+            "GET /v2/model/info",
             "GET /v2/team/list",
             "POST /v2/key/info",
         ],
@@ -169,6 +171,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "POST /key/unblock",
             "POST /key/update",
             "POST /key/{key}/regenerate",
+            "POST /key/{key}/reset_spend",
             "POST /model/delete",
             "POST /model/new",
             "POST /model/update",

@@ -51,6 +51,10 @@ const UPDATE: &[Field] = fields::joined!(
     OWN
 );
 const DELETE: &[Field] = &[Field::required("organization_ids", Type::Texts, "Ids of organizations.")];
+const LIST: &[Field] = &[
+    Field::new("org_id", Type::Text, "With this id."),
+    Field::new("org_alias", Type::Text, "Whose name has this in it."),
+];
 const INFOS: &[Field] = &[Field::required("organizations", Type::Texts, "Ids of organizations.")];
 const MEMBER_ADD: &[Field] = &[
     Field::required("organization_id", Type::Text, "Which organization."),
@@ -115,7 +119,7 @@ pub static ROUTES: &[Route] = &[
         "/organization/list",
         "Shows all organizations; to others than admins those they are in.",
         Access::AnyKey,
-        query & [],
+        query LIST,
         list
     ),
     route!("POST", "/organization/member_add", "Adds members.", Access::InternalUser, body MEMBER_ADD, member_add),
@@ -279,8 +283,9 @@ async fn infos(call: Call) -> Result<Answer, Problem> {
 }
 
 async fn list(call: Call) -> Result<Answer, Problem> {
+    bounded_query(&call)?;
     let mut connection = call.app.db.read().await?;
-    let conditions = if call.caller.may_see_all() {
+    let mut conditions = if call.caller.may_see_all() {
         Vec::new()
     } else {
         let Some(user) = call.caller.user_id() else { return Ok(Answer::json(&json!([]))) };
@@ -289,6 +294,10 @@ async fn list(call: Call) -> Result<Answer, Problem> {
         let ids = mine.iter().map(|member| json!(text(member, "organization_id"))).collect();
         vec![Where::In("organization_id", ids)]
     };
+    conditions.extend(call.parameter("org_id").map(|id| Where::Is("organization_id", json!(id))));
+    conditions.extend(
+        call.parameter("org_alias").map(|alias| Where::Holds("organization_alias", alias.to_owned())),
+    );
     let found = rows::select(&mut connection, &ORGANIZATIONS, &Select::all(conditions)).await?;
     Ok(Answer::json(&json!(whole(&mut connection, found).await?)))
 }

@@ -20,7 +20,7 @@ use crate::control::ledger::{
     resets,
     route::{Answer, Call},
     rows::{self, Record, Where},
-    schema::KEYS,
+    schema::{BUDGETS, KEYS},
 };
 
 pub async fn update(call: Call) -> Result<Answer, Problem> {
@@ -113,6 +113,45 @@ pub async fn regenerate(call: Call) -> Result<Answer, Problem> {
     let row = make::stored(&mut tx, &call, &new).await?;
     let reply = make::reply(&call.body, &New { key, row });
     Ok(Answer::changed(&Value::Object(reply), tx.commit().await?))
+}
+
+/// Only who stands above the owner of a key may: what it has spent is what it is held to.
+pub async fn reset_spend(call: Call) -> Result<Answer, Problem> {
+    let given = call.parts.first().map(String::as_str).unwrap_or_default();
+    let wanted = call.body.get("reset_to").cloned().unwrap_or_default();
+    let mut tx = call.app.db.write().await?;
+    let row = require(tx.connection(), given).await?;
+    if !call.caller.is_admin() && !is_above(&mut tx, &call, &row).await? {
+        return Err(forbidden("Only proxy admins and admins of its team may change what a key has spent."));
+    }
+    let spent = row.get("spend").cloned().unwrap_or_default();
+    let own = row.get("max_budget").filter(|max| !max.is_null()).cloned();
+    let shared = match text(&row, "budget_id") {
+        Some(id) if own.is_none() => rows::get(tx.connection(), &BUDGETS, &[id]).await?,
+        _ => None,
+    };
+    let most = own.or_else(|| shared?.get("max_budget").cloned()).unwrap_or_default();
+    for (limit, name) in [(&spent, "current spend"), (&most, "budget")] {
+        let amount = |value: &Value| value.as_f64().map(|number| format!("{number:?}")).unwrap_or_default();
+        if rows::money(limit).is_some_and(|limit| rows::money(&wanted).is_some_and(|wanted| wanted > limit)) {
+            return Err(Problem::wrapped(
+                400,
+                format!("reset_to ({}) must be <= {name} ({})", amount(&wanted), amount(limit)),
+            ));
+        }
+    }
+    let changes = Record::from_iter([
+        ("spend".to_owned(), wanted),
+        ("updated_at".to_owned(), json!(call.now_ms)),
+        ("updated_by".to_owned(), width::changed_by(&call, &row)),
+    ]);
+    let now = store(&mut tx, &call, token(&row), &changes).await?;
+    let of = |name: &str| now.get(name).cloned().unwrap_or_default();
+    let reply = json!({
+        "key_hash": token(&row), "spend": of("spend"), "previous_spend": spent, "max_budget": of("max_budget"),
+        "budget_reset_at": of("budget_reset_at"),
+    });
+    Ok(Answer::changed(&reply, tx.commit().await?))
 }
 
 /// The columns that a body changes, checked.

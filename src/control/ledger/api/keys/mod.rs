@@ -76,6 +76,14 @@ const LIST: &[Field] = &[
     SORT_ORDER,
 ];
 
+const ALIASES: &[Field] = &[
+    PAGE,
+    Field::new("size", Type::Int, "Names on a page: 50, at most 100."),
+    Field::new("search", Type::Text, "That have this in them."),
+    Field::new("user_id", Type::Text, "Of keys of this user."),
+    Field::new("team_id", Type::Text, "Of keys of this team."),
+];
+
 /// The routes of this chapter.
 pub static ROUTES: &[Route] = &[
     Route {
@@ -147,6 +155,30 @@ pub static ROUTES: &[Route] = &[
         query: LIST,
         body: &[],
         handler: |call| Box::pin(show::list(call)),
+    },
+    Route {
+        method: "GET",
+        paths: &["/key/aliases"],
+        tag: "keys",
+        summary: "Lists the names of keys page by page: all for admins, otherwise those of the caller's keys.",
+        access: Access::AnyKey,
+        query: ALIASES,
+        body: &[],
+        handler: |call| Box::pin(show::aliases(call)),
+    },
+    Route {
+        method: "POST",
+        paths: &["/key/{key}/reset_spend"],
+        tag: "keys",
+        summary: "Sets what a key has spent to less than it is.",
+        access: Access::InternalUser,
+        query: &[],
+        body: &[Field::required(
+            "reset_to",
+            Type::Money,
+            "Dollars: at most what it has spent, and its budget.",
+        )],
+        handler: |call| Box::pin(change::reset_spend(call)),
     },
     Route {
         method: "POST",

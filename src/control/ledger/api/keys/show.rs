@@ -137,6 +137,28 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
     })))
 }
 
+pub async fn aliases(call: Call) -> Result<Answer, Problem> {
+    bounded_query(&call)?;
+    let page = Page::of(&call, "size", 50, 100)?;
+    let mut connection = call.app.db.read().await?;
+    let mut conditions = scope(&mut connection, &call).await?;
+    for name in ["user_id", "team_id"] {
+        conditions.extend(call.parameter(name).map(|value| Where::Is(name, json!(value))));
+    }
+    // Every alias is a text that has nothing in it.
+    let search = call.parameter("search").unwrap_or_default();
+    conditions.push(Where::Holds("key_alias", search.to_owned()));
+    let total = rows::count(&mut connection, &KEYS, &conditions).await?;
+    let order = Some(("key_alias", false));
+    let select = Select { conditions, order, limit: Some(page.size), offset: page.offset() };
+    let found = rows::select(&mut connection, &KEYS, &select).await?;
+    let aliases: Vec<&Value> = found.iter().filter_map(|row| row.get("key_alias")).collect();
+    Ok(Answer::json(&json!({
+        "aliases": aliases, "total_count": total, "current_page": page.number, "total_pages": page.pages(total),
+        "size": page.size,
+    })))
+}
+
 /// Keys that are expired, or those that are not.
 fn by_expiry(call: &Call) -> Result<Option<Where>, Problem> {
     let now = json!(call.now_ms);

@@ -569,3 +569,86 @@ fn a_list_of_expired_keys_has_no_others() {
         assert_eq!(active["total_count"].as_i64().unwrap() + 1, all["total_count"].as_i64().unwrap());
     });
 }
+
+#[test]
+fn what_a_key_has_spent_is_set_back_by_who_stands_above_it() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let body = json!({"key": "sk-of-lead-spent", "user_id": "member", "team_id": "t1", "spend": 5, "max_budget": 3});
+        cast.ledger.admin("POST", "/key/generate", Some(body)).await;
+        let body = json!({"key": "sk-own-of-loner", "user_id": "loner", "spend": 5});
+        cast.ledger.admin("POST", "/key/generate", Some(body)).await;
+        let path = "/key/sk-of-lead-spent/reset_spend";
+        let message = |text: &str| json!({"error": {"message": format!("{{'error': '{text}'}}")}});
+        cast.script(&[
+            ("master", "POST", path, json!({}), 422, json!({"detail": [{"loc": ["body", "reset_to"], "type": "missing"}]})),
+            ("master", "POST", path, json!({"reset_to": -1}), 422, Value::Null),
+            ("master", "POST", path, json!({"reset_to": 6}), 400, message("reset_to (6.0) must be <= current spend (5.0)")),
+            ("master", "POST", path, json!({"reset_to": 4}), 400, message("reset_to (4.0) must be <= budget (3.0)")),
+            ("master", "POST", "/key/sk-nobody-has/reset_spend", json!({"reset_to": 0}), 404, Value::Null),
+            ("member", "POST", path, json!({"reset_to": 0}), 403, Value::Null),
+            ("loner", "POST", "/key/sk-own-of-loner/reset_spend", json!({"reset_to": 0}), 403, Value::Null),
+            (
+                "lead",
+                "POST",
+                path,
+                json!({"reset_to": 1.5}),
+                200,
+                json!({"key_hash": hash("sk-of-lead-spent"), "spend": 1.5, "previous_spend": 5.0, "max_budget": 3.0}),
+            ),
+        ])
+        .await;
+        let told = cast.changed("POST", path, json!({"reset_to": 0})).await;
+        assert!(told.contains(&format!("key:{}", hash("sk-of-lead-spent"))), "{told:?}");
+        let info = cast.ledger.admin("GET", "/key/info?key=sk-of-lead-spent", None).await;
+        assert_eq!(info["info"]["spend"], 0.0);
+    });
+}
+
+#[test]
+fn names_of_keys_are_listed_to_who_sees_the_keys() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        for (alias, user) in [("b-one", "loner"), ("a-two", "loner"), ("c-One", "member")] {
+            let body = json!({"key_alias": alias, "user_id": user});
+            cast.ledger.admin("POST", "/key/generate", Some(body)).await;
+        }
+        let list = async |who: &str, query: &str| {
+            let (status, answer) = cast.call(who, "GET", &format!("/key/aliases{query}"), Value::Null).await;
+            assert_eq!(status, 200, "{answer}");
+            answer
+        };
+        let first = list("master", "?size=1&search=one").await;
+        assert_eq!(
+            first,
+            json!({"aliases": ["b-one"], "total_count": 2, "current_page": 1, "total_pages": 2, "size": 1})
+        );
+        assert_eq!(list("master", "?size=1&search=one&page=2").await["aliases"], json!(["c-One"]));
+        assert_eq!(list("loner", "").await["aliases"], json!(["a-two", "b-one"]));
+        assert_eq!(list("master", "?user_id=member").await["aliases"], json!(["c-One"]));
+    });
+}
+
+#[test]
+fn a_filter_that_is_not_applied_is_refused() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        for path in
+            ["/key/list?status=deleted", "/v2/team/list?status=deleted", "/user/list?organization_ids=o1"]
+        {
+            let (status, answer) = cast.call("master", "GET", path, Value::Null).await;
+            assert_eq!(status, 400, "{path}: {answer}");
+            assert!(answer["error"]["message"].as_str().unwrap().contains("not applied"), "{answer}");
+        }
+        for path in ["/key/list?status=", "/key/list?include_created_by_keys=false", "/key/list?unknown=1"] {
+            assert_eq!(cast.call("master", "GET", path, Value::Null).await.0, 200, "{path}");
+        }
+        for (query, count) in [("", 2), ("?org_id=o1", 1), ("?org_alias=HER", 1), ("?org_alias=none", 0)] {
+            let body = json!({"organization_id": "o9", "organization_alias": "Another"});
+            cast.call("master", "POST", "/organization/new", body).await;
+            let (_, found) =
+                cast.call("master", "GET", &format!("/organization/list{query}"), Value::Null).await;
+            assert_eq!(found.as_array().map(Vec::len), Some(count), "{query}: {found}");
+        }
+    });
+}

@@ -11,7 +11,10 @@ use super::{stored_config, stored_models};
 use crate::{
     control::ledger::{
         App,
-        api::utils::supported_params,
+        api::{
+            fields::{Page, bounded_query},
+            utils::supported_params,
+        },
         caller::Caller,
         grants, prices,
         problem::Problem,
@@ -35,6 +38,31 @@ pub async fn deployments(call: Call) -> Result<Answer, Problem> {
     }
     let data: Vec<Value> = data.into_iter().map(|entry| entry.shown).collect();
     Ok(Answer::json(&json!({"data": data})))
+}
+
+/// `GET /v2/model/info`.
+pub async fn pages(call: Call) -> Result<Answer, Problem> {
+    bounded_query(&call)?;
+    let page = Page::of(&call, "size", 50, 100)?;
+    let mut found = entries(&call.app, &call.caller).await?;
+    let search = call.parameter("search").map(str::to_lowercase);
+    found.retain(|entry| {
+        call.parameter("model").is_none_or(|wanted| wanted == entry.group)
+            && call.parameter("modelId").is_none_or(|wanted| wanted == entry.id())
+            && search.as_ref().is_none_or(|part| entry.group.to_lowercase().contains(part))
+    });
+    let total = i64::try_from(found.len()).unwrap_or(i64::MAX);
+    let (skip, take) = (usize::try_from(page.offset()), usize::try_from(page.size));
+    let data: Vec<Value> = found
+        .into_iter()
+        .skip(skip.unwrap_or(usize::MAX))
+        .take(take.unwrap_or_default())
+        .map(|entry| entry.shown)
+        .collect();
+    Ok(Answer::json(&json!({
+        "data": data, "total_count": total, "current_page": page.number, "total_pages": page.pages(total),
+        "size": page.size,
+    })))
 }
 
 /// `GET /model_group/info`.

@@ -14,6 +14,7 @@ use crate::{
         dynamic::{self, StoredModel, StoredModels},
         ledger::{
             App,
+            api::fields::PAGE,
             db::DbError,
             problem::Problem,
             route::{Access, Field, Route, Type},
@@ -44,6 +45,14 @@ const NEW: &[Field] = &[
     PARTS[2],
 ];
 
+const PAGES: &[Field] = &[
+    PAGE,
+    Field::new("size", Type::Int, "Deployments on a page: 50, at most 100."),
+    Field::new("model", Type::Text, "Of this group."),
+    Field::new("modelId", Type::Text, "With this id."),
+    Field::new("search", Type::Text, "Whose group has this in its name."),
+];
+
 /// The routes of this chapter.
 pub static ROUTES: &[Route] = &[
     Route {
@@ -55,6 +64,16 @@ pub static ROUTES: &[Route] = &[
         query: &[Field::new("litellm_model_id", Type::Text, "Only the deployment with this id.")],
         body: &[],
         handler: |call| Box::pin(info::deployments(call)),
+    },
+    Route {
+        method: "GET",
+        paths: &["/v2/model/info"],
+        tag: TAG,
+        summary: "The same page by page.",
+        access: Access::AnyKey,
+        query: PAGES,
+        body: &[],
+        handler: |call| Box::pin(info::pages(call)),
     },
     Route {
         method: "GET",
