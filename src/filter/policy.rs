@@ -349,6 +349,10 @@ impl Request {
                 self.metrics.local(answer.status);
                 self.reply(&answer)
             }
+            Opening::Refuse(exchange, answer) => {
+                self.state = State::Replied(Some(Rc::new(RefCell::new(*exchange))));
+                self.reply(&answer)
+            }
             Opening::Pass => {
                 self.record(&request_members(&headers, &Caller::Open, None));
                 self.state = State::Passed;

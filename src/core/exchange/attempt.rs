@@ -95,7 +95,7 @@ impl Exchange {
         // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
         let next = (plan.max_retries() > 0).then(|| self.cluster_of(following));
         self.following = following;
-        if !self.take_place(env) {
+        if !self.take_place(env) || self.enter_group(env).is_err() {
             let error = self.final_error();
             let reply = self.refuse(error);
             return Start { next: None, action: StartAction::Reply(reply) };

@@ -19,7 +19,7 @@ use crate::core::{
     cost::{money::Money, table, usage::Usage},
     error::Error,
     headers::Headers,
-    quota::{self, Claim, Estimate, Kind, Refused, Reservation, Rule, Why},
+    quota::{self, Claim, Estimate, Kind, Meter, Refused, Reservation, Rule, Why},
     route::plan::Plan,
 };
 
@@ -48,6 +48,13 @@ pub(super) struct Hold {
     model: Option<String>,
     /// A limit or a budget refused the call.
     pub(super) refused: bool,
+}
+
+impl Hold {
+    /// Whether a meter is among those that the call was let in by.
+    pub(super) fn holds(&self, meter: &Meter) -> bool {
+        self.reservation.as_ref().is_some_and(|reservation| reservation.tokens(meter).is_some())
+    }
 }
 
 /// What is left of a limit of tokens.
@@ -131,11 +138,7 @@ impl Exchange {
         self.describe(grant, &rules, names, reserved.as_ref().ok(), env);
         match reserved {
             Ok(reservation) => {
-                // Of a key that the ledger does not know it has no totals to answer.
-                let is_known = grant.is_none_or(|grant| grant.revision > 0);
-                let known = |name: &&str| is_known || !name.starts_with("key");
-                let metered = reservation.metered().into_iter().filter(known).map(str::to_owned).collect();
-                self.hold.metered = metered;
+                self.note_metered(Some(&reservation));
                 self.hold.reservation = Some(reservation);
                 Ok(())
             }
@@ -167,10 +170,19 @@ impl Exchange {
     /// The call is over: what it used takes the place of what it reserved. The gateway as a whole is charged with `paid`, what
     /// providers want for it.
     pub(super) fn settle(&mut self, used: &Served, paid: Money, env: &mut Env) {
+        self.leave_group(used, env);
         if let Some(reservation) = self.hold.reservation.take() {
             let tokens = counted(&used.usage, self.config.general.counted_tokens);
             reservation.settle_with(env.shared, tokens, used.cost, paid, env.now_ms);
         }
+    }
+
+    /// Remembers the meters with a budget. Of a key that the ledger does not know it has no totals to answer.
+    pub(super) fn note_metered(&mut self, reservation: Option<&Reservation>) {
+        let is_known = self.caller.grant().is_none_or(|grant| grant.revision > 0);
+        let known = |name: &&str| is_known || !name.starts_with("key");
+        let names = reservation.into_iter().flat_map(Reservation::metered).filter(known).map(str::to_owned);
+        self.hold.metered.extend(names);
     }
 
     /// Adds the answer headers about limits. Where it is known what the call used, that is off what is left, else what it has
@@ -274,7 +286,7 @@ impl Exchange {
         Estimate { claim: Claim { tokens, cost }, ..estimate }
     }
 
-    fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
+    pub(super) fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
         let has_budget = rules.iter().any(|rule| rule.max_budget.is_some());
         let at = self.plan.as_ref().map_or(usize::MAX, |plan| plan.current().deployment);
         self.estimate_at(at, has_budget, self.config.general.counted_tokens, self.typical(env.lengths))
@@ -374,7 +386,7 @@ fn is_joined(text: &str, parts: &[&str]) -> bool {
 }
 
 /// The key's name for itself.
-fn alias(grant: Option<&Grant>) -> Option<&str> {
+pub(super) fn alias(grant: Option<&Grant>) -> Option<&str> {
     grant?.key.alias.as_deref()
 }
 
@@ -386,7 +398,7 @@ fn over_budget<'r>(rules: &'r [Rule], env: &Env) -> Option<(&'r Rule, quota::Why
 }
 
 /// The tokens that count against tokens a minute.
-fn counted(usage: &Usage, which: CountedTokens) -> u64 {
+pub(super) fn counted(usage: &Usage, which: CountedTokens) -> u64 {
     match which {
         CountedTokens::Total => usage.total_tokens,
         CountedTokens::Input => usage.prompt_tokens,

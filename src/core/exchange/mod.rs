@@ -18,6 +18,7 @@ pub mod attempt;
 pub mod bounds;
 pub mod controls;
 mod event;
+mod groups;
 mod hold;
 pub mod lengths;
 pub mod local;
@@ -51,6 +52,7 @@ use crate::core::{
         answer::Answer,
         attempt::{Attempt, Outgoing},
         controls::{Asked, MAX_MODEL_BYTES},
+        groups::Entered,
         hold::Hold,
         lengths::Lengths,
         open::{size_allowed, too_large},
@@ -135,6 +137,8 @@ impl Reply {
 pub enum Opening {
     /// Answer at once.
     Reply(Reply),
+    /// The same to a caller that is known and may not make the call: it has a [`Record`](record::Record), as every call has.
+    Refuse(Box<Exchange>, Reply),
     /// None of our business: let Envoy go on.
     Pass,
     /// Fetch this record, give what came of it to [`Env::keys`], and open again with the same headers.
@@ -205,6 +209,8 @@ pub struct Exchange {
     plan: Option<Plan>,
     /// What it holds of its caller's limits and budgets.
     hold: Hold,
+    /// The group that stands in for the one asked for, and what it holds of its caller's limits there.
+    entered: Option<Entered>,
     /// What it holds of its deployment's.
     place: Place,
     /// What answers used that the client never saw, because another took their place.
@@ -439,8 +445,7 @@ impl Exchange {
     fn advance(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
         let before = self.plan.as_ref().map(Plan::current)?;
         let next = self.next_place(class, status, env)?;
-        self.moved(before, next);
-        Some(next)
+        self.move_on(before, next, env)
     }
 
     /// Counts a move from one candidate to the next.
@@ -475,6 +480,14 @@ impl Exchange {
             );
         }
         error
+    }
+
+    /// The call is over before its body is read.
+    fn end_with(&mut self, error: Error) {
+        self.released = Released::Answer;
+        self.status = error.status;
+        self.told = Some(error.clone());
+        self.first_error = Some(error);
     }
 
     /// The reply for an error, and the end of this exchange.

@@ -71,6 +71,14 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     match admit(&operation, path, config, headers, env, &mut who) {
         Ok(Entry::Caller) => {}
         Ok(Entry::Manage) => return Opening::Manage,
+        Ok(Entry::Refused(error)) => {
+            let Operation::Call { api, .. } = operation else { return refuse(error, format, &who) };
+            let mut reply = local::refusal(&error, format, &call_id);
+            local::add_cors(&mut reply, cors);
+            let mut exchange = Exchange::new(config, who, call_id, api, path, headers, env);
+            exchange.end_with(error);
+            return Opening::Refuse(Box::new(exchange), reply);
+        }
         Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
         Err(Stop::Refuse(error)) => return refuse(error, format, &who),
     }
@@ -129,6 +137,8 @@ enum Entry {
     Caller,
     /// By the ledger, which judges its callers itself.
     Manage,
+    /// Not at all, though it is known who calls.
+    Refused(Error),
 }
 
 /// Judges a request by its headers, in the order of the reference: size, address and path; then who it is and what it may.
@@ -163,8 +173,10 @@ fn admit(
         env.keys.refresh(env.shared);
     }
     *who = access::identify(headers, general, env.keys, env.shared, env.now_ms)?;
-    routes::permit(who, route, general, env.now_ms)?;
-    Ok(Entry::Caller)
+    Ok(match routes::permit(who, route, general, env.now_ms) {
+        Ok(_) => Entry::Caller,
+        Err(error) => Entry::Refused(error),
+    })
 }
 
 /// Envoy joins Host headers: who sends two has one hop believe the first and the next hop the second.
@@ -239,6 +251,7 @@ impl Exchange {
             region: None,
             plan: None,
             hold: Hold::default(),
+            entered: None,
             place: Place::default(),
             served: None,
             per_try_timeout_ms: 0,

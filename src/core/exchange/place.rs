@@ -123,12 +123,14 @@ impl Exchange {
     /// in a fallback. Milliseconds: all are busy, come back after them.
     pub(super) fn find_place(&mut self, env: &mut Env) -> Result<Option<u64>, Error> {
         loop {
-            let error = match self.try_group(env) {
-                Ok(()) => {
+            let entered = self.enter_group(env);
+            let error = match entered.map(|()| self.try_group(env)) {
+                Err(error) => error,
+                Ok(Ok(())) => {
                     self.place.since_ms = None;
                     return Ok(None);
                 }
-                Err(Shut { busy: true, .. }) => {
+                Ok(Err(Shut { busy: true, .. })) => {
                     let since_ms = *self.place.since_ms.get_or_insert(env.now_ms);
                     let limit_ms =
                         self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
@@ -139,7 +141,7 @@ impl Exchange {
                     let message = "no deployment had a free place within the time-out";
                     Failure::without_answer(Class::Timeout, message).to_error(self.title())
                 }
-                Err(shut) => shut.error(self.plan.as_ref().map_or("", Plan::asked), env.now_ms),
+                Ok(Err(shut)) => shut.error(self.plan.as_ref().map_or("", Plan::asked), env.now_ms),
             };
             self.place.since_ms = None;
             let class = error.class.unwrap_or(Class::RateLimit);
@@ -214,6 +216,13 @@ impl Exchange {
         self.leave(0, Money::ZERO, env);
         let (next, _) = self
             .at_gate(env, |plan, world, gate| plan.advance(class, status, world, &mut |at| gate.admits(at)));
+        next.flatten()
+    }
+
+    /// Goes on to the next group that has a deployment with room.
+    pub(super) fn past_group(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
+        let (next, _) = self
+            .at_gate(env, |plan, world, gate| plan.abandon_group(class, world, &mut |at| gate.admits(at)));
         next.flatten()
     }
 

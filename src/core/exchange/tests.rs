@@ -8,6 +8,7 @@ mod callers;
 mod chance;
 mod charges;
 mod estimates;
+mod groups;
 mod ledger;
 mod places;
 mod routing;
@@ -163,6 +164,11 @@ impl Rig {
         let mut exchange = match open(&config, &headers, env!()) {
             Opening::Call(exchange) => *exchange,
             Opening::Reply(reply) => return finish(story, &reply),
+            Opening::Refuse(mut exchange, reply) => {
+                story = finish(story, &reply);
+                story.record = Some(exchange.on_done(env!()));
+                return story;
+            }
             Opening::Pass | Opening::Manage => panic!("a model call is ours"),
             Opening::Ask(lookup) => panic!("{lookup:?} without a ledger"),
         };

@@ -54,6 +54,7 @@ fn status(opening: &Opening) -> &'static str {
         Opening::Reply(reply) if reply.status == 403 => "403",
         Opening::Reply(reply) if reply.status == 503 => "503",
         Opening::Reply(_) => "other",
+        Opening::Refuse(..) => "refused",
         Opening::Pass => "pass",
         Opening::Manage => "manage",
         Opening::Ask(Lookup::Key(_)) => "key",
@@ -304,6 +305,49 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
         assert_eq!(event.api_key, access::hash(b"sk-one"));
         assert!(event.metered.is_empty() && event.charged.is_empty());
     }
+    // What its headers say is enough.
+    type Row = (fn(&mut Grant), &'static str, u16, &'static str);
+    let changes: [Row; 4] = [
+        (|grant| grant.key.blocked = true, "/v1/chat/completions", 401, "is blocked"),
+        (|grant| grant.expires_ms = Some(1), "/v1/messages", 400, "Expired Key"),
+        (|grant| grant.allowed_routes = vec!["/v1/models".to_owned()], "/v1/embeddings", 401, "not allowed"),
+        (
+            |grant| grant.allowed_routes = vec!["management_routes".to_owned()],
+            "/v1/completions",
+            401,
+            "not allowed",
+        ),
+    ];
+    for (change, path, status, words) in changes {
+        let mut refused = grant();
+        change(&mut refused);
+        let told = |settings: &str| {
+            let mut rig = rig_of(settings);
+            rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(refused.clone()), rig.now_ms);
+            rig.call(path, hello("a"), |_, _| panic!("no call"))
+        };
+        let story = told("");
+        let record = story.record.as_ref().unwrap();
+        let event = record.event().unwrap();
+        assert_eq!((story.status, event.status, record.status), (status, status, status), "{}", story.body);
+        assert!(event.refused && event.spend == 0 && event.metered.is_empty(), "{path}");
+        assert_eq!(
+            (event.error.as_deref(), event.api_key.as_str()),
+            (Some("ProxyException"), access::hash(b"sk-one").as_str())
+        );
+        assert_eq!((event.team.as_deref(), event.user.as_deref()), (Some("t"), Some("u")));
+        assert!(
+            story.body.contains(words) && event.message.as_deref().unwrap().contains(words),
+            "{}",
+            story.body
+        );
+        assert_eq!(told(", disable_error_logs: true").record.unwrap().event(), None);
+    }
+    // Of a key that nobody knows there is none: who makes them up would fill the log.
+    let mut unknown = rig_of("");
+    unknown.keys.learn_key(&access::hash(b"sk-one"), Answer::None, unknown.now_ms);
+    let story = unknown.chat(hello("a"), |_, _| panic!("no call"));
+    assert_eq!((story.status, story.record), (401, None));
     let mut silent = rig_of(", disable_error_logs: true");
     learn(&mut silent);
     let story = silent.chat(hello("b"), |_, model| Answer(200, completion(model)));
