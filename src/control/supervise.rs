@@ -67,6 +67,9 @@ const DEATHS: u32 = 5;
 /// How long Envoy may take to end, once it was told to.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
+/// What `--debug` logs: what the filter decides, and nothing of what Envoy is made of.
+const DECISIONS: &str = "wasm:info";
+
 /// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
 const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
 
@@ -294,8 +297,8 @@ impl Instance<'_> {
         let _ = std::fs::remove_file(self.state.socket());
         self.served.make_log(self.state.folder(), self.umask);
         let (level, details) = match (self.serve.detailed_debug, self.serve.debug) {
-            (Some(true), _) => ("info", DETAILS),
-            (_, Some(true)) => ("info", ""),
+            (Some(true), _) => ("warning", DETAILS),
+            (_, Some(true)) => ("warning", DECISIONS),
             _ => ("warning", ""),
         };
         let mut command = Command::new(&self.own);

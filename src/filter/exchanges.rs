@@ -103,5 +103,7 @@ pub fn with_env<T>(work: impl FnOnce(&mut Env) -> T) -> Option<T> {
 /// Runs a piece of core logic on an exchange.
 pub fn with<T>(exchange: &Shared, work: impl FnOnce(&mut Exchange, &mut Env) -> T) -> Option<T> {
     let mut exchange = exchange.try_borrow_mut().ok()?;
-    with_env(|env| work(&mut exchange, env))
+    let done = with_env(|env| work(&mut exchange, env));
+    exchange.take_trail().iter().for_each(|line| host::info(line));
+    done
 }

@@ -389,6 +389,17 @@ pub fn counted(id: u32) -> Option<u64> {
     hostcalls::get_metric(id).ok()
 }
 
+/// Whether Envoy's log shows what is for whoever looks closely (`--debug`).
+pub fn is_watched() -> bool {
+    let level = hostcalls::get_log_level();
+    matches!(level, Ok(LogLevel::Trace | LogLevel::Debug | LogLevel::Info))
+}
+
+/// Writes to Envoy's log what is for whoever looks closely.
+pub fn info(message: &str) {
+    let _ = hostcalls::log(LogLevel::Info, message);
+}
+
 /// Writes a warning to Envoy's log.
 pub fn warn(message: &str) {
     let _ = hostcalls::log(LogLevel::Warn, message);

@@ -54,6 +54,8 @@ pub struct Policy {
     config: Rc<Config>,
     metrics: Rc<Metrics>,
     waiting: Rc<Waiting>,
+    /// Somebody wants to know what is decided, as it was when this was configured.
+    is_watched: bool,
     /// Stands by for the sync role's own VM, when there is a ledger.
     sync: RefCell<Option<sync::Role>>,
 }
@@ -125,6 +127,7 @@ impl Policy {
         Policy {
             config: Rc::new(config),
             metrics: Rc::new(Metrics::default()),
+            is_watched: host::is_watched(),
             waiting: Rc::new(Waiting {
                 list: RefCell::default(),
                 asked: RefCell::default(),
@@ -143,6 +146,7 @@ impl Policy {
             waiting: Rc::clone(&self.waiting),
             state: State::New,
             lookups: 0,
+            is_watched: self.is_watched,
             is_recorded: false,
         }
     }
@@ -288,6 +292,8 @@ pub struct Request {
     state: State,
     /// How often it has asked for a record.
     lookups: u8,
+    /// Somebody wants to know what is decided.
+    is_watched: bool,
     /// The access log has been told what it is.
     is_recorded: bool,
 }
@@ -347,6 +353,14 @@ impl Request {
         match opening {
             Opening::Reply(answer) => {
                 self.metrics.local(answer.status);
+                if self.is_watched {
+                    let members = String::from_utf8_lossy(&answer.members);
+                    host::info(&format!(
+                        "answered here with {}: {}",
+                        answer.status,
+                        members.trim_start_matches(',')
+                    ));
+                }
                 self.reply(&answer)
             }
             Opening::Refuse(exchange, answer) => {
@@ -375,7 +389,11 @@ impl Request {
                 Action::Pause
             }
             Opening::Call(exchange) => {
-                let exchange = Rc::new(RefCell::new(*exchange));
+                let mut exchange = *exchange;
+                if self.is_watched {
+                    exchange.watch();
+                }
+                let exchange = Rc::new(RefCell::new(exchange));
                 exchanges::file(&exchange);
                 self.state = State::Calling(Rc::clone(&exchange));
                 match (ended, now) {

@@ -128,6 +128,7 @@ impl Exchange {
     }
 
     fn start(&mut self, candidate: Candidate, outgoing: Outgoing, env: &Env) -> Outgoing {
+        self.tell_attempt(candidate);
         self.attempt = Some(Attempt {
             candidate,
             wire: outgoing.wire,

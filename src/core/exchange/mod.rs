@@ -30,6 +30,7 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 pub mod timed;
+mod trail;
 
 pub use open::{EXTERNAL_ADDRESS, client_address, open};
 
@@ -243,6 +244,8 @@ pub struct Exchange {
     /// Milliseconds from the start of the attempt to the newest part of its answer: what a price by the second counts.
     took_ms: u64,
     completed: Option<record::Completed>,
+    /// What was decided, when somebody wants to know.
+    trail: Option<Vec<String>>,
 }
 
 impl Exchange {
@@ -312,7 +315,10 @@ impl Exchange {
         let mut controls = std::mem::take(&mut self.asked.controls);
         controls.disable_fallbacks |= caller.grant().is_some_and(|grant| grant.disable_fallbacks);
         controls.call = self.call(object, end_user);
-        self.plan = Some(Plan::new(called, controls, &mut env.world(&config))?);
+        let trace = self.trace();
+        let plan = Plan::new(called, controls, &mut World { trace: trace.as_ref(), ..env.world(&config) });
+        self.tell_plan(trace);
+        self.plan = Some(plan?);
         self.per_try_timeout_ms = self.longest_timeout_ms();
         // A group whose deployments all rest has been passed over.
         self.fallbacks =
@@ -456,6 +462,7 @@ impl Exchange {
             self.fallbacks = self.fallbacks.saturating_add(1);
             self.retries = 0;
         }
+        self.tell_move(from, to);
     }
 
     /// Keeps the first error: it is what the client sees when everything fails (LiteLLM's rule).
@@ -603,23 +610,29 @@ impl Exchange {
     }
 
     /// Notes a failed call on the deployment of the current attempt.
-    fn cool_down(&self, failure: Failure, env: &Env) {
-        let Some(attempt) = &self.attempt else { return };
-        let Some(deployment) = self.config.deployments.get(attempt.candidate.deployment) else { return };
+    fn cool_down(&mut self, failure: Failure, env: &Env) {
+        let rest_ms = self.rest(&failure, env);
+        self.tell_failure(&failure, rest_ms);
+    }
+
+    /// The same; milliseconds that the deployment rests for it.
+    fn rest(&self, failure: &Failure, env: &Env) -> Option<u64> {
+        let attempt = self.attempt.as_ref()?;
+        let deployment = self.config.deployments.get(attempt.candidate.deployment)?;
         let router = &self.config.router;
         // Who allows less time than the deployment is given learns nothing about it.
         if failure.class == Class::Timeout
             && failure.status == 0
             && self.is_hurried(attempt.candidate.deployment)
         {
-            return;
+            return None;
         }
         if router.strategy == Strategy::LatencyBased && failure.class == Class::Timeout {
             latency::note(env.shared, deployment, Sample::timed_out(), &router.latency, env.now_ms);
         }
         // Wildcards stand for whole providers: one bad name must not take all others down.
         if deployment.group.contains('*') {
-            return;
+            return None;
         }
         let group_size = self.plan.as_ref().and_then(Plan::segment).map_or(1, |segment| segment.group_size);
         let failed = cooldown::Failure {
@@ -628,7 +641,7 @@ impl Exchange {
             retry_after_ms: failure.retry_after_ms,
             group_size,
         };
-        cooldown::failed(env.shared, router, deployment, failed, env.now_ms);
+        cooldown::failed(env.shared, router, deployment, failed, env.now_ms)
     }
 
     /// Notes how quick a good answer was, when that decides about later calls.

@@ -273,6 +273,7 @@ impl Exchange {
             body_bytes: 0,
             took_ms: 0,
             completed: None,
+            trail: None,
         }
     }
 }

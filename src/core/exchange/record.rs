@@ -171,8 +171,10 @@ impl Exchange {
             self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         let is_good = (200..300).contains(&self.status);
         let failed = || self.told.as_ref().or(self.first_error.as_ref());
-        Record {
-            call_id: std::mem::take(&mut self.call_id),
+        let call_id =
+            if self.trail.is_some() { self.call_id.clone() } else { std::mem::take(&mut self.call_id) };
+        let record = Record {
+            call_id,
             call_type: self.api.call_type(),
             path: std::mem::take(&mut self.path),
             model: self.asked.model.take(),
@@ -203,7 +205,9 @@ impl Exchange {
             failure: if is_good { None } else { failed().map(|error| (error.name(), error.logged())) },
             duration_ms: env.now_ms.saturating_sub(self.started_ms),
             event: event.map(Box::new),
-        }
+        };
+        self.tell_end(&record);
+        record
     }
 
     /// What the last answer cost.

@@ -150,7 +150,8 @@ impl Trace {
         }
     }
 
-    fn into_groups(self) -> Vec<Group> {
+    /// The groups that were looked at.
+    pub(in crate::core) fn into_groups(self) -> Vec<Group> {
         let group = |visit: Visit| Group {
             deployments: visit.members.into_iter().map(|(_, member)| member).collect(),
             ..visit.group
