@@ -103,6 +103,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let key = new_key()?;
     let secret = ledger_secret(&checked.config)?;
+    refuse_open(&checked.config, serve.allow_open == Some(true))?;
     let at = match &checked.config.tollgate.ledger_url {
         Some(endpoint) => LedgerAddress::Remote(endpoint.clone()),
         None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
@@ -400,6 +401,23 @@ fn ledger_secret(config: &Config) -> Result<String, Failure> {
     Ok(seal::key_text(&new_key()?))
 }
 
+/// Refuses to open to everybody what a ledger that others share keeps: its keys, its models and their providers' keys. A ledger
+/// beside the gateway looks itself whether it has keys.
+fn refuse_open(config: &Config, is_allowed: bool) -> Result<(), Failure> {
+    let general = &config.general;
+    if config.tollgate.ledger_url.is_none()
+        || general.master_key.is_some()
+        || general.may_be_open
+        || is_allowed
+    {
+        return Ok(());
+    }
+    Err(Failure::configuration(
+        "there is no master key, and `tollgate_settings.ledger_url` names a ledger that others share: everybody could call \
+         what is kept there. Set general_settings.master_key (or LITELLM_MASTER_KEY), or start with --allow_open",
+    ))
+}
+
 /// What Envoy is to run with: what is set already, and [`RSEQ`] unless that is among it.
 fn tunables(given: Option<String>) -> String {
     let given = given.unwrap_or_default();
@@ -460,6 +478,27 @@ fn text(value: &Value) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_master_key_a_shared_ledger_is_not_opened() {
+        let shared = "tollgate_settings: {ledger_url: 'http://ledger:4100'}\n";
+        let rows = [
+            (shared.to_owned(), false, false),
+            (shared.to_owned(), true, true),
+            (format!("{shared}general_settings: {{master_key: sk-1}}"), false, true),
+            (
+                format!("{shared}general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}"),
+                false,
+                true,
+            ),
+            (String::new(), false, true),
+        ];
+        for (text, is_allowed, expected) in rows {
+            let config = crate::core::config::load(&format!("model_list: []\n{text}"), &|_| None, &|_| None);
+            let found = refuse_open(&config.unwrap().config, is_allowed);
+            assert_eq!(found.is_ok(), expected, "{text} {is_allowed}");
+        }
+    }
 
     #[test]
     fn what_an_operator_has_tuned_stays() {
