@@ -1,6 +1,8 @@
 //! HTTP: finds the route, the caller and the body's members, runs the handler, writes the answer.
 
-use std::{net::SocketAddr, os::unix::process::parent_id, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr, os::unix::process::parent_id, path::Path, sync::Arc, time::Duration, time::Instant,
+};
 
 use axum::{
     Router,
@@ -47,6 +49,8 @@ const MAX_BODY: usize = 32 << 20;
 const DROPPED: usize = 1 << 20;
 /// How long Envoy may take to end when the command is gone.
 const ENVOY_LIMIT: Duration = Duration::from_secs(15);
+/// How long a command that was killed may take to be gone.
+const PARENT_LIMIT: Duration = Duration::from_secs(1);
 /// How often Envoy is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(25);
 /// How long that may take.
@@ -101,18 +105,24 @@ fn stop_signal(app: &Arc<App>, socket: Option<&Path>) -> Result<watch::Receiver<
     tokio::spawn(async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         app.live().close();
-        if let Some(socket) = socket.filter(|_| parent_id() != parent) {
-            let _ = tokio::time::timeout(ENVOY_LIMIT, envoy_ends(&socket)).await;
+        if let Some(socket) = socket {
+            envoy_ends(&socket, parent).await;
         }
         let _ = tell.send(true);
     });
     Ok(stop)
 }
 
-/// Returns when the Envoy beside a ledger's `socket` is gone.
-async fn envoy_ends(socket: &Path) {
+/// Returns when the Envoy beside a ledger's `socket` is gone; while process `parent` lives, which ends Envoy first, soon anyway.
+async fn envoy_ends(socket: &Path, parent: u32) {
     let admin = socket.with_file_name(ADMIN_SOCKET);
+    let begun = Instant::now();
     while UnixStream::connect(&admin).await.is_ok() {
+        // A process that is killed dies thread by thread, and tells with each of them.
+        let limit = if parent_id() == parent { PARENT_LIMIT } else { ENVOY_LIMIT };
+        if begun.elapsed() >= limit {
+            return;
+        }
         tokio::time::sleep(LOOK).await;
     }
 }
