@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     control::ledger::{
-        api::models::{Served, served},
+        api::{models::Served, utils::served_to},
         problem::Problem,
         route::{Answer, Call},
         rows::dollars,
@@ -38,7 +38,7 @@ pub async fn calculate(call: Call) -> Result<Answer, Problem> {
             let Some(messages) = call.body.get("messages").and_then(Value::as_array) else {
                 return refused("If using model, `messages` must be provided");
             };
-            let target = served(&call.app, model).await?;
+            let target = served_to(&call, model).await?;
             let tokenizer = target.as_ref().map_or_else(|| model.to_owned(), Served::tokenizer_model);
             let prompt = Prompt { messages: messages.clone(), ..Prompt::default() };
             let tokens = tokens::count(&tokenizer, prompt).await?;
@@ -51,7 +51,7 @@ pub async fn calculate(call: Call) -> Result<Answer, Problem> {
     let duration = response.and_then(|response| response.get("_response_ms")).and_then(Value::as_f64);
     let terms = response.map(Terms::of_answer).unwrap_or_default();
     let duration = duration.filter(|ms| *ms >= 0.0).map(|ms| ms as u64);
-    let cost = match served(&call.app, model).await? {
+    let cost = match served_to(&call, model).await? {
         Some(target) => target.cost(answered, &usage, &terms, duration),
         None => listed(model, answered).map(|price| price.cost(&usage, &terms, duration)).or(usage.cost),
     };

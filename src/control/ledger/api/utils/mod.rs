@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     control::ledger::{
-        api::models::served,
+        api::models::{Served, served},
         caller::Caller,
         problem::Problem,
         route::{Access, Answer, Call, Field, Route, Type},
@@ -56,10 +56,7 @@ async fn token_counter(call: Call) -> Result<Answer, Problem> {
     if text.is_none() && messages.is_none() {
         return Err(Problem::refused(400, "prompt or messages must be provided"));
     }
-    let may = may_call(&call, &model).await?;
-    let (used, tokenizer) = match served(&call.app, &model).await? {
-        // What a model stands for is for those to know who may call it.
-        Some(_) if !may => return Err(Problem::Error(refusals::model("key", &models_of(&call), &model))),
+    let (used, tokenizer) = match served_to(&call, &model).await? {
         Some(served) => (served.model(), served.tokenizer_model()),
         None => (model.clone(), model.clone()),
     };
@@ -78,17 +75,26 @@ async fn token_counter(call: Call) -> Result<Answer, Problem> {
     })))
 }
 
+/// The deployment that would serve a model, for somebody who may call it: what it stands for and costs is nobody else's to know.
+pub async fn served_to(call: &Call, model: &str) -> Result<Option<Served>, Problem> {
+    let served = served(&call.app, model).await?;
+    if served.is_some() && !may_call(call, model) {
+        return Err(Problem::Error(refusals::model("key", &models_of(call), model)));
+    }
+    Ok(served)
+}
+
 /// Whether the caller may call a model.
-async fn may_call(call: &Call, model: &str) -> Result<bool, Problem> {
-    let Caller::Key(holder) = &call.caller else { return Ok(true) };
+fn may_call(call: &Call, model: &str) -> bool {
+    let Caller::Key(holder) = &call.caller else { return true };
     if call.caller.may_see_all() {
-        return Ok(true);
+        return true;
     }
     let asked =
         permit::Call { model, fallbacks: Vec::new(), end_user: None, names_user: true, has_param: &|_| true };
     let caller = access::Caller::Key(Arc::new(holder.grant.clone()));
     let config = call.app.config();
-    Ok(permit::permit(&caller, &asked, &config).is_ok())
+    permit::permit(&caller, &asked, &config).is_ok()
 }
 
 fn models_of(call: &Call) -> Vec<String> {
@@ -101,11 +107,7 @@ fn models_of(call: &Call) -> Vec<String> {
 /// `GET /utils/supported_openai_params`.
 async fn supported_openai_params(call: Call) -> Result<Answer, Problem> {
     let model = call.parameter("model").unwrap_or_default();
-    let may = may_call(&call, model).await?;
-    let served = served(&call.app, model).await?;
-    if served.is_some() && !may {
-        return Err(Problem::Error(refusals::model("key", &models_of(&call), model)));
-    }
+    let served = served_to(&call, model).await?;
     let params = match served.as_ref().and_then(|served| Some((served.deployment()?, served.model()))) {
         Some((deployment, model)) => Some(supported_params(deployment.brand, &model)),
         None => infer(model, None, None).ok().map(|(brand, model)| supported_params(brand, &model)),

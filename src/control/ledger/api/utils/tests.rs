@@ -172,6 +172,12 @@ fn what_a_model_stands_for_is_told_to_those_who_may_call_it() {
             assert!(model == "gpt-4-turbo" || !answer.to_string().contains("gpt-4-turbo"), "{answer}");
             let path = format!("/utils/supported_openai_params?model={model}");
             assert_eq!(ledger.call("GET", &path, Some("sk-of-few-models"), None).await.0, status, "{model}");
+            let answer = json!({"model": model, "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
+            for body in [json!({"model": model, "messages": []}), json!({"completion_response": answer})] {
+                let (got, _, answer) =
+                    ledger.call("POST", "/spend/calculate", Some("sk-of-few-models"), Some(body)).await;
+                assert_eq!(got, status, "{model}: {answer}");
+            }
         }
     });
 }
