@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build fault-module run envoy example fmt lint check test bench bench-core bench-peers bench-ledger soak clean
+.PHONY: help build fault-module run envoy example fmt lint check test fuzz bench bench-core bench-peers bench-ledger soak clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -67,6 +67,11 @@ test: build fault-module envoy .venv/ready ## Run every test: unit and golden (R
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q -n 2 --dist loadfile
+
+fuzz: ## Run the fuzz tests with other cases, and more of them (FUZZ=20 times as many)
+	export TOLLGATE_FUZZ_TIMES=$(or $(FUZZ),20) TOLLGATE_FUZZ_SEED=$${TOLLGATE_FUZZ_SEED:-$$RANDOM}; \
+	  echo "TOLLGATE_FUZZ_SEED=$$TOLLGATE_FUZZ_SEED"; \
+	  tests/with-postgres cargo test --lib -- fuzz chance
 
 bench: build envoy .venv/ready target/bench/mock target/bench/load ## Measure CPU, throughput, latency and memory beside plain Envoy (BENCH="--quick" for a short run)
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench/bench.py $(BENCH)

@@ -26,6 +26,8 @@ pub mod config;
 pub mod cost;
 pub mod error;
 pub mod exchange;
+#[cfg(test)]
+pub mod fuzz;
 pub mod headers;
 pub mod ledger;
 pub mod provider;

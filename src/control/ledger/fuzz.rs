@@ -1,7 +1,5 @@
 //! Made-up bodies and queries for every route of the ledger, and for what Envoy says to it: whatever comes, the answer is a
 //! refusal or done, and never a failure of ours.
-//!
-//! Always the same cases; `TOLLGATE_FUZZ_CASES` makes more of them for each route.
 
 use serde_json::{Map, Value, json};
 
@@ -10,17 +8,12 @@ use super::{
     route::{Field, Route, Type},
     testing::{MASTER, sqlite},
 };
-use crate::core::random::Random;
+use crate::core::{
+    fuzz::{below, cases, chance},
+    random::Random,
+};
 
 const SEED: u64 = 0xfa11_5afe;
-
-fn below(random: &mut Random, most: usize) -> usize {
-    usize::try_from(random.bits() % u64::try_from(most.max(1)).unwrap()).unwrap()
-}
-
-fn cases() -> usize {
-    std::env::var("TOLLGATE_FUZZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
-}
 
 fn one_of(random: &mut Random, values: &[Value]) -> Value {
     values[below(random, values.len())].clone()
@@ -120,10 +113,10 @@ const LEFT_OUT: &[&str] = &["/health", "/health/test_connection", "/utils/token_
 #[tokio::test(flavor = "multi_thread")]
 async fn no_body_and_no_query_makes_a_route_fail() {
     let ledger = sqlite("").await;
-    let mut random = Random::new(SEED);
+    let mut random = chance(SEED);
     let mut failed = Vec::new();
     for route in api::routes().filter(|route| !LEFT_OUT.contains(&route.paths[0])) {
-        for _ in 0..cases() {
+        for _ in 0..cases(6) {
             let uri = uri(&mut random, route);
             let body = match below(&mut random, 12) {
                 0 => odd(&mut random),
@@ -145,13 +138,13 @@ async fn no_body_and_no_query_makes_a_route_fail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_an_envoy_says_is_taken_or_refused() {
     let ledger = sqlite("").await;
-    let mut random = Random::new(SEED + 1);
+    let mut random = chance(SEED + 1);
     let whole = json!({
         "node": "n", "cursor": 3, "rates": [{"meter": "key:a", "requests": 1, "tokens": 2, "parallel": 1, "since_ms": 5}],
         "batch": {"number": 1, "dropped": 0, "folded": [], "events": [
             {"id": "e", "api_key": "k", "spend": 5, "model": "m", "status": 200, "start_ms": 1, "end_ms": 2}]},
     });
-    for case in 0..cases() * 50 {
+    for case in 0..cases(300) {
         let mut body = whole.clone();
         body["node"] = json!(format!("n{case}"));
         // One value somewhere in it is something else, or is gone.

@@ -534,4 +534,6 @@ async fn logs(source: &mut Source, tx: &mut Tx, report: &mut Report) -> Result<(
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

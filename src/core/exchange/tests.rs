@@ -8,6 +8,7 @@ mod callers;
 mod chance;
 mod charges;
 mod estimates;
+mod fuzz;
 mod groups;
 mod ledger;
 mod places;
@@ -140,9 +141,18 @@ impl Rig {
     }
 
     fn run(&mut self, path: &str, body: Value, mut play: impl FnMut(usize, &str) -> Behaviour) -> Story {
+        self.run_bytes(path, body.to_string().as_bytes(), |attempt, _, model| play(attempt, model))
+    }
+
+    /// The same with any body. `play` knows the attempt, the path and the model that are asked of the provider.
+    fn run_bytes(
+        &mut self,
+        path: &str,
+        body: &[u8],
+        mut play: impl FnMut(usize, &str, &str) -> Behaviour,
+    ) -> Story {
         let mut story = Story::default();
         let headers = self.headers(path);
-        let body = body.to_string().into_bytes();
         let config = Rc::clone(&self.config);
         quota::beat(&self.shared, Worker(1), self.now_ms);
         macro_rules! env {
@@ -173,7 +183,7 @@ impl Rig {
             Opening::Ask(lookup) => panic!("{lookup:?} without a ledger"),
         };
         step!(exchange);
-        let mut begin = exchange.on_body(&body, env!());
+        let mut begin = exchange.on_body(body, env!());
         step!(exchange);
         while let Begin::Wait(ms) = begin {
             let mut wait = Some(ms);
@@ -181,7 +191,7 @@ impl Rig {
                 self.now_ms += ms;
                 wait = exchange.on_wait(env!());
             }
-            begin = exchange.on_body(&body, env!());
+            begin = exchange.on_body(body, env!());
         }
         let (mut next, max_retries) = match begin {
             Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
@@ -213,7 +223,7 @@ impl Rig {
             }
             let outgoing = match start.action {
                 StartAction::Send(outgoing) => outgoing,
-                StartAction::ReadBody => match exchange.on_retry_body(&body, env!()) {
+                StartAction::ReadBody => match exchange.on_retry_body(body, env!()) {
                     Ok(outgoing) => outgoing,
                     Err(reply) => {
                         story = finish(story, &reply);
@@ -240,12 +250,14 @@ impl Rig {
                 _ => format!("{} {} {}", called.model, inside[1], inside[2]),
             });
             story.paths.push(header(":path"));
-            let sent: Value = serde_json::from_slice(&outgoing.body).unwrap();
+            // Half a surrogate pair is the provider's to refuse, and no text here.
+            serde_json::from_slice::<serde::de::IgnoredAny>(&outgoing.body).expect("a provider is sent JSON");
+            let sent: Value = serde_json::from_slice(&outgoing.body).unwrap_or_default();
             story.models.push(sent["model"].as_str().unwrap_or_default().to_owned());
             story.bodies.push(sent);
             let last = attempt == max_retries;
             let json = |kind: &str| vec![("content-type", kind.to_owned())];
-            let raw = match play(attempt as usize, &called.model) {
+            let raw = match play(attempt as usize, &header(":path"), &called.model) {
                 Refuse if !last => continue,
                 Hang if !last => {
                     self.now_ms += 7_000_000;

@@ -67,7 +67,7 @@ INSERT INTO "LiteLLM_Config" VALUES ('general_settings', '{}'), ('router_setting
 "#;
 
 /// The URL of a database of LiteLLM, when there is a Postgres server.
-async fn litellm() -> Option<String> {
+pub(super) async fn litellm() -> Option<String> {
     let url = testing::postgres_url().await?;
     let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
     for statement in LITELLM.split(";\n").filter(|statement| !statement.trim().is_empty()) {
@@ -76,7 +76,7 @@ async fn litellm() -> Option<String> {
     Some(url)
 }
 
-fn keys() -> Keys {
+pub(super) fn keys() -> Keys {
     Keys::with("sk-salt-1", "sk-ours")
 }
 

@@ -1,9 +1,10 @@
 //! Broken configurations: every example, bitten and rearranged, is loaded or refused, and never ends the process.
-//!
-//! Always the same cases; `TOLLGATE_FUZZ_CASES` makes more of them.
 
 use super::load;
-use crate::core::random::Random;
+use crate::core::{
+    fuzz::{below, cases, chance},
+    random::Random,
+};
 
 const SEED: u64 = 0x7011_6a7e;
 
@@ -54,10 +55,6 @@ fn examples() -> Vec<String> {
     paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
 }
 
-fn below(random: &mut Random, most: usize) -> usize {
-    usize::try_from(random.bits() % u64::try_from(most.max(1)).unwrap()).unwrap()
-}
-
 /// One bite: a piece cut out, doubled, moved, or an odd value put in the place of a value.
 fn bitten(random: &mut Random, text: &str, other: &str) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -94,11 +91,10 @@ fn bitten(random: &mut Random, text: &str, other: &str) -> String {
 
 #[test]
 fn broken_configurations_are_loaded_or_refused() {
-    let cases = std::env::var("TOLLGATE_FUZZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_500);
     let examples = examples();
-    let mut random = Random::new(SEED);
+    let mut random = chance(SEED);
     let (mut loaded, mut refused) = (0, 0);
-    for _ in 0..cases {
+    for _ in 0..cases(1_500) {
         let mut text = examples[below(&mut random, examples.len())].clone();
         for _ in 0..=below(&mut random, 4) {
             let other = &examples[below(&mut random, examples.len())];

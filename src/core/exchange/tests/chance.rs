@@ -104,9 +104,9 @@ fn request(chance: &mut Random) -> (&'static str, Value) {
 #[test]
 fn anything_ends_in_one_answer() {
     let mut rig = Rig::new(FILE);
-    let mut chance = Random::new(20_26);
+    let mut chance = crate::core::fuzz::chance(20_26);
     let mut seen = [0_u32; 3];
-    for round in 0..10_000 {
+    for round in 0..crate::core::fuzz::cases(10_000) {
         let (path, body) = request(&mut chance);
         let streaming = body["stream"] == json!(true);
         let mut below = |n: usize| chance.bits() as usize % n;
