@@ -146,6 +146,7 @@ impl Policy {
             waiting: Rc::clone(&self.waiting),
             state: State::New,
             lookups: 0,
+            received: 0,
             is_watched: self.is_watched,
             is_recorded: false,
         }
@@ -292,6 +293,8 @@ pub struct Request {
     state: State,
     /// How often it has asked for a record.
     lookups: u8,
+    /// Bytes of its body that came while its key was looked up.
+    received: usize,
     /// Somebody wants to know what is decided.
     is_watched: bool,
     /// The access log has been told what it is.
@@ -399,7 +402,13 @@ impl Request {
                 match (ended, now) {
                     (true, true) => self.on_whole_body(),
                     (true, false) => self.read_later(exchange),
-                    (false, _) => Action::Pause,
+                    (false, _) => {
+                        let received = self.received;
+                        let refusal = exchanges::with(&exchange, |exchange, env| {
+                            exchange.on_headers(env).or_else(|| exchange.on_body_part(received, env))
+                        });
+                        refusal.flatten().map_or(Action::Pause, |answer| self.reply(&answer))
+                    }
                 }
             }
         }
@@ -539,14 +548,14 @@ impl HttpContext for Request {
             State::Replied(_) | State::Naming(..) => Action::Pause,
             State::Identifying { ended, .. } => {
                 *ended = end_of_stream;
+                self.received = size;
                 Action::Pause
             }
             State::Calling(_) if end_of_stream => self.on_whole_body(),
             State::Calling(exchange) => {
                 // A part is all that has come so far: parts are kept back.
-                let refusal =
-                    exchange.try_borrow_mut().ok().and_then(|mut exchange| exchange.on_body_part(size));
-                refusal.map_or(Action::Pause, |answer| self.reply(&answer))
+                let refusal = exchanges::with(exchange, |exchange, env| exchange.on_body_part(size, env));
+                refusal.flatten().map_or(Action::Pause, |answer| self.reply(&answer))
             }
             // Not a model call, and not answered.
             State::New | State::Passed | State::Managing(_) => Action::Continue,

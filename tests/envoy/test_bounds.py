@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import socket
 import threading
 
 import httpx
 import pytest
 
-from gateway import bearer, deployment
+from gateway import WAIT, bearer, deployment
 from mock_provider import AnthropicMock, Gate, OpenAiMock, gated
 
 MEMBERS = {
@@ -86,3 +89,38 @@ def test_the_first_request_of_a_key_may_bring_a_large_body(victims):
         answer = gateway.chat("cheap", "x" * size, headers=bearer(key), user="somebody")
         assert answer.status_code == 200, answer.text[:300]
         assert len(openai.last.json["messages"][0]["content"]) == size
+
+
+def begun(gateway, key: str, headers: bytes, first: bytes) -> tuple[int, dict, bool]:
+    """Sends the beginning of a call and waits for its answer: status, body, whether nothing follows on the connection."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=WAIT) as connection:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        connection.sendall(head + b"authorization: Bearer " + key.encode() + b"\r\n" + headers + b"\r\n\r\n" + first)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        body = json.loads(answer.read())
+        return answer.status, body, connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "first"),
+    [
+        (b"content-length: 33554432", b""),
+        (b"content-length: 33554432", b'{"model": "cheap", "messages": ['),
+        (b"transfer-encoding: chunked", b"11000\r\n" + b" " * 0x11000 + b"\r\n"),
+    ],
+    ids=["nothing yet", "a beginning", "chunks"],
+)
+def test_a_long_body_is_not_waited_for_without_money_or_places(victims, headers, first):
+    gateway, openai = victims
+    broke = gateway.new_key(max_budget=0)
+    status, body, is_over = begun(gateway, broke, headers, first)
+    assert (status, body["error"]["type"], is_over) == (400, "budget_exceeded", True)
+    slow = gateway.new_key(rpm_limit=0)
+    status, body, is_over = begun(gateway, slow, headers, first)
+    assert (status, body["error"]["code"], is_over) == (429, "429", True)
+    # Who has both is waited for, and a short body is judged with its model.
+    rich = gateway.new_key(max_budget=5, rpm_limit=5)
+    assert gateway.chat("cheap", "x" * 1_000_000, headers=bearer(rich)).status_code == 200
+    assert gateway.chat("cheap", headers=bearer(broke)).json()["error"]["type"] == "budget_exceeded"
+    assert len(openai.requests) == 1

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use super::{Config, Deployment};
@@ -14,7 +14,11 @@ const KEPT: usize = 64;
 
 /// Prices that were looked up.
 #[derive(Default)]
-pub(crate) struct Prices(Mutex<Vec<Known>>);
+pub(crate) struct Prices {
+    known: Mutex<Vec<Known>>,
+    /// See [`Config::may_be_free`].
+    any_free: OnceLock<bool>,
+}
 
 struct Known {
     deployment: usize,
@@ -63,6 +67,13 @@ impl Deployment {
 }
 
 impl Config {
+    /// Whether there is a model that costs nothing.
+    pub fn may_be_free(&self) -> bool {
+        let is_free =
+            |deployment: &Deployment| deployment.price("", None).is_some_and(|price| price.is_nothing());
+        *self.prices.any_free.get_or_init(|| self.deployments.iter().any(is_free))
+    }
+
     /// The price of a call of one deployment, see [`Deployment::price`].
     pub fn price(&self, at: usize, model: &str, answered: Option<&str>) -> Option<Arc<Price>> {
         let deployment = self.deployments.get(at)?;
@@ -71,7 +82,7 @@ impl Config {
         if deployment.has_any_model() {
             return look_up();
         }
-        let Ok(mut known) = self.prices.0.lock() else { return look_up() };
+        let Ok(mut known) = self.prices.known.lock() else { return look_up() };
         let is_it = |known: &&Known| known.deployment == at && known.answered.as_deref() == answered;
         if let Some(known) = known.iter().find(is_it) {
             return known.price.clone();
@@ -124,6 +135,6 @@ model_list:
         for at in 0..1_000 {
             assert!(config.price(0, "", Some(&format!("model-{at}"))).is_some());
         }
-        assert!(config.prices.0.lock().unwrap().len() <= super::KEPT);
+        assert!(config.prices.known.lock().unwrap().len() <= super::KEPT);
     }
 }

@@ -197,6 +197,12 @@ impl Price {
         rate(Field::Input).saturating_add(rate(Field::Output))
     }
 
+    /// Whether every rate is known to be nothing.
+    pub fn is_nothing(&self) -> bool {
+        let fields = self.fields();
+        !fields.is_empty() && fields.iter().all(|(_, rate)| rate == "0")
+    }
+
     /// Every rate with its name in LiteLLM's price data, as decimal dollars.
     pub fn fields(&self) -> Vec<(String, String)> {
         let shown = |(slot, rate): &(Slot, Rate)| {

@@ -160,10 +160,7 @@ impl Exchange {
 
     /// Whether nothing that the call can lead to costs anything.
     fn is_free(&self) -> bool {
-        let is_free = |at: usize| {
-            let fields = self.price_at(at, None).map(|price| price.fields()).unwrap_or_default();
-            !fields.is_empty() && fields.iter().all(|(_, rate)| rate == "0")
-        };
+        let is_free = |at: usize| self.price_at(at, None).is_some_and(|price| price.is_nothing());
         self.plan.as_ref().is_some_and(|plan| plan.deployments().all(is_free))
     }
 
@@ -307,7 +304,7 @@ impl Exchange {
     }
 
     /// The key's own limits, and what is left of every limit, as answer headers. `held` is what this call has reserved.
-    fn describe(
+    pub(super) fn describe(
         &mut self,
         grant: Option<&Grant>,
         rules: &[Rule],
@@ -391,7 +388,7 @@ pub(super) fn alias(grant: Option<&Grant>) -> Option<&str> {
 }
 
 /// The first budget in the reference's order that is used up.
-fn over_budget<'r>(rules: &'r [Rule], env: &Env) -> Option<(&'r Rule, quota::Why)> {
+pub(super) fn over_budget<'r>(rules: &'r [Rule], env: &Env) -> Option<(&'r Rule, quota::Why)> {
     let over =
         |rule: &'r Rule| quota::check_budget(env.shared, env.worker, rule, env.now_ms).map(|why| (rule, why));
     rules.iter().filter_map(over).min_by_key(|(rule, _)| Step::of_budget(rule.kind))

@@ -17,6 +17,7 @@ pub mod answer;
 pub mod attempt;
 pub mod bounds;
 pub mod controls;
+mod early;
 mod event;
 mod groups;
 mod hold;
@@ -239,6 +240,10 @@ pub struct Exchange {
     /// When the first part of the answer went out, Unix milliseconds.
     first_ms: u64,
     waited: bool,
+    /// Bytes of the body that the headers announce; 0 when they say nothing.
+    announced: u64,
+    /// Whether its caller was judged before the body was there.
+    judged_early: bool,
     /// Bytes of the request's body: what its tokens are estimated from when nobody counts them.
     body_bytes: u64,
     /// Milliseconds from the start of the attempt to the newest part of its answer: what a price by the second counts.
@@ -249,12 +254,6 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// More of the body has come, `length` bytes in all, and it has not ended. Too much of it is refused at once.
-    pub fn on_body_part(&mut self, length: usize) -> Option<Reply> {
-        let length = u64::try_from(length).unwrap_or(u64::MAX);
-        size_allowed(length, &self.config).err().map(|error| self.refuse(error))
-    }
-
     /// Reads the body, plans, and makes the first attempt ready.
     pub fn on_body(&mut self, body: &[u8], env: &mut Env) -> Begin {
         match self.begin(body, env) {

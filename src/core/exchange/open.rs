@@ -154,8 +154,7 @@ fn admit(
     let general = &config.general;
     one_host(headers)?;
     if matches!(operation, Operation::Call { .. }) {
-        let announced = headers.text("content-length").and_then(|text| text.parse().ok());
-        size_allowed(announced.unwrap_or(0), config)?;
+        size_allowed(announced(headers), config)?;
     }
     let route = Route::of(operation, path);
     let for_all = local::is_public(operation) || (*operation == Operation::Metrics && !general.auth_metrics);
@@ -177,6 +176,11 @@ fn admit(
         Ok(_) => Entry::Caller,
         Err(error) => Entry::Refused(error),
     })
+}
+
+/// Bytes of the body, as the headers say; 0 when they do not.
+fn announced(headers: &Headers) -> u64 {
+    headers.text("content-length").and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Envoy joins Host headers: who sends two has one hop believe the first and the next hop the second.
@@ -270,6 +274,8 @@ impl Exchange {
             status: 0,
             first_ms: 0,
             waited: false,
+            announced: announced(headers),
+            judged_early: false,
             body_bytes: 0,
             took_ms: 0,
             completed: None,

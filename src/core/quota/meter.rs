@@ -72,6 +72,14 @@ impl Kind {
         matches!(self, Kind::Deployment | Kind::Provider)
     }
 
+    /// Whether it counts for one model of somebody.
+    pub fn is_by_model(self) -> bool {
+        matches!(
+            self,
+            Kind::KeyModel | Kind::UserModel | Kind::TeamModel | Kind::OrganizationModel | Kind::EndUserModel
+        )
+    }
+
     /// What the names of its meters begin with.
     pub fn prefix(self) -> &'static str {
         match self {

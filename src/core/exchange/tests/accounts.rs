@@ -437,3 +437,58 @@ fn a_number_of_a_client_reserves_no_more_than_the_model_can_answer() {
         exchange.on_done(&mut rig.env());
     }
 }
+
+/// What becomes of a call whose body of 32 MiB is announced, and of one whose body only turns out to be long.
+fn long_bodies(rig: &mut Rig) -> [Option<Reply>; 2] {
+    let config = Rc::clone(&rig.config);
+    let mut open_with = |announced: Option<&[u8]>, length: Option<usize>| {
+        let mut headers = rig.headers("/v1/chat/completions");
+        announced.into_iter().for_each(|length| headers.push("content-length", length));
+        quota::beat(&rig.shared, Worker(1), rig.now_ms);
+        let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else { panic!("a call") };
+        let early = exchange.on_headers(&mut rig.env());
+        let early = early.or_else(|| exchange.on_body_part(length?, &mut rig.env()));
+        exchange.on_done(&mut rig.env());
+        early
+    };
+    assert_eq!(open_with(Some(b"100"), Some(65_536)), None, "short bodies are judged with their model");
+    [open_with(Some(b"33554432"), None), open_with(None, Some(65_537))]
+}
+
+#[test]
+fn a_long_body_is_not_waited_for_when_its_caller_may_call_nothing() {
+    let free = "  - {model_name: free, litellm_params: {model: openai/f1, api_base: \"http://f.test/v1\", api_key: k, input_cost_per_token: 0, output_cost_per_token: 0}}\n";
+    let paid = MODELS.split("router_settings").next().unwrap();
+    let key = access::hash(b"sk-one");
+    // (models, members of the key, settings, status and type of the refusal)
+    let rows = [
+        (paid.to_owned(), "max_budget: 0", "", Some((400, "budget_exceeded"))),
+        (
+            paid.to_owned(),
+            "budget_limits: [{budget_duration: 1d, max_budget: 0}]",
+            "",
+            Some((400, "budget_exceeded")),
+        ),
+        (paid.to_owned(), "max_budget: 1", "", None),
+        (paid.to_owned(), "rpm_limit: 0", "", Some((429, "None"))),
+        (paid.to_owned(), "max_parallel_requests: 0", "", Some((429, "None"))),
+        // What one model may not, another may.
+        (paid.to_owned(), "model_rpm_limit: {a: 0}, model_max_budget: {a: {budget_limit: 0}}", "", None),
+        // A model that costs nothing is called without money, so the body has to say which it is.
+        (format!("{paid}{free}"), "max_budget: 0", "", None),
+        (format!("{paid}{free}"), "max_budget: 0, rpm_limit: 0", "", Some((429, "None"))),
+    ];
+    for (models, members, settings, expected) in rows {
+        let mut rig = Rig::new(&format!(
+            "{models}general_settings:\n  master_key: sk-master\n  keys: [{{token: {key}, {members}}}]\n{settings}"
+        ));
+        rig.key = Some("sk-one");
+        for reply in long_bodies(&mut rig) {
+            let got = reply.as_ref().map(|reply| {
+                let body: Value = serde_json::from_slice(&reply.body).unwrap();
+                (reply.status, body["error"]["type"].as_str().unwrap_or("null").to_owned())
+            });
+            assert_eq!(got, expected.map(|(status, kind)| (status, kind.to_owned())), "{members}");
+        }
+    }
+}
