@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build fault-module run envoy example fmt lint check test fuzz bench bench-core bench-peers bench-ledger soak clean
+.PHONY: help build fault-module run envoy example fmt lint check test fuzz bench bench-core bench-peers bench-attackers bench-ledger soak clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -95,6 +95,9 @@ target/bench/peers/litellm/bin/litellm:
 	@if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then $(call apt,python3-venv); fi
 	python3 -m venv target/bench/peers/litellm
 	target/bench/peers/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==$(LITELLM_VERSION)'
+
+bench-attackers: build envoy .venv/ready ## Measure what other tenants notice of tenants that attack (ATTACK="--seconds 10")
+	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench/attackers.py $(ATTACK)
 
 bench-ledger: build envoy .venv/ready ## Time a ledger of 100,000 keys and a million calls
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench_ledger.py
