@@ -19,7 +19,7 @@ VMS = WORKERS + 2
 """One for each worker, the sync role's, and the one they are all copied from."""
 IDLE_KB = 3 << 10
 STREAMS = 200
-STREAM_KB = 12
+STREAM_KB = 13
 AGAIN_KB = 512
 ENVOY_STREAM_KB = 160
 """What Envoy holds of a stream beside that: two connections with their buffers, and the request in case it is to be repeated."""
