@@ -11,7 +11,7 @@ use super::{admin::Envoy, envoy::listener};
 const HELD_BACK: Duration = Duration::from_millis(150);
 
 /// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(25);
+pub const LOOK: Duration = Duration::from_millis(25);
 
 /// Waits until the ledger has all usage, as far as it can be reached; `meanwhile` is done again and again. Says how many calls are
 /// lost after `limit`.

@@ -27,9 +27,6 @@ const REQUESTS: Duration = Duration::from_secs(5);
 const USAGE: Duration = Duration::from_secs(5);
 /// How long Envoy may take to end, once it was told to.
 const END: Duration = Duration::from_secs(2);
-/// How often Envoy is looked at that is to end.
-const LOOK: Duration = Duration::from_millis(25);
-
 /// What to run, and for whom.
 #[derive(Clone, Debug, Args)]
 #[command(rename_all = "snake_case")]
@@ -74,7 +71,7 @@ fn finish(envoy: &mut Child, admin: &admin::Envoy) -> ExitStatus {
     let _ = admin.stop_listening();
     let deadline = Instant::now() + REQUESTS;
     while flush::active(admin) > 0 && Instant::now() < deadline {
-        thread::sleep(LOOK);
+        thread::sleep(flush::LOOK);
     }
     let lost = flush::flush(admin, USAGE, &mut || {});
     if lost > 0 {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Failure;
+use crate::core::codec::escape::hex;
 
 /// Longest path of a Unix socket.
 const SOCKET_PATH_BYTES: usize = 100;
@@ -70,7 +71,7 @@ impl State {
         let mut sockets = folder.clone();
         // The longest name of a socket.
         if folder.join("ledger.sock").as_os_str().len() > SOCKET_PATH_BYTES {
-            let short = hex(&Sha256::digest(folder.as_os_str().as_encoded_bytes()), 8);
+            let short = short_hex(&Sha256::digest(folder.as_os_str().as_encoded_bytes()), 8);
             let other = env::temp_dir().join(format!("tollgate-{}-{short}", user()));
             make(&other).map_err(|error| cannot_use(&other, &error))?;
             sockets = other;
@@ -115,7 +116,7 @@ impl State {
 
     /// Writes the filter module under a name that tells its content, and says where it is.
     pub fn write_module(&self, module: &[u8]) -> Result<PathBuf, Failure> {
-        let name = format!("tollgate-{}.wasm", hex(&Sha256::digest(module), 16));
+        let name = format!("tollgate-{}.wasm", short_hex(&Sha256::digest(module), 16));
         let path = self.folder.join(&name);
         if fs::read(&path).is_ok_and(|there| there == module) {
             return Ok(path);
@@ -358,8 +359,11 @@ fn cannot_use(path: &Path, error: &io::Error) -> Failure {
     ))
 }
 
-fn hex(bytes: &[u8], length: usize) -> String {
-    bytes.iter().take(length / 2).map(|byte| format!("{byte:02x}")).collect()
+/// The first digits of bytes in hexadecimal.
+fn short_hex(bytes: &[u8], length: usize) -> String {
+    let mut text = hex(bytes);
+    text.truncate(length);
+    text
 }
 
 #[cfg(test)]

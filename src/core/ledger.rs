@@ -16,14 +16,12 @@
 //! node once, so every event counts exactly once. Totals come down with the revision of the ledger they were read at: a node
 //! takes a total only when it is newer than the one it has.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 
 use crate::core::{
     access::{Lookup, changes},
     api::path::unescape,
-    codec::json::Writer,
+    codec::{escape::percent, json::Writer},
     shared::Shared,
 };
 
@@ -53,19 +51,7 @@ pub const EVERYTHING: &str = "*";
 
 /// A name as it stands in [`CHANGED_HEADER`] and in paths: whatever could mean something there is percent-escaped.
 pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b'/' | b'@' => {
-                out.push(char::from(byte));
-            }
-            _ => {
-                // Writing to a String cannot fail.
-                _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
+    percent(text, |byte| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte))
 }
 
 /// Tells all workers what a management call changed, as [`CHANGED_HEADER`] says it.

@@ -21,6 +21,7 @@ use crate::core::{
         grant::Grant,
         keyring::{Found, Keyring},
     },
+    codec::escape::hex,
     config::General,
     error::Error,
     headers::Headers,
@@ -126,8 +127,7 @@ pub fn identify(
 
 /// SHA-256 of a key in lower-case hexadecimal: what stands for it everywhere.
 pub fn hash(key: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
-    Sha256::digest(key).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    hex(&Sha256::digest(key))
 }
 
 /// Who passes while the ledger is away (`allow_requests_on_db_unavailable`). Nothing is known of the key, so it stands for

@@ -1,5 +1,6 @@
-//! Framing of bytes that come from the network: bounded, incremental, indifferent to where a chunk ends.
+//! Framing of bytes that come from the network: bounded, incremental, indifferent to where a chunk ends; and bytes as text.
 
+pub mod escape;
 pub mod glance;
 pub mod json;
 pub mod scan;

@@ -12,6 +12,7 @@ use super::{
     settings::{self, Verdict},
     yaml::member,
 };
+use crate::core::codec::escape::hex;
 use crate::core::provider::{BRANDS, Brand, Family, infer, target::endpoint};
 
 /// What all entries share.
@@ -442,16 +443,6 @@ fn hashed_id(src: &Source, group: &str, params: &Map<String, Value>) -> String {
         }
     }
     hex(&hash.finalize())
-}
-
-/// Bytes as lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        // Writing to a String cannot fail.
-        _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 fn verify(src: &mut Source, params: &Block, shared: &Shared) -> bool {

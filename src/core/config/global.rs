@@ -6,14 +6,12 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Alias, CountedTokens, Endpoint, Fallback, Fallbacks, General, Router, Secret, TollgateSettings,
-    entry::hex,
-    limits,
+    Alias, CountedTokens, Endpoint, Fallback, Fallbacks, General, Router, Secret, TollgateSettings, limits,
     read::{Block, NAMES_TO_DROP, Reference, Source, flag_of, reference, scalar_text},
     settings::{self, Verdict},
     yaml::{item, member},
 };
-use crate::core::{access::grant::Budget, error::Class, ledger::KEY_VARIABLE};
+use crate::core::{access::grant::Budget, codec::escape::hex, error::Class, ledger::KEY_VARIABLE};
 
 /// The four blocks, references resolved.
 pub(super) struct Blocks {

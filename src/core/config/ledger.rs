@@ -9,6 +9,7 @@ use super::{
     redis,
     settings::Verdict,
 };
+use crate::core::codec::escape::percent;
 
 /// Settings of the ledger. It reads the same file as the filter, with the same loader.
 #[derive(Clone, Debug, Default)]
@@ -201,13 +202,7 @@ fn url_of_parts(src: &Source) -> Option<String> {
 
 /// A part of a URL: everything but letters, digits and `-._~` in hexadecimal.
 fn quoted(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, b| {
-        match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(b)),
-            b => out.push_str(&format!("%{b:02X}")),
-        }
-        out
-    })
+    percent(text, |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }
 
 /// `store_model_in_db`, or `STORE_MODEL_IN_DB`: one that says so is enough, as in LiteLLM.

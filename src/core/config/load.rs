@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Config, Deployment, Report, Wildcard,
-    entry::{self, Entry, Shared, hex},
+    entry::{self, Entry, Shared},
     global::{self, Blocks},
     keys, ledger, limits,
     lookup::Index,
@@ -18,6 +18,7 @@ use super::{
     wildcard,
     yaml::{self, item},
 };
+use crate::core::codec::escape::hex;
 
 /// A configuration and what became of its settings.
 #[derive(Debug)]

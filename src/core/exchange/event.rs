@@ -3,6 +3,7 @@
 use super::{Env, Exchange, record::Served};
 use crate::core::{
     access::{Caller, grant::Scope},
+    codec::escape::hex,
     error::Class,
     ledger::Event,
     route::plan::Plan,
@@ -146,11 +147,6 @@ impl Exchange {
 
 /// `id-0123abcd`: the upper half of the bits in hexadecimal.
 fn numbered(id: &str, bits: u64) -> String {
-    let mut text = String::with_capacity(id.len() + 9);
-    text.push_str(id);
-    text.push('-');
-    for shift in (32..64).step_by(4).rev() {
-        text.extend(char::from_digit((bits >> shift) as u32 & 15, 16));
-    }
-    text
+    let [a, b, c, d, ..] = bits.to_be_bytes();
+    [id, "-", &hex(&[a, b, c, d])].concat()
 }

@@ -3,6 +3,7 @@
 use super::{Brand, Family, Wire, infer::is_completion_model};
 use crate::core::{
     api::Api,
+    codec::escape::percent,
     config::{Deployment, Endpoint},
     error::{Class, Error},
     headers::Headers,
@@ -182,20 +183,10 @@ fn versioned(query: Option<&str>, version: &str, replace: bool) -> String {
 ///
 /// A name of dots only is escaped twice: `%2E%2E` still means "one up" to many servers, `%252E%252E` to none.
 pub fn path_segment(name: &str) -> String {
-    use std::fmt::Write;
-    let dots = name.bytes().all(|b| b == b'.');
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'.' if dots => out.push_str("%252E"),
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
-                out.push(byte.into())
-            }
-            // Writing to a String cannot fail.
-            _ => _ = write!(out, "%{byte:02X}"),
-        }
+    if name.bytes().all(|byte| byte == b'.') {
+        return name.replace('.', "%252E");
     }
-    out
+    percent(name, |byte| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte))
 }
 
 /// Credentials in the brand's way, then the deployment's own headers over them.

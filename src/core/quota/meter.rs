@@ -1,8 +1,10 @@
 //! What is counted, by name: `key:<hash>`, `team:<id>`, `global`, and the fingerprint it is found by in shared data.
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+
+use crate::core::codec::escape::hex;
 
 /// What a meter stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,17 +151,8 @@ impl Meter {
 
     /// The fingerprint as 32 hexadecimal digits, by which nodes tell each other their rates.
     pub fn hex(&self) -> String {
-        hex(self.print)
+        hex(&self.print)
     }
-}
-
-/// A fingerprint in lower-case hexadecimal.
-pub(super) fn hex(print: [u8; 16]) -> String {
-    let mut text = String::with_capacity(32);
-    for byte in print {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 /// Reads what [`hex`] writes.

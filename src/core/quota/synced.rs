@@ -4,10 +4,10 @@ use super::{
     Base, Meter,
     bucket::{self, Entry, Remote, Room},
     crew::Crew,
-    meter::{hex, unhex},
+    meter::unhex,
     tally::pico,
 };
-use crate::core::{cost::money::Money, ledger::Rate, shared::Shared};
+use crate::core::{codec::escape::hex, cost::money::Money, ledger::Rate, shared::Shared};
 
 /// The ledger has applied this much: it leaves what is not yet synced (never below 0).
 pub fn acknowledge(shared: &dyn Shared, meter: &Meter, spent: Money) {
@@ -71,7 +71,7 @@ pub fn open_rates(shared: &dyn Shared, now_ms: u64) -> Vec<Rate> {
             let held = entry.held(|worker| crew.lives(worker));
             if entry.window_ms != 0 || held.requests != 0 || entry.remote.counts(now_ms) {
                 rates.push(Rate {
-                    meter: hex(entry.print),
+                    meter: hex(&entry.print),
                     window_ms: entry.window_ms,
                     requests: entry.requests,
                     tokens: entry.tokens.saturating_add(held.tokens),

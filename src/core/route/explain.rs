@@ -13,6 +13,7 @@ use super::{
 };
 use crate::core::{
     api::path::parameter,
+    codec::escape::percent,
     config::{Config, Resolved},
     error::Error,
 };
@@ -242,9 +243,7 @@ impl Question {
 
 /// Everything but letters, digits and what needs no escape in a query.
 fn escape(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/,:".contains(&byte);
-    let one = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(one).collect()
+    percent(text, |byte| byte.is_ascii_alphanumeric() || b"-._~/,:".contains(&byte))
 }
 
 /// Explains a call. It is planned and not made: nothing counts as used.
