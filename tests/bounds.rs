@@ -22,7 +22,7 @@ use tollgate::core::{
     headers::Headers,
     quota::{self, Worker},
     random::Random,
-    shared::Memory,
+    store::Memory,
 };
 
 /// Counts what is held, and the most that was.

@@ -17,7 +17,7 @@ use crate::core::{
         explain::{self, Explanation, Group, Member, Question, Refusal},
         plan::World,
     },
-    shared::Memory,
+    store::Memory,
 };
 
 /// Flags of `tollgate explain`.

@@ -22,7 +22,7 @@ use crate::core::{
     access::{Lookup, changes},
     api::path::unescape,
     codec::{escape::percent, json::Writer},
-    shared::Shared,
+    host::Store,
 };
 
 /// Envoy's (and the ledger's) environment variable with the secret between them. Without it the filter has no ledger.
@@ -55,7 +55,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Tells all workers what a management call changed, as [`CHANGED_HEADER`] says it.
-pub fn announce(shared: &dyn Shared, header: &str) {
+pub fn announce(shared: &dyn Store, header: &str) {
     if header == EVERYTHING {
         return changes::reset(shared);
     }
@@ -72,12 +72,12 @@ pub fn announce(shared: &dyn Shared, header: &str) {
 const TROUBLE: &str = "ledger/trouble";
 
 /// Tells all workers whether the ledger and its database can be used; if not, why, in words that everybody may read.
-pub fn set_trouble(shared: &dyn Shared, reason: Option<&str>) {
+pub fn set_trouble(shared: &dyn Store, reason: Option<&str>) {
     shared.set(TROUBLE, reason.unwrap_or_default().as_bytes(), None);
 }
 
 /// Why the ledger or its database cannot be used now; nothing while it can.
-pub fn trouble(shared: &dyn Shared) -> Option<String> {
+pub fn trouble(shared: &dyn Store) -> Option<String> {
     let (bytes, _) = shared.get(TROUBLE)?;
     String::from_utf8(bytes).ok().filter(|reason| !reason.is_empty())
 }

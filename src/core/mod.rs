@@ -14,7 +14,8 @@
 //! | [`cost`] | usage out of answers, and its price |
 //! | [`exchange`] | the life of one request, from its headers to its record |
 //! | [`sync`] | what the node tells the ledger, and what it makes of the answer |
-//! | [`shared`] | the one thing that workers share: a small compare-and-swap store |
+//! | [`host`] | what a host gives to all this, as traits |
+//! | [`store`] | what is built on the one thing that workers share: a small compare-and-swap store |
 //! | [`random`] | chance, from a seed |
 //! | [`headers`] | header names and values as bytes |
 //! | [`error`] | every refusal, in the client's own format |
@@ -29,11 +30,12 @@ pub mod exchange;
 #[cfg(test)]
 pub mod fuzz;
 pub mod headers;
+pub mod host;
 pub mod ledger;
 pub mod provider;
 pub mod quota;
 pub mod random;
 pub mod route;
-pub mod shared;
+pub mod store;
 pub mod sync;
 pub mod translate;

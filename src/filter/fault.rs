@@ -1,7 +1,7 @@
 //! Panics where a request asks for one: in builds with the feature `fault-injection` only, to see a VM die and come back.
 
 use super::host;
-use crate::core::shared::Shared;
+use crate::core::host::Store;
 
 /// The request header that names the callback to panic in.
 const HEADER: &str = "x-fault";

@@ -20,13 +20,14 @@ use proxy_wasm::{
 
 use crate::core::{
     headers::Headers,
-    shared::{self, Minutes, Secret, Shared, Topic, Version},
+    host::{Secret, Store, Topic, Version},
+    store::{self, Minutes},
 };
 
 /// Shared data as the core sees it.
 pub struct SharedData;
 
-impl Shared for SharedData {
+impl Store for SharedData {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         match hostcalls::get_shared_data(key) {
             Ok((Some(value), version)) => Some((value, version.unwrap_or(0))),
@@ -69,7 +70,7 @@ impl Shared for SharedData {
     // It is written once and stays.
     fn secret(&self) -> Secret {
         SECRET.get().unwrap_or_else(|| {
-            let secret = shared::read_secret(self);
+            let secret = store::read_secret(self);
             SECRET.set(secret);
             secret.unwrap_or_default()
         })

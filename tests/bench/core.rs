@@ -35,7 +35,7 @@ use tollgate::core::{
         latency::{self, Sample},
         plan::{Call, Controls, Plan, World},
     },
-    shared::Memory,
+    store::Memory,
     translate::{Memo, Options, Stamp, answer::Pipeline, request},
 };
 

@@ -15,7 +15,7 @@ use tollgate::core::{
     ledger,
     quota::{self, Worker},
     random::Random,
-    shared::Memory,
+    store::Memory,
 };
 
 /// The scenarios by name.

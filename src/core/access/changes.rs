@@ -6,7 +6,10 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::core::shared::{self, Shared, Topic};
+use crate::core::{
+    host::{Store, Topic},
+    store,
+};
 
 /// Key of the mark.
 const MARK: &str = "access/mark";
@@ -17,7 +20,7 @@ pub const RING: u64 = 256;
 /// Bytes of one fingerprint, and with its revision.
 const NAME_BYTES: usize = 16;
 const CHANGE_BYTES: usize = NAME_BYTES + 8;
-/// How often a write is begun anew, beyond what [`shared::update`] does by itself. A lost announcement would leave a revoked
+/// How often a write is begun anew, beyond what [`store::update`] does by itself. A lost announcement would leave a revoked
 /// key in force until its copy is too old.
 const TRIES: usize = 8;
 
@@ -50,7 +53,7 @@ pub struct Mark {
 }
 
 /// Makes the keys, before there is traffic: creating a missing key cannot be guarded against another who creates it.
-pub fn prepare(shared: &dyn Shared) {
+pub fn prepare(shared: &dyn Store) {
     for (key, value) in [(NAMES, &[0; 8][..]), (MARK, &Mark::default().to_bytes())] {
         if shared.get(key).is_none() {
             shared.set(key, value, None);
@@ -59,25 +62,25 @@ pub fn prepare(shared: &dyn Shared) {
 }
 
 /// The mark as it stands.
-pub fn mark(shared: &dyn Shared) -> Mark {
+pub fn mark(shared: &dyn Store) -> Mark {
     shared.look(Topic::Access, MARK).map(|bytes| Mark::from_bytes(&bytes)).unwrap_or_default()
 }
 
 /// Tells every worker that the records behind these names changed: `key:<hash>`, `user:<id>`, `team:<id>`,
 /// `member:<team>/<user>`, `org:<id>`, `end_user:<id>`.
-pub fn announce(shared: &dyn Shared, names: &[&str]) {
+pub fn announce(shared: &dyn Store, names: &[&str]) {
     announce_as_of(shared, names.iter().map(|name| (*name, Changed::UNKNOWN)));
 }
 
 /// The same, with the revision of each change: it is heard of twice, from the call that made it and from the ledger's feed, and
 /// whoever has asked in between need not ask again.
-pub fn announce_as_of<'n>(shared: &dyn Shared, changes: impl Iterator<Item = (&'n str, u64)>) {
+pub fn announce_as_of<'n>(shared: &dyn Store, changes: impl Iterator<Item = (&'n str, u64)>) {
     let changes: Vec<Changed> =
         changes.map(|(name, revision)| Changed { name: fingerprint(name), revision }).collect();
     if changes.is_empty() {
         return;
     }
-    let added = persist(|| shared::update(shared, NAMES, |ring| add(ring.unwrap_or_default(), &changes)));
+    let added = persist(|| store::update(shared, NAMES, |ring| add(ring.unwrap_or_default(), &changes)));
     match added {
         Some(count) => change_mark(shared, |mark| mark.count = mark.count.max(count)),
         None => reset(shared),
@@ -85,19 +88,19 @@ pub fn announce_as_of<'n>(shared: &dyn Shared, changes: impl Iterator<Item = (&'
 }
 
 /// Tells every worker whether requests have to be asked for their end user.
-pub fn set_end_users(shared: &dyn Shared, wanted: bool) {
+pub fn set_end_users(shared: &dyn Store, wanted: bool) {
     if mark(shared).end_users != wanted {
         change_mark(shared, |mark| mark.end_users = wanted);
     }
 }
 
 /// Tells every worker that all it has is stale.
-pub fn reset(shared: &dyn Shared) {
+pub fn reset(shared: &dyn Store) {
     change_mark(shared, |mark| mark.resets = mark.resets.wrapping_add(1));
 }
 
 /// The changes after `seen`; none when more were made than are remembered.
-pub fn since(shared: &dyn Shared, seen: u64) -> Option<Vec<Changed>> {
+pub fn since(shared: &dyn Store, seen: u64) -> Option<Vec<Changed>> {
     let (bytes, _) = shared.get(NAMES)?;
     let (count, ring) = split(&bytes);
     let fresh = count.checked_sub(seen).filter(|fresh| *fresh <= RING)?;
@@ -137,9 +140,9 @@ impl Mark {
     }
 }
 
-fn change_mark(shared: &dyn Shared, change: impl Fn(&mut Mark)) {
+fn change_mark(shared: &dyn Store, change: impl Fn(&mut Mark)) {
     let write = || {
-        shared::update(shared, MARK, |bytes| {
+        store::update(shared, MARK, |bytes| {
             let mut mark = bytes.map(Mark::from_bytes).unwrap_or_default();
             change(&mut mark);
             (mark.to_bytes().to_vec(), ())
@@ -184,7 +187,7 @@ fn print_of(bytes: &[u8]) -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::shared::Memory;
+    use crate::core::store::Memory;
 
     #[test]
     fn names_are_found_by_whoever_has_not_seen_them() {

@@ -21,7 +21,7 @@ use super::{
     changes::{self, Changed, Fingerprint, Mark, fingerprint, hash_start},
     grant::{EndUser, Grant},
 };
-use crate::core::shared::Shared;
+use crate::core::host::Store;
 
 /// How long a key stays unknown without asking again.
 const UNKNOWN_MS: u64 = 10_000;
@@ -121,7 +121,7 @@ impl Keyring {
     }
 
     /// Drops what changed since the last time. One read of shared data when nothing did.
-    pub fn refresh(&mut self, shared: &dyn Shared) {
+    pub fn refresh(&mut self, shared: &dyn Store) {
         let mark = changes::mark(shared);
         let Some(before) = self.mark.replace(mark) else { return };
         if mark.resets != before.resets {

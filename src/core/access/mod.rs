@@ -25,7 +25,7 @@ use crate::core::{
     config::General,
     error::Error,
     headers::Headers,
-    shared::Shared,
+    host::Store,
 };
 
 /// Who calls.
@@ -92,7 +92,7 @@ pub fn identify(
     headers: &Headers,
     general: &General,
     keys: &mut Keyring,
-    shared: &dyn Shared,
+    shared: &dyn Store,
     now_ms: u64,
 ) -> Result<Caller, Stop> {
     if general.master_key.is_none() {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn admit(headers: &Headers, general: &General) -> Result<(), Error> {
-        match identify(headers, general, &mut Keyring::new(1), &crate::core::shared::Memory::default(), 0) {
+        match identify(headers, general, &mut Keyring::new(1), &crate::core::store::Memory::default(), 0) {
             Ok(_) => Ok(()),
             Err(Stop::Refuse(error)) => Err(error),
             Err(Stop::Ask(lookup)) => panic!("{lookup:?} without a ledger"),

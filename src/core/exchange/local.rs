@@ -11,8 +11,8 @@ use crate::core::{
     config::{Config, General},
     error::Error,
     headers::Headers,
+    host::Store,
     ledger,
-    shared::Shared,
 };
 
 /// LiteLLM's constant `created` of a listed model.
@@ -86,7 +86,7 @@ pub enum Database {
 
 impl Database {
     /// As the sync role heard last.
-    pub fn of(general: &General, shared: &dyn Shared) -> Database {
+    pub fn of(general: &General, shared: &dyn Store) -> Database {
         if !general.has_ledger {
             return Database::None;
         }

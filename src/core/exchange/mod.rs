@@ -61,6 +61,7 @@ use crate::core::{
         place::Place,
     },
     headers::Headers,
+    host::Store,
     quota::Worker,
     random::Random,
     route::{
@@ -68,7 +69,6 @@ use crate::core::{
         latency::{self, Sample},
         plan::{Call, Candidate, Plan, World},
     },
-    shared::Shared,
     translate::answer::failure::Failure,
 };
 
@@ -85,7 +85,7 @@ pub const TOO_SLOW: &str = "The request did not arrive in time. Send the body wi
 /// What a callback may look at besides its own facts.
 pub struct Env<'e> {
     /// What all workers share.
-    pub shared: &'e dyn Shared,
+    pub shared: &'e dyn Store,
     /// Unix milliseconds.
     pub now_ms: u64,
     /// Chance.

@@ -13,13 +13,13 @@ use crate::core::{
     config::{Config, CountedTokens, Deployment},
     cost::money::Money,
     error::{Class, Error},
+    host::Store,
     ledger::Charged,
     quota::{self, Reservation, Rule, Why, Worker},
     route::{
         plan::{Candidate, Plan, World, none_available},
         strategy,
     },
-    shared::Shared,
     translate::answer::failure::Failure,
 };
 
@@ -43,7 +43,7 @@ struct Gate<'g> {
     config: &'g Config,
     /// Tokens of an answer, more or less.
     typical: u64,
-    shared: &'g dyn Shared,
+    shared: &'g dyn Store,
     worker: Worker,
     now_ms: u64,
     taken: Option<(usize, Reservation)>,

@@ -17,7 +17,7 @@ mod routing;
 use serde_json::{Value, json};
 
 use super::{attempt::StartAction, *};
-use crate::core::{config, quota, random::Random, shared::Memory};
+use crate::core::{config, quota, random::Random, store::Memory};
 
 /// How a provider behaves for one attempt.
 enum Behaviour {

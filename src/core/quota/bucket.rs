@@ -10,9 +10,12 @@
 
 use std::ops::Range;
 
-use crate::core::shared::{self, Secret, Shared};
+use crate::core::{
+    host::{Secret, Store},
+    store,
+};
 
-/// How many values there are. Shared data never forgets a key, so their number is fixed.
+/// How many values there are. Store data never forgets a key, so their number is fixed.
 pub(super) const BUCKETS: u16 = 1_024;
 /// How many entries fit into one.
 pub(super) const ENTRIES: usize = 128;
@@ -320,14 +323,14 @@ impl Bucket {
 /// Reads the value that a meter is in, lets `step` change it, and writes it back if it did, again and again until nobody
 /// else wrote in between. `None` only when the host is broken.
 pub(super) fn change<T>(
-    shared: &dyn Shared,
+    shared: &dyn Store,
     print: Print,
     mut step: impl FnMut(&mut Bucket) -> T,
 ) -> Option<T> {
     let name = name(index(shared.secret(), print));
     for _ in 0..TRIES {
         let Some((bytes, version)) = shared.get(&name) else {
-            shared::create(shared, &name, EMPTY);
+            store::create(shared, &name, EMPTY);
             continue;
         };
         let mut bucket = Bucket::read(bytes);
@@ -340,13 +343,13 @@ pub(super) fn change<T>(
 }
 
 /// The entry of a meter, for those who only look.
-pub(super) fn look(shared: &dyn Shared, print: Print) -> Option<Entry> {
+pub(super) fn look(shared: &dyn Store, print: Print) -> Option<Entry> {
     let (bytes, _) = shared.get(&name(index(shared.secret(), print)))?;
     Bucket::read(bytes).find(print)
 }
 
 /// One of all values.
-pub(super) fn nth(shared: &dyn Shared, index: u16) -> Option<Bucket> {
+pub(super) fn nth(shared: &dyn Store, index: u16) -> Option<Bucket> {
     shared.get(&name(index)).map(|(bytes, _)| Bucket::read(bytes))
 }
 
@@ -357,13 +360,13 @@ pub(super) fn name(index: u16) -> String {
 
 /// Which value a meter is in.
 pub(super) fn index(secret: Secret, print: Print) -> u16 {
-    (shared::keyed(secret, print) % u64::from(BUCKETS)) as u16
+    (store::keyed(secret, print) % u64::from(BUCKETS)) as u16
 }
 
 /// The number of an owner, never 0.
 pub(super) fn owner(secret: Secret, print: Print) -> u16 {
     // Other bits than a value is found by.
-    (1 + (shared::keyed(secret, print) >> 32) % (OWNERS - 1)) as u16
+    (1 + (store::keyed(secret, print) >> 32) % (OWNERS - 1)) as u16
 }
 
 /// Where the entries are.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::Worker;
-use crate::core::shared::{self, Shared};
+use crate::core::{host::Store, store};
 
 /// A worker that was silent for longer holds nothing.
 const SILENT_MS: u64 = 5_000;
@@ -15,9 +15,9 @@ const VERSION: u8 = 1;
 const RECORD: usize = 12;
 
 /// Says that a worker lives. About once a second; after 5 s of silence what it holds no longer counts.
-pub fn beat(shared: &dyn Shared, worker: Worker, now_ms: u64) {
+pub fn beat(shared: &dyn Store, worker: Worker, now_ms: u64) {
     // A beat lost to 32 others is made good by the next one.
-    shared::update(shared, KEY, |bytes| {
+    store::update(shared, KEY, |bytes| {
         let mut list = decode(bytes);
         list.retain(|&(id, beat_ms)| id != worker.0 && now_ms.abs_diff(beat_ms) <= FORGOTTEN_MS);
         list.push((worker.0, now_ms));
@@ -26,14 +26,14 @@ pub fn beat(shared: &dyn Shared, worker: Worker, now_ms: u64) {
 }
 
 /// Makes the list where it is missing.
-pub(super) fn prepare(shared: &dyn Shared) {
-    shared::create(shared, KEY, &encode(&[]));
+pub(super) fn prepare(shared: &dyn Store) {
+    store::create(shared, KEY, &encode(&[]));
 }
 
 /// The workers as one call sees them. The list is read when it is first asked for: mostly it is not. It is read again for a
 /// worker that is not in it, because whoever holds something has said before that it lives: it may have come meanwhile.
 pub(super) struct Crew<'s> {
-    shared: &'s dyn Shared,
+    shared: &'s dyn Store,
     own: Option<Worker>,
     now_ms: u64,
     list: RefCell<Vec<(u32, u64)>>,
@@ -41,7 +41,7 @@ pub(super) struct Crew<'s> {
 
 impl<'s> Crew<'s> {
     /// As `own` sees them, which certainly lives itself.
-    pub(super) fn new(shared: &'s dyn Shared, own: Option<Worker>, now_ms: u64) -> Crew<'s> {
+    pub(super) fn new(shared: &'s dyn Store, own: Option<Worker>, now_ms: u64) -> Crew<'s> {
         Crew { shared, own, now_ms, list: RefCell::default() }
     }
 
@@ -97,7 +97,7 @@ fn encode(list: &[(u32, u64)]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::shared::Memory;
+    use crate::core::store::Memory;
 
     #[test]
     fn workers_live_fall_silent_and_are_forgotten() {

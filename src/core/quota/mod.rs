@@ -47,7 +47,8 @@ use self::{
 use crate::core::{
     access::grant::Limits,
     cost::money::Money,
-    shared::{self, Secret, Shared},
+    host::{Secret, Store},
+    store,
 };
 
 /// A meter and what holds for it.
@@ -189,12 +190,12 @@ struct Hold {
 
 impl Reservation {
     /// The request is over: what it used takes the place of what it reserved.
-    pub fn settle(self, shared: &dyn Shared, tokens: u64, cost: Money, now_ms: u64) {
+    pub fn settle(self, shared: &dyn Store, tokens: u64, cost: Money, now_ms: u64) {
         self.settle_with(shared, tokens, cost, cost, now_ms);
     }
 
     /// The same where the gateway as a whole has spent something else than its caller.
-    pub fn settle_with(self, shared: &dyn Shared, tokens: u64, cost: Money, gateways: Money, now_ms: u64) {
+    pub fn settle_with(self, shared: &dyn Store, tokens: u64, cost: Money, gateways: Money, now_ms: u64) {
         for Hold { meter, stake, .. } in &self.holds {
             let cost = if meter.is_of(Kind::Global, "") { gateways } else { cost };
             amend(shared, meter, |entry| entry.settle(self.worker, stake, tokens, cost, now_ms));
@@ -202,7 +203,7 @@ impl Reservation {
     }
 
     /// As if the request had never been: it counts for no limit, not even as a request.
-    pub fn cancel(self, shared: &dyn Shared, now_ms: u64) {
+    pub fn cancel(self, shared: &dyn Store, now_ms: u64) {
         for Hold { meter, stake, .. } in &self.holds {
             amend(shared, meter, |entry| entry.cancel(self.worker, stake, now_ms));
         }
@@ -233,20 +234,20 @@ const FULL: &str = "tollgate_limits_full";
 
 /// Makes the table where it is missing; cheap where it exists. Any number of workers may do this at once, also while
 /// requests are counted. The first one's `secret` says for all where meters stand.
-pub fn prepare(shared: &dyn Shared, secret: Secret) {
-    shared::seal(shared, secret);
+pub fn prepare(shared: &dyn Store, secret: Secret) {
+    store::seal(shared, secret);
     let last = bucket::BUCKETS - 1;
     if shared.get(&bucket::name(last)).is_none() {
         crew::prepare(shared);
         for index in 0..=last {
-            shared::create(shared, &bucket::name(index), bucket::EMPTY);
+            store::create(shared, &bucket::name(index), bucket::EMPTY);
         }
     }
 }
 
 /// Reserves with all rules, in order, or with none.
 pub fn reserve(
-    shared: &dyn Shared,
+    shared: &dyn Store,
     worker: Worker,
     rules: &[Rule],
     estimate: Estimate,
@@ -269,19 +270,19 @@ pub fn reserve(
 }
 
 /// Why a rule would refuse now, its budget asked first; `None` when it would admit. Changes nothing.
-pub fn check(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+pub fn check(shared: &dyn Store, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
     check_budget(shared, worker, rule, now_ms).or_else(|| check_rates(shared, worker, rule, now_ms))
 }
 
 /// [`check`] of the budget alone.
-pub fn check_budget(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+pub fn check_budget(shared: &dyn Store, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
     rule.max_budget?;
     let entry = look(shared, rule, now_ms);
     refusal(&entry, &Crew::new(shared, Some(worker), now_ms), |held| entry.over_budget(rule, held))
 }
 
 /// [`check`] of the rates alone.
-pub fn check_rates(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
+pub fn check_rates(shared: &dyn Store, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
     if !rule.limits.any() {
         return None;
     }
@@ -290,14 +291,14 @@ pub fn check_rates(shared: &dyn Shared, worker: Worker, rule: &Rule, now_ms: u64
 }
 
 /// Where a rule's meter stands now.
-pub fn standing(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Standing {
+pub fn standing(shared: &dyn Store, rule: &Rule, now_ms: u64) -> Standing {
     let entry = if rule.binds() { look(shared, rule, now_ms) } else { Entry::new(rule.meter.print()) };
     let crew = Crew::new(shared, None, now_ms);
     entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)
 }
 
 /// What meters count now, in their order. Those that are not in the table count nothing.
-pub fn counts<'m>(shared: &dyn Shared, meters: impl Iterator<Item = &'m Meter>, now_ms: u64) -> Vec<Counts> {
+pub fn counts<'m>(shared: &dyn Store, meters: impl Iterator<Item = &'m Meter>, now_ms: u64) -> Vec<Counts> {
     let crew = Crew::new(shared, None, now_ms);
     let count = |meter: &Meter| {
         let mut entry = bucket::look(shared, meter.print()).unwrap_or_else(|| Entry::new(meter.print()));
@@ -316,7 +317,7 @@ impl Rule {
 
 /// Checks and reserves in one step, and looks where that leaves the meter.
 fn take(
-    shared: &dyn Shared,
+    shared: &dyn Store,
     crew: &Crew,
     worker: Worker,
     rule: &Rule,
@@ -365,7 +366,7 @@ fn refusal(entry: &Entry, crew: &Crew, over: impl Fn(&Held) -> Option<Why>) -> O
 }
 
 /// A rule's entry as a request would find it now.
-fn look(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Entry {
+fn look(shared: &dyn Store, rule: &Rule, now_ms: u64) -> Entry {
     let print = rule.meter.print();
     let mut entry = bucket::look(shared, print).unwrap_or_else(|| Entry::new(print));
     entry.adopt(rule, now_ms);
@@ -373,7 +374,7 @@ fn look(shared: &dyn Shared, rule: &Rule, now_ms: u64) -> Entry {
 }
 
 /// Changes an entry that is there.
-fn amend(shared: &dyn Shared, meter: &Meter, mut step: impl FnMut(&mut Entry)) {
+fn amend(shared: &dyn Store, meter: &Meter, mut step: impl FnMut(&mut Entry)) {
     let print = meter.print();
     bucket::change(shared, print, |bucket| {
         if let Some(mut entry) = bucket.find(print) {

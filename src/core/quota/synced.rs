@@ -7,21 +7,21 @@ use super::{
     meter::unhex,
     tally::pico,
 };
-use crate::core::{codec::escape::hex, cost::money::Money, ledger::Rate, shared::Shared};
+use crate::core::{codec::escape::hex, cost::money::Money, host::Store, ledger::Rate};
 
 /// The ledger has applied this much: it leaves what is not yet synced (never below 0).
-pub fn acknowledge(shared: &dyn Shared, meter: &Meter, spent: Money) {
+pub fn acknowledge(shared: &dyn Store, meter: &Meter, spent: Money) {
     synced(shared, meter, spent, None);
 }
 
 /// The ledger's new total. Taken when it is newer than the one there, and when the table has the meter with a budget.
-pub fn rebase(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64) {
+pub fn rebase(shared: &dyn Store, meter: &Meter, spend: Money, revision: u64) {
     synced(shared, meter, Money::ZERO, Some(Base { spend, revision }));
 }
 
 /// [`rebase`] of a deployment or a provider. They have no record that would bring their total with the first request, so the
 /// table takes it before there is one.
-pub fn know(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64, now_ms: u64) {
+pub fn know(shared: &dyn Store, meter: &Meter, spend: Money, revision: u64, now_ms: u64) {
     let print = meter.print();
     let crew = Crew::new(shared, None, now_ms);
     let is_there = bucket::change(shared, print, |bucket| {
@@ -42,7 +42,7 @@ pub fn know(shared: &dyn Shared, meter: &Meter, spend: Money, revision: u64, now
 }
 
 /// [`acknowledge`] and [`rebase`] in one step, so that no request in between sees money counted twice or not at all.
-pub fn synced(shared: &dyn Shared, meter: &Meter, spent: Money, total: Option<Base>) {
+pub fn synced(shared: &dyn Store, meter: &Meter, spent: Money, total: Option<Base>) {
     let print = meter.print();
     bucket::change(shared, print, |bucket| {
         let Some(mut entry) = bucket.find(print) else { return };
@@ -62,7 +62,7 @@ pub fn synced(shared: &dyn Shared, meter: &Meter, spent: Money, total: Option<Ba
 
 /// The rates of every meter that has a rate limit and an open window or requests in flight, here or elsewhere: who is refused
 /// because of other nodes must go on asking for theirs. [`Rate::meter`] is [`Meter::hex`]. Reads the whole table.
-pub fn open_rates(shared: &dyn Shared, now_ms: u64) -> Vec<Rate> {
+pub fn open_rates(shared: &dyn Store, now_ms: u64) -> Vec<Rate> {
     let crew = Crew::new(shared, None, now_ms);
     let mut rates = Vec::new();
     for bucket in (0..bucket::BUCKETS).filter_map(|index| bucket::nth(shared, index)) {
@@ -87,7 +87,7 @@ pub fn open_rates(shared: &dyn Shared, now_ms: u64) -> Vec<Rate> {
 /// What other nodes have, absolute, by [`Meter::hex`]. It counts besides our own until it is replaced, for at most 5 s.
 /// Meters that are not in the table are passed over: they have no request here that could be refused. Those of deployments
 /// are taken in: a strategy compares also those that were not called here.
-pub fn set_remote(shared: &dyn Shared, rates: &[Rate], now_ms: u64) {
+pub fn set_remote(shared: &dyn Store, rates: &[Rate], now_ms: u64) {
     let crew = Crew::new(shared, None, now_ms);
     for rate in rates {
         let Some(print) = unhex(&rate.meter) else { continue };

@@ -6,7 +6,7 @@ use super::{
     crew::Crew,
     period::Period,
 };
-use crate::core::{cost::money::Money, shared::Secret};
+use crate::core::{cost::money::Money, host::Secret};
 
 /// How long a window is, from its first request.
 const WINDOW_MS: u64 = 60_000;

@@ -6,10 +6,7 @@ mod threads;
 use std::sync::OnceLock;
 
 use super::*;
-use crate::core::{
-    ledger::Rate,
-    shared::{Memory, Version},
-};
+use crate::core::{host::Version, ledger::Rate, store::Memory};
 
 /// Some time, in Unix milliseconds: 2026-11-21 12:36:16 UTC.
 const NOW: u64 = 1_795_264_576_000;
@@ -61,16 +58,16 @@ fn estimate(tokens: u64, cost: i128) -> Estimate {
     Estimate { tokens, cost: pico(cost), ..Estimate::default() }
 }
 
-fn ask(shared: &dyn Shared, rule: &Rule, estimate: Estimate, now_ms: u64) -> Result<Reservation, Why> {
+fn ask(shared: &dyn Store, rule: &Rule, estimate: Estimate, now_ms: u64) -> Result<Reservation, Why> {
     reserve(shared, A, std::slice::from_ref(rule), estimate, now_ms).map_err(|refused| refused.why)
 }
 
 /// Whether a request is admitted; it stays in flight.
-fn admitted(shared: &dyn Shared, rule: &Rule) -> bool {
+fn admitted(shared: &dyn Store, rule: &Rule) -> bool {
     ask(shared, rule, Estimate::default(), NOW).is_ok()
 }
 
-fn entry(shared: &dyn Shared, rule: &Rule) -> Entry {
+fn entry(shared: &dyn Store, rule: &Rule) -> Entry {
     bucket::look(shared, rule.meter.print()).unwrap_or_default()
 }
 
@@ -368,7 +365,7 @@ fn crowd(count: usize, base: Base) -> Vec<Rule> {
 fn meters_in_force_are_never_dropped() {
     let at = |spend, revision| Base { spend: pico(spend), revision };
     // (what the meters are doing, their base, how long ago, what they spent besides, whether one of them makes room)
-    type Do = fn(&dyn Shared, &Rule);
+    type Do = fn(&dyn Store, &Rule);
     let settled: Do =
         |shared, rule| ask(shared, rule, estimate(0, 5), NOW).unwrap().settle(shared, 0, pico(5), NOW);
     let synced: Do = |shared, rule| {
@@ -571,7 +568,7 @@ fn a_table_that_is_missing_or_garbled_is_made_anew() {
 /// A store that is never as it was read.
 struct Contended(Memory);
 
-impl Shared for Contended {
+impl Store for Contended {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.0.get(key)
     }
@@ -596,7 +593,7 @@ fn a_store_that_takes_nothing_refuses() {
 }
 
 /// Calls by a key for an end user, each settled at once; whether it was let in.
-fn call_for(shared: &dyn Shared, key: &str, end_user: &str, now_ms: u64) -> Result<(), Why> {
+fn call_for(shared: &dyn Store, key: &str, end_user: &str, now_ms: u64) -> Result<(), Why> {
     let owner = Some(Meter::new(Kind::Key, key).print());
     let limits = Limits { rpm: Some(100), ..Limits::default() };
     let meter = Meter::new(Kind::EndUser, end_user);

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use crate::core::{
     codec::json::Object,
     config::{Config, Deployment},
-    shared::{self, Shared},
+    host::Store,
+    store,
 };
 
 /// What a prompt is known by.
@@ -55,8 +56,8 @@ pub fn prints(body: &Object<'_>) -> Vec<Print> {
 }
 
 /// Remembers who served a prompt.
-pub fn note(shared: &dyn Shared, print: Print, deployment: &Deployment, now_ms: u64) {
-    shared::update(shared, &key(print), |bytes| {
+pub fn note(shared: &dyn Store, print: Print, deployment: &Deployment, now_ms: u64) {
+    store::update(shared, &key(print), |bytes| {
         let mut entries = decode(bytes);
         entries.retain(|entry| entry.print != print && entry.until_ms > now_ms);
         // The oldest makes room.
@@ -68,7 +69,7 @@ pub fn note(shared: &dyn Shared, print: Print, deployment: &Deployment, now_ms: 
 }
 
 /// Puts the deployment that has most of the prompt in front of the others.
-pub fn prefer(shared: &dyn Shared, prints: &[Print], order: &mut [usize], config: &Config, now_ms: u64) {
+pub fn prefer(shared: &dyn Store, prints: &[Print], order: &mut [usize], config: &Config, now_ms: u64) {
     let known = prints.iter().find_map(|print| {
         let (bytes, _) = shared.get(&key(*print))?;
         decode(Some(&bytes)).into_iter().find(|entry| entry.print == *print && entry.until_ms > now_ms)
@@ -122,7 +123,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::core::{config, shared::Memory};
+    use crate::core::{config, store::Memory};
 
     fn prints_of(body: &Value) -> Vec<Print> {
         prints(&Object::parse(body.to_string().as_bytes()).unwrap())

@@ -4,7 +4,7 @@
 //! for longer than that. Who fails is left out of a group's candidates while another one passes.
 
 use super::plan::World;
-use crate::core::shared::Shared;
+use crate::core::host::Store;
 
 /// Key of the list.
 const KEY: &str = "route/failing";
@@ -14,7 +14,7 @@ const MOST: usize = 1_000;
 const RENEW_MS: u64 = 1_000;
 
 /// Takes over what the ledger says: who fails, to be believed until `until_ms`.
-pub fn note(shared: &dyn Shared, failing: &[String], until_ms: u64) {
+pub fn note(shared: &dyn Store, failing: &[String], until_ms: u64) {
     let ids: Vec<&str> = failing.iter().take(MOST).map(String::as_str).collect();
     let text = ids.join("\n");
     let stored = shared.get(KEY).map(|(bytes, _)| bytes).unwrap_or_default();
@@ -58,12 +58,7 @@ fn split(stored: &[u8]) -> (u64, &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{
-        config,
-        quota::Worker,
-        random::Random,
-        shared::{Memory, Version},
-    };
+    use crate::core::{config, host::Version, quota::Worker, random::Random, store::Memory};
 
     const NOW_MS: u64 = 1_000_000;
     const THREE: &str = "
@@ -74,7 +69,7 @@ model_list:
 ";
 
     /// Who is left of `a`, `b` and `c`.
-    fn left(settings: &str, shared: &dyn Shared, now_ms: u64) -> String {
+    fn left(settings: &str, shared: &dyn Store, now_ms: u64) -> String {
         let config = config::load(&format!("{THREE}{settings}"), &|_| None, &|_| None).unwrap().config;
         let world = World {
             config: &config,

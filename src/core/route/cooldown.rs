@@ -7,8 +7,9 @@
 use crate::core::{
     config::{Deployment, Router},
     error::Class,
+    host::{Store, Topic},
     route::retries,
-    shared::{self, Shared, Topic},
+    store,
 };
 
 /// Below this many calls in a minute a failure rate says nothing.
@@ -80,19 +81,19 @@ pub fn key(id: &str) -> String {
 }
 
 /// When a deployment's rest ends; `None` when it may be called now.
-pub fn resting_until(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) -> Option<u64> {
+pub fn resting_until(shared: &dyn Store, deployment: &Deployment, now_ms: u64) -> Option<u64> {
     let bytes = shared.look(Topic::Rest, &deployment.cooldown_key)?;
     Some(Record::decode(Some(&bytes)).until_ms).filter(|&until| until > now_ms)
 }
 
 /// Notes a call that went well.
-pub fn succeeded(shared: &dyn Shared, deployment: &Deployment, now_ms: u64) {
+pub fn succeeded(shared: &dyn Store, deployment: &Deployment, now_ms: u64) {
     shared.succeeded(&deployment.id, now_ms / MINUTE_MS);
 }
 
 /// Notes a failed call and returns the milliseconds of rest that it brought, if any.
 pub fn failed(
-    shared: &dyn Shared,
+    shared: &dyn Store,
     router: &Router,
     deployment: &Deployment,
     failure: Failure,
@@ -103,7 +104,7 @@ pub fn failed(
         return None;
     }
     let succeeded = shared.successes(&deployment.id, now_ms / MINUTE_MS);
-    let rest = shared::update(shared, &deployment.cooldown_key, |bytes| {
+    let rest = store::update(shared, &deployment.cooldown_key, |bytes| {
         let mut record = Record::decode(bytes);
         record.turn(now_ms);
         record.failed = record.failed.saturating_add(1);

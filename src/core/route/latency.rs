@@ -5,7 +5,8 @@
 
 use crate::core::{
     config::{Deployment, LatencyArgs},
-    shared::{self, Shared},
+    host::Store,
+    store,
 };
 
 /// What a time-out counts as: LiteLLM's 1,000 seconds for a token.
@@ -72,8 +73,8 @@ fn key(deployment: &Deployment) -> String {
 }
 
 /// Remembers an answer.
-pub fn note(shared: &dyn Shared, deployment: &Deployment, sample: Sample, args: &LatencyArgs, now_ms: u64) {
-    shared::update(shared, &key(deployment), |bytes| {
+pub fn note(shared: &dyn Store, deployment: &Deployment, sample: Sample, args: &LatencyArgs, now_ms: u64) {
+    store::update(shared, &key(deployment), |bytes| {
         let mut record = Record::decode(bytes);
         if record.is_over(args, now_ms) {
             record = Record::default();
@@ -96,7 +97,7 @@ fn push(list: &mut Vec<u64>, newest: u64, size: usize) {
 /// The mean of the newest answers, by their first parts for streams when there are any; 0 for a deployment that nobody
 /// has called lately, so that it is tried.
 pub fn mean(
-    shared: &dyn Shared,
+    shared: &dyn Store,
     deployment: &Deployment,
     streaming: bool,
     args: &LatencyArgs,

@@ -20,9 +20,9 @@ use super::{
 use crate::core::{
     config::{Config, Fallback, Fallbacks},
     error::{Class, Error},
+    host::Store,
     quota::Worker,
     random::Random,
-    shared::Shared,
 };
 
 /// What planning needs to know of the world.
@@ -30,7 +30,7 @@ pub struct World<'w> {
     /// The configuration.
     pub config: &'w Config,
     /// Cooldowns of all workers.
-    pub shared: &'w dyn Shared,
+    pub shared: &'w dyn Store,
     /// Unix milliseconds.
     pub now_ms: u64,
     /// Chance.

@@ -3,7 +3,7 @@
 //! The sync role has a VM of its own, which Envoy does not make anew when it is lost. So every worker's VM stands by: when nobody
 //! has renewed the lease for [`STALE_MS`], the next one that looks takes it, and goes on where the other stopped.
 
-use crate::core::shared::Shared;
+use crate::core::host::Store;
 
 /// Key of the lease in shared data.
 const KEY: &str = "sync/lease";
@@ -23,14 +23,14 @@ pub enum Lease {
 
 /// Makes the lease where there is none, before anybody asks for it: creating a missing key cannot be guarded against another who
 /// creates it.
-pub fn prepare(shared: &dyn Shared) {
+pub fn prepare(shared: &dyn Store) {
     if shared.get(KEY).is_none() {
         shared.set(KEY, &encode(0, 0), None);
     }
 }
 
 /// Renews the lease, or takes it when it is free. `id` is the asker's own, and not 0.
-pub fn hold(shared: &dyn Shared, id: u64, now_ms: u64) -> Lease {
+pub fn hold(shared: &dyn Store, id: u64, now_ms: u64) -> Lease {
     let Some((bytes, version)) = shared.get(KEY) else {
         prepare(shared);
         return Lease::Other;
@@ -60,7 +60,7 @@ fn decode(bytes: &[u8]) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::shared::Memory;
+    use crate::core::store::Memory;
 
     #[test]
     fn one_holds_it_until_it_falls_silent() {

@@ -24,10 +24,10 @@ use crate::core::{
     access::changes,
     codec::json::Object,
     cost::money::Money,
+    host::Store,
     ledger::{self, Charged, Event, Folded, Rate, SyncReply},
     quota::{self, Base, Meter},
     route::checks,
-    shared::Shared,
 };
 
 /// Where the batch under way and its number stand in shared data.
@@ -159,7 +159,7 @@ struct NewBatch<'b> {
 
 impl Sync {
     /// Goes on where a lost VM stopped, or begins as the node `fresh`.
-    pub fn open(shared: &dyn Shared, fresh: String) -> Sync {
+    pub fn open(shared: &dyn Store, fresh: String) -> Sync {
         let mut sync = Sync {
             node: fresh,
             number: 0,
@@ -181,7 +181,7 @@ impl Sync {
     }
 
     /// Goes on where another VM stopped. False when there is nothing to go on with.
-    pub fn resume(&mut self, shared: &dyn Shared) -> bool {
+    pub fn resume(&mut self, shared: &dyn Store) -> bool {
         let kept = shared.get(STATE).and_then(|(bytes, _)| serde_json::from_slice::<State>(&bytes).ok());
         let Some(State { node, number, batch }) = kept else { return false };
         (self.node, self.number) = (node, number);
@@ -230,7 +230,7 @@ impl Sync {
     }
 
     /// What to send now, if anything. The caller says [`Sync::on_reply`] or [`Sync::on_failure`] for every request.
-    pub fn request(&mut self, shared: &dyn Shared, now_ms: u64) -> Option<Vec<u8>> {
+    pub fn request(&mut self, shared: &dyn Store, now_ms: u64) -> Option<Vec<u8>> {
         if self.asked_ms.is_some_and(|asked| now_ms.saturating_sub(asked) >= SLOW_MS) {
             self.tell(shared, Some(SILENT));
         }
@@ -249,7 +249,7 @@ impl Sync {
     }
 
     /// Makes a batch, and keeps it in shared data before it is sent for the first time.
-    fn begin_batch(&mut self, shared: &dyn Shared) {
+    fn begin_batch(&mut self, shared: &dyn Store) {
         let folded = self.folded.take(BATCH_EVENTS);
         if self.next.is_empty() && folded.is_empty() {
             return;
@@ -266,7 +266,7 @@ impl Sync {
         self.keep(shared);
     }
 
-    fn keep(&self, shared: &dyn Shared) {
+    fn keep(&self, shared: &dyn Store) {
         let batch = self.under_way.as_ref().map(|batch| batch.text.clone());
         let state = State { node: self.node.clone(), number: self.number, batch };
         if let Ok(bytes) = serde_json::to_vec(&state) {
@@ -275,7 +275,7 @@ impl Sync {
     }
 
     /// The ledger has answered with a 200.
-    pub fn on_reply(&mut self, body: &[u8], shared: &dyn Shared, now_ms: u64) -> Outcome {
+    pub fn on_reply(&mut self, body: &[u8], shared: &dyn Store, now_ms: u64) -> Outcome {
         let Ok(reply) = serde_json::from_slice::<SyncReply>(body) else {
             return self.on_failure(shared, now_ms);
         };
@@ -294,7 +294,7 @@ impl Sync {
     }
 
     /// The batch under way is the ledger's when it says so: what it charged is in the totals that come with the reply.
-    fn settle(&mut self, reply: &SyncReply, shared: &dyn Shared) -> Option<UnderWay> {
+    fn settle(&mut self, reply: &SyncReply, shared: &dyn Store) -> Option<UnderWay> {
         if reply.acknowledged < self.number {
             return None;
         }
@@ -316,7 +316,7 @@ impl Sync {
     }
 
     /// What changed in the ledger, here or elsewhere.
-    fn follow(&mut self, reply: &SyncReply, shared: &dyn Shared, now_ms: u64) {
+    fn follow(&mut self, reply: &SyncReply, shared: &dyn Store, now_ms: u64) {
         for change in &reply.changes {
             if let Some(spend) = change.spend {
                 let (meter, spend) = (Meter::named(&change.meter), Money::from_pico(spend.into()));
@@ -351,7 +351,7 @@ impl Sync {
     }
 
     /// Tells all workers of the ledger's trouble, when it is news.
-    fn tell(&mut self, shared: &dyn Shared, reason: Option<&str>) {
+    fn tell(&mut self, shared: &dyn Store, reason: Option<&str>) {
         if self.trouble.as_deref() != reason {
             ledger::set_trouble(shared, reason);
             self.trouble = reason.map(str::to_owned);
@@ -359,7 +359,7 @@ impl Sync {
     }
 
     /// No answer came, or one that is not a 200.
-    pub fn on_failure(&mut self, shared: &dyn Shared, now_ms: u64) -> Outcome {
+    pub fn on_failure(&mut self, shared: &dyn Store, now_ms: u64) -> Outcome {
         let outcome = self.fail(now_ms);
         if self.failures >= AWAY {
             self.tell(shared, Some(SILENT));
@@ -377,7 +377,7 @@ impl Sync {
     }
 
     /// The ledger has answered, with another status than 200 and this body.
-    pub fn on_status(&mut self, status: u16, body: &[u8], shared: &dyn Shared, now_ms: u64) -> Outcome {
+    pub fn on_status(&mut self, status: u16, body: &[u8], shared: &dyn Store, now_ms: u64) -> Outcome {
         match reason(body).filter(|_| status == 503) {
             Some(reason) => self.tell(shared, Some(&reason)),
             None if self.failures >= 1 => self.tell(shared, Some(SILENT)),
@@ -389,7 +389,7 @@ impl Sync {
     }
 
     /// Makes sums of the batch under way. It keeps its number: the ledger has not taken it.
-    fn fold(&mut self, shared: &dyn Shared) -> u64 {
+    fn fold(&mut self, shared: &dyn Store) -> u64 {
         let Some(batch) = &mut self.under_way else { return 0 };
         let refused: Refused = serde_json::from_str(batch.text.get()).unwrap_or_default();
         if refused.events.is_empty() {

@@ -6,7 +6,7 @@ use crate::core::{
     ledger::{Batch, Change, Health, SyncRequest},
     random::Random,
     route::plan::{Controls, Plan, World},
-    shared::Memory,
+    store::Memory,
 };
 
 fn event(id: u64, spend: i64, metered: &[&str]) -> Vec<u8> {

@@ -1,11 +1,11 @@
 //! Copies of keys that all VMs share: a worker that has not seen a key goes on with what another has, while the ledger is away.
 //!
-//! Shared data forgets nothing, so there are [`SLOTS`] places of at most [`MOST_BYTES`]; a key that falls into a taken one takes it.
+//! Store data forgets nothing, so there are [`SLOTS`] places of at most [`MOST_BYTES`]; a key that falls into a taken one takes it.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Grant, hash_start, names_of};
-use crate::core::{access::changes, shared::Shared};
+use crate::core::{access::changes, host::Store};
 
 /// So many keys are kept at most.
 const SLOTS: u128 = 4_096;
@@ -26,7 +26,7 @@ struct Found {
 }
 
 /// Keeps a record that the ledger has just given. `count` is how many changes were seen when it was asked for.
-pub fn keep(shared: &dyn Shared, grant: &Grant, count: u64) {
+pub fn keep(shared: &dyn Store, grant: &Grant, count: u64) {
     let Some(place) = place(&grant.key.id) else { return };
     if let Ok(bytes) = serde_json::to_vec(&Kept { count, grant })
         && bytes.len() <= MOST_BYTES
@@ -36,7 +36,7 @@ pub fn keep(shared: &dyn Shared, grant: &Grant, count: u64) {
 }
 
 /// The record of a key, unless it has changed since.
-pub fn find(shared: &dyn Shared, hash: &str) -> Option<Grant> {
+pub fn find(shared: &dyn Store, hash: &str) -> Option<Grant> {
     let (bytes, _) = shared.get(&place(hash)?)?;
     let Found { count, grant } = serde_json::from_slice(&bytes).ok()?;
     if grant.key.id != hash {

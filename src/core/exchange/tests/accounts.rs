@@ -297,7 +297,7 @@ fn the_reference_decides_what_is_told_first() {
 #[test]
 fn a_key_without_limits_touches_nothing_shared() {
     struct Watched(Memory, std::cell::RefCell<Vec<String>>);
-    impl crate::core::shared::Shared for Watched {
+    impl crate::core::host::Store for Watched {
         fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
             self.1.borrow_mut().push(key.to_owned());
             self.0.get(key)

@@ -17,7 +17,7 @@ use crate::core::random::Random;
 #[derive(Default)]
 struct Locked(Mutex<HashMap<String, (Vec<u8>, Version)>>, AtomicU64);
 
-impl Shared for Locked {
+impl Store for Locked {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.0.lock().unwrap().get(key).cloned()
     }

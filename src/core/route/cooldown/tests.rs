@@ -5,7 +5,8 @@ use std::cell::Cell;
 use super::*;
 use crate::core::{
     config::{self, Config},
-    shared::{Memory, Version},
+    host::Version,
+    store::Memory,
 };
 
 /// An hour after the epoch, at the start of a minute.
@@ -169,7 +170,7 @@ struct Contended {
     left: Cell<u32>,
 }
 
-impl Shared for Contended {
+impl Store for Contended {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.inner.get(key)
     }

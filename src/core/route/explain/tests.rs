@@ -7,7 +7,7 @@ use crate::core::{
     quota::{self, Estimate, Worker},
     random::Random,
     route::{checks, cooldown, latency},
-    shared::Memory,
+    store::Memory,
 };
 
 const NOW_MS: u64 = 1_000_000;

@@ -6,7 +6,7 @@ use crate::core::{
     quota::Worker,
     random::Random,
     route::plan::{Controls, Plan},
-    shared::Memory,
+    store::Memory,
 };
 
 fn gateway(models: &str, settings: &str) -> Config {

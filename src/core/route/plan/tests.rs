@@ -4,7 +4,7 @@ use super::*;
 use crate::core::{
     config::{self, Config},
     route::checks,
-    shared::Memory,
+    store::Memory,
 };
 
 const GROUPS: &str = r#"

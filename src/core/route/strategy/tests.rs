@@ -11,7 +11,7 @@ use crate::core::{
         latency::Sample,
         plan::{Controls, Plan},
     },
-    shared::Memory,
+    store::Memory,
 };
 
 const CALLS: u64 = 100_000;

@@ -1,69 +1,26 @@
-//! What workers share: a store of small values with compare-and-swap, as proxy-wasm's shared data gives it.
-//!
-//! Keys can be neither listed nor deleted there, so whoever writes must bound the number of distinct keys.
-//!
-//! Reading is what costs: for every value that the host hands over it prepares a call into the VM, which takes longer than
-//! most of what a request needs. So values that seldom change are read with [`Shared::look`], and what is only counted is no
-//! value at all ([`Shared::succeeded`]).
+//! What is built on the [`Store`] that workers share: a secret, values that are made once, changes that lose no update; and a
+//! store of one process.
 
-/// A version of a stored value; a write that names it succeeds only while it is still the newest.
-pub type Version = u32;
-
-/// The store.
-pub trait Shared {
-    /// The value and its version.
-    fn get(&self, key: &str) -> Option<(Vec<u8>, Version)>;
-
-    /// Writes a value; false when `version` is given and no longer the newest. Creating a missing key ignores `version`.
-    fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> bool;
-
-    /// The value of a key of a topic whose values seldom change. It may be a copy made since the topic was last
-    /// [touched](Shared::touch).
-    fn look(&self, _topic: Topic, key: &str) -> Option<Vec<u8>> {
-        self.get(key).map(|(value, _)| value)
-    }
-
-    /// Says that a value of this topic has been written: copies are stale.
-    fn touch(&self, _topic: Topic) {}
-
-    /// Two numbers that nobody outside can guess, the same for all who share the store: what hashes are keyed with, so that
-    /// no client can choose names that fall into one place. Zeros until [`seal`] has been called.
-    fn secret(&self) -> Secret {
-        read_secret(self).unwrap_or_default()
-    }
-
-    /// Counts something that operators should know of, by the whole name of its counter.
-    fn count(&self, _counter: &'static str) {}
-
-    /// Counts an answer of a deployment that went well, in this minute (Unix minutes).
-    fn succeeded(&self, deployment: &str, minute: u64);
-
-    /// How many were counted in this minute, as far as this worker knows: what others counted before it had anything to do
-    /// with that deployment in this minute may be missing.
-    fn successes(&self, deployment: &str, minute: u64) -> u64;
-}
-
-/// See [`Shared::secret`].
-pub type Secret = [u64; 2];
+use crate::core::host::{Secret, Store, Version};
 
 /// The key of the [`Secret`].
 const SECRET: &str = "secret";
 
 /// Makes the store's [`Secret`] unless it has one, whoever else does the same.
-pub fn seal(shared: &dyn Shared, secret: Secret) {
+pub fn seal(shared: &dyn Store, secret: Secret) {
     let [a, b] = secret.map(u64::to_le_bytes);
     create(shared, SECRET, &[a, b].concat());
 }
 
 /// Creates a value unless there is one already, whoever else does the same. A missing key ignores the version that a write
 /// names, and an existing one refuses a version that it does not have: so naming one that nothing has is exactly this.
-pub fn create(shared: &dyn Shared, key: &str, value: &[u8]) {
+pub fn create(shared: &dyn Store, key: &str, value: &[u8]) {
     const NOBODYS: Version = Version::MAX;
     shared.set(key, value, Some(NOBODYS));
 }
 
 /// The store's [`Secret`] as it stands there.
-pub fn read_secret(shared: &(impl Shared + ?Sized)) -> Option<Secret> {
+pub fn read_secret(shared: &(impl Store + ?Sized)) -> Option<Secret> {
     shared.get(SECRET).and_then(|(bytes, _)| unpack(&bytes))
 }
 
@@ -105,15 +62,6 @@ fn round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
     [a, b, c.rotate_left(32), d]
 }
 
-/// What values are about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Topic {
-    /// Records of keys, teams, users: whether any of them changed.
-    Access,
-    /// Deployments that rest.
-    Rest,
-}
-
 /// What one worker remembers of counts that only ever grow, to tell those of a minute.
 #[derive(Debug, Default)]
 pub struct Minutes(hashbrown::HashMap<String, (u64, u64)>);
@@ -143,7 +91,7 @@ impl Minutes {
 /// Reads, changes and writes a value until nobody else wrote in between. Gives up after a bounded number of tries: a lost
 /// update of a health record is better than a worker that spins.
 pub fn update<T>(
-    shared: &dyn Shared,
+    shared: &dyn Store,
     key: &str,
     mut change: impl FnMut(Option<&[u8]>) -> (Vec<u8>, T),
 ) -> Option<T> {
@@ -167,7 +115,7 @@ pub struct Memory {
     successes: std::cell::RefCell<hashbrown::HashMap<(String, u64), u64>>,
 }
 
-impl Shared for Memory {
+impl Store for Memory {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.values.borrow().get(key).cloned()
     }
