@@ -6,7 +6,7 @@
 //! | [`api`] | which client API and operation a method and path name |
 //! | [`codec`] | JSON objects by member, server-sent events: bytes in, frames out |
 //! | [`provider`] | the table of provider brands: base URL, credentials, quirks |
-//! | [`translate`] | one API's request and answer as another's |
+//! | [`format`] | one API's request and answer as another's |
 //! | [`route`] | which deployments a request may try, in which order, and which rest in cooldown |
 //! | [`access`] | who may call, and what |
 //! | [`quota`] | limits that hold exactly: requests, tokens, money, requests at a time |
@@ -27,6 +27,7 @@ pub mod config;
 pub mod cost;
 pub mod error;
 pub mod exchange;
+pub mod format;
 #[cfg(test)]
 pub mod fuzz;
 pub mod headers;
@@ -38,4 +39,3 @@ pub mod random;
 pub mod route;
 pub mod store;
 pub mod sync;
-pub mod translate;

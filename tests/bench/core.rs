@@ -28,6 +28,7 @@ use tollgate::core::{
     },
     config::{self, Config},
     cost::{money::Money, table, terms::Terms, usage::Usage},
+    format::{Memo, Options, Stamp, completions, generate, messages, pipeline::Pipeline},
     provider::Wire,
     quota::{self, Base, Estimate, Kind, Meter, Rule, Worker},
     random::Random,
@@ -36,7 +37,6 @@ use tollgate::core::{
         plan::{Call, Controls, Plan, World},
     },
     store::Memory,
-    translate::{Memo, Options, Stamp, answer::Pipeline, request},
 };
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -146,7 +146,7 @@ mod request_of {
     fn chat_to_messages(bencher: Bencher) {
         let body = fixture("anthropic/request/tool_round", "chat");
         translate(bencher, "claude-x", &body, |body, options| {
-            request::chat_to_messages::request(body, options).expect("it is translated").0
+            messages::request::write::request(body, options).expect("it is translated").0
         });
     }
 
@@ -154,7 +154,7 @@ mod request_of {
     fn messages_to_chat(bencher: Bencher) {
         let body = fixture("messages_api/request/tool_round", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            request::messages_to_chat::request(body, options).expect("it is translated").0
+            messages::request::read::request(body, options).expect("it is translated").0
         });
     }
 
@@ -162,7 +162,7 @@ mod request_of {
     fn chat_to_completions(bencher: Bencher) {
         let body = fixture("completions_api/provider_request/several", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            request::chat_to_completions::request(body, options).expect("it is translated").0
+            completions::request::write::request(body, options).expect("it is translated").0
         });
     }
 
@@ -170,7 +170,7 @@ mod request_of {
     fn completions_to_chat(bencher: Bencher) {
         let body = fixture("completions_api/request/simple", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            request::completions_to_chat::request(body, options).expect("it is translated").0
+            completions::request::read::request(body, options).expect("it is translated").0
         });
     }
 
@@ -178,7 +178,7 @@ mod request_of {
     fn chat_to_generate(bencher: Bencher) {
         let body = fixture("generate/request/zephyr", "request");
         translate(bencher, "HuggingFaceH4/zephyr-7b-beta", &body, |body, options| {
-            request::chat_to_generate::request(body, options).expect("it is translated").0
+            generate::request::request(body, options).expect("it is translated").0
         });
     }
 }

@@ -11,17 +11,14 @@ use crate::core::{
     api::Api,
     codec::{tap::Tap, words::Word},
     error::{Class, Error},
+    format::{
+        Stamp,
+        failure::{self, Failure},
+        pipeline::{Pipeline, content_type, is_same},
+    },
     headers::Headers,
     provider::Wire,
     route::{affinity, cooldown, plan::Plan, retries},
-    translate::{
-        Stamp,
-        answer::{
-            Pipeline, content_type,
-            failure::{self, Failure},
-            is_same,
-        },
-    },
 };
 
 static REFUSAL: Word = Word::new("refusal");

@@ -12,20 +12,13 @@ use crate::core::{
     config::Deployment,
     cost::{money::Money, terms::Terms},
     error::Error,
+    format::{Memo, Options, completions, generate, messages, pipeline::is_same, prepare},
     headers::Headers,
     provider::{
         Wire,
         target::{Target, body_model, target_at, wire},
     },
     route::plan::{Candidate, Plan},
-    translate::{
-        Memo, Options,
-        answer::is_same,
-        request::{
-            chat_to_completions, chat_to_generate, chat_to_messages, completions_to_chat, messages_to_chat,
-            params,
-        },
-    },
 };
 
 /// An attempt under way.
@@ -196,7 +189,7 @@ impl Exchange {
         mut object: Object<'_>,
     ) -> Result<Made, Error> {
         let drop_params = deployment.drop_params.unwrap_or(self.config.general.drop_params);
-        let prepare = |api: Api, wire: Wire| params::Prepare {
+        let prepare = |api: Api, wire: Wire| prepare::Prepare {
             deployment,
             model,
             api,
@@ -205,12 +198,12 @@ impl Exchange {
             drop_params,
         };
         if is_same(self.api, wire) {
-            let facts = params::prepare(&mut object, &prepare(self.api, wire))?;
+            let facts = prepare::prepare(&mut object, &prepare(self.api, wire))?;
             let terms = terms(&object, wire);
             let memo = Memo { include_usage: facts.include_usage, terms, ..Memo::default() };
             return Ok(Made { body: object.to_bytes(), memo, headers: facts.headers, betas: Vec::new() });
         }
-        let facts = params::strip_and_default(&mut object, &prepare(self.api, wire))?;
+        let facts = prepare::strip_and_default(&mut object, &prepare(self.api, wire))?;
         let options = Options {
             model,
             brand: deployment.brand.name,
@@ -229,9 +222,9 @@ impl Exchange {
                 }
                 let bytes = value::to_bytes(&Value::Object(chat));
                 let mut chat = parse(&bytes)?;
-                params::prepare(
+                prepare::prepare(
                     &mut chat,
-                    &params::Prepare { drop_params: facts.drop_params, ..prepare(Api::Chat, Wire::Chat) },
+                    &prepare::Prepare { drop_params: facts.drop_params, ..prepare(Api::Chat, Wire::Chat) },
                 )?;
                 for (name, value) in &facts.extra_body {
                     chat.set(name.clone(), value.to_string());
@@ -240,18 +233,18 @@ impl Exchange {
                 chat.to_bytes()
             }
             Wire::Messages => {
-                let (body, needed, made) = chat_to_messages::request(chat, &options)?;
+                let (body, needed, made) = messages::request::write::request(chat, &options)?;
                 betas = needed;
                 memo = merge(memo, made);
                 with_extra_body(body, &facts.extra_body)
             }
             Wire::Completions => {
-                let (body, made) = chat_to_completions::request(chat, &options)?;
+                let (body, made) = completions::request::write::request(chat, &options)?;
                 memo = merge(memo, made);
                 with_extra_body(body, &facts.extra_body)
             }
             Wire::Generate => {
-                let (body, made) = chat_to_generate::request(chat, &options)?;
+                let (body, made) = generate::request::request(chat, &options)?;
                 memo = merge(memo, made);
                 with_extra_body(body, &facts.extra_body)
             }
@@ -271,8 +264,8 @@ impl Exchange {
         })?;
         match self.api {
             Api::Chat | Api::Embeddings => Ok((map, Memo::default())),
-            Api::Completions => completions_to_chat::request(map, options),
-            Api::Messages => messages_to_chat::request(map, options),
+            Api::Completions => completions::request::read::request(map, options),
+            Api::Messages => messages::request::read::request(map, options),
         }
     }
 

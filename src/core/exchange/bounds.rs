@@ -9,7 +9,7 @@ use crate::core::{
     api::Api,
     codec::json::{MOST_VALUES, Object},
     error::Error,
-    translate::request::params::OURS,
+    format::prepare::OURS,
 };
 
 /// How many times its body a request may make the core hold at once.

@@ -7,12 +7,13 @@ use crate::core::{
     api::Api,
     codec::sse,
     error::{Class, Error},
+    format::{
+        Memo, Stamp,
+        failure::Failure,
+        pipeline::{Pipeline, content_type},
+    },
     headers::Headers,
     provider::Wire,
-    translate::{
-        Memo, Stamp,
-        answer::{Pipeline, content_type, failure::Failure},
-    },
 };
 
 /// The failure that a mock response stands for, when its text names one of LiteLLM's errors.

@@ -60,6 +60,7 @@ use crate::core::{
         open::{size_allowed, too_large},
         place::Place,
     },
+    format::failure::Failure,
     headers::Headers,
     host::Store,
     quota::Worker,
@@ -69,7 +70,6 @@ use crate::core::{
         latency::{self, Sample},
         plan::{Call, Candidate, Plan, World},
     },
-    translate::answer::failure::Failure,
 };
 
 /// A header that a released answer carries when Envoy is to try again; the route's `retriable_headers` names it.

@@ -13,6 +13,7 @@ use crate::core::{
     config::{Config, CountedTokens, Deployment},
     cost::money::Money,
     error::{Class, Error},
+    format::failure::Failure,
     host::Store,
     ledger::Charged,
     quota::{self, Reservation, Rule, Why, Worker},
@@ -20,7 +21,6 @@ use crate::core::{
         plan::{Candidate, Plan, World, none_available},
         strategy,
     },
-    translate::answer::failure::Failure,
 };
 
 /// How often a request that waits for a place looks for one, in milliseconds.

@@ -8,10 +8,10 @@ use crate::core::{
     codec::json::Writer,
     cost::{money::Money, price::Price, terms::Terms, usage::Usage},
     error::{Class, Error},
+    format::{failure::Failure, pipeline::Pipeline},
     headers::Headers,
     ledger::Event,
     route::plan::Plan,
-    translate::answer::{Pipeline, failure::Failure},
 };
 
 /// So many bytes of what a client wrote stand in the access log: of its path, of a request id.

@@ -9,9 +9,9 @@ use super::{Exchange, NO_CLUSTER};
 use crate::core::{
     config::{Deployment, MAX_TIMEOUT_MS},
     error::Class,
+    format::failure::Failure,
     headers::Headers,
     route::plan::{Candidate, Plan},
-    translate::answer::failure::Failure,
 };
 
 /// The cluster that leads to the listener inside.

@@ -4,11 +4,11 @@
 use super::{Exchange, record::Record};
 use crate::core::{
     access::Caller,
+    format::failure::Failure,
     route::{
         explain::{Group, Trace},
         plan::{Candidate, Plan},
     },
-    translate::answer::failure::Failure,
 };
 
 /// So much of a key's hash tells keys apart.

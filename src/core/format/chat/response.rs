@@ -1,0 +1,188 @@
+//! What all translations between chat and text answers share: chunks in the order a chat client expects them, texts out of
+//! a message, failures that arrive as an answer.
+
+use serde_json::{Map, Value};
+
+use crate::core::{
+    codec::value::object,
+    error::{Class, Error},
+    format::Stamp,
+};
+
+/// Makes the chunks of one chat stream: the same id, model and time on each, the role on a choice's first.
+#[derive(Debug)]
+pub struct Chunks {
+    stamp: Stamp,
+    adopted: bool,
+    begun: Vec<u64>,
+}
+
+impl Chunks {
+    /// Chunks of a stream of which nothing has been made yet.
+    pub fn new(stamp: &Stamp) -> Chunks {
+        Chunks { stamp: stamp.clone(), adopted: false, begun: Vec::new() }
+    }
+
+    /// Takes over what the provider's first chunk names itself.
+    pub fn adopt(&mut self, chunk: &Value) {
+        if !self.adopted {
+            self.adopted = true;
+            self.stamp = stamp_of(chunk, &self.stamp);
+        }
+    }
+
+    /// The choices that have been named so far, in that order.
+    pub fn choices(&self) -> &[u64] {
+        &self.begun
+    }
+
+    /// A piece of a choice's text.
+    pub fn content(&mut self, index: u64, text: &str) -> Value {
+        let mut delta = Map::new();
+        delta.insert("content".into(), text.into());
+        self.choice(index, delta, None)
+    }
+
+    /// The end of a choice.
+    pub fn finish(&mut self, index: u64, reason: &str) -> Value {
+        self.choice(index, Map::new(), Some(reason))
+    }
+
+    /// The last chunk. It still has a choice, as LiteLLM's has.
+    pub fn usage(&self, usage: &Value) -> Value {
+        let mut chunk = chunk(&self.stamp, [object! {"index": 0, "delta": object! {}}]);
+        if let Some(chunk) = chunk.as_object_mut() {
+            chunk.insert("usage".into(), usage.clone());
+        }
+        chunk
+    }
+
+    fn choice(&mut self, index: u64, mut delta: Map<String, Value>, reason: Option<&str>) -> Value {
+        if !self.begun.contains(&index) {
+            self.begun.push(index);
+            delta.insert("role".into(), "assistant".into());
+        }
+        let choice = match reason {
+            Some(reason) => object! {"finish_reason": reason, "index": index, "delta": delta},
+            None => object! {"index": index, "delta": delta},
+        };
+        chunk(&self.stamp, [choice])
+    }
+}
+
+/// One chunk of a chat stream.
+pub fn chunk(stamp: &Stamp, choices: [Value; 1]) -> Value {
+    object! {
+        "id": stamp.id.as_str(),
+        "created": stamp.created,
+        "model": stamp.model.as_str(),
+        "object": "chat.completion.chunk",
+        "choices": choices,
+    }
+}
+
+/// One choice of a chat answer that is only text.
+pub fn text_choice(index: u64, text: &str, reason: &str) -> Value {
+    let message = object! {
+        "content": text,
+        "role": "assistant",
+        "tool_calls": Value::Null,
+        "function_call": Value::Null,
+    };
+    object! {"finish_reason": reason, "index": index, "message": message}
+}
+
+/// What an answer names itself, `stamp` where it says nothing.
+pub fn stamp_of(body: &Value, stamp: &Stamp) -> Stamp {
+    let text = |name: &str| body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    Stamp {
+        id: text("id").unwrap_or(&stamp.id).to_owned(),
+        created: body.get("created").and_then(Value::as_u64).filter(|at| *at > 0).unwrap_or(stamp.created),
+        model: text("model").unwrap_or(&stamp.model).to_owned(),
+    }
+}
+
+/// The choices of an answer, or what is wrong with it.
+pub fn choices_of(body: &Value) -> Result<&Vec<Value>, Error> {
+    if let Some(error) = failure_in(body) {
+        return Err(error);
+    }
+    let choices = body.get("choices").and_then(Value::as_array).filter(|choices| !choices.is_empty());
+    choices.ok_or_else(|| unreadable("no `choices`"))
+}
+
+/// The text of a message or delta member: a string, or the text parts of a list.
+pub fn text_of(content: Option<&Value>) -> String {
+    match content {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
+        }
+        _ => String::new(),
+    }
+}
+
+/// A choice's `index`, 0 when it has none. OpenAI allows 128 choices, so what a stream keeps per choice is bounded by that.
+pub fn index_of(choice: &Value) -> u64 {
+    choice.get("index").and_then(Value::as_u64).unwrap_or(0).min(127)
+}
+
+/// The failure that a provider reports in place of an answer or a chunk, with the status of its `code` where that is one.
+pub fn failure_in(body: &Value) -> Option<Error> {
+    let error = body.get("error").filter(|error| !error.is_null())?;
+    let message = error.get("message").unwrap_or(error).as_str().unwrap_or("the provider reported an error");
+    let code = error.get("code").or(body.get("http_status_code"));
+    let class = match code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok())) {
+        Some(400 | 413) => Class::BadRequest,
+        Some(401) => Class::Authentication,
+        Some(403) => Class::PermissionDenied,
+        Some(404) => Class::NotFound,
+        Some(408 | 504) => Class::Timeout,
+        Some(422) => Class::UnprocessableEntity,
+        Some(429) => Class::RateLimit,
+        Some(503) => Class::ServiceUnavailable,
+        _ => Class::InternalServer,
+    };
+    Some(Error::quoted(class, format!("litellm.{}: {message}", class.name())))
+}
+
+/// An answer that is not what its API promises.
+pub fn unreadable(lack: &str) -> Error {
+    Error::provider(Class::Api, format!("litellm.APIError: the provider's answer has {lack}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reported_failure_keeps_its_status() {
+        for (body, status, message) in [
+            (
+                json!({"error": {"message": "slow down", "code": 429}}),
+                429,
+                "litellm.RateLimitError: slow down",
+            ),
+            (json!({"error": {"message": "no", "code": "401"}}), 401, "litellm.AuthenticationError: no"),
+            (
+                json!({"error": "overloaded", "error_type": "x"}),
+                500,
+                "litellm.InternalServerError: overloaded",
+            ),
+            (json!({"error": {"a": 1}}), 500, "litellm.InternalServerError: the provider reported an error"),
+        ] {
+            let error = failure_in(&body).unwrap();
+            assert_eq!((error.status, error.message.as_str()), (status, message));
+        }
+        assert_eq!(failure_in(&json!({"error": null, "choices": []})), None);
+    }
+
+    #[test]
+    fn an_answer_without_choices_is_no_answer() {
+        for body in [json!({}), json!([]), json!({"choices": []}), json!({"choices": 1})] {
+            assert_eq!(choices_of(&body).unwrap_err().class, Some(Class::Api), "{body}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! OpenAI text completions.
+
+pub mod request;
+pub mod response;

@@ -1,0 +1,4 @@
+//! Text completion requests.
+
+pub mod read;
+pub mod write;

@@ -1,0 +1,53 @@
+//! An OpenAI text completion request as a chat request: the prompt becomes one user message.
+
+use serde_json::{Map, Value};
+
+use crate::core::format::{params, path::Path};
+use crate::core::{
+    codec::value::object,
+    error::Error,
+    format::{Memo, Options},
+};
+
+/// Parameters of text completions without a counterpart in chat. `logprobs` is a count here and a switch there.
+const TEXT_ONLY: [&str; 4] = ["suffix", "best_of", "echo", "logprobs"];
+
+/// Makes the chat request. Only one prompt, as text, can be asked of a chat model.
+pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<String, Value>, Memo), Error> {
+    let prompt = prompt(body.shift_remove("prompt").unwrap_or_default())?;
+    params::drop_or_refuse(&mut body, &TEXT_ONLY, options)?;
+    let memo = Memo { include_usage: params::wants_usage(&body), ..Memo::default() };
+    let mut chat = Map::new();
+    chat.insert("model".into(), params::model(&mut body, options));
+    chat.insert("messages".into(), Value::from([object! {"role": "user", "content": prompt}]));
+    chat.extend(body.into_iter().filter(|(name, value)| name != "messages" && !value.is_null()));
+    Ok((chat, memo))
+}
+
+fn prompt(prompt: Value) -> Result<String, Error> {
+    match prompt {
+        Value::String(text) => Ok(text),
+        Value::Array(mut list) if list.len() == 1 && list.iter().all(Value::is_string) => match list.pop() {
+            Some(Value::String(text)) => Ok(text),
+            _ => Ok(String::new()),
+        },
+        _ => Err(Path::top("prompt").wrong(
+            "a string or a list of one string: this model is a chat model, which takes neither several prompts nor tokens",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::format::golden::requests as cases;
+
+    #[test]
+    fn whole_requests() {
+        cases::walk("completions_api/request", super::request);
+    }
+
+    #[test]
+    fn odd_values_are_refused_or_taken() {
+        cases::mutate("completions_api/request", super::request);
+    }
+}

@@ -1,0 +1,4 @@
+//! Text completion responses.
+
+pub mod read;
+pub mod write;

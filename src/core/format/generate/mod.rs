@@ -1,0 +1,5 @@
+//! Hugging Face text generation inference.
+
+mod marks;
+pub mod request;
+pub mod response;

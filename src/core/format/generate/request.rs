@@ -1,0 +1,135 @@
+//! A chat request as a text generation inference request (`{"inputs", "parameters", "stream"}`).
+
+use serde_json::{Map, Value};
+
+use crate::core::format::{completions::request::write::take_messages, params, template};
+use crate::core::{
+    config::PromptTemplate,
+    error::Error,
+    format::{Memo, Options},
+};
+
+/// OpenAI parameters that the server has nothing for.
+const UNSUPPORTED: [&str; 18] = [
+    "audio",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "modalities",
+    "n",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "reasoning_effort",
+    "response_format",
+    "thinking",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "verbosity",
+    "web_search_options",
+];
+
+/// OpenAI members that are not about generating.
+const IGNORED: [&str; 6] = ["metadata", "model", "service_tier", "store", "stream_options", "user"];
+
+/// Bytes of text counted as one token, where the server does not count the prompt.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Makes the request. The prompt is made by the deployment's template, else by the one known for the model's family, else
+/// the messages' texts are joined. Parameters that are not OpenAI's (`repetition_penalty`, …) go into `parameters`.
+pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<String, Value>, Memo), Error> {
+    let messages = take_messages(&mut body, options)?;
+    let known = if options.template.is_none() { template::for_model(options.model) } else { None };
+    let template = options.template.or(known.as_ref());
+    let prompt = match template {
+        Some(template) => template::render(&messages, template)?,
+        None => template::join(&messages)?,
+    };
+    params::drop_or_refuse(&mut body, &UNSUPPORTED, options)?;
+    let include_usage = params::wants_usage(&body);
+    let stream = body.shift_remove("stream").and_then(|stream| stream.as_bool()).unwrap_or(false);
+    let parameters = parameters(body);
+    let memo = Memo {
+        include_usage,
+        marks: marks(template, parameters.get("stop")),
+        prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN) as u64,
+        ..Memo::default()
+    };
+    let generate = Map::from_iter([
+        ("inputs".to_owned(), Value::from(prompt)),
+        ("parameters".to_owned(), Value::from(parameters)),
+        ("stream".to_owned(), Value::from(stream)),
+    ]);
+    Ok((generate, memo))
+}
+
+fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {
+    body.retain(|name, value| !value.is_null() && !IGNORED.contains(&name.as_str()));
+    let mut parameters = Map::new();
+    if let Some(limit) = params::take_max_tokens(&mut body) {
+        // The server refuses 0.
+        let limit = if limit.as_u64() == Some(0) { Value::from(1) } else { limit };
+        parameters.insert("max_new_tokens".into(), limit);
+    }
+    let mut sample = false;
+    // The server wants a temperature above 0 and a top_p below 1; at these ends, leaving them out means the same.
+    if let Some(temperature) = body.shift_remove("temperature")
+        && temperature.as_f64() != Some(0.0)
+    {
+        parameters.insert("temperature".into(), temperature);
+        sample = true;
+    }
+    if let Some(top_p) = body.shift_remove("top_p")
+        && top_p.as_f64().is_none_or(|p| p < 1.0)
+    {
+        parameters.insert("top_p".into(), top_p);
+        sample = true;
+    }
+    match body.shift_remove("stop") {
+        Some(Value::Array(stops)) if stops.is_empty() => {}
+        Some(Value::Array(stops)) => drop(parameters.insert("stop".into(), stops.into())),
+        Some(stop) => drop(parameters.insert("stop".into(), Value::from([stop]))),
+        None => {}
+    }
+    parameters.insert("do_sample".into(), sample.into());
+    parameters.insert("return_full_text".into(), false.into());
+    parameters.insert("details".into(), true.into());
+    parameters.extend(body);
+    parameters
+}
+
+/// What the answer may carry at its ends without meaning it: the template's own tokens, and the stop text, which this
+/// server leaves in.
+fn marks(template: Option<&PromptTemplate>, stops: Option<&Value>) -> Vec<String> {
+    let mut marks = Vec::new();
+    if let Some(template) = template {
+        let after_answer = template.roles.get("assistant").map_or("", |(_, after)| after.as_str());
+        for mark in [&template.bos, &template.eos, after_answer] {
+            marks.push(mark.trim().to_owned());
+        }
+    }
+    if let Some(Value::Array(stops)) = stops {
+        marks.extend(stops.iter().filter_map(Value::as_str).map(str::to_owned));
+    }
+    marks.retain(|mark| !mark.is_empty());
+    marks.sort();
+    marks.dedup();
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::format::golden::requests as cases;
+
+    #[test]
+    fn whole_requests() {
+        cases::walk("generate/request", super::request);
+    }
+
+    #[test]
+    fn odd_values_are_refused_or_taken() {
+        cases::mutate("generate/request", super::request);
+    }
+}

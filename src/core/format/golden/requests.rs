@@ -1,0 +1,70 @@
+//! Golden cases of the request translations: `{"options", "request"}` in, `{"request", "memo"}` or `{"error"}` out.
+
+use serde_json::{Map, Value, json};
+
+use crate::core::{
+    config::PromptTemplate,
+    error::Error,
+    format::{Memo, Options, golden},
+};
+
+/// A request translation.
+pub(in crate::core::format) type Translate =
+    fn(Map<String, Value>, &Options) -> Result<(Map<String, Value>, Memo), Error>;
+
+/// Compares every case of a folder with what `translate` makes of it.
+pub(in crate::core::format) fn walk(folder: &str, translate: Translate) {
+    golden::walk(folder, |case| run(case, translate));
+}
+
+/// Runs `translate` on every case with any one value inside replaced by an odd one: it may refuse, never fail.
+pub(in crate::core::format) fn mutate(folder: &str, translate: Translate) {
+    let odd = [json!(null), json!(-1), json!(""), json!([]), json!({}), json!([[]]), json!(true)];
+    golden::each(folder, |case| {
+        golden::mutants(&case["request"], &odd, &mut |mutant| {
+            let case = json!({"options": case["options"], "request": mutant});
+            if let Some(error) = run(&case, translate).get("error") {
+                assert_eq!(error["status"], 400, "{mutant}: {error}");
+            }
+        });
+    });
+}
+
+fn run(case: &Value, translate: Translate) -> Value {
+    let template = case["options"].get("template").map(template);
+    let allowed: Vec<String> =
+        serde_json::from_value(case["options"]["allowed_params"].clone()).unwrap_or_default();
+    let options = Options {
+        model: case["options"]["model"].as_str().unwrap_or("target-model"),
+        brand: "acme",
+        drop_params: case["options"]["drop_params"] == true,
+        modify_params: false,
+        allowed_params: &allowed,
+        template: template.as_ref(),
+    };
+    match translate(case["request"].as_object().cloned().unwrap_or_default(), &options) {
+        Ok((request, memo)) => json!({"request": request, "memo": {
+            "include_usage": memo.include_usage,
+            "marks": memo.marks,
+            "prompt_tokens": memo.prompt_tokens,
+        }}),
+        Err(error) => {
+            json!({"error": {"status": error.status, "message": error.message, "param": error.param}})
+        }
+    }
+}
+
+/// A template as it stands in `config.yaml`.
+fn template(settings: &Value) -> PromptTemplate {
+    let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let roles = settings["roles"].as_object().into_iter().flatten();
+    PromptTemplate {
+        initial: text(settings, "initial_prompt_value"),
+        last: text(settings, "final_prompt_value"),
+        bos: text(settings, "bos_token"),
+        eos: text(settings, "eos_token"),
+        roles: roles
+            .map(|(role, texts)| (role.clone(), (text(texts, "pre_message"), text(texts, "post_message"))))
+            .collect(),
+    }
+}

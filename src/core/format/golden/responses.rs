@@ -1,0 +1,62 @@
+//! Golden cases of the answer translations: `{"memo", "answer"}` or `{"memo", "chunks"}` in, what the client reads out.
+
+use serde_json::{Value, json};
+
+use crate::core::{
+    error::Error,
+    format::{Memo, Stamp, golden},
+};
+
+/// What made-up answers are stamped with in every case.
+pub(in crate::core::format) fn stamp() -> Stamp {
+    Stamp { id: "chatcmpl-stamp".into(), created: 1_700_000_000, model: "stamped-model".into() }
+}
+
+/// Compares every buffered answer of a folder with what `translate` makes of it, and tries it with odd values.
+pub(in crate::core::format) fn answers(
+    folder: &str,
+    translate: fn(&Value, &Memo, &Stamp) -> Result<Value, Error>,
+) {
+    let run = |case: &Value| match translate(&case["answer"], &memo(case), &stamp()) {
+        Ok(answer) => json!({"answer": answer}),
+        Err(error) => json!({"error": {"status": error.status, "message": error.message}}),
+    };
+    golden::walk(folder, run);
+    golden::each(folder, |case| {
+        golden::mutants(&case["answer"], &odd(), &mut |mutant| {
+            run(&json!({"memo": case["memo"], "answer": mutant}));
+        });
+    });
+}
+
+/// Compares every stream of a folder with what `translate` makes of its chunks, and tries it with odd values.
+pub(in crate::core::format) fn streams(
+    folder: &str,
+    translate: impl Fn(&[Value], &Memo) -> (Vec<Value>, Result<(), Error>),
+) {
+    let run = |chunks: &Value, memo: &Memo| match translate(chunks.as_array().unwrap(), memo) {
+        (out, Ok(())) => json!({"out": out}),
+        (out, Err(error)) => json!({"out": out, "error": {"status": error.status, "message": error.message}}),
+    };
+    golden::walk(folder, |case| run(&case["chunks"], &memo(case)));
+    golden::each(folder, |case| {
+        golden::mutants(&case["chunks"], &odd(), &mut |mutant| {
+            if mutant.is_array() {
+                run(mutant, &memo(case));
+            }
+        });
+    });
+}
+
+fn odd() -> [Value; 7] {
+    [json!(null), json!(-1), json!(u64::MAX), json!("x"), json!([]), json!({}), json!(true)]
+}
+
+fn memo(case: &Value) -> Memo {
+    Memo {
+        include_usage: case["memo"]["include_usage"] == true,
+        marks: serde_json::from_value(case["memo"]["marks"].clone()).unwrap_or_default(),
+        prompt_tokens: case["memo"]["prompt_tokens"].as_u64().unwrap_or(0),
+        ..Memo::default()
+    }
+}

@@ -1,0 +1,4 @@
+//! Message requests.
+
+pub mod read;
+pub mod write;

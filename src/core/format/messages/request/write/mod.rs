@@ -1,0 +1,289 @@
+//! A chat request as an Anthropic Messages request.
+//!
+//! Only what differs is touched: members that neither API defines go through as they came, so a new parameter of the
+//! provider's works on the day it appears. What OpenAI defines and Anthropic has no word for is refused, or dropped when
+//! the configuration says so.
+
+mod content;
+mod fault;
+mod messages;
+mod tools;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+
+pub(in crate::core::format) use self::tools::JSON_TOOL;
+use self::{fault::Fault, messages::Turns, tools::Tools};
+use crate::core::{
+    codec::{json::MOST_VALUES, scan, value::object},
+    error::{Class, Error},
+    format::{Memo, Options, params::unsupported},
+};
+
+/// `max_tokens` when the client names none (Anthropic requires one), not counting a thinking budget.
+const DEFAULT_MAX_TOKENS: u64 = 4096;
+
+/// The smallest thinking budget that Anthropic takes.
+const LEAST_BUDGET: u64 = 1024;
+
+/// Parameters of OpenAI's chat API that Anthropic has no word for.
+const UNSUPPORTED: [&str; 16] = [
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "logit_bias",
+    "modalities",
+    "audio",
+    "prediction",
+    "store",
+    "verbosity",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+];
+
+/// The request body, the `anthropic-beta` values it needs, and what the way back must know.
+pub type Translated = (Map<String, Value>, Vec<String>, Memo);
+
+/// Arguments are texts that hold JSON: what they would be as values is bounded like what stands in the body itself.
+fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
+    let messages = messages.and_then(Value::as_array).into_iter().flatten();
+    let calls = messages.flat_map(|message| {
+        let listed = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+        listed.filter_map(|call| call.get("function")).chain(message.get("function_call"))
+    });
+    let texts = calls.filter_map(|call| call.get("arguments")?.as_str());
+    let values = texts.fold(0_usize, |sum, text| sum.saturating_add(scan::values(text)));
+    if values <= MOST_VALUES {
+        return Ok(());
+    }
+    let message = format!(
+        "the arguments of the tool calls in `messages` hold {values} values: expected at most {MOST_VALUES}. Send fewer."
+    );
+    Err(Error::new(413, message).with_kind("invalid_request_error").with_param("messages"))
+}
+
+/// Turns a chat request into a Messages request for `options.model`.
+///
+/// Settings that only the gateway reads (`metadata` apart) must be gone from `chat` already: what is left over reaches
+/// the provider.
+pub fn request(mut chat: Map<String, Value>, options: &Options) -> Result<Translated, Error> {
+    chat.shift_remove("model");
+    let include_usage = take(&mut chat, "stream_options")
+        .is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
+    refuse_unsupported(&mut chat, options)?;
+    refuse_large_arguments(chat.get("messages"))?;
+
+    let mut betas = Betas::default();
+    let mut turns = Turns::read(take(&mut chat, "messages"), take(&mut chat, "system"), &mut betas)?;
+    start_with_user(&mut turns, options)?;
+    let thinking = thinking(&mut chat)?.filter(|_| !(options.modify_params && turns.has_lost_thinking()));
+    let is_thinking = thinking.as_ref().is_some_and(|thinking| thinking["type"] != "disabled");
+    let tools = Tools::read(&mut chat, is_thinking, &mut betas)?;
+    let dummy = needs_dummy_tool(&turns, &tools, options)?;
+    let memo =
+        Memo { json_tool: tools.json_tool, prefix: turns.prefix.take(), include_usage, ..Memo::default() };
+
+    let mut out = Map::new();
+    out.insert("model".into(), options.model.into());
+    out.insert("max_tokens".into(), max_tokens(&mut chat, thinking.as_ref()));
+    if !turns.system.is_empty() {
+        out.insert("system".into(), Value::Array(std::mem::take(&mut turns.system)));
+    }
+    out.insert("messages".into(), turns.into_messages());
+    if let Some(thinking) = thinking {
+        out.insert("thinking".into(), thinking);
+    }
+    tools.write(&mut out, dummy);
+    if let Some(stop) = stop_sequences(&mut chat, options.drop_params)? {
+        out.insert("stop_sequences".into(), stop);
+    }
+    if let Some(user) = user_id(&mut chat)? {
+        out.insert("metadata".into(), object! {"user_id": user});
+    }
+    for name in ["temperature", "top_p", "top_k", "stream"] {
+        if let Some(value) = take(&mut chat, name) {
+            out.insert(name.into(), value);
+        }
+    }
+    for (name, value) in chat {
+        out.entry(name).or_insert(value);
+    }
+    Ok((out, betas.0, memo))
+}
+
+/// `anthropic-beta` values, each once.
+#[derive(Debug, Default)]
+struct Betas(Vec<String>);
+
+impl Betas {
+    fn add(&mut self, name: impl Into<String>) {
+        let name = name.into();
+        if !self.0.contains(&name) {
+            self.0.push(name);
+        }
+    }
+
+    /// Prompt caching, when `block` (a content block, a tool) asks for it.
+    fn note_caching(&mut self, block: &Value) {
+        if block.get("cache_control").is_some() {
+            self.add("prompt-caching-2024-07-31");
+        }
+    }
+}
+
+/// Takes a member out; `null` counts as absent.
+fn take(map: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    map.shift_remove(name).filter(|value| !value.is_null())
+}
+
+/// Takes out what Anthropic has no word for: silently when it asks for nothing or `drop_params` is set, else it is an
+/// error that names all of it. What `allowed_openai_params` lists stays.
+fn refuse_unsupported(chat: &mut Map<String, Value>, options: &Options) -> Result<(), Error> {
+    let mut refused = Vec::new();
+    // Most requests have none of them, and fewer members than the list has names.
+    if !chat.keys().any(|name| UNSUPPORTED.contains(&name.as_str())) {
+        return Ok(());
+    }
+    for name in UNSUPPORTED {
+        if options.allowed_params.iter().any(|allowed| allowed == name) || is_anthropic_tier(name, chat) {
+            continue;
+        }
+        match take(chat, name) {
+            Some(value) if !options.drop_params && !asks_for_nothing(name, &value) => refused.push(name),
+            _ => {}
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let brand = if options.brand.is_empty() { "anthropic" } else { options.brand };
+    Err(unsupported(&refused, brand, options.model))
+}
+
+/// Whether `service_tier` has one of Anthropic's own values.
+fn is_anthropic_tier(name: &str, chat: &Map<String, Value>) -> bool {
+    name == "service_tier" && matches!(chat.get(name).and_then(Value::as_str), Some("auto" | "standard_only"))
+}
+
+/// Whether an unsupported parameter has the value it would have had anyway. Client libraries send such defaults.
+fn asks_for_nothing(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let usual = if name == "n" { 1.0 } else { 0.0 };
+            name != "seed" && number.as_f64() == Some(usual)
+        }
+        Value::Bool(asked) => !asked,
+        Value::Object(members) => members.is_empty(),
+        Value::String(text) => name == "service_tier" && text == "default",
+        Value::Array(items) => items.is_empty() || (name == "modalities" && *value == Value::from(["text"])),
+        Value::Null => true,
+    }
+}
+
+/// Anthropic takes only conversations that a user turn opens; `modify_params` lets us put one there.
+fn start_with_user(turns: &mut Turns, options: &Options) -> Result<(), Error> {
+    if turns.starts_with_user() {
+        return Ok(());
+    }
+    if options.modify_params {
+        turns.open_with_placeholder();
+        return Ok(());
+    }
+    Err(Error::bad_request(
+        "messages: the first message after system messages must have the role `user`. Set \
+         `litellm_settings.modify_params: true` to have a placeholder user message put first.",
+    )
+    .with_param("messages"))
+}
+
+/// Whether a made-up tool must go with the request: Anthropic refuses a history of tool calls without `tools`.
+fn needs_dummy_tool(turns: &Turns, tools: &Tools, options: &Options) -> Result<bool, Error> {
+    if !turns.has_tool_blocks || !tools.is_empty() {
+        return Ok(false);
+    }
+    if options.modify_params {
+        return Ok(true);
+    }
+    Err(Error::provider(
+        Class::UnsupportedParams,
+        "litellm.UnsupportedParamsError: Anthropic doesn't support tool calling without `tools=` param specified. \
+         Send the `tools` that the messages refer to, or set `litellm_settings.modify_params: true` to have a dummy \
+         tool added.",
+    ))
+}
+
+/// The `thinking` member: the client's own, else made from `reasoning_effort`.
+fn thinking(chat: &mut Map<String, Value>) -> Result<Option<Value>, Fault> {
+    let effort = take(chat, "reasoning_effort");
+    if let Some(thinking) = take(chat, "thinking") {
+        return Ok(Some(thinking));
+    }
+    let budget = match effort.as_ref().map(|effort| effort.as_str().unwrap_or_default()) {
+        None | Some("none" | "disable") => return Ok(None),
+        Some("minimal" | "low") => LEAST_BUDGET,
+        Some("medium") => 2048,
+        Some("high") => 4096,
+        Some(_) => {
+            return Err(Fault::at(
+                "reasoning_effort",
+                "expected one of none, disable, minimal, low, medium, high",
+            ));
+        }
+    };
+    Ok(Some(object! {"type": "enabled", "budget_tokens": budget}))
+}
+
+/// The client's limit, else the default on top of what thinking may use.
+fn max_tokens(chat: &mut Map<String, Value>, thinking: Option<&Value>) -> Value {
+    let (total, visible) = (take(chat, "max_completion_tokens"), take(chat, "max_tokens"));
+    total.or(visible).unwrap_or_else(|| {
+        let budget = thinking.and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
+        Value::from(budget.unwrap_or(0).saturating_add(DEFAULT_MAX_TOKENS))
+    })
+}
+
+/// `stop` as a list. Anthropic refuses sequences of white space only; `drop_params` drops them.
+fn stop_sequences(chat: &mut Map<String, Value>, drop_blank: bool) -> Result<Option<Value>, Fault> {
+    let mut sequences = match take(chat, "stop") {
+        None => return Ok(None),
+        Some(Value::Array(sequences)) if sequences.iter().all(Value::is_string) => sequences,
+        Some(stop @ Value::String(_)) => vec![stop],
+        Some(_) => return Err(Fault::at("stop", "expected a string or a list of strings")),
+    };
+    if drop_blank {
+        sequences.retain(|stop| stop.as_str().is_some_and(|stop| !stop.trim().is_empty()));
+    }
+    Ok((!sequences.is_empty()).then_some(Value::Array(sequences)))
+}
+
+/// The end user's id: `metadata.user_id`, else `user`. Anthropic forbids personal data here, so what looks like an
+/// e-mail address or a phone number stays with us.
+fn user_id(chat: &mut Map<String, Value>) -> Result<Option<String>, Fault> {
+    let named =
+        take(chat, "metadata").and_then(|mut metadata| match metadata.get_mut("user_id").map(Value::take) {
+            Some(Value::String(id)) => Some(id),
+            _ => None,
+        });
+    let user = match take(chat, "user") {
+        None => None,
+        Some(Value::String(user)) => Some(user),
+        Some(_) => return Err(Fault::at("user", "expected a string")),
+    };
+    Ok([named, user].into_iter().flatten().find(|id| !id.is_empty() && !is_personal(id)))
+}
+
+/// Whether `id` looks like an e-mail address or a phone number.
+fn is_personal(id: &str) -> bool {
+    let mail = id.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
+    let digits = id.strip_prefix('+').unwrap_or(id);
+    let phone = digits.len() >= 7
+        && digits.chars().all(|c| c.is_ascii_digit() || c.is_whitespace() || matches!(c, '(' | ')' | '-'));
+    mail || phone
+}

@@ -1,0 +1,324 @@
+//! Whole requests against goldens, then the faults a client can make and the rules about parameters.
+
+use serde_json::{Map, Value, json};
+
+use super::{Translated, request};
+use crate::core::{
+    error::{Class, Error},
+    format::{Options, golden},
+};
+
+fn object(value: &Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+fn options(settings: &Value) -> Options<'_> {
+    let on = |name: &str| settings[name] == true;
+    Options {
+        model: "claude-x",
+        brand: "anthropic",
+        drop_params: on("drop_params"),
+        modify_params: on("modify_params"),
+        ..Options::default()
+    }
+}
+
+/// A one-message request with `members` on top.
+fn run(members: Value, settings: &Value) -> Result<Translated, Error> {
+    let mut chat = object(&json!({"model": "group", "messages": [{"role": "user", "content": "Hi"}]}));
+    chat.extend(object(&members));
+    request(chat, &options(settings))
+}
+
+#[test]
+fn whole_requests() {
+    golden::walk("anthropic/request", |case| {
+        match request(object(&case["chat"]), &options(&case["options"])) {
+            Ok((body, betas, memo)) => json!({
+                "body": body,
+                "betas": betas,
+                "memo": {"json_tool": memo.json_tool, "prefix": memo.prefix, "include_usage": memo.include_usage},
+            }),
+            Err(error) => json!({"status": error.status, "message": error.message}),
+        }
+    });
+}
+
+#[test]
+fn faults_name_their_place() {
+    let said = |content: Value| json!([{"role": "user", "content": content}]);
+    let called =
+        |call: Value| json!([{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]);
+    let rows = [
+        (json!(null), "messages"),
+        (json!("Hi"), "messages"),
+        (json!([]), "messages"),
+        (json!(["Hi"]), "messages[0]"),
+        (json!([{"content": "Hi"}]), "messages[0].role"),
+        (json!([{"role": "robot", "content": "Hi"}]), "messages[0].role"),
+        (json!([{"role": "user"}]), "messages[0].content"),
+        (json!([{"role": "system", "content": 1}]), "messages[0].content"),
+        (said(json!({"text": "Hi"})), "messages[0].content"),
+        (said(json!(["Hi"])), "messages[0].content[0]"),
+        (said(json!([{"text": "Hi"}])), "messages[0].content[0].type"),
+        (said(json!([{"type": "input_audio"}])), "messages[0].content[0].type"),
+        (said(json!([{"type": "text", "text": 1}])), "messages[0].content[0].text"),
+        (said(json!([{"type": "image_url"}])), "messages[0].content[0].image_url"),
+        (
+            said(json!([{"type": "image_url", "image_url": {"url": "cat.png"}}])),
+            "messages[0].content[0].image_url.url",
+        ),
+        (
+            said(json!([{"type": "image_url", "image_url": "data:image/png,x"}])),
+            "messages[0].content[0].image_url",
+        ),
+        (
+            said(json!([{"type": "file", "file": {"file_data": "QUJD"}}])),
+            "messages[0].content[0].file.file_data",
+        ),
+        (said(json!([{"type": "file", "file": {}}])), "messages[0].content[0].file"),
+        (json!([{"role": "tool", "content": "3C"}]), "messages[0].tool_call_id"),
+        (called(json!("x")), "messages[1].tool_calls[0]"),
+        (called(json!({"function": {"name": "f"}})), "messages[1].tool_calls[0].id"),
+        (called(json!({"id": "c"})), "messages[1].tool_calls[0].function"),
+        (
+            called(json!({"id": "c", "function": {"name": "f", "arguments": "{\"city\":"}})),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+        (
+            called(json!({"id": "c", "function": {"name": "f", "arguments": "[1]"}})),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+    ];
+    for (messages, path) in rows {
+        let error = run(json!({"messages": messages}), &Value::Null).unwrap_err();
+        assert_eq!(
+            (error.status, error.param.as_deref()),
+            (400, Some(path)),
+            "{messages}: {}",
+            error.message
+        );
+        assert!(error.message.starts_with(path), "{}", error.message);
+    }
+}
+
+#[test]
+fn faults_of_other_members_name_their_place() {
+    let rows = [
+        (json!({"stop": 1}), "stop"),
+        (json!({"stop": ["a", 1]}), "stop"),
+        (json!({"user": 7}), "user"),
+        (json!({"reasoning_effort": "huge"}), "reasoning_effort"),
+        (json!({"tools": {}}), "tools"),
+        (json!({"tools": [1]}), "tools[0]"),
+        (json!({"tools": [{"type": "retrieval"}]}), "tools[0].type"),
+        (json!({"tools": [{"type": "function"}]}), "tools[0].function"),
+        (json!({"tools": [{"type": "function", "function": {}}]}), "tools[0].function.name"),
+        (json!({"functions": [{"name": "f", "parameters": 1}]}), "functions[0].parameters"),
+        (json!({"tool_choice": "sometimes"}), "tool_choice"),
+        (json!({"tool_choice": {"type": "function"}}), "tool_choice.function.name"),
+        (json!({"parallel_tool_calls": "no"}), "parallel_tool_calls"),
+        (json!({"response_format": "json"}), "response_format"),
+        (json!({"response_format": {"type": "xml"}}), "response_format.type"),
+        (json!({"response_format": {"type": "json_schema"}}), "response_format.json_schema.schema"),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "array"}}}}),
+            "response_format.json_schema.schema",
+        ),
+        (json!({"web_search_options": {"search_context_size": 3}}), "web_search_options.search_context_size"),
+    ];
+    for (members, path) in rows {
+        let error = run(members.clone(), &Value::Null).unwrap_err();
+        assert_eq!((error.status, error.param.as_deref()), (400, Some(path)), "{members}: {}", error.message);
+    }
+}
+
+#[test]
+fn unsupported_parameters_are_refused_together() {
+    let error = run(json!({"n": 2, "seed": 0, "temperature": 1}), &Value::Null).unwrap_err();
+    assert_eq!(error.class, Some(Class::UnsupportedParams));
+    assert!(
+        error.message.starts_with(
+            "litellm.UnsupportedParamsError: anthropic does not support parameters: ['n', 'seed'], for model=claude-x. \
+             To drop these, set `litellm_settings.drop_params: true`"
+        ),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
+fn unsupported_parameters_can_be_dropped_allowed_or_idle() {
+    let dropped = run(json!({"n": 2, "logit_bias": {"5": 1}}), &json!({"drop_params": true})).unwrap().0;
+    assert!(!dropped.contains_key("n") && !dropped.contains_key("logit_bias"));
+
+    let idle =
+        json!({"n": 1, "presence_penalty": 0.0, "logprobs": false, "seed": null, "service_tier": "default"});
+    assert_eq!(run(idle, &Value::Null).unwrap().0.len(), 3);
+
+    let allowed = ["seed".to_owned()];
+    let with = Options { allowed_params: &allowed, ..options(&Value::Null) };
+    let chat = object(&json!({"messages": [{"role": "user", "content": "Hi"}], "seed": 5}));
+    assert_eq!(request(chat, &with).unwrap().0["seed"], 5);
+
+    assert_eq!(run(json!({"service_tier": "auto"}), &Value::Null).unwrap().0["service_tier"], "auto");
+}
+
+#[test]
+fn thinking_makes_room_for_itself() {
+    let rows = [
+        (json!({}), json!(4096), json!(null)),
+        (json!({"max_tokens": 9}), json!(9), json!(null)),
+        (json!({"max_tokens": 9, "max_completion_tokens": 7}), json!(7), json!(null)),
+        (json!({"reasoning_effort": "none"}), json!(4096), json!(null)),
+        (json!({"reasoning_effort": "low"}), json!(5120), json!({"type": "enabled", "budget_tokens": 1024})),
+        (json!({"reasoning_effort": "high"}), json!(8192), json!({"type": "enabled", "budget_tokens": 4096})),
+        (
+            json!({"reasoning_effort": "medium", "max_tokens": 9000}),
+            json!(9000),
+            json!({"type": "enabled", "budget_tokens": 2048}),
+        ),
+        (
+            json!({"thinking": {"type": "enabled", "budget_tokens": 2000}, "reasoning_effort": "high"}),
+            json!(6096),
+            json!({"type": "enabled", "budget_tokens": 2000}),
+        ),
+    ];
+    for (members, max_tokens, thinking) in rows {
+        let body = run(members.clone(), &Value::Null).unwrap().0;
+        assert_eq!(body["max_tokens"], max_tokens, "{members}");
+        assert_eq!(body.get("thinking").unwrap_or(&Value::Null), &thinking, "{members}");
+    }
+}
+
+#[test]
+fn tool_choices() {
+    let any = json!({"type": "any"});
+    let rows = [
+        (json!({"tool_choice": "auto"}), json!({"type": "auto"})),
+        (json!({"tool_choice": "required"}), any.clone()),
+        (json!({"tool_choice": "none"}), json!({"type": "none"})),
+        (
+            json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}),
+            json!({"type": "tool", "name": "f"}),
+        ),
+        (json!({"tool_choice": {"type": "any"}}), any.clone()),
+        (json!({"function_call": {"name": "f"}}), json!({"type": "tool", "name": "f"})),
+        (json!({"parallel_tool_calls": false}), json!({"type": "auto", "disable_parallel_tool_use": true})),
+        (
+            json!({"parallel_tool_calls": true, "tool_choice": "required"}),
+            json!({"type": "any", "disable_parallel_tool_use": false}),
+        ),
+        (json!({"parallel_tool_calls": false, "tool_choice": "none"}), json!({"type": "none"})),
+        (json!({"response_format": {"type": "json_object"}}), any),
+        (
+            json!({"response_format": {"type": "json_object"}, "tool_choice": "none"}),
+            json!({"type": "tool", "name": "json_tool_call"}),
+        ),
+        (json!({"response_format": {"type": "json_object"}, "reasoning_effort": "low"}), Value::Null),
+        (
+            json!({"response_format": {"type": "json_object"}, "thinking": {"type": "disabled"}}),
+            json!({"type": "any"}),
+        ),
+        (json!({"tools": [], "tool_choice": "auto", "parallel_tool_calls": true}), Value::Null),
+    ];
+    for (members, choice) in rows {
+        let mut with_tool = object(&json!({"tools": [{"type": "function", "function": {"name": "f"}}]}));
+        with_tool.extend(object(&members));
+        let body = run(Value::Object(with_tool), &Value::Null).unwrap().0;
+        assert_eq!(body.get("tool_choice").unwrap_or(&Value::Null), &choice, "{members}");
+    }
+}
+
+#[test]
+fn personal_data_is_no_user_id() {
+    let rows = [
+        ("user-7", Some("user-7")),
+        ("7f0c2d", Some("7f0c2d")),
+        ("ann@example.com", None),
+        ("+47 (22) 33-44-55", None),
+        ("5551234567", None),
+        ("", None),
+    ];
+    for (user, id) in rows {
+        let body = run(json!({"user": user}), &Value::Null).unwrap().0;
+        assert_eq!(body.get("metadata").and_then(|metadata| metadata["user_id"].as_str()), id, "{user}");
+    }
+    let body = run(json!({"user": "u", "metadata": {"user_id": "m", "trace": 1}}), &Value::Null).unwrap().0;
+    assert_eq!(body["metadata"], json!({"user_id": "m"}));
+}
+
+#[test]
+fn a_prefill_loses_its_trailing_space_and_comes_back() {
+    let messages =
+        json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "{ \n", "prefix": true}]);
+    let (body, _, memo) = run(json!({"messages": messages}), &Value::Null).unwrap();
+    assert_eq!(body["messages"][1]["content"], json!([{"type": "text", "text": "{"}]));
+    assert_eq!(memo.prefix.as_deref(), Some("{"));
+
+    let blank =
+        json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": " ", "prefix": true}]);
+    let (body, _, memo) = run(json!({"messages": blank}), &Value::Null).unwrap();
+    assert_eq!((body["messages"].as_array().unwrap().len(), memo.prefix), (1, None));
+}
+
+#[test]
+fn blank_stop_sequences_go_only_when_parameters_may_be_dropped() {
+    let stop = json!({"stop": ["\n", "END"]});
+    assert_eq!(run(stop.clone(), &Value::Null).unwrap().0["stop_sequences"], json!(["\n", "END"]));
+    let dropping = json!({"drop_params": true});
+    assert_eq!(run(stop, &dropping).unwrap().0["stop_sequences"], json!(["END"]));
+    assert!(!run(json!({"stop": "\n"}), &dropping).unwrap().0.contains_key("stop_sequences"));
+}
+
+#[test]
+fn lost_thinking_turns_thinking_off_when_the_request_may_be_amended() {
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "null"}});
+    let history = |thinking: Value| {
+        json!({"reasoning_effort": "low", "tools": [{"type": "function", "function": {"name": "f"}}], "messages": [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": null, "tool_calls": [call], "thinking_blocks": thinking},
+            {"role": "tool", "tool_call_id": "c", "content": null}]})
+    };
+    let kept = json!([{"type": "thinking", "thinking": "hm", "signature": "Ab="}]);
+    let amending = json!({"modify_params": true});
+    let rows = [
+        (json!(null), &Value::Null, true),
+        (json!(null), &amending, false),
+        (json!([]), &amending, false),
+        (kept, &amending, true),
+    ];
+    for (thinking, settings, on) in rows {
+        let body = run(history(thinking.clone()), settings).unwrap().0;
+        assert_eq!(body.contains_key("thinking"), on, "{thinking} {settings}");
+    }
+}
+
+#[test]
+fn odd_values_anywhere_are_answered_not_trapped() {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!("é🙂"),
+        json!([]),
+        json!([[]]),
+        json!({}),
+        json!([{}]),
+        json!([{"type": "text"}]),
+        json!({"type": "function"}),
+    ];
+    let mut runs = 0;
+    golden::each("anthropic/request", |case| {
+        let settings = options(&case["options"]);
+        golden::mutants(&case["chat"], &odd, &mut |chat| {
+            runs += 1;
+            if let Err(error) = request(object(chat), &settings) {
+                assert_eq!(error.status, 400, "{}", error.message);
+            }
+        });
+    });
+    assert!(runs > 1000, "{runs}");
+}

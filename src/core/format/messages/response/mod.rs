@@ -1,0 +1,4 @@
+//! Message responses.
+
+pub mod read;
+pub mod write;

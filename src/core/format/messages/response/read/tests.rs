@@ -1,0 +1,266 @@
+//! Whole answers and streams against goldens, then what must hold for every stream and error body.
+
+use serde_json::{Value, json};
+
+use super::answer;
+use crate::core::{
+    error::Class,
+    format::{
+        Memo, Stamp, golden,
+        messages::{error::error_class, stream::read::Stream},
+    },
+};
+
+fn memo(settings: &Value) -> Memo {
+    Memo {
+        json_tool: settings["json_tool"] == true,
+        prefix: settings["prefix"].as_str().map(str::to_owned),
+        ..Memo::default()
+    }
+}
+
+fn stamp() -> Stamp {
+    Stamp { id: "chatcmpl-1".into(), created: 1_754_000_000, model: "asked-for".into() }
+}
+
+/// All chunks of a stream, how it ended, and its error.
+fn play(events: &[Value], memo: Memo) -> Value {
+    let mut stream = Stream::new(&memo, &stamp());
+    let mut chunks = Vec::new();
+    let mut error = Value::Null;
+    for event in events {
+        if let Err(failed) = stream.push(event, &mut chunks) {
+            error = json!({"status": failed.status, "message": failed.message});
+        }
+    }
+    json!({"chunks": chunks, "finished": stream.finished(), "error": error})
+}
+
+#[test]
+fn whole_answers() {
+    golden::walk("anthropic/answer", |case| match answer(&case["body"], &memo(&case["memo"]), &stamp()) {
+        Ok(completion) => completion,
+        Err(error) => json!({"status": error.status, "message": error.message}),
+    });
+}
+
+#[test]
+fn whole_streams() {
+    golden::walk("anthropic/stream", |case| play(case["events"].as_array().unwrap(), memo(&case["memo"])));
+}
+
+/// The events that Anthropic would have sent for a buffered answer.
+fn as_events(body: &Value) -> Vec<Value> {
+    let mut start = body.clone();
+    start["content"] = json!([]);
+    start["usage"]["output_tokens"] = json!(1);
+    let mut events = vec![json!({"type": "message_start", "message": start})];
+    for (at, block) in body["content"].as_array().unwrap().iter().enumerate() {
+        let delta = match block["type"].as_str().unwrap() {
+            "text" => json!({"type": "text_delta", "text": block["text"]}),
+            "tool_use" => json!({"type": "input_json_delta", "partial_json": block["input"].to_string()}),
+            "thinking" => json!({"type": "thinking_delta", "thinking": block["thinking"]}),
+            _ => json!({"type": "none"}),
+        };
+        let mut block = block.clone();
+        for (name, empty) in [("text", json!("")), ("thinking", json!("")), ("input", json!({}))] {
+            if let Some(value) = block.get_mut(name) {
+                *value = empty;
+            }
+        }
+        events.push(json!({"type": "content_block_start", "index": at, "content_block": block}));
+        events.push(json!({"type": "content_block_delta", "index": at, "delta": delta}));
+        events.push(json!({"type": "content_block_stop", "index": at}));
+    }
+    let delta = json!({"stop_reason": body["stop_reason"]});
+    let usage = json!({"output_tokens": body["usage"]["output_tokens"]});
+    events.push(json!({"type": "message_delta", "delta": delta, "usage": usage}));
+    events.push(json!({"type": "message_stop"}));
+    events
+}
+
+#[test]
+fn buffered_and_streamed_answers_agree() {
+    let text = |value: &str| json!({"type": "text", "text": value});
+    let tool = |name: &str| json!({"type": "tool_use", "id": "t", "name": name, "input": {"a": 1}});
+    let usage = json!({"input_tokens": 3, "output_tokens": 7, "cache_read_input_tokens": 100,
+        "cache_creation_input_tokens": 20, "server_tool_use": {"web_search_requests": 2},
+        "cache_creation": {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5}});
+    let rows = [
+        (json!([text("Hel"), text("lo")]), "end_turn", Memo::default()),
+        (json!([text("Hi"), tool("f"), tool("g")]), "tool_use", Memo::default()),
+        (json!([tool("f")]), "end_turn", Memo::default()),
+        (json!([tool("json_tool_call")]), "tool_use", Memo { json_tool: true, ..Memo::default() }),
+        (
+            json!([tool("json_tool_call"), tool("json_tool_call")]),
+            "tool_use",
+            Memo { json_tool: true, ..Memo::default() },
+        ),
+        (json!([tool("json_tool_call"), tool("f")]), "tool_use", Memo { json_tool: true, ..Memo::default() }),
+        (json!([text(" two")]), "max_tokens", Memo { prefix: Some("one".into()), ..Memo::default() }),
+        (
+            json!([tool("json_tool_call")]),
+            "tool_use",
+            Memo { json_tool: true, prefix: Some("one".into()), ..Memo::default() },
+        ),
+        (json!([]), "end_turn", Memo { prefix: Some("one".into()), ..Memo::default() }),
+        (
+            json!([{"type": "thinking", "thinking": "hm", "signature": ""}, text("Hi")]),
+            "refusal",
+            Memo::default(),
+        ),
+        (json!([]), "a reason of tomorrow", Memo::default()),
+    ];
+    for (content, stop_reason, memo) in rows {
+        let body = json!({"type": "message", "model": "m", "content": content, "stop_reason": stop_reason, "usage": usage});
+        let whole = answer(&body, &memo, &stamp()).unwrap();
+        let played = play(&as_events(&body), memo);
+        let chunks = played["chunks"].as_array().unwrap();
+        let (last, finish) = (&chunks[chunks.len() - 1], &chunks[chunks.len() - 2]);
+
+        let mut counted = whole["usage"].clone();
+        counted["prompt_tokens_details"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        assert_eq!(last["usage"], counted, "{content}");
+        assert_eq!(finish["choices"][0]["finish_reason"], whole["choices"][0]["finish_reason"], "{content}");
+
+        let pick = |path: &str| -> String {
+            chunks.iter().filter_map(|chunk| chunk.pointer(path)?.as_str()).collect()
+        };
+        let message = &whole["choices"][0]["message"];
+        assert_eq!(
+            pick("/choices/0/delta/content"),
+            message["content"].as_str().unwrap_or_default(),
+            "{content}"
+        );
+        assert_eq!(
+            pick("/choices/0/delta/reasoning_content"),
+            message["reasoning_content"].as_str().unwrap_or_default()
+        );
+        let calls = message["tool_calls"].as_array().map_or(0, Vec::len);
+        let names = chunks.iter().filter(|c| c.pointer("/choices/0/delta/tool_calls/0/id").is_some()).count();
+        assert_eq!(names, calls, "{content}");
+    }
+}
+
+#[test]
+fn every_stream_has_one_role_one_finish_and_one_usage_at_its_end() {
+    let body = json!({"content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "usage": {}});
+    let mut events = as_events(&body);
+    let tail = events.last().cloned().unwrap();
+    events.push(tail);
+    let played = play(&events, Memo::default());
+    let chunks = played["chunks"].as_array().unwrap();
+    let count = |path: &str| chunks.iter().filter(|chunk| chunk.pointer(path).is_some()).count();
+    assert_eq!(
+        (count("/choices/0/delta/role"), count("/choices/0/finish_reason"), count("/usage")),
+        (1, 1, 1)
+    );
+    assert!(
+        chunks[0].pointer("/choices/0/delta/role").is_some()
+            && chunks[chunks.len() - 1].get("usage").is_some()
+    );
+}
+
+#[test]
+fn events_out_of_place_or_shape_do_no_harm() {
+    let events = [
+        json!(null),
+        json!([]),
+        json!({"type": 1}),
+        json!({"type": "content_block_delta"}),
+        json!({"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": "{}"}}),
+        json!({"type": "content_block_start", "content_block": 7}),
+        json!({"type": "content_block_stop"}),
+        json!({"type": "message_start", "message": {"usage": {"input_tokens": -1, "output_tokens": "x"}}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": null}, "usage": {"output_tokens": u64::MAX}}),
+        json!({"type": "message_delta", "usage": {"input_tokens": u64::MAX}}),
+    ];
+    let played = play(&events, Memo::default());
+    assert_eq!(played, json!({"chunks": [], "finished": false, "error": null}));
+}
+
+#[test]
+fn odd_values_anywhere_are_answered_not_trapped() {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(u64::MAX),
+        json!(""),
+        json!("é🙂"),
+        json!([]),
+        json!({}),
+        json!([{}]),
+        json!({"type": "tool_use"}),
+    ];
+    golden::each("anthropic/answer", |case| {
+        golden::mutants(&case["body"], &odd, &mut |body| {
+            if let Err(error) = answer(body, &memo(&case["memo"]), &stamp()) {
+                assert_eq!((error.status >= 400, error.class.is_some()), (true, true), "{}", error.message);
+            }
+        });
+    });
+    golden::each("anthropic/stream", |case| {
+        golden::mutants(&case["events"], &odd, &mut |events| {
+            let played = play(events.as_array().map_or(&[], Vec::as_slice), memo(&case["memo"]));
+            let usages =
+                played["chunks"].as_array().unwrap().iter().filter(|c| c.get("usage").is_some()).count();
+            assert_eq!(usages, usize::from(played["finished"] == true), "{played}");
+        });
+    });
+}
+
+#[test]
+fn classes_of_failed_answers() {
+    let body = |kind: &str, message: &str| {
+        json!({"type": "error", "error": {"type": kind, "message": message}}).to_string().into_bytes()
+    };
+    let rows = [
+        (
+            400,
+            body("invalid_request_error", "max_tokens: required"),
+            Class::BadRequest,
+            "max_tokens: required",
+        ),
+        (
+            400,
+            body("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"),
+            Class::ContextWindowExceeded,
+            "prompt is too long: 9 tokens > 8 maximum",
+        ),
+        (
+            400,
+            body("invalid_request_error", "prompt: length: 1..9"),
+            Class::ContextWindowExceeded,
+            "prompt: length: 1..9",
+        ),
+        (
+            400,
+            body("invalid_request_error", "Output blocked by content filtering policy"),
+            Class::ContentPolicyViolation,
+            "Output blocked by content filtering policy",
+        ),
+        (401, body("authentication_error", "invalid x-api-key"), Class::Authentication, "invalid x-api-key"),
+        (402, body("billing_error", "pay"), Class::Api, "pay"),
+        (403, body("permission_error", "no"), Class::PermissionDenied, "no"),
+        (404, body("not_found_error", "model: claude-y"), Class::NotFound, "model: claude-y"),
+        (408, body("timeout_error", "slow"), Class::Timeout, "slow"),
+        (413, body("request_too_large", "big"), Class::ContextWindowExceeded, "big"),
+        (429, body("rate_limit_error", "fast"), Class::RateLimit, "fast"),
+        (500, body("api_error", "oops"), Class::InternalServer, "oops"),
+        (503, b"<html>down</html>".to_vec(), Class::ServiceUnavailable, "<html>down</html>"),
+        (504, Vec::new(), Class::Timeout, ""),
+        (529, body("overloaded_error", "Overloaded"), Class::InternalServer, "Overloaded"),
+        (200, body("overloaded_error", "Overloaded"), Class::InternalServer, "Overloaded"),
+        (200, body("rate_limit_error", "fast"), Class::RateLimit, "fast"),
+        (418, b"\xff{".to_vec(), Class::Api, "\u{fffd}{"),
+        (500, b"{\"error\": \"text\"}".to_vec(), Class::InternalServer, "{\"error\": \"text\"}"),
+        (500, b"[]".to_vec(), Class::InternalServer, "[]"),
+    ];
+    for (status, body, class, message) in rows {
+        assert_eq!(error_class(status, &body), (class, message.to_owned()), "{status} {message}");
+    }
+    let long = "é".repeat(10_000);
+    assert!(error_class(500, long.as_bytes()).1.len() <= 4096);
+    assert!(error_class(500, &body("api_error", &long)).1.len() <= 4096);
+}

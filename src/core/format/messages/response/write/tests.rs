@@ -1,0 +1,110 @@
+//! Whole answers and streams against goldens, and what holds for every stream.
+
+use serde_json::json;
+
+use super::*;
+use crate::core::format::golden::{self, responses as cases};
+
+fn events(chunks: &[Value]) -> (Vec<Event>, Result<(), Error>) {
+    let mut stream = Stream::new(&Memo::default(), &cases::stamp());
+    let mut out = Vec::new();
+    let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));
+    if result.is_ok() {
+        stream.finish(&mut out);
+    }
+    (out, result)
+}
+
+#[test]
+fn whole_answers() {
+    cases::answers("messages_api/answer", answer);
+}
+
+#[test]
+fn whole_streams() {
+    cases::streams("messages_api/stream", |chunks, _| {
+        let (out, result) = events(chunks);
+        assert!(out.iter().all(|(name, data)| data["type"] == *name));
+        (out.into_iter().map(|(_, data)| data).collect(), result)
+    });
+}
+
+/// Anthropic's order, for whatever comes in: start, blocks numbered from 0 and never two open, delta, stop.
+#[test]
+fn events_keep_anthropics_order() {
+    let odd = [json!(null), json!(7), json!("x"), json!([]), json!({})];
+    golden::each("messages_api/stream", |case| {
+        golden::mutants(&case["chunks"], &odd, &mut |mutant| {
+            let Some(chunks) = mutant.as_array() else { return };
+            if let (out, Ok(())) = events(chunks) {
+                check_order(&out);
+            }
+        });
+    });
+}
+
+fn check_order(events: &[Event]) {
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names.first(), Some(&"message_start"));
+    assert_eq!(names[names.len() - 2..], ["message_delta", "message_stop"]);
+    let (mut open, mut next) = (None, 0);
+    for (name, data) in &events[1..events.len() - 2] {
+        let index = data["index"].as_u64();
+        match *name {
+            "content_block_start" => {
+                assert_eq!((open, index), (None, Some(next)));
+                open = index;
+                next += 1;
+            }
+            "content_block_delta" => assert!(index.is_some() && index == open),
+            "content_block_stop" => {
+                assert!(index.is_some() && index == open);
+                open = None;
+            }
+            other => panic!("{other} among the blocks"),
+        }
+    }
+    assert_eq!(open, None);
+}
+
+#[test]
+fn usage_is_estimated_only_when_none_came() {
+    let chunk = |usage: Value| json!({"choices": [{"index": 0, "delta": {"content": "Hi"}}], "usage": usage});
+    for (usage, wanted) in [
+        (json!(null), json!({"input_tokens": 7, "output_tokens": 3})),
+        (json!({"prompt_tokens": 5, "completion_tokens": 1}), json!({"input_tokens": 5, "output_tokens": 1})),
+    ] {
+        let mut stream = Stream::new(&Memo::default(), &cases::stamp());
+        let mut out = Vec::new();
+        stream.push(&chunk(usage), &mut out).unwrap();
+        stream.estimate(7, 3);
+        stream.finish(&mut out);
+        stream.finish(&mut out);
+        let deltas: Vec<_> = out.iter().filter(|(name, _)| *name == "message_delta").collect();
+        assert_eq!((deltas.len(), &deltas[0].1["usage"]), (1, &wanted));
+    }
+}
+
+/// A buffered answer and the same one streamed in pieces say the same.
+#[test]
+fn buffered_and_streamed_agree() {
+    golden::each("messages_api/answer", |case| {
+        let Ok(message) = answer(&case["answer"], &Memo::default(), &cases::stamp()) else { return };
+        let mut chunk = case["answer"].clone();
+        let mut delta = chunk["choices"][0]["message"].take();
+        for (at, call) in delta["tool_calls"].as_array_mut().into_iter().flatten().enumerate() {
+            call["index"] = json!(at);
+        }
+        chunk["choices"][0]["delta"] = delta;
+        let (out, result) = events(&[chunk]);
+        result.unwrap();
+        check_order(&out);
+        let (_, end) = &out[out.len() - 2];
+        assert_eq!(end["delta"]["stop_reason"], message["stop_reason"]);
+        assert_eq!(end["usage"], message["usage"]);
+        let started: Vec<_> = out.iter().filter(|(name, _)| *name == "content_block_start").collect();
+        let kinds: Vec<_> = started.iter().map(|(_, data)| &data["content_block"]["type"]).collect();
+        let wanted: Vec<_> = message["content"].as_array().unwrap().iter().map(|b| &b["type"]).collect();
+        assert_eq!(kinds, wanted);
+    });
+}

@@ -1,0 +1,4 @@
+//! Message streams.
+
+pub mod blocks;
+pub mod read;

@@ -1,0 +1,250 @@
+//! A streamed Anthropic answer as chat chunks, one event at a time.
+
+use serde_json::Value;
+
+use super::super::{
+    error,
+    request::write::JSON_TOOL,
+    response::read::{finish_reason, text},
+    usage::Usage,
+};
+use crate::core::{
+    codec::value::object,
+    error::Error,
+    format::{Memo, Stamp, chat::response as chat},
+};
+
+/// Turns the events of one answer into `chat.completion.chunk` objects.
+///
+/// The first chunk with anything in it carries the role. After the content comes one chunk with the finish reason and an
+/// empty delta, then exactly one with the usage. Nothing of what streams by is kept, only counts.
+#[derive(Debug)]
+pub struct Stream {
+    stamp: Stamp,
+    /// Taken when it has been given back to the client.
+    prefix: Option<String>,
+    json_tool: bool,
+    usage: Usage,
+    open: Open,
+    calls: usize,
+    has_json: bool,
+    has_role: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Content,
+    /// The finish and usage chunks are out.
+    Closed,
+    /// The provider broke off with an error.
+    Failed,
+}
+
+/// The content block whose deltas are coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    /// Text, thinking, or nothing: their deltas say themselves what they are.
+    Plain,
+    /// A tool call; whether any argument text came yet.
+    Call { has_arguments: bool },
+    /// The forced tool: its argument text is the answer's content.
+    Json { has_arguments: bool },
+    /// A block whose deltas are not for the client.
+    Hidden,
+}
+
+impl Stream {
+    /// A stream that has seen nothing yet.
+    pub fn new(memo: &Memo, stamp: &Stamp) -> Stream {
+        Stream {
+            stamp: stamp.clone(),
+            prefix: memo.prefix.clone(),
+            json_tool: memo.json_tool,
+            usage: Usage::default(),
+            open: Open::Plain,
+            calls: 0,
+            has_json: false,
+            has_role: false,
+            phase: Phase::Content,
+        }
+    }
+
+    /// Takes the data of one event and appends the chunks it makes, often none. An `error` event is an `Err`: nothing
+    /// that follows it counts. Unknown events are passed over, as Anthropic asks of its clients.
+    pub fn push(&mut self, data: &Value, out: &mut Vec<Value>) -> Result<(), Error> {
+        if self.phase != Phase::Content {
+            return Ok(());
+        }
+        match text(data, "type") {
+            "message_start" => {
+                let message = data.get("message").unwrap_or(&Value::Null);
+                self.usage.update(message.get("usage"));
+                if let Some(model) = message.get("model").and_then(Value::as_str) {
+                    self.stamp.model = model.to_owned();
+                }
+            }
+            "content_block_start" => {
+                self.block_start(data.get("content_block").unwrap_or(&Value::Null), out);
+            }
+            "content_block_delta" => self.block_delta(data.get("delta").unwrap_or(&Value::Null), out),
+            "content_block_stop" => self.block_stop(out),
+            "message_delta" => {
+                self.usage.update(data.get("usage"));
+                let delta = data.get("delta").unwrap_or(&Value::Null);
+                if let Some(reason) = delta.get("stop_reason").and_then(Value::as_str) {
+                    self.close(reason, out);
+                }
+            }
+            "message_stop" => self.close("", out),
+            "error" => {
+                self.phase = Phase::Failed;
+                return Err(error::error(data));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the answer came to its end. A stream that stops before was cut off.
+    pub fn finished(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    fn block_start(&mut self, block: &Value, out: &mut Vec<Value>) {
+        self.open = Open::Plain;
+        match text(block, "type") {
+            "text" => self.content(text(block, "text"), out),
+            "thinking" if text(block, "thinking").is_empty() => {}
+            "thinking" => self.thinking(text(block, "thinking"), block.clone(), out),
+            "redacted_thinking" => self.thinking("", block.clone(), out),
+            "tool_use" => {
+                if self.json_tool && text(block, "name") == JSON_TOOL {
+                    // A second one would make the content two JSON values.
+                    self.open =
+                        if self.has_json { Open::Hidden } else { Open::Json { has_arguments: false } };
+                    self.has_json = true;
+                    // The tool's input stands alone: it continues nothing.
+                    self.prefix = None;
+                } else {
+                    self.open = Open::Call { has_arguments: false };
+                    self.call_start(block, out);
+                }
+                // Anthropic sends the input in deltas; servers that imitate it send it whole.
+                if let Some(Value::Object(input)) = block.get("input")
+                    && !input.is_empty()
+                {
+                    self.arguments(&serde_json::to_string(input).unwrap_or_default(), out);
+                }
+            }
+            _ => self.open = Open::Hidden,
+        }
+    }
+
+    fn block_delta(&mut self, delta: &Value, out: &mut Vec<Value>) {
+        match text(delta, "type") {
+            "text_delta" => self.content(text(delta, "text"), out),
+            "input_json_delta" => self.arguments(text(delta, "partial_json"), out),
+            "thinking_delta" => {
+                let thought = text(delta, "thinking");
+                self.thinking(thought, object! {"type": "thinking", "thinking": thought}, out);
+            }
+            "signature_delta" => {
+                let block =
+                    object! {"type": "thinking", "thinking": "", "signature": text(delta, "signature")};
+                self.thinking("", block, out);
+            }
+            "citations_delta" => {
+                let citation = delta.get("citation").cloned().unwrap_or_default();
+                let fields = object! {"citation": citation};
+                self.delta(object! {"content": "", "provider_specific_fields": fields}, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// A call or JSON answer without any argument text means an empty object.
+    fn block_stop(&mut self, out: &mut Vec<Value>) {
+        if matches!(self.open, Open::Call { has_arguments: false } | Open::Json { has_arguments: false }) {
+            self.arguments("{}", out);
+        }
+        self.open = Open::Plain;
+    }
+
+    fn content(&mut self, text: &str, out: &mut Vec<Value>) {
+        if text.is_empty() {
+            return;
+        }
+        match self.prefix.take() {
+            Some(prefix) => self.delta(object! {"content": prefix + text}, out),
+            None => self.delta(object! {"content": text}, out),
+        }
+    }
+
+    fn thinking(&mut self, thought: &str, block: Value, out: &mut Vec<Value>) {
+        self.delta(object! {"content": "", "reasoning_content": thought, "thinking_blocks": [block]}, out);
+    }
+
+    fn call_start(&mut self, block: &Value, out: &mut Vec<Value>) {
+        let call = object! {
+            "index": self.calls,
+            "id": text(block, "id"),
+            "type": "function",
+            "function": object! {"name": text(block, "name"), "arguments": ""},
+        };
+        self.calls += 1;
+        self.delta(object! {"tool_calls": [call]}, out);
+    }
+
+    fn arguments(&mut self, json: &str, out: &mut Vec<Value>) {
+        if json.is_empty() {
+            return;
+        }
+        match &mut self.open {
+            Open::Call { has_arguments } => {
+                *has_arguments = true;
+                let index = self.calls.saturating_sub(1);
+                let call =
+                    object! {"index": index, "type": "function", "function": object! {"arguments": json}};
+                self.delta(object! {"tool_calls": [call]}, out);
+            }
+            Open::Json { has_arguments } => {
+                *has_arguments = true;
+                self.content(json, out);
+            }
+            Open::Plain | Open::Hidden => {}
+        }
+    }
+
+    /// The chunks that end every answer.
+    fn close(&mut self, stop_reason: &str, out: &mut Vec<Value>) {
+        // A call left open by a server that sends no `content_block_stop`.
+        self.block_stop(out);
+        if let Some(prefix) = self.prefix.take() {
+            self.delta(object! {"content": prefix}, out);
+        }
+        if !self.has_role {
+            self.delta(object! {"content": ""}, out);
+        }
+        let reason = finish_reason(stop_reason, self.calls, self.has_json);
+        out.push(self.chunk(object! {"finish_reason": reason, "index": 0, "delta": object! {}}));
+        let mut last = self.chunk(object! {"index": 0, "delta": object! {}});
+        if let Value::Object(chunk) = &mut last {
+            chunk.insert("usage".into(), self.usage.to_chat());
+        }
+        out.push(last);
+        self.phase = Phase::Closed;
+    }
+
+    fn delta(&mut self, mut delta: Value, out: &mut Vec<Value>) {
+        if let (false, Value::Object(delta)) = (self.has_role, &mut delta) {
+            delta.insert("role".into(), "assistant".into());
+            self.has_role = true;
+        }
+        out.push(self.chunk(object! {"index": 0, "delta": delta}));
+    }
+
+    fn chunk(&self, choice: Value) -> Value {
+        chat::chunk(&self.stamp, [choice])
+    }
+}
