@@ -5,12 +5,17 @@
 //! With `--events 50` answers are streams that must have so many events and an end mark. Prints one line of JSON; any status
 //! but 200, any short or broken answer is an error.
 //!
+//! For an attacker: with `--any 1` every answer will do, and a lost connection too (status 0); statuses are counted. With
+//! `--fresh 1` each request has a connection of its own. Each `00000000` in the request is the request's number, in so many
+//! digits, from `--from`.
+//!
 //! `load --url http://127.0.0.1:4000/v1/chat/completions --body FILE [--header 'name: value']… [--min-bytes 300]`
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The little of epoll and of timers that is needed: the standard library has neither, and links the C library anyway.
@@ -73,11 +78,18 @@ mod sys {
 const TIMER: usize = usize::MAX;
 /// Without any answer for so long the run has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Stands for the number of a request.
+const NUMBER: &[u8] = b"00000000";
 
 struct Flags {
     host: String,
     path: String,
-    request: Vec<u8>,
+    request: Rc<Vec<u8>>,
+    /// Where the number of a request stands in it.
+    numbers: Vec<usize>,
+    from: usize,
+    any: bool,
+    fresh: bool,
     connections: usize,
     requests: usize,
     time: Duration,
@@ -119,7 +131,11 @@ fn flags() -> Flags {
     Flags {
         host: host.to_owned(),
         path: path.to_owned(),
-        request,
+        numbers: (0..request.len()).filter(|&at| request[at..].starts_with(NUMBER)).collect(),
+        request: Rc::new(request),
+        from: number("--from", 0.0) as usize,
+        any: number("--any", 0.0) > 0.0,
+        fresh: number("--fresh", 0.0) > 0.0,
         connections: number("--connections", 64.0) as usize,
         requests: number("--requests", if seconds > 0.0 { f64::MAX } else { 1.0 }) as usize,
         time: if seconds > 0.0 { Duration::from_secs_f64(seconds) } else { Duration::MAX },
@@ -143,6 +159,7 @@ enum At {
 struct Answer {
     at: At,
     line: Vec<u8>,
+    status: u16,
     bytes: usize,
     events: usize,
     /// How much of `data: ` the body ended with, and its last bytes, for the end mark.
@@ -163,6 +180,7 @@ impl Answer {
         Answer {
             at: At::Head,
             line: Vec::new(),
+            status: 0,
             bytes: 0,
             events: 0,
             matched: 0,
@@ -207,11 +225,12 @@ impl Answer {
         self.last.drain(..self.last.len().saturating_sub(END.len()));
     }
 
-    fn head(&mut self) -> Result<(), String> {
+    fn head(&mut self, any: bool) -> Result<(), String> {
         let head = String::from_utf8_lossy(&self.line).into_owned();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap_or_default();
-        if status.split(' ').nth(1) != Some("200") {
+        self.status = status.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+        if self.status != 200 && !any {
             return Err(format!("answered: {status}"));
         }
         let mut length = None;
@@ -232,14 +251,14 @@ impl Answer {
     }
 
     /// Goes on with what was read: true when the answer is complete.
-    fn feed(&mut self, mut input: &[u8], streamed: bool) -> Result<bool, String> {
+    fn feed(&mut self, mut input: &[u8], streamed: bool, any: bool) -> Result<bool, String> {
         loop {
             match self.at {
                 At::Head => {
                     if !self.take_until(&mut input, b"\r\n\r\n") {
                         return Ok(false);
                     }
-                    self.head()?;
+                    self.head(any)?;
                     self.line.clear();
                 }
                 At::Body(left) => {
@@ -299,6 +318,7 @@ impl Answer {
 
 struct Connection {
     stream: Option<TcpStream>,
+    request: Rc<Vec<u8>>,
     waits_to_write: bool,
     sent: usize,
     answer: Answer,
@@ -313,6 +333,8 @@ struct Load<'a> {
     connections: Vec<Connection>,
     latencies: Vec<u64>,
     firsts: Vec<u64>,
+    begun: usize,
+    statuses: BTreeMap<u16, usize>,
     bytes: usize,
     events: usize,
     errors: usize,
@@ -323,6 +345,15 @@ impl Load<'_> {
     /// Begins a request on a connection that has none under way; its latency counts from `begun`.
     fn begin(&mut self, number: usize, begun: Instant) {
         let connection = &mut self.connections[number];
+        if !self.flags.numbers.is_empty() {
+            let digits = format!("{:0width$}", self.flags.from + self.begun, width = NUMBER.len());
+            let request = Rc::make_mut(&mut connection.request);
+            for &at in &self.flags.numbers {
+                request[at..at + NUMBER.len()]
+                    .copy_from_slice(&digits.as_bytes()[digits.len() - NUMBER.len()..]);
+            }
+        }
+        self.begun += 1;
         connection.sent = 0;
         connection.answer = Answer::new();
         connection.begun = begun;
@@ -350,8 +381,8 @@ impl Load<'_> {
         }
         let Some(stream) = &mut connection.stream else { return };
         let mut waits = false;
-        while connection.sent < self.flags.request.len() {
-            match stream.write(&self.flags.request[connection.sent..]) {
+        while connection.sent < connection.request.len() {
+            match stream.write(&connection.request[connection.sent..]) {
                 Ok(length) => connection.sent += length,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     waits = true;
@@ -397,12 +428,13 @@ impl Load<'_> {
             }
         };
         let before = connection.answer.bytes;
-        let done = connection.answer.feed(&buffer[..length], self.flags.events > 0);
+        let done = connection.answer.feed(&buffer[..length], self.flags.events > 0, self.flags.any);
         if before == 0 && connection.answer.bytes > 0 {
             connection.first = Some(connection.begun.elapsed());
         }
         let outcome = match done {
             Ok(false) => return false,
+            Ok(true) if self.flags.any => Ok(()),
             Ok(true) => connection.answer.check(self.flags),
             Err(error) => Err(error),
         };
@@ -412,8 +444,11 @@ impl Load<'_> {
                 self.firsts.push(connection.first.unwrap_or_default().as_micros() as u64);
                 self.bytes += connection.answer.bytes;
                 self.events += connection.answer.events;
+                *self.statuses.entry(connection.answer.status).or_default() += 1;
                 connection.busy = false;
-                if connection.answer.closes {
+                // An answer that came before the whole request had gone leaves a connection that nothing more can be sent on.
+                let cut = connection.sent < connection.request.len();
+                if connection.answer.closes || self.flags.fresh || cut {
                     connection.stream = None;
                 }
             }
@@ -423,9 +458,14 @@ impl Load<'_> {
     }
 
     fn fail(&mut self, number: usize, error: String) {
-        self.errors += 1;
-        self.error.get_or_insert(error);
         let connection = &mut self.connections[number];
+        if self.flags.any {
+            self.latencies.push(connection.begun.elapsed().as_micros() as u64);
+            *self.statuses.entry(0).or_default() += 1;
+        } else {
+            self.errors += 1;
+        }
+        self.error.get_or_insert(error);
         connection.busy = false;
         connection.stream = None;
     }
@@ -461,6 +501,7 @@ fn main() {
     let connections = (0..flags.connections)
         .map(|_| Connection {
             stream: None,
+            request: flags.request.clone(),
             waits_to_write: false,
             sent: 0,
             answer: Answer::new(),
@@ -475,6 +516,8 @@ fn main() {
         connections,
         latencies: Vec::new(),
         firsts: Vec::new(),
+        begun: 0,
+        statuses: BTreeMap::new(),
         bytes: 0,
         events: 0,
         errors: 0,
@@ -494,20 +537,21 @@ fn main() {
     // Idle connections; the one used last is used again. In an open loop, requests that found none idle wait in turn.
     let mut idle: Vec<usize> = (0..flags.connections).rev().collect();
     let mut waiting: std::collections::VecDeque<Instant> = Default::default();
-    if !open {
-        while more(begun)
+    let mut last = Instant::now();
+    while (more(begun) || load.ended() < begun) && load.errors == 0 {
+        while !open
+            && more(begun)
             && let Some(number) = idle.pop()
         {
             begun += 1;
             load.begin(number, Instant::now());
             if !load.connections[number].busy {
+                // It could not even begin: the others go on meanwhile.
+                idle.push(number);
                 break;
             }
         }
-    }
-    let mut last = Instant::now();
-    while (more(begun) || load.ended() < begun) && load.errors == 0 {
-        let found = sys::wait(poll, &mut events, 1000);
+        let found = sys::wait(poll, &mut events, if open || idle.is_empty() { 1000 } else { 10 });
         if load.ended() < begun && last.elapsed() > PATIENCE {
             load.errors += begun - load.ended();
             load.error.get_or_insert(format!("no answer for {} s", PATIENCE.as_secs()));
@@ -536,10 +580,12 @@ fn main() {
                 continue;
             }
             let flagged = event.events;
-            if flagged & sys::OUT != 0 && load.connections[number].busy {
+            let busy = load.connections[number].busy;
+            if flagged & sys::OUT != 0 && busy {
                 load.write(number);
             }
-            if flagged & !sys::OUT == 0 || !load.read(number, &mut buffer) {
+            let lost = busy && !load.connections[number].busy;
+            if !lost && (flagged & !sys::OUT == 0 || !load.read(number, &mut buffer)) {
                 continue;
             }
             last = Instant::now();
@@ -548,6 +594,9 @@ fn main() {
             } else if !open && more(begun) {
                 begun += 1;
                 load.begin(number, Instant::now());
+                if !load.connections[number].busy {
+                    idle.push(number);
+                }
             } else {
                 idle.push(number);
             }
@@ -559,11 +608,14 @@ fn main() {
     load.latencies.sort_unstable();
     load.firsts.sort_unstable();
     let done = load.latencies.len();
+    let statuses: Vec<String> =
+        load.statuses.iter().map(|(status, count)| format!("\"{status}\":{count}")).collect();
+    let statuses = statuses.join(",");
     let error =
         load.error.map_or("null".to_owned(), |error| format!("{:?}", format!("{error} (/{})", flags.path)));
     println!(
         "{{\"requests\":{done},\"errors\":{},\"error\":{error},\"seconds\":{seconds:.6},\"rps\":{:.1},\"p50_us\":{},\"p99_us\":{},\
-         \"first_p50_us\":{},\"first_p99_us\":{},\"events\":{},\"bytes\":{},\"latencies\":{all},\"firsts\":{first}}}",
+         \"first_p50_us\":{},\"first_p99_us\":{},\"events\":{},\"bytes\":{},\"statuses\":{{{statuses}}},\"latencies\":{all},\"firsts\":{first}}}",
         load.errors,
         done as f64 / seconds,
         percentile(&load.latencies, 0.5),
