@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway import Gateway, chunks_of, deployment, text_of
-from mock_provider import Gate, OpenAiMock, cut, gated, reset
+from mock_provider import AnthropicMock, Gate, OpenAiMock, cut, gated, reset
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -304,6 +304,24 @@ def test_bodies_over_the_limit(narrow, providers, path, chunked):
     assert shape.get("type") == "error" if path == "/v1/messages" else shape["error"]["code"] == str(status)
     assert not providers.openai.requests
     assert narrow.chat("openai", "x" * 500_000).status_code == 200
+
+
+def test_an_answer_may_be_larger_than_any_request(start, mocks):
+    """What is held of an answer, to translate it, depends neither on what is accepted of a request nor on what is read at once."""
+    anthropic = mocks(AnthropicMock)
+    anthropic.text = "0123456789abcdef" * (20 << 16)
+    config = {
+        "model_list": [
+            deployment("plain", anthropic.params()),
+            deployment("timed", anthropic.params() | {"timeout": 60}),
+        ],
+        "tollgate_settings": {"request_body_buffer_limit_bytes": 1 << 20},
+    }
+    gateway = start(config)
+    for model in ("plain", "timed"):
+        answer = gateway.chat(model)
+        assert answer.status_code == 200, answer.text[:300]
+        assert answer.json()["choices"][0]["message"]["content"] == anthropic.text
 
 
 def test_a_client_that_never_finishes_its_body(gateway, providers, raw):

@@ -14,6 +14,13 @@ use crate::core::{
 /// a filter holds beyond this becomes a 500, so it is far above any completion (10 MB of JSON is about 2 million tokens).
 pub const ANSWER_BUFFER_BYTES: u32 = 32 << 20;
 
+/// So much is read of one connection before the others of its worker have their turn: who sends large bodies on many
+/// connections at once must not make everybody wait until all of them are read. What filters hold has a limit of its own.
+const TURN_BYTES: u32 = 64 << 10;
+
+/// New connections that a worker takes in one go; for the same reason.
+const TURN_CONNECTIONS: u32 = 4;
+
 /// KiB of request headers that are accepted.
 const HEADER_KIB: u32 = 96;
 
@@ -50,7 +57,8 @@ pub fn listener(gateway: &Gateway, state: Option<&Path>) -> Value {
             "address": setup.host.trim_matches(['[', ']']),
             "port_value": setup.port,
         }},
-        "per_connection_buffer_limit_bytes": ANSWER_BUFFER_BYTES,
+        "per_connection_buffer_limit_bytes": TURN_BYTES,
+        "max_connections_to_accept_per_socket_event": TURN_CONNECTIONS,
         "filter_chains": [chain],
     })
 }
@@ -165,8 +173,9 @@ pub fn routes<'c>(setup: &Setup, limit: u64, clusters: impl Iterator<Item = &'c 
                 "x-envoy-external-address", "x-envoy-internal", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
                 "forwarded", "x-real-ip",
             ],
-            // For the filter that reads it and for replaying it on a retry. The filter refuses more.
-            "request_body_buffer_limit": limit,
+            // For the filter that reads it and for replaying it on a retry. The filter refuses more. It is the limit of what is
+            // held of an answer, too.
+            "request_body_buffer_limit": limit.max(u64::from(ANSWER_BUFFER_BYTES)),
             "routes": [statistics("/metrics"), statistics("/metrics/"), {
                 "match": {"prefix": "/"},
                 "route": {
