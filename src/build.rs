@@ -10,21 +10,21 @@ use std::{
 
 use serde_json::{Map, Value};
 
-// The table is made with the code that reads it; most of it is of no use here.
+// The table is made with the code that reads it; most of it is of no use here. The modules have the names that they have in
+// the library, so that their own paths fit.
 #[allow(dead_code)]
-#[path = "core/cost/money.rs"]
-mod money;
-#[allow(dead_code)]
-#[path = "core/cost/price.rs"]
-mod price;
-#[allow(dead_code)]
-#[path = "core/cost/terms.rs"]
-mod terms;
-#[allow(dead_code)]
-#[path = "core/cost/usage.rs"]
-mod usage;
+mod core {
+    pub mod cost {
+        pub mod price;
+    }
+    pub mod model {
+        pub mod money;
+        pub mod terms;
+        pub mod usage;
+    }
+}
 
-use price::{Price, write_varint};
+use crate::core::cost::price::{Price, write_varint};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -37,7 +37,7 @@ fn main() {
     let bytes = fs::read(&module).unwrap_or_default();
     fs::write(out.join("tollgate.wasm"), bytes).expect("OUT_DIR is writable");
 
-    for source in ["src/build.rs", "src/core/cost"] {
+    for source in ["src/build.rs", "src/core/cost", "src/core/model"] {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     write_prices(&root.join("src/core/cost/data"), &out);

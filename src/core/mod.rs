@@ -2,6 +2,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | [`model`] | nothing: the nouns that all others read (deployments, keys, limits, money, usage, failures …) |
 //! | [`config`] | what a LiteLLM `config.yaml` means, and a verdict for every setting in it |
 //! | [`api`] | which client API and operation a method and path name |
 //! | [`codec`] | JSON objects by member, server-sent events: bytes in, frames out |
@@ -33,6 +34,7 @@ pub mod fuzz;
 pub mod headers;
 pub mod host;
 pub mod ledger;
+pub mod model;
 pub mod provider;
 pub mod quota;
 pub mod random;

@@ -27,10 +27,16 @@ use tollgate::core::{
         sse,
     },
     config::{self, Config},
-    cost::{money::Money, table, terms::Terms, usage::Usage},
+    cost::table,
     format::{Memo, Options, Stamp, completions, generate, messages, pipeline::Pipeline},
+    model::{
+        meter::{Kind, Meter},
+        money::Money,
+        terms::Terms,
+        usage::Usage,
+    },
     provider::Wire,
-    quota::{self, Base, Estimate, Kind, Meter, Rule, Worker},
+    quota::{self, Base, Estimate, Rule, Worker},
     random::Random,
     route::{
         latency::{self, Sample},

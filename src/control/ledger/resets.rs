@@ -15,7 +15,7 @@ use super::{
 };
 use crate::core::{
     config::Config,
-    quota::period::{self, Civil},
+    model::period::{self, Civil},
 };
 
 /// How often the ledger looks for periods that are over.

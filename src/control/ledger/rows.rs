@@ -12,7 +12,7 @@ use super::{
     db::DbError,
     schema::{Kind, Table},
 };
-use crate::core::cost::money::Money;
+use crate::core::model::money::Money;
 
 /// A row as the management API shows it.
 pub type Record = Map<String, Value>;

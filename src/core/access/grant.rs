@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::core::quota::{Kind, Meter};
+use crate::core::model::meter::{Kind, Meter};
 
 /// How much, by what unit of time. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

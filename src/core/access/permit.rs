@@ -9,7 +9,7 @@ use super::{
     models::{NO_DEFAULT, Names},
     refusals,
 };
-use crate::core::{config::Config, error::Error, quota::Kind};
+use crate::core::{config::Config, error::Error, model::meter::Kind};
 
 /// The reference's order of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

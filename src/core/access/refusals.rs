@@ -2,9 +2,9 @@
 
 use super::grant::{EndUser, Grant, Role, Scope};
 use crate::core::{
-    cost::money::Money,
     error::Error,
-    quota::{Kind, Rule, Why, period::Civil},
+    model::{meter::Kind, money::Money, period::Civil},
+    quota::{Rule, Why},
 };
 
 /// A model that is not in a list; `word` says whose (`key`, `team`, `user`, `org`).
@@ -287,10 +287,7 @@ fn utc(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{
-        access::grant::Limits,
-        quota::{Base, Meter},
-    };
+    use crate::core::{access::grant::Limits, model::meter::Meter, quota::Base};
 
     fn rule(kind: Kind, id: &str) -> Rule {
         Rule {

@@ -14,7 +14,7 @@ use crate::core::{
     api::{Api, path::Operation},
     config::General,
     error::Error,
-    quota::Kind,
+    model::meter::Kind,
 };
 
 /// What kind of path one is, in LiteLLM's groups of routes.

@@ -8,8 +8,12 @@ use super::{
 };
 use crate::core::{
     config::Config,
-    cost::money::Money,
-    quota::{Base, Kind, Meter, Rule, period},
+    model::{
+        meter::{Kind, Meter},
+        money::Money,
+        period,
+    },
+    quota::{Base, Rule},
 };
 
 /// The rules, in the order in which the reference checks rates. Most keys have none. Who has the master key has none of its

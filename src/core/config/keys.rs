@@ -14,7 +14,7 @@ use super::{
 };
 use crate::core::{
     access::grant::{Budget, Grant, Limits, MOST_BUDGETS, Scope, Several},
-    quota::period::Civil,
+    model::period::Civil,
 };
 
 /// Reads them, by their hash.

@@ -10,11 +10,13 @@ use super::{
 };
 use crate::core::{
     access::grant::Limits,
-    cost::{money::Money, price::Price, table},
-    quota::{
-        Base, Kind, Meter, Rule,
+    cost::{price::Price, table},
+    model::{
+        meter::{Kind, Meter},
+        money::Money,
         period::{self, Period},
     },
+    quota::{Base, Rule},
 };
 
 /// `router_settings.routing_strategy`: which deployment of a group is tried first.

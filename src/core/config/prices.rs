@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Config, Deployment};
-use crate::core::cost::{money::Money, price::Price, table, terms::Terms, usage::Usage};
+use crate::core::{
+    cost::{price::Price, table},
+    model::{money::Money, terms::Terms, usage::Usage},
+};
 
 /// So many answers are kept; the names of models come from providers, so something must bound them.
 const KEPT: usize = 64;

@@ -10,7 +10,7 @@ use super::{
     settings::Verdict,
     yaml::{Lines, item, member},
 };
-use crate::core::{cost::money::Money, quota::period};
+use crate::core::model::{money::Money, period};
 
 /// Where values come from besides the text, and what was wrong or remarkable with them.
 pub(super) struct Source<'a> {

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use super::{
+use crate::core::model::{
     money::{Money, scaled},
     terms::SearchSize,
     usage::Usage,
@@ -413,6 +413,53 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn anthropic_prompt_is_the_sum_of_its_parts() {
+        let usage = Usage::from_anthropic(&json!({
+            "input_tokens": 25, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 100, "output_tokens": 7,
+            "cache_creation": {"ephemeral_5m_input_tokens": 6, "ephemeral_1h_input_tokens": 4},
+            "server_tool_use": {"web_search_requests": 2}, "service_tier": "standard",
+        }));
+        let expected = Usage {
+            prompt_tokens: 135,
+            completion_tokens: 7,
+            total_tokens: 142,
+            cached_tokens: 100,
+            cache_creation_tokens: 10,
+            cache_creation_1h_tokens: 4,
+            web_search_requests: Some(2),
+            ..Usage::default()
+        };
+        assert_eq!(usage, Some(expected));
+        assert_eq!(Usage::from_anthropic(&json!({"service_tier": "standard"})), None);
+        assert_eq!(Usage::from_anthropic(&json!("x")), None);
+    }
+
+    #[test]
+    fn a_streams_counts_end_where_the_buffered_answers_are() {
+        let buffered = json!({"input_tokens": 25, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 9,
+                              "output_tokens": 15});
+        let start = json!({"input_tokens": 25, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 9,
+                           "output_tokens": 1});
+        // Providers differ in how much of it they repeat.
+        let deltas = [
+            json!({"output_tokens": 15}),
+            json!({"input_tokens": 25, "output_tokens": 15}),
+            json!({"input_tokens": 25, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 9,
+                   "output_tokens": 15}),
+        ];
+        for delta in deltas {
+            let mut usage = Usage::from_anthropic(&start).unwrap();
+            usage.merge_anthropic_delta(&json!({"output_tokens": 4}));
+            usage.merge_anthropic_delta(&delta);
+            usage.merge_anthropic_delta(&json!(null));
+            assert_eq!(Some(usage), Usage::from_anthropic(&buffered), "{delta}");
+        }
+        let mut late = Usage::from_anthropic(&json!({"input_tokens": 0, "output_tokens": 0})).unwrap();
+        late.merge_anthropic_delta(&buffered);
+        assert_eq!(Some(late), Usage::from_anthropic(&buffered));
+    }
 
     #[test]
     fn openai_shapes() {

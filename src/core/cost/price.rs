@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{
+use crate::core::model::{
     money::{Money, scaled},
     terms::{SearchSize, ServiceTier, Terms},
     usage::Usage,

@@ -170,7 +170,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::core::cost::{money::Money, terms::Terms, usage::Usage};
+    use crate::core::model::{money::Money, terms::Terms, usage::Usage};
 
     fn data(file: &str) -> serde_json::Map<String, Value> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/core/cost/data/");

@@ -10,10 +10,10 @@ use crate::core::{
         value,
     },
     config::Deployment,
-    cost::{money::Money, terms::Terms},
     error::Error,
     format::{Memo, Options, completions, generate, messages, pipeline::is_same, prepare},
     headers::Headers,
+    model::{money::Money, terms::Terms},
     provider::{
         Wire,
         target::{Target, body_model, target_at, wire},

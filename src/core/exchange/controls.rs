@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use crate::core::{
     codec::json::Object,
     config::{Fallback, Fallbacks, General},
-    cost::terms::Terms,
     error::Error,
     headers::Headers,
+    model::terms::Terms,
     route::plan::Controls,
 };
 

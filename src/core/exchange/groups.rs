@@ -7,9 +7,9 @@
 use super::{Env, Exchange, hold, record::Served};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
-    cost::money::Money,
     error::{Class, Error},
-    quota::{self, Kind, Reservation, Rule},
+    model::{meter::Kind, money::Money},
+    quota::{self, Reservation, Rule},
     route::plan::{Candidate, Plan},
 };
 

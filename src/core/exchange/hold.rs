@@ -16,10 +16,15 @@ use crate::core::{
     api::Api,
     codec::json::Object,
     config::{CountedTokens, Deployment},
-    cost::{money::Money, table, usage::Usage},
+    cost::table,
     error::Error,
     headers::Headers,
-    quota::{self, Claim, Estimate, Kind, Meter, Refused, Reservation, Rule, Why},
+    model::{
+        meter::{Kind, Meter},
+        money::Money,
+        usage::Usage,
+    },
+    quota::{self, Claim, Estimate, Refused, Reservation, Rule, Why},
     route::plan::Plan,
 };
 

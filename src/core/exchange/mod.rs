@@ -48,7 +48,6 @@ use crate::core::{
     api::Api,
     codec::json::Object,
     config::{Config, Strategy},
-    cost::money::Money,
     error::{Class, Error},
     exchange::{
         answer::Answer,
@@ -63,6 +62,7 @@ use crate::core::{
     format::failure::Failure,
     headers::Headers,
     host::Store,
+    model::money::Money,
     quota::Worker,
     random::Random,
     route::{

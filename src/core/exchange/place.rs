@@ -11,11 +11,11 @@ use std::rc::Rc;
 use super::{Env, Exchange};
 use crate::core::{
     config::{Config, CountedTokens, Deployment},
-    cost::money::Money,
     error::{Class, Error},
     format::failure::Failure,
     host::Store,
     ledger::Charged,
+    model::money::Money,
     quota::{self, Reservation, Rule, Why, Worker},
     route::{
         plan::{Candidate, Plan, World, none_available},

@@ -6,11 +6,12 @@ use super::{Env, Exchange, attempt::Attempt};
 use crate::core::{
     access::Caller,
     codec::json::Writer,
-    cost::{money::Money, price::Price, terms::Terms, usage::Usage},
+    cost::price::Price,
     error::{Class, Error},
     format::{failure::Failure, pipeline::Pipeline},
     headers::Headers,
     ledger::Event,
+    model::{money::Money, terms::Terms, usage::Usage},
     route::plan::Plan,
 };
 

@@ -23,7 +23,7 @@ mod splice;
 mod template;
 mod words;
 
-use crate::core::cost::terms::Terms;
+use crate::core::model::terms::Terms;
 
 /// What a request translation may look at besides the body.
 #[derive(Clone, Debug, Default)]

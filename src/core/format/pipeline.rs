@@ -16,9 +16,9 @@ use crate::core::{
         value,
         words::Word,
     },
-    cost::{terms::Terms, usage::Usage},
     error::{Class, Error, Quoted},
     format::{Memo, Stamp, completions, failure, generate, messages, words::Said},
+    model::{terms::Terms, usage::Usage},
     provider::Wire,
 };
 

@@ -17,37 +17,35 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `meter` | names and fingerprints |
 //! | `tally` | the rules: what one entry says about the next request, how requests change it |
 //! | `bucket` | how entries stand in shared data |
 //! | `crew` | which workers live, so that what a lost VM held does not stay held |
 //! | `synced` | what the ledger and other nodes say |
-//! | [`period`] | durations and resets of budgets |
 
 mod bucket;
 mod crew;
-mod meter;
-pub mod period;
 mod synced;
 mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use crew::beat;
-pub use meter::{Kind, Meter};
 pub use synced::{acknowledge, know, open_rates, rebase, set_remote, synced};
 pub use tally::IDLE_MS;
 
 use self::{
     bucket::{Entry, Room},
     crew::Crew,
-    period::Period,
     tally::{Held, Stake},
 };
 use crate::core::{
     access::grant::Limits,
-    cost::money::Money,
     host::{Secret, Store},
+    model::{
+        meter::{Kind, Meter},
+        money::Money,
+        period::Period,
+    },
     store,
 };
 

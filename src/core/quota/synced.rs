@@ -1,13 +1,20 @@
 //! What the ledger and the other nodes say: acknowledged money, new totals, rates.
 
 use super::{
-    Base, Meter,
+    Base,
     bucket::{self, Entry, Remote, Room},
     crew::Crew,
-    meter::unhex,
     tally::pico,
 };
-use crate::core::{codec::escape::hex, cost::money::Money, host::Store, ledger::Rate};
+use crate::core::{
+    codec::escape::hex,
+    host::Store,
+    ledger::Rate,
+    model::{
+        meter::{Meter, unhex},
+        money::Money,
+    },
+};
 
 /// The ledger has applied this much: it leaves what is not yet synced (never below 0).
 pub fn acknowledge(shared: &dyn Store, meter: &Meter, spent: Money) {

@@ -1,12 +1,14 @@
 //! What one entry says about the next request, and how requests change it.
 
 use super::{
-    Claim, Counts, Estimate, Kind, Rule, Standing, Why, Worker,
+    Claim, Counts, Estimate, Rule, Standing, Why, Worker,
     bucket::{self, Entry, Holder, Loss, Print, Remote},
     crew::Crew,
-    period::Period,
 };
-use crate::core::{cost::money::Money, host::Secret};
+use crate::core::{
+    host::Secret,
+    model::{meter::Kind, money::Money, period::Period},
+};
 
 /// How long a window is, from its first request.
 const WINDOW_MS: u64 = 60_000;

@@ -13,9 +13,9 @@ use super::{
 use crate::core::{
     access::refusals::dollars,
     config::{Deployment, Strategy},
-    cost::money::Money,
     error::{Class, Error},
-    quota::{self, Counts, Kind, Rule},
+    model::{meter::Kind, money::Money},
+    quota::{self, Counts, Rule},
 };
 
 /// The deployments of a group that are left, in order; never none. The error is why there is none.

@@ -23,10 +23,10 @@ use self::sums::Sums;
 use crate::core::{
     access::changes,
     codec::json::Object,
-    cost::money::Money,
     host::Store,
     ledger::{self, Charged, Event, Folded, Rate, SyncReply},
-    quota::{self, Base, Meter},
+    model::{meter::Meter, money::Money},
+    quota::{self, Base},
     route::checks,
 };
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::core::{
     config,
     ledger::{Batch, Change, Health, SyncRequest},
+    model::meter::Kind,
     random::Random,
     route::plan::{Controls, Plan, World},
     store::Memory,
@@ -142,7 +143,7 @@ fn full_batches_follow_each_other_at_once() {
 
 #[test]
 fn what_a_batch_charged_leaves_the_meters_with_it() {
-    use quota::{Estimate, Kind, Rule, Worker};
+    use quota::{Estimate, Rule, Worker};
     let shared = memory();
     quota::beat(&shared, Worker(1), 1);
     let rule = Rule {
@@ -337,7 +338,7 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
     let meter = Meter::named("deployment:d");
     let rule = quota::Rule {
         owner: None,
-        kind: quota::Kind::Deployment,
+        kind: Kind::Deployment,
         meter: meter.clone(),
         limits: Default::default(),
         max_budget: Some(Money::from_pico(100)),

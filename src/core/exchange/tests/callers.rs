@@ -3,8 +3,10 @@
 use super::*;
 use crate::core::{
     access,
-    cost::money::Money,
-    quota::{Kind, Meter},
+    model::{
+        meter::{Kind, Meter},
+        money::Money,
+    },
 };
 
 const PRICES: &str = "input_cost_per_token: 0.000001, output_cost_per_token: 0.000001";

@@ -148,7 +148,7 @@ fn whatever_happens_reservations_end() {
     let names = Names::of("a", Some(&grant));
     let rules = crate::core::access::rules::rules(Some(&grant), None, &names, &rig.config);
     let mut chance = Random::new(7);
-    let mut spent = crate::core::cost::money::Money::ZERO;
+    let mut spent = crate::core::model::money::Money::ZERO;
     let (mut left, mut charged) = (0, 0);
     for round in 0..10_000 {
         let (path, body) = request(&mut chance);
@@ -186,7 +186,7 @@ fn whatever_happens_places_are_given_back() {
         let mut rig = Rig::new(&format!("{file}  routing_strategy: {strategy}\n"));
         let config = Rc::clone(&rig.config);
         let mut chance = Random::new(seed);
-        let mut spent = crate::core::cost::money::Money::ZERO;
+        let mut spent = crate::core::model::money::Money::ZERO;
         for round in 0..2_000 {
             let (path, body) = request(&mut chance);
             let streaming = body["stream"] == json!(true);
@@ -196,7 +196,7 @@ fn whatever_happens_places_are_given_back() {
             let cost = story.record.and_then(|record| Some(record.cost?.saturating_sub(record.mocked)));
             spent = spent.saturating_add(cost.unwrap_or_default());
             quota::beat(&rig.shared, Worker(1), rig.now_ms);
-            let mut charged = crate::core::cost::money::Money::ZERO;
+            let mut charged = crate::core::model::money::Money::ZERO;
             for deployment in &config.deployments {
                 let standing = quota::standing(&rig.shared, &deployment.rules[0], rig.now_ms);
                 assert_eq!(standing.parallel_left, Some(1), "{strategy}, round {round}: {}", deployment.id);
@@ -205,6 +205,6 @@ fn whatever_happens_places_are_given_back() {
             assert_eq!(charged, spent, "{strategy}, round {round}");
             rig.now_ms += 400;
         }
-        assert!(spent > crate::core::cost::money::Money::ZERO, "{strategy}");
+        assert!(spent > crate::core::model::money::Money::ZERO, "{strategy}");
     }
 }

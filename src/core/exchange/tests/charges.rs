@@ -1,7 +1,7 @@
 //! What answers cost, by every way an answer can take: both client APIs, buffered, passing and streamed.
 
 use super::*;
-use crate::core::cost::money::Money;
+use crate::core::model::money::Money;
 
 /// One answer and what it costs.
 struct Charge {

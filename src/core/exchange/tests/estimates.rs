@@ -3,8 +3,10 @@
 use super::*;
 use crate::core::{
     access,
-    cost::money::Money,
-    quota::{Kind, Meter},
+    model::{
+        meter::{Kind, Meter},
+        money::Money,
+    },
 };
 
 /// A millionth of a dollar a token of the prompt, two for one of the answer.

@@ -1,7 +1,10 @@
 //! Limits by model hold wherever a call comes to a model by a fallback, and count there.
 
 use super::*;
-use crate::core::access;
+use crate::core::{
+    access,
+    model::meter::{Kind, Meter},
+};
 
 const PRICES: &str = "input_cost_per_token: 0.000001, output_cost_per_token: 0.000001";
 
@@ -179,8 +182,8 @@ fn a_group_left_behind_is_charged_for_what_it_used() {
     let spent = |model: &str| {
         let rule = quota::Rule {
             owner: None,
-            kind: quota::Kind::KeyModel,
-            meter: quota::Meter::new(quota::Kind::KeyModel, &format!("{}/{model}", access::hash(b"sk-one"))),
+            kind: Kind::KeyModel,
+            meter: Meter::new(Kind::KeyModel, &format!("{}/{model}", access::hash(b"sk-one"))),
             limits: access::grant::Limits::default(),
             max_budget: Some(Money::parse("1").unwrap()),
             base: quota::Base::default(),

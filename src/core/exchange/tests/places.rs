@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::core::{
-    cost::money::Money,
-    quota::{Counts, Meter},
+    model::{meter::Meter, money::Money},
+    quota::Counts,
 };
 
 /// A gateway of deployments `(group, name, litellm_params)`; the provider is OpenAI unless the name says otherwise.

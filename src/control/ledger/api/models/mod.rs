@@ -25,7 +25,7 @@ use crate::{
     },
     core::{
         config::{Config, Deployment, Resolved},
-        cost::{money::Money, terms::Terms, usage::Usage},
+        model::{money::Money, terms::Terms, usage::Usage},
     },
 };
 

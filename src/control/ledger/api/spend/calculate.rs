@@ -11,7 +11,8 @@ use crate::{
         tokens::{self, Prompt},
     },
     core::{
-        cost::{price::Price, table, terms::Terms, usage::Usage},
+        cost::{price::Price, table},
+        model::{terms::Terms, usage::Usage},
         provider::infer,
     },
 };

@@ -156,7 +156,7 @@ impl Meter {
 }
 
 /// Reads what [`hex`] writes.
-pub(super) fn unhex(text: &str) -> Option<[u8; 16]> {
+pub(crate) fn unhex(text: &str) -> Option<[u8; 16]> {
     let valid = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     valid.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(u128::to_be_bytes)
 }

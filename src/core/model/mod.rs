@@ -1,0 +1,12 @@
+//! The nouns: plain data that everybody reads.
+//!
+//! Nothing in here decides anything. [`config`](crate::core::config) and the ledger make these values, the rules above
+//! read them, so that two rules can speak of the same thing without knowing each other. A method in here looks at its own
+//! value and at nothing else; what needs more is the business of the module that has the rule. Only
+//! [`codec`](crate::core::codec) lies below.
+
+pub mod meter;
+pub mod money;
+pub mod period;
+pub mod terms;
+pub mod usage;
