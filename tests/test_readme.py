@@ -16,7 +16,6 @@ In an expected text `…` stands for anything, and port 4000 for the port of the
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import re

@@ -10,15 +10,12 @@ import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, free_port, wait_until
 from mock_provider import Gate, OpenAiMock, gated, hang, status
+from mock_provider.fixtures import openai_mock
 
 PRICES = {"input_cost_per_token": 0.001, "output_cost_per_token": 0.002}
 
 
-@pytest.fixture(scope="module")
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    yield mock
-    mock.stop()
+mock = openai_mock("module")
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,13 @@ import httpx
 import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, free_port, wait_until
-from mock_provider import OpenAiMock, cut, status
+from mock_provider import cut, status
+from mock_provider.fixtures import openai_mock
 
 HOSTILE = 'quo"te\\back'
 
 
-@pytest.fixture(scope="module")
-def provider():
-    mock = OpenAiMock()
-    yield mock
-    mock.stop()
+provider = openai_mock("module")
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections import Counter
-from typing import Callable, Iterator
+from typing import Callable
 
 import pytest
 
 from attackers import ATTACKERS, Attacker, attack
 from gateway import MASTER_KEY, Gateway, deployment
 from mock_provider import OpenAiMock
+from mock_provider.fixtures import openai_mock
 
 LOOPS = 2
 """Clients of the attacker at a time."""
@@ -19,12 +20,7 @@ CALLS = 150
 """Calls of the others while it attacks."""
 
 
-@pytest.fixture
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    mock.delay = (0.005, 0.02)
-    yield mock
-    mock.stop()
+mock = openai_mock(delay=(0.005, 0.02))
 
 
 def config(mock: OpenAiMock) -> dict:

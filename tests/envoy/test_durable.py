@@ -16,18 +16,14 @@ import pytest
 from disk import MountedDisk, PreloadedDisk, library, mounted, own_postgres, short_folder
 from gateway import MASTER_KEY, Gateway, bearer, command, deployment, wait_until
 from mock_provider import OpenAiMock
+from mock_provider.fixtures import one_token_each, openai_mock
 
 PICO = 10**12
 COST = 3 * 10**6
 """10⁻¹² dollars of one request."""
 
 
-@pytest.fixture
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    mock.usage = lambda _: {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    yield mock
-    mock.stop()
+mock = openai_mock(usage=one_token_each)
 
 
 @pytest.fixture

@@ -9,30 +9,21 @@ import random
 import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import httpx
 import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
 from mock_provider import Gate, OpenAiMock, gated, hang, reset
+from mock_provider.fixtures import one_token_each, openai_mock
 
 WORKERS = 4
 COST = 0.001
 """Dollars of one request: a token in and a token out cost half of it each."""
 
 
-def one_token_each(_: dict) -> dict:
-    return {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-
-
-@pytest.fixture
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    mock.delay = (0.01, 0.2)
-    mock.usage = one_token_each
-    yield mock
-    mock.stop()
+mock = openai_mock(delay=(0.01, 0.2), usage=one_token_each)
 
 
 def config(mock: OpenAiMock, **general: Any) -> dict:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import pathlib
 import subprocess
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
 from mock_provider import Gate, OpenAiMock, gated
+from mock_provider.fixtures import openai_mock
 
 PROMPT_COST, OUTPUT_COST = 0.000001, 0.000002
 
 
-@pytest.fixture(scope="module")
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    yield mock
-    mock.stop()
+mock = openai_mock("module")
 
 
 @pytest.fixture(scope="module")

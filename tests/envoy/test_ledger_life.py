@@ -6,25 +6,21 @@ import concurrent.futures
 import os
 import signal
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import httpx
 import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
 from mock_provider import OpenAiMock
+from mock_provider.fixtures import one_token_each, openai_mock
 
 PICO = 10**12
 COST = 3 * 10**6
 """10⁻¹² dollars of one request."""
 
 
-@pytest.fixture
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    mock.usage = lambda _: {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    yield mock
-    mock.stop()
+mock = openai_mock(usage=one_token_each)
 
 
 def config(mock: OpenAiMock, **general: Any) -> dict:

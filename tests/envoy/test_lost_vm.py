@@ -11,16 +11,13 @@ import pytest
 
 from gateway import MASTER_KEY, PlainEnvoy, bearer, deployment, wait_until
 from mock_ledger import SECRET, MockLedger
-from mock_provider import Gate, OpenAiMock, gated, ok
+from mock_provider import Gate, gated, ok
+from mock_provider.fixtures import openai_mock
 
 CALLBACKS = ("request_headers", "request_body", "attempt", "answer_headers", "answer_body", "log")
 
 
-@pytest.fixture(scope="module")
-def mock():
-    mock = OpenAiMock()
-    yield mock
-    mock.stop()
+mock = openai_mock("module")
 
 
 @pytest.fixture(scope="module")

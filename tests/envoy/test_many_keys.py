@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import httpx
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from gateway import MASTER_KEY, Gateway, bearer, deployment
 from memory import linear_memories, resident_kb
 from mock_provider import OpenAiMock
+from mock_provider.fixtures import openai_mock
 
 KEYS = 10_000
 BOUND_KB = 30 * 1024
@@ -20,11 +21,7 @@ VM_KB = 16 * 1024
 """What a VM may have asked for that knows all of them: twice what was measured."""
 
 
-@pytest.fixture
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    yield mock
-    mock.stop()
+mock = openai_mock()
 
 
 def in_parallel(gateway: Gateway, work: Callable[[httpx.Client, int], Any], count: int = KEYS, threads: int = 8) -> list[Any]:

@@ -80,7 +80,7 @@ def test_files_that_litellm_loads_are_served(start, providers):
     params = providers.openai.params()
     text = "\ufeffmodel_list:\n- model_name: nobody\n- model_name: a\n  litellm_params:\n    tpm: 100_000\n    max_tokens: 1_0\n"
     text += "".join(f"    {name}: {json.dumps(value)}\n" for name, value in params.items())
-    text += f"    drop_params: [tool_choice]\n    user: 'yes'\nlitellm_settings: {{num_retries: 7}}\nlitellm_settings: {{num_retries: 0}}\n"
+    text += "    drop_params: [tool_choice]\n    user: 'yes'\nlitellm_settings: {num_retries: 7}\nlitellm_settings: {num_retries: 0}\n"
     text += f"general_settings:\n  master_key: {MASTER_KEY}\n"
     gateway = start(text)
     says(gateway, "`litellm_settings` stands twice, in line ", "models: 1 of 2 served: `a`", "it has no litellm_params")

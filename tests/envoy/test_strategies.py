@@ -9,6 +9,7 @@ import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
 from mock_provider import Gate, OpenAiMock, gated
+from mock_provider.fixtures import one_token_each
 from traffic import Heard, chat, chats, fire
 
 STRATEGIES = ("least-busy", "usage-based-routing", "usage-based-routing-v2", "latency-based-routing", "cost-based-routing")
@@ -225,10 +226,6 @@ def test_no_tag_fits_and_there_is_no_default(start, mocks):
 
 PRICED = {"input_cost_per_token": 0.0005, "output_cost_per_token": 0.0005}
 """A request of one token in and one out costs 0.001 dollars."""
-
-
-def one_token_each(_: dict) -> dict:
-    return {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 
 def spend_all(gateway: Gateway, provider: OpenAiMock) -> int:

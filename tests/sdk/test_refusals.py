@@ -13,17 +13,13 @@ import pytest
 
 from gateway import MASTER_KEY, Gateway, bearer, deployment, wait_until
 from mock_provider import Gate, OpenAiMock, gated
+from mock_provider.fixtures import openai_mock
 
 COST = 0.3
 """Dollars of one call."""
 
 
-@pytest.fixture(scope="module")
-def mock() -> Iterator[OpenAiMock]:
-    mock = OpenAiMock()
-    mock.usage = lambda _: {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    yield mock
-    mock.stop()
+mock = openai_mock("module", usage=lambda _: {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3})
 
 
 @pytest.fixture(scope="module")
