@@ -2,11 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build fault-module run envoy example fmt lint check test fuzz bench bench-core bench-peers bench-attackers bench-ledger soak clean
+.PHONY: help build module command test-programs wasm-target fault-module run envoy example fmt lint check test fuzz bench bench-core bench-peers bench-attackers bench-ledger soak clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
 COMMAND := target/release/tollgate
+# Cargo counts the cores itself: what make -j says of them is not for it.
+CARGO := env -u MAKEFLAGS cargo
 ENVOY_VERSION := 1.40.0
 # What tests run under: servers of their own.
 SERVICES := tests/with-postgres tests/with-redis
@@ -16,18 +18,28 @@ CRABLLM_VERSION := 0.0.25
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/; s/\$$\$$/$$/g' | column -t -s '|'
 
-build: ## Build the filter, then the command that carries it (target/release/tollgate)
-	@if [[ ! -d $$(rustc --print target-libdir --target $(WASM_TARGET)) ]]; then rustup target add $(WASM_TARGET); fi
-	cargo build --lib --profile wasm --target $(WASM_TARGET)
-	cargo build --release
+build: command ## Build the filter, then the command that carries it (target/release/tollgate)
 	@ls -l $(MODULE) $(COMMAND) | awk '{print $$5, $$9}'
+
+module: wasm-target
+	$(CARGO) build --lib --profile wasm --target $(WASM_TARGET)
+
+command: module
+	$(CARGO) build --release
+
+# The tests carry the filter too: built earlier, they would be built again.
+test-programs: module
+	$(CARGO) test --no-run
+
+wasm-target:
+	@if [[ ! -d $$(rustc --print target-libdir --target $(WASM_TARGET)) ]]; then rustup target add $(WASM_TARGET); fi
 
 # Lightly optimised: it is never measured, only made to panic.
 fault-module: export CARGO_PROFILE_WASM_LTO := off
 fault-module: export CARGO_PROFILE_WASM_CODEGEN_UNITS := 16
 fault-module: export CARGO_PROFILE_WASM_OPT_LEVEL := 1
-fault-module: ## Build the filter that panics where a request asks for it, for the tests (target/fault)
-	cargo build --lib --profile wasm --target $(WASM_TARGET) --features fault-injection --target-dir target/fault
+fault-module: wasm-target ## Build the filter that panics where a request asks for it, for the tests (target/fault)
+	$(CARGO) build --lib --profile wasm --target $(WASM_TARGET) --features fault-injection --target-dir target/fault
 
 run: build envoy ## Serve the demonstration configuration on port 4000
 	@echo
@@ -53,8 +65,7 @@ example: build ## Render envoy/envoy.yaml from envoy/config.yaml
 fmt: ## Format the sources
 	cargo fmt
 
-lint: ## Check format and lints, of the command and of the filter
-	@if [[ ! -d $$(rustc --print target-libdir --target $(WASM_TARGET)) ]]; then rustup target add $(WASM_TARGET); fi
+lint: wasm-target ## Check format and lints, of the command and of the filter
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --lib --target $(WASM_TARGET) -- -D warnings
@@ -63,7 +74,9 @@ lint: ## Check format and lints, of the command and of the filter
 
 check: lint test ## Everything that must pass before a change is merged
 
-test: build fault-module envoy .venv/ready ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), with a Postgres and a Redis of their own
+# Side by side, for the greater part of each is one compiler that waits for itself.
+test: ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), with a Postgres and a Redis of their own
+	@$(MAKE) --no-print-directory -j2 build test-programs fault-module .venv/ready
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q -n 2 --dist loadfile
@@ -106,7 +119,8 @@ soak: build envoy .venv/ready target/bench/mock target/bench/load ## Load for ha
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench/soak.py $(SOAK)
 
 # A virtual environment; where Python comes without one and there is no way to add it, a folder of packages does.
-.venv/ready: $(wildcard tests/requirements.txt)
+# After Envoy: each may have to ask apt for what it needs.
+.venv/ready: $(wildcard tests/requirements.txt) | envoy
 	@rm -rf .venv
 	@if ! python3 -c 'import venv, ensurepip' 2>/dev/null && [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then $(call apt,python3-venv); fi
 	@if python3 -c 'import venv, ensurepip' 2>/dev/null; then \
