@@ -26,7 +26,7 @@ use super::{
     dynamic::{self, StoredModel, StoredModels},
     envoy::LedgerAddress,
 };
-use crate::core::{config::Endpoint, ledger::MODELS_PATH};
+use crate::core::{ledger::MODELS_PATH, model::endpoint::Endpoint};
 
 /// How long the ledger keeps a question waiting. Shorter than what an answer over the socket may take.
 const WAIT: Duration = Duration::from_secs(2);

@@ -2,8 +2,8 @@
 
 use super::{checked::Checked, document::Document};
 use crate::core::{
-    config::{Config, Deployment},
-    provider::Family,
+    config::Config,
+    model::{brand::Family, deployment::Deployment},
 };
 
 /// Names that the summary lists before it only counts.

@@ -4,8 +4,8 @@
 //!
 //! | call | body | answer |
 //! |---|---|---|
-//! | `GET /internal/keys/{hash}` | – | [`Grant`](crate::core::access::grant::Grant), or 404 when there is no such key |
-//! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUser`](crate::core::access::grant::EndUser), also for an unknown one |
+//! | `GET /internal/keys/{hash}` | – | [`Grant`](crate::core::model::grant::Grant), or 404 when there is no such key |
+//! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUser`](crate::core::model::grant::EndUser), also for an unknown one |
 //! | `GET /internal/ready` | – | 200 |
 //! | `POST /internal/sync` | [`SyncRequest`] | [`SyncReply`] |
 //!
@@ -19,10 +19,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::{
-    access::{Lookup, changes},
+    access::changes,
     api::path::unescape,
     codec::{escape::percent, json::Writer},
     host::Store,
+    model::{lookup::Lookup, rate::Rate},
 };
 
 /// Envoy's (and the ledger's) environment variable with the secret between them. Without it the filter has no ledger.
@@ -285,25 +286,6 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Sums of calls whose details were dropped.
     pub folded: Vec<Folded>,
-}
-
-/// The rate counters of one meter on one node, absolute: repeating them changes nothing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Rate {
-    /// Name of the meter.
-    pub meter: String,
-    /// Unix milliseconds of the start of its window.
-    pub window_ms: u64,
-    /// Requests admitted in the window.
-    pub requests: u64,
-    /// Tokens used in the window, reserved ones included.
-    pub tokens: u64,
-    /// Requests in flight now.
-    pub parallel: u64,
-    /// It is a deployment's: strategies of every node compare it with others, so each hears of it without asking.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub place: bool,
 }
 
 /// What a node says, several times a second.

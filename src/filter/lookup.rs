@@ -4,11 +4,9 @@ use std::{cell::RefCell, time::Duration};
 
 use super::{exchanges, host, metrics::Metrics};
 use crate::core::{
-    access::{
-        Lookup,
-        keyring::{Answer, spare},
-    },
+    access::keyring::{Answer, spare},
     ledger::{INTERNAL_CLUSTER, KEY_VARIABLE},
+    model::lookup::Lookup,
 };
 
 /// How long the ledger may take over one record.

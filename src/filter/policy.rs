@@ -19,13 +19,14 @@ use super::{
     report, sync,
 };
 use crate::core::{
-    access::{Caller, Lookup, changes},
+    access::{Caller, changes},
     api::ErrorFormat,
-    config::{self, Config, General},
+    config::{self, Config},
     error::Error,
     exchange::{self, Begin, EXTERNAL_ADDRESS, Opening, Reply, local, record::request_members},
     headers::Headers,
     ledger::{self, CHANGED_HEADER, CLIENT_HEADER},
+    model::{general::General, lookup::Lookup},
     quota,
 };
 

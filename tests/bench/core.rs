@@ -20,7 +20,6 @@ use divan::{Bencher, Divan, black_box, counter::BytesCount};
 use scenario::{Gateway, NAMES, Scenario};
 use serde_json::{Map, Value, json};
 use tollgate::core::{
-    access::grant::Limits,
     api::Api,
     codec::{
         json::{Object, string},
@@ -30,13 +29,15 @@ use tollgate::core::{
     cost::table,
     format::{Memo, Options, Stamp, completions, generate, messages, pipeline::Pipeline},
     model::{
+        limits::Limits,
         meter::{Kind, Meter},
         money::Money,
+        rule::{Base, Rule},
         terms::Terms,
         usage::Usage,
     },
     provider::Wire,
-    quota::{self, Base, Estimate, Rule, Worker},
+    quota::{self, Estimate, Worker},
     random::Random,
     route::{
         latency::{self, Sample},

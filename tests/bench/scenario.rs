@@ -6,13 +6,13 @@ use std::{hint::black_box, rc::Rc};
 use tollgate::core::{
     access::{
         self,
-        grant::Grant,
         keyring::{Answer, Keyring},
     },
     config::{self, Config},
     exchange::{Begin, Env, Exchange, Opening, attempt::StartAction, lengths::Lengths, open, record::Record},
     headers::Headers,
     ledger,
+    model::grant::Grant,
     quota::{self, Worker},
     random::Random,
     store::Memory,

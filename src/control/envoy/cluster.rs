@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Admin, Gateway, Setup, callable, filter};
 use crate::{
     control::metrics,
-    core::config::{Deployment, Endpoint},
+    core::model::{deployment::Deployment, endpoint::Endpoint},
 };
 
 /// Name of the cluster to Envoy's admin interface (`/metrics`).

@@ -22,8 +22,8 @@ pub mod timed;
 use std::path::PathBuf;
 
 use crate::core::{
-    config::{Config, Deployment, Endpoint, MAX_TIMEOUT_MS},
-    provider::Family,
+    config::{Config, MAX_TIMEOUT_MS},
+    model::{brand::Family, deployment::Deployment, endpoint::Endpoint},
 };
 
 /// What the writer works from.

@@ -15,12 +15,10 @@ use super::{
     schema::{KEYS, USERS},
 };
 use crate::core::{
-    access::{
-        self,
-        grant::{Grant, Role},
-    },
+    access,
     config::Config,
     headers::Headers,
+    model::grant::{Grant, Role},
 };
 
 /// The caller of a management call.

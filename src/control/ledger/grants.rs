@@ -26,7 +26,10 @@ use super::{
     problem::Problem,
     rows, windows,
 };
-use crate::core::access::grant::{Budget, EndUser, Former, Grant, Limits, Role, Scope, Several};
+use crate::core::model::{
+    grant::{EndUser, Former, Grant, Role, Scope},
+    limits::{Budget, Limits, Several},
+};
 
 /// How often the change feed is looked at for what other ledgers did. A key that one of them removed is forgotten that soon.
 pub const POLL_EVERY: Duration = Duration::from_millis(500);

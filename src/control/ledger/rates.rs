@@ -20,7 +20,7 @@ use std::{
 
 use self::redis::Redis;
 use super::{App, db::DbError, log, usage::bounded::METER};
-use crate::core::{config, ledger::Rate};
+use crate::core::{config, model::rate::Rate};
 
 /// A node that said nothing for so long is gone, and its requests with it.
 const LIVE_MS: i64 = 5_000;

@@ -31,8 +31,8 @@ use crate::{
         access::routes::{self, Right},
         api::path,
         codec::json::complaint,
-        config::General,
         ledger::{CHANGED_HEADER, EVERYTHING, escape},
+        model::general::General,
     },
 };
 

@@ -17,7 +17,7 @@ use super::{
     route::Call,
     rows::{self, Record, Stored},
 };
-use crate::core::access::grant::Budget;
+use crate::core::model::limits::Budget;
 
 /// Somebody who can have budgets by model, or several budgets.
 struct Holder {

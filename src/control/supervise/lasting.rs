@@ -1,7 +1,7 @@
 //! Settings that hold from one start to the next: they stand in what Envoy starts from, or in what the ledger opens. A reload says
 //! so instead of leaving them out in silence.
 
-use crate::core::config::{Config, Secret};
+use crate::core::{config::Config, model::secret::Secret};
 
 /// Name and value of each, as the running processes have them.
 #[derive(Clone, Debug, PartialEq, Eq)]

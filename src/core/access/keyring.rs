@@ -17,11 +17,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use self::cache::{Cache, Copy};
-use super::{
-    changes::{self, Changed, Fingerprint, Mark, fingerprint, hash_start},
-    grant::{EndUser, Grant},
+use super::changes::{self, Changed, Fingerprint, Mark, fingerprint, hash_start};
+use crate::core::{
+    host::Store,
+    model::grant::{EndUser, Grant},
 };
-use crate::core::host::Store;
 
 /// How long a key stays unknown without asking again.
 const UNKNOWN_MS: u64 = 10_000;

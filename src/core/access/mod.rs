@@ -3,7 +3,6 @@
 //! Rules, their order and their messages follow the LiteLLM proxy. Without a master key everybody is let in, as there.
 
 pub mod changes;
-pub mod grant;
 pub mod keyring;
 pub mod models;
 pub mod permit;
@@ -17,15 +16,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::core::{
-    access::{
-        grant::Grant,
-        keyring::{Found, Keyring},
-    },
+    access::keyring::{Found, Keyring},
     codec::escape::hex,
-    config::General,
     error::Error,
     headers::Headers,
     host::Store,
+    model::{general::General, grant::Grant, lookup::Lookup},
 };
 
 /// Who calls.
@@ -37,15 +33,6 @@ pub enum Caller {
     Master,
     /// Who has a virtual key.
     Key(Arc<Grant>),
-}
-
-/// A record that must be fetched before a request can go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// A key, by its hash in lower-case hexadecimal.
-    Key(String),
-    /// An end user, by the id in the request.
-    EndUser(String),
 }
 
 /// Why a caller is not known (yet).
@@ -207,7 +194,7 @@ fn mask(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::config::Secret;
+    use crate::core::model::secret::Secret;
 
     fn general(master: Option<&str>, header: Option<&str>) -> General {
         General {

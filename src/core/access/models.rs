@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use hashbrown::HashSet;
 use serde_json::Value;
 
-use super::{
-    Caller,
-    grant::{Grant, Scope},
-};
+use super::Caller;
 use crate::core::{
-    config::{Config, Deployment, Resolved},
+    config::{Config, Resolved},
     cost::table,
+    model::{
+        deployment::Deployment,
+        grant::{Grant, Scope},
+    },
     provider::infer,
 };
 

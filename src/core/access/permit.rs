@@ -5,11 +5,17 @@
 
 use super::{
     Caller,
-    grant::{EndUser, Role},
     models::{NO_DEFAULT, Names},
     refusals,
 };
-use crate::core::{config::Config, error::Error, model::meter::Kind};
+use crate::core::{
+    config::Config,
+    error::Error,
+    model::{
+        grant::{EndUser, Role},
+        meter::Kind,
+    },
+};
 
 /// The reference's order of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,8 +154,8 @@ pub fn permit(caller: &Caller, call: &Call<'_>, config: &Config) -> Result<(), D
 mod tests {
     use super::*;
     use crate::core::{
-        access::grant::{Grant, Scope},
         config,
+        model::grant::{Grant, Scope},
     };
 
     fn gateway(general: &str) -> Config {

@@ -1,10 +1,10 @@
 //! The words of every refusal of a known caller: status, type, message and headers as the LiteLLM proxy has them.
 
-use super::grant::{EndUser, Grant, Role, Scope};
+use crate::core::model::grant::{EndUser, Grant, Role, Scope};
 use crate::core::{
     error::Error,
-    model::{meter::Kind, money::Money, period::Civil},
-    quota::{Rule, Why},
+    model::{meter::Kind, money::Money, period::Civil, rule::Rule},
+    quota::Why,
 };
 
 /// A model that is not in a list; `word` says whose (`key`, `team`, `user`, `org`).
@@ -287,7 +287,7 @@ fn utc(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{access::grant::Limits, model::meter::Meter, quota::Base};
+    use crate::core::model::{limits::Limits, meter::Meter, rule::Base};
 
     fn rule(kind: Kind, id: &str) -> Rule {
         Rule {

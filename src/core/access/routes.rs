@@ -4,17 +4,15 @@
 //! Lists of routes name operations. A list that opens something (`allowed_routes`) names them by one of their paths, by a pattern or
 //! by a group. A list that closes something (`admin_only_routes`) closes all ways to do the same, however they are spelt.
 
-use super::{
-    Caller,
-    grant::{Grant, Role},
-    models::is_match,
-    refusals,
-};
+use super::{Caller, models::is_match, refusals};
 use crate::core::{
     api::{Api, path::Operation},
-    config::General,
     error::Error,
-    model::meter::Kind,
+    model::{
+        general::General,
+        grant::{Grant, Role},
+        meter::Kind,
+    },
 };
 
 /// What kind of path one is, in LiteLLM's groups of routes.
@@ -334,7 +332,7 @@ fn owners_stand(grant: &Grant) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::access::grant::{Budget, Scope};
+    use crate::core::model::{grant::Scope, limits::Budget};
 
     const CHAT: Route = call("/v1/chat/completions", super::CHAT);
     const KEYS: Route = managed("/key/generate", &["/key/generate"]);

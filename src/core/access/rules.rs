@@ -2,18 +2,17 @@
 
 use std::{borrow::Cow, cell::OnceCell};
 
-use super::{
-    grant::{Budget, EndUser, Grant, Limits, Scope},
-    models::{self, Names},
-};
+use super::models::{self, Names};
 use crate::core::{
     config::Config,
     model::{
+        grant::{EndUser, Grant, Scope},
+        limits::{Budget, Limits},
         meter::{Kind, Meter},
         money::Money,
         period,
+        rule::{Base, Rule},
     },
-    quota::{Base, Rule},
 };
 
 /// The rules, in the order in which the reference checks rates. Most keys have none. Who has the master key has none of its
@@ -183,8 +182,8 @@ impl Rules<'_> {
 mod tests {
     use super::*;
     use crate::core::{
-        access::grant::{Former, Several},
-        config::{self, General},
+        config,
+        model::{general::General, grant::Former, limits::Several},
     };
 
     fn money(pico: i64) -> Budget {

@@ -7,13 +7,24 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Choice, Deployment, PromptTemplate, Secret, limits,
+    limits,
     read::{Block, NAMES_TO_DROP, Reference, Source, decimal, header_value, reference, scalar_text},
     settings::{self, Verdict},
     yaml::member,
 };
-use crate::core::codec::escape::hex;
-use crate::core::provider::{BRANDS, Brand, Family, infer, target::endpoint};
+use crate::core::{
+    codec::escape::hex,
+    model::{
+        deployment::{Choice, Deployment},
+        endpoint::Endpoint,
+        secret::Secret,
+        template::PromptTemplate,
+    },
+};
+use crate::core::{
+    model::brand::{Brand, Family},
+    provider::{BRANDS, infer, target::endpoint},
+};
 
 /// What all entries share.
 #[derive(Default)]
@@ -144,7 +155,7 @@ fn rates_of(entry: &Map<String, Value>) -> Map<String, Value> {
 struct Variant {
     brand: &'static Brand,
     model: String,
-    endpoint: super::Endpoint,
+    endpoint: Endpoint,
     only_inferred: bool,
     params: Block,
     /// The gateway's own keys are not for its address.
@@ -178,7 +189,7 @@ impl Variant {
         let Brand { base, hosts, base_env, .. } = self.brand;
         let official = hosts.iter().map(|host| format!("https://{host}")).chain(base.map(str::to_owned));
         official.chain(src.first_variable(base_env)).any(|url| {
-            super::Endpoint::parse(&url).is_ok_and(|home| {
+            Endpoint::parse(&url).is_ok_and(|home| {
                 (home.tls, home.host, home.port)
                     == (self.endpoint.tls, self.endpoint.host.clone(), self.endpoint.port)
             })
@@ -216,7 +227,7 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
         let all = brands.filter_map(|brand| {
             let endpoint =
                 endpoint(brand, &src.first_variable(brand.base_env).or(brand.base.map(str::to_owned))?);
-            let endpoint = super::Endpoint { verify, ..endpoint.ok()? };
+            let endpoint = Endpoint { verify, ..endpoint.ok()? };
             let params = Block { path: params.path.clone(), map: params.map.clone() };
             let model = model.clone();
             Some(Variant { brand, model, endpoint, only_inferred: true, params, is_foreign: false })
@@ -240,7 +251,7 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     };
     match found {
         Ok(endpoint) => {
-            let endpoint = super::Endpoint { verify, ..endpoint };
+            let endpoint = Endpoint { verify, ..endpoint };
             Ok(vec![Variant {
                 brand,
                 model: rest,

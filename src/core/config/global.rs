@@ -6,12 +6,24 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Alias, CountedTokens, Endpoint, Fallback, Fallbacks, General, Router, Secret, TollgateSettings, limits,
+    Alias, TollgateSettings, limits,
     read::{Block, NAMES_TO_DROP, Reference, Source, flag_of, reference, scalar_text},
     settings::{self, Verdict},
     yaml::{item, member},
 };
-use crate::core::{access::grant::Budget, codec::escape::hex, error::Class, ledger::KEY_VARIABLE};
+use crate::core::{
+    codec::escape::hex,
+    ledger::KEY_VARIABLE,
+    model::{
+        endpoint::Endpoint,
+        failure::Class,
+        fallback::{Fallback, Fallbacks},
+        general::{CountedTokens, General},
+        limits::Budget,
+        router::Router,
+        secret::Secret,
+    },
+};
 
 /// The four blocks, references resolved.
 pub(super) struct Blocks {

@@ -6,15 +6,16 @@ use hashbrown::HashMap;
 use serde_json::Value;
 
 use super::{
-    General,
     global::Blocks,
     read::{Block, Source, scalar_text},
     settings::Verdict,
     yaml::item,
 };
-use crate::core::{
-    access::grant::{Budget, Grant, Limits, MOST_BUDGETS, Scope, Several},
-    model::period::Civil,
+use crate::core::model::{
+    general::General,
+    grant::{Grant, Scope},
+    limits::{Budget, Limits, MOST_BUDGETS, Several},
+    period::Civil,
 };
 
 /// Reads them, by their hash.

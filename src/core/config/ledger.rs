@@ -3,13 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Redis, Secret,
+    Redis,
     global::Blocks,
     read::{Reference, Source, reference},
     redis,
     settings::Verdict,
 };
-use crate::core::codec::escape::percent;
+use crate::core::{codec::escape::percent, model::secret::Secret};
 
 /// Settings of the ledger. It reads the same file as the filter, with the same loader.
 #[derive(Clone, Debug, Default)]

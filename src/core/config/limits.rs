@@ -3,83 +3,25 @@
 use hashbrown::HashMap;
 
 use super::{
-    Deployment, Router,
     global::Blocks,
     read::{Block, Source},
     yaml::member,
 };
 use crate::core::{
-    access::grant::Limits,
     cost::{price::Price, table},
     model::{
+        deployment::Deployment,
+        limits::{Allowance, Limits},
         meter::{Kind, Meter},
         money::Money,
-        period::{self, Period},
+        period,
+        router::{LatencyArgs, Router, Strategy},
+        rule::{Base, Rule},
     },
-    quota::{Base, Rule},
 };
-
-/// `router_settings.routing_strategy`: which deployment of a group is tried first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// `simple-shuffle`: by chance and weight.
-    #[default]
-    SimpleShuffle,
-    /// `least-busy`: the fewest requests in flight.
-    LeastBusy,
-    /// `usage-based-routing`, in both versions: the fewest tokens in this minute.
-    UsageBased,
-    /// `latency-based-routing`: the quickest answers lately.
-    LatencyBased,
-    /// `cost-based-routing`: the lowest price.
-    CostBased,
-}
-
-impl Strategy {
-    const NAMES: [(&str, Strategy); 6] = [
-        ("simple-shuffle", Strategy::SimpleShuffle),
-        ("least-busy", Strategy::LeastBusy),
-        ("usage-based-routing", Strategy::UsageBased),
-        ("usage-based-routing-v2", Strategy::UsageBased),
-        ("latency-based-routing", Strategy::LatencyBased),
-        ("cost-based-routing", Strategy::CostBased),
-    ];
-
-    /// Its name in `routing_strategy`; the first when it has several.
-    pub fn name(self) -> &'static str {
-        Strategy::NAMES.iter().find(|(_, strategy)| *strategy == self).map_or("", |(name, _)| name)
-    }
-
-    /// Whether requests and tokens a minute are limits for it, and not only weights.
-    pub fn minds_rates(self) -> bool {
-        matches!(self, Strategy::UsageBased | Strategy::LatencyBased | Strategy::CostBased)
-    }
-}
-
-/// `routing_strategy_args` of latency-based routing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LatencyArgs {
-    /// `ttl` in milliseconds (an hour): what is older is forgotten.
-    pub ttl_ms: u64,
-    /// `lowest_latency_buffer` (0): by what part of the lowest latency another may be above it and count as the same.
-    pub buffer: f64,
-    /// `max_latency_list_size` (10): how many answers are remembered.
-    pub size: usize,
-}
 
 /// Nobody remembers more answers of a deployment than this.
 const MOST_LATENCIES: u64 = 100;
-
-/// Money that may be spent in each period.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Allowance {
-    /// How much.
-    pub max: Money,
-    /// When it starts again; never without.
-    pub resets: Option<Period>,
-    /// The same as it was written.
-    pub period: Option<String>,
-}
 
 /// `routing_strategy`.
 pub(super) fn strategy(src: &mut Source, own: &Block) -> Strategy {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Config, Deployment, Report, Wildcard,
+    Config, Report, Wildcard,
     entry::{self, Entry, Shared},
     global::{self, Blocks},
     keys, ledger, limits,
@@ -18,7 +18,7 @@ use super::{
     wildcard,
     yaml::{self, item},
 };
-use crate::core::codec::escape::hex;
+use crate::core::{codec::escape::hex, model::deployment::Deployment};
 
 /// A configuration and what became of its settings.
 #[derive(Debug)]
@@ -216,7 +216,7 @@ impl Models {
                 );
             }
             d.id = unique(&d.id, |id| self.ids.contains_key(id));
-            d.cooldown_key = crate::core::route::cooldown::key(&d.id);
+            d.cooldown_key = Deployment::cooldown_key_of(&d.id);
             if let Some(id) = d.model_info.get_mut("id") {
                 *id = Value::String(d.id.clone());
             }

@@ -3,8 +3,8 @@
 use hashbrown::HashMap;
 use serde_json::{Map, Value, json};
 
-use super::{Config, Deployment, Wildcard, wildcard};
-use crate::core::{cost::table, provider::infer};
+use super::{Config, Wildcard, wildcard};
+use crate::core::{cost::table, model::deployment::Deployment, provider::infer};
 
 /// What a requested name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use super::{Config, Deployment};
+use super::Config;
 use crate::core::{
     cost::{price::Price, table},
-    model::{money::Money, terms::Terms, usage::Usage},
+    model::{deployment::Deployment, money::Money, terms::Terms, usage::Usage},
 };
 
 /// So many answers are kept; the names of models come from providers, so something must bound them.

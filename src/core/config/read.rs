@@ -4,13 +4,12 @@ use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use super::{
-    Secret,
     load::Problem,
     report::Note,
     settings::Verdict,
     yaml::{Lines, item, member},
 };
-use crate::core::model::{money::Money, period};
+use crate::core::model::{money::Money, period, secret::Secret};
 
 /// Where values come from besides the text, and what was wrong or remarkable with them.
 pub(super) struct Source<'a> {

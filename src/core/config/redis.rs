@@ -1,12 +1,12 @@
 //! The Redis that several ledgers share: `router_settings.redis_*`, and LiteLLM's variables for what these leave open.
 
 use super::{
-    Secret,
     global::Blocks,
     read::{Block, Source, flag_of, word_flag},
     settings::Verdict,
     yaml::member,
 };
+use crate::core::model::secret::Secret;
 
 /// What is done with it.
 const SHARED: &str = "gateways tell each other what limits and strategies count; cooldowns stay with each";

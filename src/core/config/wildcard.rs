@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::Deployment;
 use crate::core::cost::table;
+use crate::core::model::deployment::Deployment;
 
 /// What a name has in the places of a pattern's `*`s; `None` when it does not match. A match begins at the name's start
 /// but need not reach its end, and an earlier `*` takes as much as it can (LiteLLM uses a regular expression that way).

@@ -10,13 +10,13 @@ use super::{Env, Exchange, RETRY_HEADER, Released, WAIT_HEADER, local, record};
 use crate::core::{
     api::Api,
     codec::{tap::Tap, words::Word},
-    error::{Class, Error},
+    error::Error,
     format::{
-        Stamp,
-        failure::{self, Failure},
+        Stamp, failure,
         pipeline::{Pipeline, content_type, is_same},
     },
     headers::Headers,
+    model::failure::{Class, Failure},
     provider::Wire,
     route::{affinity, cooldown, plan::Plan, retries},
 };

@@ -9,11 +9,10 @@ use crate::core::{
         json::{Object, complaint},
         value,
     },
-    config::Deployment,
     error::Error,
     format::{Memo, Options, completions, generate, messages, pipeline::is_same, prepare},
     headers::Headers,
-    model::{money::Money, terms::Terms},
+    model::{deployment::Deployment, money::Money, terms::Terms},
     provider::{
         Wire,
         target::{Target, body_model, target_at, wire},

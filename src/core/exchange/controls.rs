@@ -6,10 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::core::{
     codec::json::Object,
-    config::{Fallback, Fallbacks, General},
     error::Error,
     headers::Headers,
-    model::terms::Terms,
+    model::{
+        fallback::{Fallback, Fallbacks},
+        general::General,
+        terms::Terms,
+    },
     route::plan::Controls,
 };
 
@@ -31,7 +34,7 @@ pub struct Asked {
     /// `mock_timeout`.
     pub mock_timeout: bool,
     /// `mock_testing_*`: the error to raise before the first group is called.
-    pub mock_testing: Option<crate::core::error::Class>,
+    pub mock_testing: Option<crate::core::model::failure::Class>,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
     /// The end user, out of a header or the body.
@@ -69,7 +72,7 @@ const MAX_TAGS: usize = 100;
 
 /// Reads a request.
 pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<Asked, Error> {
-    use crate::core::error::Class;
+    use crate::core::model::failure::Class;
 
     let mut asked = Asked {
         model: match body.raw("model") {

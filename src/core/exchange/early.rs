@@ -3,7 +3,8 @@
 use super::{Env, Exchange, Reply, hold, size_allowed};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
-    quota::{self, Rule},
+    model::rule::Rule,
+    quota,
 };
 
 /// A body of so many bytes is read whoever sends it: most are shorter, and are judged once they are there.

@@ -2,10 +2,10 @@
 
 use super::{Env, Exchange, record::Served};
 use crate::core::{
-    access::{Caller, grant::Scope},
+    access::Caller,
     codec::escape::hex,
-    error::Class,
     ledger::Event,
+    model::{failure::Class, grant::Scope},
     route::plan::Plan,
 };
 

@@ -7,9 +7,9 @@
 use super::{Env, Exchange, hold, record::Served};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
-    error::{Class, Error},
-    model::{meter::Kind, money::Money},
-    quota::{self, Reservation, Rule},
+    error::Error,
+    model::{failure::Class, meter::Kind, money::Money, rule::Rule},
+    quota::{self, Reservation},
     route::plan::{Candidate, Plan},
 };
 

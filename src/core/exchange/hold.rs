@@ -5,8 +5,6 @@ use std::sync::Arc;
 use super::{Env, Exchange, controls, lengths::Lengths, record::Served};
 use crate::core::{
     access::{
-        Lookup,
-        grant::{EndUser, Grant},
         keyring::Found,
         models::Names,
         permit::{self, Call, Step},
@@ -15,16 +13,20 @@ use crate::core::{
     },
     api::Api,
     codec::json::Object,
-    config::{CountedTokens, Deployment},
     cost::table,
     error::Error,
     headers::Headers,
     model::{
+        deployment::Deployment,
+        general::CountedTokens,
+        grant::{EndUser, Grant},
+        lookup::Lookup,
         meter::{Kind, Meter},
         money::Money,
+        rule::Rule,
         usage::Usage,
     },
-    quota::{self, Claim, Estimate, Refused, Reservation, Rule, Why},
+    quota::{self, Claim, Estimate, Refused, Reservation, Why},
     route::plan::Plan,
 };
 

@@ -8,11 +8,12 @@ use crate::core::{
         ErrorFormat,
         path::{self, Operation},
     },
-    config::{Config, General},
+    config::Config,
     error::Error,
     headers::Headers,
     host::Store,
     ledger,
+    model::general::General,
 };
 
 /// LiteLLM's constant `created` of a listed model.

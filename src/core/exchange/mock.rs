@@ -6,13 +6,13 @@ use super::{Env, Exchange, Released, Reply, answer, local, record};
 use crate::core::{
     api::Api,
     codec::sse,
-    error::{Class, Error},
+    error::Error,
     format::{
         Memo, Stamp,
-        failure::Failure,
         pipeline::{Pipeline, content_type},
     },
     headers::Headers,
+    model::failure::{Class, Failure},
     provider::Wire,
 };
 

@@ -39,16 +39,15 @@ use std::rc::Rc;
 
 use crate::core::{
     access::{
-        Caller, Lookup,
-        grant::EndUser,
+        Caller,
         keyring::Keyring,
         models::{self, Names},
         refusals,
     },
     api::Api,
     codec::json::Object,
-    config::{Config, Strategy},
-    error::{Class, Error},
+    config::Config,
+    error::Error,
     exchange::{
         answer::Answer,
         attempt::{Attempt, Outgoing},
@@ -59,10 +58,15 @@ use crate::core::{
         open::{size_allowed, too_large},
         place::Place,
     },
-    format::failure::Failure,
     headers::Headers,
     host::Store,
-    model::money::Money,
+    model::{
+        failure::{Class, Failure},
+        grant::EndUser,
+        lookup::Lookup,
+        money::Money,
+        router::Strategy,
+    },
     quota::Worker,
     random::Random,
     route::{

@@ -15,18 +15,17 @@ use super::{
 };
 use crate::core::{
     access::{
-        self, Caller, Stop,
-        grant::Role,
-        models, refusals,
+        self, Caller, Stop, models, refusals,
         routes::{self, Route},
     },
     api::{
         Api, ErrorFormat,
         path::{self, Operation},
     },
-    config::{Config, General},
+    config::Config,
     error::Error,
     headers::Headers,
+    model::{general::General, grant::Role},
     random::Random,
     route::{
         explain::{self, Question},

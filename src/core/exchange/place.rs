@@ -10,13 +10,18 @@ use std::rc::Rc;
 
 use super::{Env, Exchange};
 use crate::core::{
-    config::{Config, CountedTokens, Deployment},
-    error::{Class, Error},
-    format::failure::Failure,
+    config::Config,
+    error::Error,
     host::Store,
     ledger::Charged,
-    model::money::Money,
-    quota::{self, Reservation, Rule, Why, Worker},
+    model::{
+        deployment::Deployment,
+        failure::{Class, Failure},
+        general::CountedTokens,
+        money::Money,
+        rule::Rule,
+    },
+    quota::{self, Reservation, Why, Worker},
     route::{
         plan::{Candidate, Plan, World, none_available},
         strategy,

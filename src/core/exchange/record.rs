@@ -7,11 +7,16 @@ use crate::core::{
     access::Caller,
     codec::json::Writer,
     cost::price::Price,
-    error::{Class, Error},
-    format::{failure::Failure, pipeline::Pipeline},
+    error::Error,
+    format::pipeline::Pipeline,
     headers::Headers,
     ledger::Event,
-    model::{money::Money, terms::Terms, usage::Usage},
+    model::{
+        failure::{Class, Failure},
+        money::Money,
+        terms::Terms,
+        usage::Usage,
+    },
     route::plan::Plan,
 };
 

@@ -7,10 +7,12 @@
 
 use super::{Exchange, NO_CLUSTER};
 use crate::core::{
-    config::{Deployment, MAX_TIMEOUT_MS},
-    error::Class,
-    format::failure::Failure,
+    config::MAX_TIMEOUT_MS,
     headers::Headers,
+    model::{
+        deployment::Deployment,
+        failure::{Class, Failure},
+    },
     route::plan::{Candidate, Plan},
 };
 

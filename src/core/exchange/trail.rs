@@ -4,7 +4,7 @@
 use super::{Exchange, record::Record};
 use crate::core::{
     access::Caller,
-    format::failure::Failure,
+    model::failure::Failure,
     route::{
         explain::{Group, Trace},
         plan::{Candidate, Plan},

@@ -3,29 +3,15 @@
 use serde_json::Value;
 
 use crate::core::{
-    error::{Class, Error, Quoted},
+    error::{Error, Quoted},
     format::{
         messages,
         words::{self, Said},
     },
     headers::Headers,
+    model::failure::{Class, Failure},
     provider::Wire,
 };
-
-/// A failed call.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Failure {
-    /// What went wrong.
-    pub class: Class,
-    /// The provider's own status; 0 when no answer came.
-    pub status: u16,
-    /// The provider's own message.
-    pub message: String,
-    /// `retry-after` in milliseconds.
-    pub retry_after_ms: Option<u64>,
-    /// The provider's own code for it.
-    pub code: Option<String>,
-}
 
 /// Reads a failed answer that came at `now_ms` (Unix milliseconds).
 pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
@@ -112,11 +98,6 @@ fn unix_seconds(date: &str) -> Option<u64> {
 }
 
 impl Failure {
-    /// A failure without an answer: `message` is in our words.
-    pub fn without_answer(class: Class, message: &str) -> Failure {
-        Failure { class, status: 0, message: message.to_owned(), retry_after_ms: None, code: None }
-    }
-
     /// The failure as the client reads it, in LiteLLM's words.
     pub fn to_error(&self, title: &str) -> Error {
         let name = self.class.name();

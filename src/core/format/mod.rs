@@ -39,7 +39,7 @@ pub struct Options<'a> {
     /// `allowed_openai_params`: parameters to pass although the brand is not known to take them.
     pub allowed_params: &'a [String],
     /// Custom prompt template of the deployment.
-    pub template: Option<&'a crate::core::config::PromptTemplate>,
+    pub template: Option<&'a crate::core::model::template::PromptTemplate>,
 }
 
 /// What the way back must know of the way there.

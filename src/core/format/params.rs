@@ -3,10 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::core::{
-    error::{Class, Error},
-    format::Options,
-};
+use crate::core::{error::Error, format::Options, model::failure::Class};
 
 /// Takes `names` out of `body`. One that says something (see [`is_default`]) is refused unless `drop_params` is on or
 /// `allowed_openai_params` lists it; a listed one stays.

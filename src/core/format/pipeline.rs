@@ -16,9 +16,9 @@ use crate::core::{
         value,
         words::Word,
     },
-    error::{Class, Error, Quoted},
+    error::{Error, Quoted},
     format::{Memo, Stamp, completions, failure, generate, messages, words::Said},
-    model::{terms::Terms, usage::Usage},
+    model::{failure::Class, terms::Terms, usage::Usage},
     provider::Wire,
 };
 

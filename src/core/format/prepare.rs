@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 use crate::core::{
     api::Api,
     codec::json::{Object, string},
-    config::Deployment,
     error::Error,
     format::{chat, splice},
     headers::Headers,
+    model::deployment::Deployment,
     provider::Wire,
 };
 

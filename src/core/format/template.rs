@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::path::Path;
-use crate::core::{config::PromptTemplate, error::Error};
+use crate::core::{error::Error, model::template::PromptTemplate};
 
 /// The prompt: `bos` and `initial`; each message between its role's texts, with `eos` after an assistant turn and `bos`
 /// again before the system or user turn that follows it; `last`. A role the template does not name stands bare.

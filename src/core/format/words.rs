@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::core::error::Class;
+use crate::core::model::failure::Class;
 
 /// An error as its provider words it.
 #[derive(Debug, Default)]

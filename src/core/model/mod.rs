@@ -5,8 +5,22 @@
 //! value and at nothing else; what needs more is the business of the module that has the rule. Only
 //! [`codec`](crate::core::codec) lies below.
 
+pub mod brand;
+pub mod deployment;
+pub mod endpoint;
+pub mod failure;
+pub mod fallback;
+pub mod general;
+pub mod grant;
+pub mod limits;
+pub mod lookup;
 pub mod meter;
 pub mod money;
 pub mod period;
+pub mod rate;
+pub mod router;
+pub mod rule;
+pub mod secret;
+pub mod template;
 pub mod terms;
 pub mod usage;

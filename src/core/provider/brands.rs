@@ -1,6 +1,6 @@
 //! The table of provider brands: one row each, and what single models of a brand do differently.
 
-use super::{Brand, Family, Quirks};
+use crate::core::model::brand::{Brand, Family, Quirks};
 
 /// Every provider name that LiteLLM knows. A brand whose API is OpenAI's is one row and nothing else.
 #[rustfmt::skip]

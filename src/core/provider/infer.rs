@@ -1,6 +1,7 @@
 //! Which brand serves a model name: LiteLLM's rules, with name patterns where it looks into its price list.
 
-use super::{Brand, brands};
+use super::brands;
+use crate::core::model::{brand::Brand, deployment::Deployment};
 
 /// The brand of `model` and the model without the brand's prefix.
 ///
@@ -34,6 +35,40 @@ pub fn infer(
             "LLM Provider NOT provided. Pass in the LLM provider you are trying to call. You passed model={model}. \
              Put the provider in front of the model, for example `openai/{model}`"
         )),
+    }
+}
+
+impl Deployment {
+    /// The model to ask the provider for: captures of the requested name's wildcard fill the `*`s left to right; more
+    /// captures than `*`s means the whole requested name (without the brand's prefix); no `*` at all means the model as
+    /// written (LiteLLM's rule). A variant of a bare `*` asks for the name without its provider. Called by its id, a
+    /// deployment whose model holds `*` asks for its `health_check_model`.
+    pub fn model_for(&self, requested: &str, captures: &[&str]) -> String {
+        if let Some(model) = self.health_check_model.as_ref().filter(|_| requested == self.id)
+            && self.has_any_model()
+        {
+            return model.clone();
+        }
+        if self.only_inferred {
+            return infer(requested, None, None).map_or_else(|_| requested.to_owned(), |(_, rest)| rest);
+        }
+        let holes = self.model.matches('*').count();
+        if holes == 0 {
+            return self.model.clone();
+        }
+        if captures.len() > holes {
+            let rest = requested.strip_prefix(self.brand.name).and_then(|rest| rest.strip_prefix('/'));
+            return rest.unwrap_or(requested).to_owned();
+        }
+        let mut captures = captures.iter();
+        let mut model = String::with_capacity(self.model.len() + requested.len());
+        for (at, part) in self.model.split('*').enumerate() {
+            if at > 0 {
+                model.push_str(captures.next().copied().unwrap_or("*"));
+            }
+            model.push_str(part);
+        }
+        model
     }
 }
 

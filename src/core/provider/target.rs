@@ -1,12 +1,17 @@
 //! Where a call goes: the wire format for a client API, and the URL and credentials of an attempt.
 
-use super::{Brand, Family, Wire, infer::is_completion_model};
+use super::{Wire, infer::is_completion_model};
 use crate::core::{
     api::Api,
     codec::escape::percent,
-    config::{Deployment, Endpoint},
-    error::{Class, Error},
+    error::Error,
     headers::Headers,
+    model::{
+        brand::{Brand, Family},
+        deployment::Deployment,
+        endpoint::Endpoint,
+        failure::Class,
+    },
 };
 
 /// What an attempt sends besides its body. Header names are lower-case.

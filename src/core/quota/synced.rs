@@ -1,7 +1,6 @@
 //! What the ledger and the other nodes say: acknowledged money, new totals, rates.
 
 use super::{
-    Base,
     bucket::{self, Entry, Remote, Room},
     crew::Crew,
     tally::pico,
@@ -9,10 +8,11 @@ use super::{
 use crate::core::{
     codec::escape::hex,
     host::Store,
-    ledger::Rate,
     model::{
         meter::{Meter, unhex},
         money::Money,
+        rate::Rate,
+        rule::Base,
     },
 };
 

@@ -1,13 +1,13 @@
 //! What one entry says about the next request, and how requests change it.
 
 use super::{
-    Claim, Counts, Estimate, Rule, Standing, Why, Worker,
+    Claim, Counts, Estimate, Standing, Why, Worker,
     bucket::{self, Entry, Holder, Loss, Print, Remote},
     crew::Crew,
 };
 use crate::core::{
     host::Secret,
-    model::{meter::Kind, money::Money, period::Period},
+    model::{meter::Kind, money::Money, period::Period, rule::Rule},
 };
 
 /// How long a window is, from its first request.

@@ -6,7 +6,11 @@ mod threads;
 use std::sync::OnceLock;
 
 use super::*;
-use crate::core::{host::Version, ledger::Rate, model::period, store::Memory};
+use crate::core::{
+    host::Version,
+    model::{limits::Limits, period, rate::Rate, rule::Base},
+    store::Memory,
+};
 
 /// Some time, in Unix milliseconds: 2026-11-21 12:36:16 UTC.
 const NOW: u64 = 1_795_264_576_000;

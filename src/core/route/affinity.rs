@@ -9,12 +9,7 @@ use std::collections::VecDeque;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::core::{
-    codec::json::Object,
-    config::{Config, Deployment},
-    host::Store,
-    store,
-};
+use crate::core::{codec::json::Object, config::Config, host::Store, model::deployment::Deployment, store};
 
 /// What a prompt is known by.
 pub type Print = [u8; 16];

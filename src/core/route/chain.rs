@@ -10,8 +10,12 @@ use super::{
     strategy,
 };
 use crate::core::{
-    config::{Config, Fallback, Fallbacks, Resolved},
-    error::{Class, Error},
+    config::{Config, Resolved},
+    error::Error,
+    model::{
+        failure::Class,
+        fallback::{Fallback, Fallbacks},
+    },
 };
 
 /// However fallbacks are nested, a plan has no more groups than this.

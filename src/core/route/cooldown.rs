@@ -5,9 +5,8 @@
 //! a deployment to rest; with one (or an `allowed_fails_policy`), more failures than it allows within the cooldown time do.
 
 use crate::core::{
-    config::{Deployment, Router},
-    error::Class,
     host::{Store, Topic},
+    model::{deployment::Deployment, failure::Class, router::Router},
     route::retries,
     store,
 };
@@ -73,11 +72,6 @@ pub struct Failure {
     pub retry_after_ms: Option<u64>,
     /// How many deployments the group has.
     pub group_size: usize,
-}
-
-/// The shared-data key of the deployment with this id. Their number is bounded by the configuration.
-pub fn key(id: &str) -> String {
-    format!("cooldown/{id}")
 }
 
 /// When a deployment's rest ends; `None` when it may be called now.

@@ -7,8 +7,8 @@ use super::{
     strategy::{crossed_budget, over_budget},
 };
 use crate::core::{
-    config::Deployment,
-    error::{Class, Error},
+    error::Error,
+    model::{deployment::Deployment, failure::Class},
     quota::{self, Why},
 };
 

@@ -4,8 +4,8 @@
 //! divides too, so that long answers do not look slow), for the whole answer and, of streams, until its first part.
 
 use crate::core::{
-    config::{Deployment, LatencyArgs},
     host::Store,
+    model::{deployment::Deployment, router::LatencyArgs},
     store,
 };
 

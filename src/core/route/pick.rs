@@ -1,6 +1,6 @@
 //! `simple-shuffle`: a random order of a group's deployments, weighted the way LiteLLM weighs them.
 
-use crate::core::{config::Deployment, random::Random};
+use crate::core::{model::deployment::Deployment, random::Random};
 
 /// Deployments in the order they are to be tried: the first is drawn by weight, the next from the rest, and so on, so a
 /// retry never meets the deployment that just failed while another is left.

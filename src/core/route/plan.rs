@@ -18,9 +18,13 @@ use super::{
     retries::Rules,
 };
 use crate::core::{
-    config::{Config, Fallback, Fallbacks},
-    error::{Class, Error},
+    config::Config,
+    error::Error,
     host::Store,
+    model::{
+        failure::Class,
+        fallback::{Fallback, Fallbacks},
+    },
     quota::Worker,
     random::Random,
 };

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use crate::core::{config::Config, error::Class};
+use crate::core::{config::Config, model::failure::Class};
 
 /// However many retries are asked for, a group gets no more: beyond it a request is an endless loop.
 pub const MOST: u32 = 100;

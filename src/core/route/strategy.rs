@@ -12,10 +12,11 @@ use super::{
 };
 use crate::core::{
     access::refusals::dollars,
-    config::{Deployment, Strategy},
-    error::{Class, Error},
-    model::{meter::Kind, money::Money},
-    quota::{self, Counts, Rule},
+    error::Error,
+    model::{
+        deployment::Deployment, failure::Class, meter::Kind, money::Money, router::Strategy, rule::Rule,
+    },
+    quota::{self, Counts},
 };
 
 /// The deployments of a group that are left, in order; never none. The error is why there is none.

@@ -24,9 +24,9 @@ use crate::core::{
     access::changes,
     codec::json::Object,
     host::Store,
-    ledger::{self, Charged, Event, Folded, Rate, SyncReply},
-    model::{meter::Meter, money::Money},
-    quota::{self, Base},
+    ledger::{self, Charged, Event, Folded, SyncReply},
+    model::{meter::Meter, money::Money, rate::Rate, rule::Base},
+    quota,
     route::checks,
 };
 

@@ -4,7 +4,10 @@ use super::*;
 use crate::core::{
     config,
     ledger::{Batch, Change, Health, SyncRequest},
-    model::meter::Kind,
+    model::{
+        meter::Kind,
+        rule::{Base, Rule},
+    },
     random::Random,
     route::plan::{Controls, Plan, World},
     store::Memory,
@@ -143,7 +146,7 @@ fn full_batches_follow_each_other_at_once() {
 
 #[test]
 fn what_a_batch_charged_leaves_the_meters_with_it() {
-    use quota::{Estimate, Rule, Worker};
+    use quota::{Estimate, Worker};
     let shared = memory();
     quota::beat(&shared, Worker(1), 1);
     let rule = Rule {
@@ -336,7 +339,7 @@ general_settings: {background_health_checks: true}";
 fn what_deployments_were_charged_is_settled_by_its_own_amount() {
     let shared = memory();
     let meter = Meter::named("deployment:d");
-    let rule = quota::Rule {
+    let rule = Rule {
         owner: None,
         kind: Kind::Deployment,
         meter: meter.clone(),

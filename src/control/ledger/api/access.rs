@@ -14,8 +14,9 @@ use crate::{
         schema::{ORGANIZATION_MEMBERS, TEAM_MEMBERS, TEAMS},
     },
     core::{
-        access::{grant::Role, refusals, routes::Right},
+        access::{refusals, routes::Right},
         error::Error,
+        model::grant::Role,
     },
 };
 

@@ -10,7 +10,7 @@ use crate::{
         route::{Call, Field, Type},
         rows::{Record, dollars},
     },
-    core::access::grant::MOST_BUDGETS,
+    core::model::limits::MOST_BUDGETS,
 };
 
 /// Most characters of an id, a name, or another short text.

@@ -12,10 +12,10 @@ use crate::{
         testing::{Ledger, on_each},
     },
     core::{
-        access::{self, grant::Role, routes},
+        access::{self, routes},
         api::path::{self, Operation},
-        config::General,
         exchange::local::is_public,
+        model::{general::General, grant::Role},
     },
 };
 

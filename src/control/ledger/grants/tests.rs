@@ -99,7 +99,7 @@ fn a_grant_is_joined_from_all_tables() {
         );
         assert_eq!(
             (key.aliases["a"].as_str(), grant.disable_fallbacks, grant.role),
-            ("b", true, crate::core::access::grant::Role::ProxyAdminViewer)
+            ("b", true, crate::core::model::grant::Role::ProxyAdminViewer)
         );
         assert_eq!(
             (grant.enforced_params, grant.allowed_routes),

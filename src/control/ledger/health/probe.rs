@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::targets::Target;
 use crate::{
     control::client,
-    core::config::{General, Secret},
+    core::model::{general::General, secret::Secret},
 };
 
 /// The tag by which spend shows what it was for.

@@ -8,7 +8,8 @@ use crate::{
     control::ledger::{App, api::models, prices, problem::Problem},
     core::{
         access::{self, models::listed},
-        config::{Config, Deployment, Secret},
+        config::Config,
+        model::{deployment::Deployment, secret::Secret},
     },
 };
 

@@ -20,7 +20,7 @@ use super::{
     LIVE_MS, Sums,
     link::{Link, Tell, limited},
 };
-use crate::core::{config, ledger::Rate};
+use crate::core::{config, model::rate::Rate};
 
 /// The nodes.
 const NODES: &str = "tollgate:nodes";

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row as _, any::AnyRow};
 use super::{LIVE_MS, Sums, WINDOW_MS};
 use crate::{
     control::ledger::{App, bulk, db::DbError, rows},
-    core::ledger::Rate,
+    core::model::rate::Rate,
 };
 
 /// How often it is written that a node is there.

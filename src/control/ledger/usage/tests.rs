@@ -18,7 +18,10 @@ use crate::{
         },
         testing::{self, Ledger, START_MS, on_each},
     },
-    core::ledger::{Charged, Event, Folded, Rate},
+    core::{
+        ledger::{Charged, Event, Folded},
+        model::rate::Rate,
+    },
 };
 
 /// Puts a row into a table; its record changed.

@@ -1,7 +1,7 @@
 //! Copies of records: their time, outages, changes, scans.
 
 use super::*;
-use crate::core::{access::grant::Scope, store::Memory};
+use crate::core::{model::grant::Scope, store::Memory};
 
 const NOW: u64 = 1_000_000;
 

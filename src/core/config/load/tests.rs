@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::core::{
-    config::{Fallback, HealthChecks},
-    error::Class,
+    config::HealthChecks,
+    model::{failure::Class, fallback::Fallback},
 };
 
 const SEED: &str = include_str!("../../../../tests/fixtures/config/proxy_server_config.yaml");

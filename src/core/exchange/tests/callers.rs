@@ -4,8 +4,10 @@ use super::*;
 use crate::core::{
     access,
     model::{
+        limits::Limits,
         meter::{Kind, Meter},
         money::Money,
+        rule::{Base, Rule},
     },
 };
 
@@ -37,13 +39,13 @@ fn with(model: &str, members: Value) -> Value {
 }
 
 fn spend_of(rig: &Rig, kind: Kind, id: &str) -> Money {
-    let rule = quota::Rule {
+    let rule = Rule {
         owner: None,
         kind,
         meter: Meter::new(kind, id),
-        limits: access::grant::Limits { rpm: Some(100), ..access::grant::Limits::default() },
+        limits: Limits { rpm: Some(100), ..Limits::default() },
         max_budget: Some(Money::parse("1000").unwrap()),
-        base: quota::Base::default(),
+        base: Base::default(),
         resets: None,
     };
     quota::standing(&rig.shared, &rule, rig.now_ms).spend

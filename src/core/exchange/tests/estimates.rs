@@ -4,8 +4,10 @@ use super::*;
 use crate::core::{
     access,
     model::{
+        limits::Limits,
         meter::{Kind, Meter},
         money::Money,
+        rule::{Base, Rule},
     },
 };
 
@@ -39,13 +41,13 @@ fn rig_of(models: &str, settings: &str) -> Rig {
 }
 
 fn spend_of(rig: &Rig) -> Money {
-    let rule = quota::Rule {
+    let rule = Rule {
         owner: None,
         kind: Kind::Key,
         meter: Meter::new(Kind::Key, &access::hash(KEY.as_bytes())),
-        limits: access::grant::Limits { rpm: Some(100), ..access::grant::Limits::default() },
+        limits: Limits { rpm: Some(100), ..Limits::default() },
         max_budget: Some(Money::parse("1000").unwrap()),
-        base: quota::Base::default(),
+        base: Base::default(),
         resets: None,
     };
     quota::standing(&rig.shared, &rule, rig.now_ms).spend

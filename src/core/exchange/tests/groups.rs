@@ -3,7 +3,11 @@
 use super::*;
 use crate::core::{
     access,
-    model::meter::{Kind, Meter},
+    model::{
+        limits::Limits,
+        meter::{Kind, Meter},
+        rule::{Base, Rule},
+    },
 };
 
 const PRICES: &str = "input_cost_per_token: 0.000001, output_cost_per_token: 0.000001";
@@ -180,13 +184,13 @@ fn a_group_left_behind_is_charged_for_what_it_used() {
     });
     assert_eq!((story.status, story.models.as_slice()), (200, &["a1", "b1", "c1"].map(str::to_owned)[..]));
     let spent = |model: &str| {
-        let rule = quota::Rule {
+        let rule = Rule {
             owner: None,
             kind: Kind::KeyModel,
             meter: Meter::new(Kind::KeyModel, &format!("{}/{model}", access::hash(b"sk-one"))),
-            limits: access::grant::Limits::default(),
+            limits: Limits::default(),
             max_budget: Some(Money::parse("1").unwrap()),
-            base: quota::Base::default(),
+            base: Base::default(),
             resets: None,
         };
         quota::standing(&rig.shared, &rule, rig.now_ms).spend

@@ -1,11 +1,13 @@
 //! Requests of a gateway with a ledger: whom it is asked for, what passes by it, and what it is told.
 
 use super::*;
-use crate::core::access::{
-    self,
-    changes::{announce, set_end_users},
-    grant::{EndUser, Grant, Scope},
-    keyring::Answer,
+use crate::core::{
+    access::{
+        self,
+        changes::{announce, set_end_users},
+        keyring::Answer,
+    },
+    model::grant::{EndUser, Grant, Scope},
 };
 
 const FILE: &str = r#"

@@ -15,7 +15,8 @@ use crate::core::{
         prepare::{Facts, Prepare},
         splice,
     },
-    provider::{Family, ModelQuirks, model_quirks},
+    model::brand::Family,
+    provider::{ModelQuirks, model_quirks},
 };
 
 static IMAGE_URL: Word = Word::new("image_url");

@@ -3,11 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::core::{
-    codec::value::object,
-    error::{Class, Error},
-    format::Stamp,
-};
+use crate::core::{codec::value::object, error::Error, format::Stamp, model::failure::Class};
 
 /// Makes the chunks of one chat stream: the same id, model and time on each, the role on a choice's first.
 #[derive(Debug)]

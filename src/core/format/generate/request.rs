@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::core::format::{completions::request::write::take_messages, params, template};
 use crate::core::{
-    config::PromptTemplate,
     error::Error,
     format::{Memo, Options},
+    model::template::PromptTemplate,
 };
 
 /// OpenAI parameters that the server has nothing for.

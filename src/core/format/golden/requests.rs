@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::core::{
-    config::PromptTemplate,
     error::Error,
     format::{Memo, Options, golden},
+    model::template::PromptTemplate,
 };
 
 /// A request translation.

@@ -3,10 +3,7 @@
 use serde_json::Value;
 
 use super::response::read::text;
-use crate::core::{
-    error::{Class, Error},
-    format::words::Said,
-};
+use crate::core::{error::Error, format::words::Said, model::failure::Class};
 
 /// How much of a provider's message is kept, in bytes.
 const LONGEST_MESSAGE: usize = 4096;

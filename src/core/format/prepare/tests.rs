@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::*;
-use crate::core::{
-    config::{Endpoint, Secret},
-    error::Class,
-    provider::{Brand, Family, Quirks},
+use crate::core::model::{
+    brand::{Brand, Family, Quirks},
+    endpoint::Endpoint,
+    failure::Class,
+    secret::Secret,
 };
 
 const OPENAI: Brand = Brand {
@@ -81,12 +82,12 @@ fn deployment(brand: &'static Brand) -> Deployment {
         weight: None,
         rpm: None,
         tpm: None,
-        rates: crate::core::access::grant::Limits::default(),
+        rates: crate::core::model::limits::Limits::default(),
         max_parallel: None,
         budget: None,
         rules: Vec::new(),
         unit_price: 0,
-        choice: crate::core::config::Choice::default(),
+        choice: crate::core::model::deployment::Choice::default(),
         cooldown_key: String::new(),
         api_base: String::new(),
         cooldown_ms: None,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     config,
-    error::Class,
+    model::failure::Class,
     quota::{self, Estimate, Worker},
     random::Random,
     route::{checks, cooldown, latency},

@@ -150,7 +150,7 @@ fn least_busy_counts_what_other_gateways_have() {
     town.pass(200, 0);
     let told: Vec<_> = quota::open_rates(&town.shared, town.now_ms)
         .into_iter()
-        .map(|rate| crate::core::ledger::Rate { parallel: 4, ..rate })
+        .map(|rate| crate::core::model::rate::Rate { parallel: 4, ..rate })
         .collect();
     assert_eq!(told.len(), 1, "the ledger is told of meters that only a strategy goes by");
     quota::set_remote(&town.shared, &told, town.now_ms);
@@ -167,7 +167,7 @@ fn usage_that_only_other_gateways_have_counts() {
     let mut town = Town::new(&["", ""], "routing_strategy: usage-based-routing-v2");
     town.pass(1_000, 0);
     let first = &town.config.deployments[0].rules[0].meter;
-    let rate = crate::core::ledger::Rate {
+    let rate = crate::core::model::rate::Rate {
         meter: first.hex(),
         window_ms: town.now_ms,
         tokens: 1_000,

@@ -22,12 +22,12 @@ use crate::{
     },
     core::{
         access::{
-            grant::Role,
             models::is_allowed,
             routes::{Access, Route},
         },
         api::path,
         config::Config,
+        model::grant::Role,
     },
 };
 

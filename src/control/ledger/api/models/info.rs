@@ -22,7 +22,8 @@ use crate::{
     },
     core::{
         access::{self, models::listed},
-        config::{Config, Deployment},
+        config::Config,
+        model::deployment::Deployment,
     },
 };
 

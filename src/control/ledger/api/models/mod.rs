@@ -24,8 +24,8 @@ use crate::{
         },
     },
     core::{
-        config::{Config, Deployment, Resolved},
-        model::{money::Money, terms::Terms, usage::Usage},
+        config::{Config, Resolved},
+        model::{deployment::Deployment, money::Money, terms::Terms, usage::Usage},
     },
 };
 

@@ -12,8 +12,11 @@ use crate::{
         route::{Access, Answer, Call, Field, Route, Type},
         tokens::{self, Prompt},
     },
-    core::access::{self, permit, refusals},
-    core::provider::{Brand, Family, infer, model_quirks},
+    core::{
+        access::{self, permit, refusals},
+        model::brand::{Brand, Family},
+        provider::{infer, model_quirks},
+    },
 };
 
 const TAG: &str = "utilities";

@@ -3,7 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use super::*;
-use crate::{control::ledger::testing, core::config::Secret};
+use crate::{control::ledger::testing, core::model::secret::Secret};
 
 /// What was told, line by line.
 type Told = Arc<Mutex<Vec<String>>>;

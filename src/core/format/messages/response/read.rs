@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use super::super::{error, request::write::JSON_TOOL, usage::Usage};
 use crate::core::{
     codec::value::object,
-    error::{Class, Error},
+    error::Error,
     format::{Memo, Stamp},
+    model::failure::Class,
 };
 
 /// Turns a whole answer into a `chat.completion`.

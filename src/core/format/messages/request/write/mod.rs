@@ -18,8 +18,9 @@ pub(in crate::core::format) use self::tools::JSON_TOOL;
 use self::{fault::Fault, messages::Turns, tools::Tools};
 use crate::core::{
     codec::{json::MOST_VALUES, scan, value::object},
-    error::{Class, Error},
+    error::Error,
     format::{Memo, Options, params::unsupported},
+    model::failure::Class,
 };
 
 /// `max_tokens` when the client names none (Anthropic requires one), not counting a thinking budget.

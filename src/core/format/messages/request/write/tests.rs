@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Translated, request};
 use crate::core::{
-    error::{Class, Error},
+    error::Error,
     format::{Options, golden},
+    model::failure::Class,
 };
 
 fn object(value: &Value) -> Map<String, Value> {

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::answer;
 use crate::core::{
-    error::Class,
     format::{
         Memo, Stamp, golden,
         messages::{error::error_class, stream::read::Stream},
     },
+    model::failure::Class,
 };
 
 fn memo(settings: &Value) -> Memo {

@@ -1,8 +1,23 @@
-//! Base URLs: text to [`Endpoint`].
+//! Where a provider or a ledger is reached, out of its base URL.
 
 use std::fmt;
 
-use super::Endpoint;
+/// Where a provider is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `https`.
+    pub tls: bool,
+    /// Host name or address, without brackets or port.
+    pub host: String,
+    /// Port, filled in from the scheme when the URL has none.
+    pub port: u16,
+    /// Path before the API's own (`/v1`), without a slash at its end; empty when there is none.
+    pub path: String,
+    /// Query of the base URL, without `?`.
+    pub query: Option<String>,
+    /// Verify the certificate (`ssl_verify`).
+    pub verify: bool,
+}
 
 impl Endpoint {
     /// Reads a base URL. The error says what is wrong with it, without its user info or query.
