@@ -76,17 +76,34 @@ impl StoredModel {
     }
 }
 
-/// Variables that hold what is the gateway's own, by the beginning of their names, in capitals.
-const OWN: [&str; 5] = ["TOLLGATE_", "LITELLM_", "DATABASE_", "DIRECT_URL", "REDIS_"];
+/// Variables that hold what is the gateway's own, by the beginning of their names, in capitals: its keys, its databases (`PG…` are
+/// those of every Postgres client), where it sends alerts, and the accounts of people that LiteLLM has in its environment.
+const OWN: [&str; 14] = [
+    "TOLLGATE_",
+    "LITELLM_",
+    "DATABASE_",
+    "DIRECT_URL",
+    "REDIS_",
+    "PGPASS",
+    "PGUSER",
+    "PGHOST",
+    "PGSSL",
+    "SMTP_",
+    "UI_",
+    "MICROSOFT_CLIENT",
+    "GOOGLE_CLIENT",
+    "GENERIC_CLIENT",
+];
 /// The same by the end of their names.
-const OWN_ENDS: [&str; 2] = ["SALT_KEY", "MASTER_KEY"];
+const OWN_ENDS: [&str; 3] = ["SALT_KEY", "MASTER_KEY", "WEBHOOK_URL"];
 
 /// The first variable of the gateway's own that a model from outside names, in whatever spelling and however deep: what it holds
-/// would be sent to an address of the model's choice. What `general_settings` and `router_settings` read is the gateway's own too.
+/// would be sent to an address of the model's choice. What `general_settings`, `router_settings` and the cache read is the gateway's own too.
 pub fn own_variable(model: &StoredModel, settings: &Yaml) -> Option<String> {
     let mut own = Vec::new();
-    for section in ["general_settings", "router_settings"] {
-        let section = settings.get(section).and_then(|section| serde_json::to_value(section).ok());
+    let cache = settings.get("litellm_settings").and_then(|section| section.get("cache_params"));
+    for section in [settings.get("general_settings"), settings.get("router_settings"), cache] {
+        let section = section.and_then(|section| serde_json::to_value(section).ok());
         section.iter().for_each(|section| references(section, &mut own));
     }
     let is_own = |name: &str| {
@@ -352,6 +369,7 @@ mod tests {
     fn a_model_from_outside_reads_nothing_of_the_gateways_own() {
         let own = "general_settings: {master_key: os.environ/OUR_GATE, database_url: os.environ/OUR_DB}\n\
                    router_settings: {redis_password: os.environ/CACHE_PASS}\n\
+                   litellm_settings: {cache_params: {password: os.environ/ANSWERS_PASS}}\n\
                    environment_variables: {HARMLESS: x, ALIAS: os.environ/LITELLM_MASTER_KEY}\n";
         let settings = settings(&document(own));
         let env = |name: &str| (!name.starts_with("OPENAI_")).then(|| "value".to_owned());
@@ -369,6 +387,13 @@ mod tests {
             json!({"api_key": "os.environ/OUR_GATE"}),
             json!({"api_key": "os.environ/OUR_DB"}),
             json!({"api_key": "os.environ/CACHE_PASS"}),
+            json!({"api_key": "os.environ/ANSWERS_PASS"}),
+            json!({"api_key": "os.environ/PGPASSWORD"}),
+            json!({"api_base": "os.environ/SLACK_WEBHOOK_URL"}),
+            json!({"api_base": "os.environ/WEBHOOK_URL"}),
+            json!({"api_key": "os.environ/SMTP_PASSWORD"}),
+            json!({"api_key": "os.environ/UI_PASSWORD"}),
+            json!({"api_key": "os.environ/GOOGLE_CLIENT_SECRET"}),
             json!({"api_key": "os.environ/ALIAS"}),
             json!({"api_version": "os.environ/x os.environ/TOLLGATE_STATE"}),
         ];
