@@ -131,7 +131,7 @@ impl Db {
     /// A connection to read with.
     pub async fn read(&self) -> Result<PoolConnection<Any>, DbError> {
         self.condition.may_read()?;
-        self.read.acquire().await.map_err(|error| self.failed(error))
+        self.taken(self.read.acquire()).await
     }
 
     /// What is remembered of the records in it, kept up by every transaction that commits here.
@@ -174,12 +174,21 @@ impl Db {
         pool: &AnyPool,
         statement: &'static str,
     ) -> Result<Transaction<'static, Any>, DbError> {
-        match pool.begin_with(statement).await.map_err(|error| self.failed(error)) {
+        match self.taken(pool.begin_with(statement)).await {
             Err(DbError::Statement(_)) => {
                 self.condition.distrust();
-                pool.begin_with(statement).await.map_err(|error| self.failed(error))
+                self.taken(pool.begin_with(statement)).await
             }
             other => other,
+        }
+    }
+
+    /// What a pool gives, or why it cannot give anything.
+    async fn taken<T>(&self, taking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DbError> {
+        tokio::select! {
+            biased;
+            taken = taking => taken.map_err(|error| self.failed(error)),
+            error = self.condition.cannot_connect() => Err(error),
         }
     }
 
@@ -269,20 +278,24 @@ async fn pool(
     connections: u32,
     condition: &Arc<Condition>,
 ) -> Result<AnyPool, DbError> {
-    let (target, condition) = (Arc::clone(target), Arc::clone(condition));
+    let (target, trusting, condition) = (Arc::clone(target), Arc::clone(condition), Arc::clone(condition));
     let options = target.options.clone();
     Ok(AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(WAIT)
         .before_acquire(move |_, found| {
-            let trusted = condition.trusts(found.age);
+            let trusted = trusting.trusts(found.age);
             Box::pin(async move { Ok(trusted) })
         })
         .after_connect(move |connection, _| {
-            let target = Arc::clone(&target);
+            let (target, condition) = (Arc::clone(&target), Arc::clone(&condition));
             Box::pin(async move {
                 for setting in &target.settings {
-                    connection.execute(AssertSqlSafe(setting.clone())).await?;
+                    if let Err(error) = connection.execute(AssertSqlSafe(setting.clone())).await {
+                        let error = DbError::from(error);
+                        condition.note_unconnected(&error);
+                        return Err(sqlx::Error::Protocol(error.to_string()));
+                    }
                 }
                 Ok(())
             })

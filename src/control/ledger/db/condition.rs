@@ -29,6 +29,8 @@ pub struct Condition {
     since: Instant,
     /// Microseconds after `since`: connections that are older are not used again. 0 while nothing happened.
     trouble_us: AtomicU64,
+    /// Why the latest new connection could not be set up.
+    unconnected: watch::Sender<Option<DbError>>,
     /// Somebody has seen something: the probe is to look now.
     hurry: Notify,
 }
@@ -41,6 +43,7 @@ impl Condition {
             fault: watch::Sender::default(),
             since: Instant::now(),
             trouble_us: AtomicU64::new(0),
+            unconnected: watch::Sender::default(),
             hurry: Notify::new(),
         }
     }
@@ -75,6 +78,26 @@ impl Condition {
             // One connection may be broken, or all may be busy: the probe knows.
             DbError::Unavailable(_) => self.hurry.notify_one(),
             DbError::Statement(_) | DbError::Duplicate => {}
+        }
+    }
+
+    /// Takes in that a new connection could not be set up.
+    pub fn note_unconnected(&self, error: &DbError) {
+        self.note(error);
+        self.unconnected.send_replace(Some(error.clone()));
+    }
+
+    /// Returns when a new connection cannot be set up for the file's or the disk's sake. A pool, which takes every failure for a
+    /// server that is starting, would try again until its patience is over.
+    pub async fn cannot_connect(&self) -> DbError {
+        let mut unconnected = self.unconnected.subscribe();
+        loop {
+            if unconnected.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Some(error @ DbError::Storage(..)) = &*unconnected.borrow_and_update() {
+                return error.clone();
+            }
         }
     }
 

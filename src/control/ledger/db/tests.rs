@@ -260,6 +260,31 @@ fn damage_in_a_page_that_nobody_reads_is_found_at_the_start_and_refuses_writes()
 }
 
 #[test]
+fn a_file_that_is_damaged_while_it_is_used_is_told_without_waiting_for_connections() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let ledger = testing::sqlite("").await;
+        ledger.admin("POST", "/key/generate", Some(json!({}))).await;
+        let db = &ledger.app.db;
+        let path = db.target.file.clone().unwrap();
+        std::fs::write(&path, vec![0xA5; 65_536]).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            let mut beside = path.clone().into_os_string();
+            beside.push(suffix);
+            std::fs::write(beside, b"").unwrap();
+        }
+        // No connection of before is used any more, so each needs a new one. A pool tries that until its patience is over.
+        db.condition().distrust();
+        let patience = WAIT / 2;
+        let read = tokio::time::timeout(patience, db.read()).await.unwrap();
+        assert!(matches!(read, Err(DbError::Storage(Trouble::Damaged, _))), "{read:?}");
+        let looked = tokio::time::timeout(patience, db.snapshot()).await.unwrap();
+        assert!(matches!(looked, Err(DbError::Storage(Trouble::Damaged, _))), "{looked:?}");
+        assert!(matches!(db.write().await, Err(DbError::Storage(Trouble::Damaged, _))));
+    });
+}
+
+#[test]
 fn a_server_that_is_not_there_is_named_with_the_reason() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
