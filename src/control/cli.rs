@@ -284,7 +284,7 @@ fn why_without_effect(name: &str) -> &'static str {
         "prometheus_metrics_port" => "metrics are at /metrics of the gateway",
         "limit_concurrency" => "use general_settings.global_max_parallel_requests",
         "ciphers" => "Envoy's own are used",
-        "keepalive_timeout" => "Envoy keeps connections for an hour",
+        "keepalive_timeout" => "idle connections are closed after 15 minutes",
         "max_request_header_size" => "Envoy's own limit holds",
         "headers" | "add_key" | "save" | "setup" => "write a config.yaml",
         "test_async" | "num_requests" | "use_queue" => "the queue of early versions is gone from LiteLLM too",
@@ -403,7 +403,7 @@ mod tests {
             assert_eq!(parse(line).unwrap_err().kind(), clap::error::ErrorKind::DisplayVersion, "{line}");
         }
         let one = given("tollgate --keepalive-timeout 75").unwrap().remarks;
-        assert_eq!(one, ["--keepalive_timeout has no effect: Envoy keeps connections for an hour"]);
+        assert_eq!(one, ["--keepalive_timeout has no effect: idle connections are closed after 15 minutes"]);
     }
 
     #[test]

@@ -9,6 +9,12 @@ use crate::core::{
 /// Names that the summary lists before it only counts.
 const NAMES: usize = 8;
 
+/// How a line begins that tells of an entry that is not served.
+pub const LEFT_OUT: &str = "left out: ";
+
+/// How a remark ends that tells of a variable which should hold a provider's key.
+const GETS_NO_KEY: &str = " is not set: the provider gets no key";
+
 /// A master key with fewer characters can be guessed.
 const LEAST_KEY: usize = 16;
 
@@ -38,8 +44,18 @@ pub fn warnings(document: &Document, checked: &Checked, address: &str) -> Vec<St
         ));
     }
     warnings.extend(weak_key(&checked.config));
-    warnings.extend(keyless(&checked.config));
-    warnings.extend(checked.remarks());
+    let keyless = keyless(&checked.config);
+    // The summary tells what is left out, and one line is enough for a key that is missing.
+    let told = |remark: &String| {
+        let variable =
+            remark.split("environment variable ").nth(1).and_then(|rest| rest.strip_suffix(GETS_NO_KEY));
+        variable
+            .is_some_and(|name| keyless.iter().any(|line| line.split([' ', ',']).any(|word| word == name)))
+    };
+    let remarks =
+        checked.remarks().into_iter().filter(|remark| !remark.starts_with(LEFT_OUT) && !told(remark));
+    warnings.extend(keyless.iter().cloned());
+    warnings.extend(remarks);
     warnings
 }
 
@@ -81,21 +97,25 @@ fn keyless(config: &Config) -> Vec<String> {
             && !d.only_inferred
             && (own_address || d.brand.family == Family::Azure)
     };
-    let mut told: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    let mut told: Vec<(&str, &[&str], Vec<&str>)> = Vec::new();
     for deployment in config.deployments.iter().filter(needs_key) {
-        let Some(variable) = deployment.brand.key_env.first() else { continue };
+        let variables = deployment.brand.key_env;
+        if variables.is_empty() {
+            continue;
+        }
         let group = deployment.group.as_str();
         match told.iter_mut().find(|(brand, ..)| *brand == deployment.brand.name) {
             Some((.., groups)) if groups.contains(&group) => {}
             Some((.., groups)) => groups.push(group),
-            None => told.push((deployment.brand.name, variable, vec![group])),
+            None => told.push((deployment.brand.name, variables, vec![group])),
         }
     }
     told.into_iter()
-        .map(|(brand, variable, groups)| {
+        .map(|(brand, variables, groups)| {
             format!(
-                "there is no key for {brand}, so it will refuse calls of {}: set {variable}, or `api_key` in the file",
-                listed(&groups)
+                "there is no key for {brand}, so it will refuse calls of {}: set {}, or `api_key` in the file",
+                listed(&groups),
+                variables.join(" or ")
             )
         })
         .collect()
@@ -134,6 +154,11 @@ pub fn summary(checked: &Checked, place: &Place) -> Vec<String> {
         if place.stored > 0 || config.ledger.store_model_in_db {
             first.push_str(&format!("; {} of the database", place.stored));
         }
+    }
+    if names.is_empty() && place.stored == 0 {
+        lines.push(
+            "no model is served yet: POST /model/new adds one, or name a file with --config".to_owned(),
+        );
     }
     lines.push(format!("authentication: {}", authentication(config)));
     lines.push(format!("database: {}", database(config, &place.state)));
@@ -196,7 +221,11 @@ mod tests {
     fn told(text: &str, env: &[(&str, &str)]) -> String {
         let document =
             Document { value: serde_yaml::Value::Null, files: vec![], text: None, remarks: vec![] };
-        warnings(&document, &checked(text, env), "http://0.0.0.0:4000").join("\n")
+        let checked = checked(text, env);
+        let mut lines = warnings(&document, &checked, "http://0.0.0.0:4000");
+        let place = Place { url: "http://127.0.0.1:1".to_owned(), state: "/state".to_owned(), stored: 0 };
+        lines.extend(summary(&checked, &place).into_iter().filter(|line| line.starts_with(LEFT_OUT)));
+        lines.join("\n")
     }
 
     #[test]
@@ -260,6 +289,46 @@ general_settings: {master_key: sk-0123456789abcdef}";
         let line = "`model_list[0].litellm_params.api_key` (line 2) and of 1 other setting: environment variable KEY is not \
                     set: the provider gets no key";
         assert_eq!(told(text, &[]), line);
+    }
+
+    #[test]
+    fn a_missing_key_and_an_entry_that_is_left_out_are_told_once() {
+        let text = "model_list:
+- {model_name: a, litellm_params: {model: openai/a, api_key: os.environ/OPENAI_API_KEY}}
+- {model_name: b, litellm_params: {model: gemini/b, api_key: os.environ/GOOGLE_API_KEY}}
+- {model_name: c, litellm_params: {model: mistral/c}}
+- {model_name: d, litellm_params: {model: bedrock/d}}
+- {model_name: e, litellm_params: {model: openai/e, api_base: 'http://h', api_key: os.environ/KEY_OF_E}}
+router_settings: {redis_host: os.environ/REDIS_HOST}
+general_settings: {master_key: sk-0123456789abcdef}";
+        let told = told(text, &[]);
+        let lines: Vec<&str> = told.lines().filter(|line| !line.contains("tollgate check")).collect();
+        assert_eq!(
+            lines,
+            [
+                "there is no key for openai, so it will refuse calls of `a`: set OPENAI_API_KEY, or `api_key` in the file",
+                "there is no key for gemini, so it will refuse calls of `b`: set GEMINI_API_KEY or GOOGLE_API_KEY, or `api_key` \
+                 in the file",
+                "there is no key for mistral, so it will refuse calls of `c`: set MISTRAL_AZURE_API_KEY or MISTRAL_API_KEY, or \
+                 `api_key` in the file",
+                "`model_list[4].litellm_params.api_key` (line 6): environment variable KEY_OF_E is not set: the provider gets no key",
+                "`router_settings.redis_host` (line 7): environment variable REDIS_HOST is not set: it is as if the setting were \
+                 not there",
+                "left out: `d` (line 5): provider `bedrock` cannot be called yet",
+            ]
+        );
+    }
+
+    #[test]
+    fn who_starts_without_a_model_is_told_how_to_add_one() {
+        let place =
+            |stored| Place { url: "http://127.0.0.1:1".to_owned(), state: "/state".to_owned(), stored };
+        let empty =
+            checked("general_settings: {store_model_in_db: true, master_key: sk-0123456789abcdef}", &[]);
+        let hint = "no model is served yet: POST /model/new adds one, or name a file with --config";
+        assert_eq!(summary(&empty, &place(0))[1], hint);
+        assert!(!summary(&empty, &place(1)).contains(&hint.to_owned()));
+        assert!(!summary(&checked(ONE, &[]), &place(0)).contains(&hint.to_owned()));
     }
 
     #[test]

@@ -208,7 +208,9 @@ impl Instance<'_> {
         self.write_all(&self.served.clone())?;
         let mut envoy = self.start()?;
         self.await_ready(&mut envoy)?;
-        summary.iter().for_each(|line| log::info(line));
+        for line in summary {
+            if line.starts_with(start::LEFT_OUT) { complain(line) } else { log::info(line) }
+        }
         log::info(&format!("listening on {listens}"));
         let (mut started, mut deaths) = (Instant::now(), 0);
         loop {

@@ -180,7 +180,7 @@ impl Walk<'_> {
         let entry = || note_on(path.split_once('.').map_or(path, |(entry, _)| entry));
         let verdict = match (note_on(path), verdict) {
             (Some(noted), _) => noted,
-            (None, Verdict::Used) => entry().unwrap_or_else(|| self.used(value)),
+            (None, Verdict::Used) => entry().unwrap_or_else(|| self.used(path, value)),
             (None, verdict) => verdict,
         };
         let note = verdict.text();
@@ -188,8 +188,11 @@ impl Walk<'_> {
     }
 
     /// A setting that would be used, was what it names there.
-    fn used(&self, value: &Value) -> Verdict {
-        self.missing(value).map_or(Verdict::Used, |why| Verdict::Missing(why.into()))
+    fn used(&self, path: &str, value: &Value) -> Verdict {
+        let Some(why) = self.missing(value) else { return Verdict::Used };
+        let is_alone = value.is_string() && !path.starts_with("model_list") && why.ends_with("is not set");
+        let means = if is_alone { ": it is as if the setting were not there" } else { "" };
+        Verdict::Missing(format!("{why}{means}").into())
     }
 
     /// What a value, or one inside it, names and is not there.
