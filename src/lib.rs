@@ -5,14 +5,16 @@
 //!
 //! - [`core`] holds all the logic and knows nobody: no host calls, no sockets, no clock, no environment. Facts come in as
 //!   arguments, decisions go out as values.
-//! - `filter` (wasm32 only) carries bytes between Envoy and `core`. `filter/host.rs` is the only file that calls the host.
+//! - [`gateway`] carries bytes between a host and `core`: the roles of the filter, written over the traits of [`core::host`].
+//! - `wasm` (wasm32 only) is the door through which Envoy comes in: the only files that name its SDK.
 //! - `control` (native only) is the command: it reads `config.yaml`, writes Envoy's configuration, starts Envoy and watches it.
 //!
-//! `filter` and `control` both use `core` and never each other; what crosses between them is a type in `core`.
+//! `gateway` and `control` both use `core` and never each other; what crosses between them is a type in `core`.
 
 pub mod core;
+pub mod gateway;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod control;
 #[cfg(target_arch = "wasm32")]
-mod filter;
+mod wasm;

@@ -1,6 +1,20 @@
 //! What the gateway needs of whatever runs it, as traits: the core and the roles name no host.
+//!
+//! | trait | one per | what it gives |
+//! |---|---|---|
+//! | [`Store`] | process | values that all workers share |
+//! | [`Host`] | worker | clock, environment, calls, queues, metrics, log, ticks |
+//! | [`Stream`] | request and role | headers, bodies, values stored with the stream, reply and resumption |
+//!
+//! Roles are generic over them. They may rely on this, whatever the host:
+//! - A hook runs to its end before another hook of the same stream begins. A reply, a resumption or a call that a hook asks for
+//!   is settled by the host after the hook: nothing of it comes back while the hook runs.
+//! - A stream that is over cannot be entered, and no response to a call of it comes any more.
+//! - Counters may be added up later, and ticks may come late: nothing that must be exact hangs on them.
 
-use crate::core::store;
+use std::time::Duration;
+
+use crate::core::{headers::Headers, store};
 
 /// A version of a stored value; a write that names it succeeds only while it is still the newest.
 pub type Version = u32;
@@ -55,4 +69,194 @@ pub enum Topic {
     Access,
     /// Deployments that rest.
     Rest,
+}
+
+/// A worker's host. What it is asked to send, it may send when the hook that is running has returned.
+pub trait Host {
+    /// What workers share.
+    type Store: Store;
+    /// One request's stream.
+    type Stream: Stream;
+
+    /// What workers share.
+    fn store(&self) -> &Self::Store;
+
+    /// Unix milliseconds.
+    fn now_ms(&self) -> u64;
+
+    /// A random number that differs between workers. Not for secrets that outlive the process.
+    fn random(&self) -> u64;
+
+    /// An environment variable.
+    fn variable(&self, name: &str) -> Option<String>;
+
+    /// The configuration of the role whose hook is running.
+    fn configuration(&self) -> Vec<u8>;
+
+    /// The stream of this id, to work on it in a hook that is not its own; `None` when it is over. What was entered before
+    /// is not to be used any more.
+    fn enter(&self, id: StreamId) -> Option<Self::Stream>;
+
+    /// Asks for ticks of the role whose hook is running. They may come a little early, and later than that.
+    fn tick_every(&self, period: Duration);
+
+    /// Begins a call of the role itself; its response comes to the role. `None` when it cannot even begin.
+    fn call(&self, callout: &Callout<'_>) -> Option<CallId>;
+
+    /// Makes a queue that all workers share; the one there when it exists.
+    fn make_queue(&self, name: &str) -> Option<QueueId>;
+
+    /// Finds a queue that another worker made.
+    fn find_queue(&self, name: &str) -> Option<QueueId>;
+
+    /// Puts a value into a queue.
+    fn enqueue(&self, queue: QueueId, value: &[u8]) -> bool;
+
+    /// Takes the oldest value out of a queue.
+    fn dequeue(&self, queue: QueueId) -> Option<Vec<u8>>;
+
+    /// The id of a metric, made when it is new. Labels stand in the name: `name;label=value;label=value`.
+    fn metric(&self, kind: Metric, name: &str) -> Option<MetricId>;
+
+    /// Adds to a counter. It may show a second later.
+    fn add(&self, counter: MetricId, by: u64);
+
+    /// Sets a gauge, or adds a sample to a histogram.
+    fn record(&self, metric: MetricId, value: u64);
+
+    /// What a counter or a gauge stands at, in all workers together.
+    fn value(&self, metric: MetricId) -> Option<u64>;
+
+    /// Whether the log shows [`Level::Info`].
+    fn is_watched(&self) -> bool;
+
+    /// Writes to the log.
+    fn log(&self, level: Level, message: &str);
+}
+
+/// One request's stream, in a hook of its own or [entered](Host::enter) from another.
+pub trait Stream {
+    /// Names it among all streams under way in this worker.
+    fn id(&self) -> StreamId;
+
+    /// All headers of a map, those with a `:` included; none when there is no such map now.
+    fn headers(&self, map: HeaderMap) -> Headers;
+
+    /// Puts headers in place of all that a map holds.
+    fn replace_headers(&self, map: HeaderMap, headers: &Headers);
+
+    /// Sets one header, or removes it.
+    fn set_header(&self, map: HeaderMap, name: &str, value: Option<&str>);
+
+    /// What is kept back of a body, and its newest part.
+    fn body(&self, side: Side) -> Vec<u8>;
+
+    /// Puts bytes in place of what [`body`](Stream::body) gives. Only while a part comes by or is kept back.
+    fn replace_body(&self, side: Side, body: &[u8]);
+
+    /// A value that was stored with the stream, by whichever role.
+    fn state(&self, name: &str) -> Option<Vec<u8>>;
+
+    /// Stores a value with the stream: for the other role, the route's matcher and the access log.
+    fn set_state(&self, name: &str, value: &[u8]);
+
+    /// What the host knows of the stream.
+    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>>;
+
+    /// Begins a call for this stream; its response comes to the stream, unless that is over by then. `None` when it cannot
+    /// even begin.
+    fn call(&self, callout: &Callout<'_>) -> Option<CallId>;
+
+    /// Answers the client. The reply passes the response hooks of the same stream.
+    fn reply(&self, status: u16, headers: &[(String, String)], body: &[u8]);
+
+    /// Lets go on what was paused.
+    fn resume(&self, side: Side);
+}
+
+/// Names a stream in its worker.
+pub type StreamId = u64;
+/// Names a call in its worker.
+pub type CallId = u64;
+/// Names a queue.
+pub type QueueId = u32;
+/// Names a metric in its worker.
+pub type MetricId = u32;
+
+/// A call to a cluster.
+pub struct Callout<'c> {
+    /// The cluster. None of our filters stands in its chain.
+    pub cluster: &'c str,
+    /// Headers, `:method`, `:path` and `:authority` included.
+    pub headers: &'c [(&'c str, &'c str)],
+    /// Its body.
+    pub body: Option<&'c [u8]>,
+    /// How long the response may take.
+    pub limit: Duration,
+}
+
+/// The response to a call. There is none when the connection was lost or the time was over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallResponse {
+    /// HTTP status.
+    pub status: u16,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// The two directions of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// To the provider.
+    Request,
+    /// To the client.
+    Response,
+}
+
+/// The header maps of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderMap {
+    /// Request headers.
+    Request,
+    /// Request trailers.
+    RequestTrailers,
+    /// Response headers.
+    Response,
+    /// Response trailers.
+    ResponseTrailers,
+}
+
+/// What a host knows of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// The client's address, with its port.
+    ClientAddress,
+    /// The own end of the connection to the provider; empty while there is none.
+    UpstreamLocalAddress,
+    /// Why the response is what it is, in Envoy's words.
+    ResponseCodeDetails,
+    /// Why there was no connection.
+    UpstreamFailure,
+}
+
+/// Kinds of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Samples.
+    Histogram,
+}
+
+/// Levels of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// For whoever looks closely (`--debug`).
+    Info,
+    /// What an operator should know.
+    Warn,
+    /// What keeps the gateway from working.
+    Error,
 }

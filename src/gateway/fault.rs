@@ -1,7 +1,6 @@
-//! Panics where a request asks for one: in builds with the feature `fault-injection` only, to see a VM die and come back.
+//! Panics where a request asks for one: in builds with the feature `fault-injection` only, to see a worker die and come back.
 
-use super::host;
-use crate::core::host::Store;
+use crate::core::host::{HeaderMap, Store, Stream};
 
 /// The request header that names the callback to panic in.
 const HEADER: &str = "x-fault";
@@ -12,29 +11,29 @@ const STATE: &str = "tollgate.fault";
 const ORDER: &str = "fault/order";
 
 /// Takes the order out of the request's headers, so that no provider gets to see it.
-pub fn arm() {
-    if let Some(name) = host::request_headers().get(HEADER) {
-        host::set_state(STATE, name);
+pub fn arm(store: &impl Store, stream: &impl Stream) {
+    if let Some(name) = stream.headers(HeaderMap::Request).get(HEADER) {
+        stream.set_state(STATE, name);
         if name == b"sync" {
-            host::SharedData.set(ORDER, name, None);
+            store.set(ORDER, name, None);
         }
-        host::remove_request_header(HEADER);
+        stream.set_header(HeaderMap::Request, HEADER, None);
     }
 }
 
 /// Panics if this is the callback that the request named.
 #[allow(clippy::panic, reason = "panicking is what this build is for")]
-pub fn strike(callback: &str) {
-    if host::property(&[STATE]).is_some_and(|name| name == callback.as_bytes()) {
+pub fn strike(stream: &impl Stream, callback: &str) {
+    if stream.state(STATE).is_some_and(|name| name == callback.as_bytes()) {
         panic!("fault injected in {callback}");
     }
 }
 
 /// Panics, once, if a request named this role.
 #[allow(clippy::panic, reason = "panicking is what this build is for")]
-pub fn strike_shared(role: &str) {
-    if host::SharedData.get(ORDER).is_some_and(|(name, _)| name == role.as_bytes()) {
-        host::SharedData.set(ORDER, b"", None);
+pub fn strike_shared(store: &impl Store, role: &str) {
+    if store.get(ORDER).is_some_and(|(name, _)| name == role.as_bytes()) {
+        store.set(ORDER, b"", None);
         panic!("fault injected in the role {role}");
     }
 }

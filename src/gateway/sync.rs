@@ -1,16 +1,15 @@
 //! The sync role: several times a second it tells the ledger what was used and hears what changed. What is told and what is made
 //! of the answer is [`core::sync`](crate::core::sync)'s business.
 //!
-//! It has one VM for the whole process, on Envoy's main thread, so that no worker is kept from requests. Envoy does not make that
-//! VM anew when it is lost; then a worker's VM takes over, which all stand by.
+//! It runs once for the whole process, on Envoy's main thread, so that no worker is kept from requests. When it is lost, as a VM
+//! can be that Envoy does not make anew, a worker takes over: all stand by.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use super::{fault, host, metrics::Metrics};
+use super::{fault, worker::Worker};
 use crate::core::{
-    access::changes,
+    host::{CallResponse, Callout, Host, Level, QueueId},
     ledger::{INTERNAL_CLUSTER, KEY_VARIABLE, SYNC_PATH},
-    quota,
     random::Random,
     sync::{
         Outcome, Sync,
@@ -20,8 +19,6 @@ use crate::core::{
 
 /// The queue of usage events.
 pub const QUEUE: &str = "tollgate.usage";
-/// `vm_id` of all roles, by which their VMs share data and queues.
-pub const VM: &str = "tollgate";
 /// Counter of events that were put into the queue.
 pub const ENQUEUED: &str = "tollgate_events_enqueued";
 /// How long an answer may take. The next request waits for it.
@@ -36,11 +33,10 @@ const AT_A_TIME: u64 = 5_000;
 const AWAY: u32 = 5;
 
 /// The role.
-pub struct Role {
+pub struct Role<H: Host> {
+    worker: Rc<Worker<H>>,
     sync: Sync,
-    queue: u32,
-    bearer: String,
-    metrics: Metrics,
+    queue: QueueId,
     /// What [`ENQUEUED`] says less this are in the queue.
     gone: Option<u64>,
     /// The log says that the ledger is away.
@@ -52,38 +48,38 @@ pub struct Role {
     next_ms: u64,
 }
 
-impl Role {
-    /// Begins in a VM of its own. The configuration is the interval in milliseconds. `None` without the ledger's secret.
-    pub fn configure() -> Option<Role> {
-        let configured = String::from_utf8(host::plugin_configuration()).ok();
+impl<H: Host> Role<H> {
+    /// Begins in a worker of its own. The configuration is the interval in milliseconds. `None` without the ledger's secret.
+    pub fn configure(worker: &Rc<Worker<H>>) -> Option<Role<H>> {
+        let host = &worker.host;
+        let configured = String::from_utf8(host.configuration()).ok();
         let interval_ms = configured.and_then(|text| text.trim().parse().ok());
-        let shared = &host::SharedData;
-        quota::prepare(shared, [super::exchanges::seed(), super::exchanges::seed()]);
-        changes::prepare(shared);
-        let queue = host::make_queue(QUEUE);
-        let role = queue.and_then(|queue| Role::begin(queue, interval_ms));
+        worker.prepare();
+        let queue = host.make_queue(QUEUE);
+        let role = queue.and_then(|queue| Role::begin(worker, queue, interval_ms));
         match &role {
-            Some(role) => host::tick_every(Duration::from_millis(role.interval_ms).min(RENEW)),
-            None => host::error("tollgate: the sync role has no secret: TOLLGATE_LEDGER_KEY is not set"),
+            Some(role) => host.tick_every(Duration::from_millis(role.interval_ms).min(RENEW)),
+            None => host
+                .log(Level::Error, "tollgate: the sync role has no secret: TOLLGATE_LEDGER_KEY is not set"),
         }
         role
     }
 
-    /// Stands by in a worker's VM, which ticks about once a second. `None` without a ledger.
-    pub fn stand_by(interval_ms: Option<u64>) -> Option<Role> {
-        Role::begin(host::find_queue(VM, QUEUE).or_else(|| host::make_queue(QUEUE))?, interval_ms)
+    /// Stands by in a worker that has other roles, and ticks about once a second. `None` without a ledger.
+    pub fn stand_by(worker: &Rc<Worker<H>>, interval_ms: Option<u64>) -> Option<Role<H>> {
+        let host = &worker.host;
+        Role::begin(worker, host.find_queue(QUEUE).or_else(|| host.make_queue(QUEUE))?, interval_ms)
     }
 
-    fn begin(queue: u32, interval_ms: Option<u64>) -> Option<Role> {
-        let secret = std::env::var(KEY_VARIABLE).ok().filter(|secret| !secret.is_empty())?;
-        let shared = &host::SharedData;
-        lease::prepare(shared);
-        let mut random = Random::new(super::exchanges::seed());
+    fn begin(worker: &Rc<Worker<H>>, queue: QueueId, interval_ms: Option<u64>) -> Option<Role<H>> {
+        let host = &worker.host;
+        host.variable(KEY_VARIABLE).filter(|secret| !secret.is_empty())?;
+        lease::prepare(host.store());
+        let mut random = Random::new(host.random());
         Some(Role {
-            sync: Sync::open(shared, random.uuid()),
+            worker: Rc::clone(worker),
+            sync: Sync::open(host.store(), random.uuid()),
             queue,
-            bearer: format!("Bearer {secret}"),
-            metrics: Metrics::default(),
             gone: None,
             told: false,
             id: random.bits() | 1,
@@ -92,12 +88,12 @@ impl Role {
         })
     }
 
-    /// Whether talking is up to this VM. What another one did in between is read.
+    /// Whether talking is up to this worker. What another one did in between is read.
     fn is_holder(&mut self, now: u64) -> bool {
-        match lease::hold(&host::SharedData, self.id, now) {
+        match lease::hold(self.worker.host.store(), self.id, now) {
             Lease::Kept => true,
             Lease::Taken => {
-                self.sync.resume(&host::SharedData);
+                self.sync.resume(self.worker.host.store());
                 true
             }
             Lease::Other => false,
@@ -106,11 +102,11 @@ impl Role {
 
     /// Time to look whether it is time to talk.
     pub fn tick(&mut self) {
-        let now = host::now_ms();
+        let now = self.worker.host.now_ms();
         if !self.is_holder(now) {
             return;
         }
-        fault::strike_shared("sync");
+        fault::strike_shared(self.worker.host.store(), "sync");
         // A tick may come a little early.
         if now.saturating_add(5) >= self.next_ms || now.saturating_add(self.interval_ms) < self.next_ms {
             self.next_ms = now.saturating_add(self.interval_ms);
@@ -120,24 +116,27 @@ impl Role {
 
     fn talk(&mut self, now: u64) {
         self.drain(now);
-        let Some(body) = self.sync.request(&host::SharedData, now) else { return };
+        let worker = Rc::clone(&self.worker);
+        let Some(body) = self.sync.request(worker.host.store(), now) else { return };
         let headers = [
             (":method", "POST"),
             (":path", SYNC_PATH),
             (":authority", INTERNAL_CLUSTER),
             ("content-type", "application/json"),
-            ("authorization", self.bearer.as_str()),
+            ("authorization", worker.bearer()),
         ];
-        if host::call(INTERNAL_CLUSTER, &headers, Some(&body), LIMIT).is_none() {
-            let outcome = self.sync.on_failure(&host::SharedData, now);
+        let callout =
+            Callout { cluster: INTERNAL_CLUSTER, headers: &headers, body: Some(&body), limit: LIMIT };
+        if worker.host.call(&callout).is_none() {
+            let outcome = self.sync.on_failure(worker.host.store(), now);
             self.count(outcome, 0);
         }
     }
 
     /// Takes out of the queue what goes with the next batch, and what is too much in it.
     fn drain(&mut self, now: u64) {
-        let enqueued = self.metrics.value(ENQUEUED).unwrap_or(0);
-        // A VM that was lost did not say how many it took out: what was there before this one counts when it is seen.
+        let enqueued = self.worker.counted(ENQUEUED).unwrap_or(0);
+        // A worker that was lost did not say how many it took out: what was there before this one counts when it is seen.
         let mut gone = self.gone.unwrap_or(enqueued);
         let mut folded = 0;
         let mut seen = 0;
@@ -145,7 +144,7 @@ impl Role {
             if !self.sync.wants_event(enqueued.saturating_sub(gone), now) {
                 break;
             }
-            let Some(events) = host::dequeue(self.queue) else {
+            let Some(events) = self.worker.host.dequeue(self.queue) else {
                 gone = enqueued;
                 break;
             };
@@ -156,20 +155,21 @@ impl Role {
             folded += taken.folded;
         }
         self.gone = Some(gone);
-        self.metrics.add("tollgate_events_dropped", folded);
+        self.worker.count("tollgate_events_dropped", folded);
     }
 
     /// The ledger has answered, or not.
-    pub fn on_answer(&mut self, headers: usize, body: usize) {
-        let now = host::now_ms();
+    pub fn on_called(&mut self, response: Option<CallResponse>) {
+        let now = self.worker.host.now_ms();
         // Whoever has taken over has settled the batch, or will.
         if !self.is_holder(now) {
             return;
         }
-        let (status, outcome) = match host::call_answer(headers, body) {
-            Some((200, body)) => (200, self.sync.on_reply(&body, &host::SharedData, now)),
-            Some((status, body)) => (status, self.sync.on_status(status, &body, &host::SharedData, now)),
-            None => (0, self.sync.on_failure(&host::SharedData, now)),
+        let store = self.worker.host.store();
+        let (status, outcome) = match response {
+            Some(CallResponse { status: 200, body }) => (200, self.sync.on_reply(&body, store, now)),
+            Some(CallResponse { status, body }) => (status, self.sync.on_status(status, &body, store, now)),
+            None => (0, self.sync.on_failure(store, now)),
         };
         self.count(outcome, status);
         if outcome.again {
@@ -179,13 +179,13 @@ impl Role {
 
     /// Counts, and says in the log when the ledger goes away and when it is back.
     fn count(&mut self, outcome: Outcome, status: u16) {
-        self.metrics.add("tollgate_events_acknowledged", outcome.acknowledged);
-        self.metrics.add("tollgate_events_dropped", outcome.folded);
-        self.metrics.add("tollgate_sync_failures", u64::from(outcome.failed));
-        self.metrics.add("tollgate_syncs", u64::from(!outcome.failed));
-        self.metrics.add("tollgate_sync_batches", u64::from(outcome.acknowledged > 0));
+        self.worker.count("tollgate_events_acknowledged", outcome.acknowledged);
+        self.worker.count("tollgate_events_dropped", outcome.folded);
+        self.worker.count("tollgate_sync_failures", u64::from(outcome.failed));
+        self.worker.count("tollgate_syncs", u64::from(!outcome.failed));
+        self.worker.count("tollgate_sync_batches", u64::from(outcome.acknowledged > 0));
         if outcome.folded > 0 {
-            host::warn(&format!(
+            self.warn(&format!(
                 "tollgate: the ledger refused a batch of calls with status {status}; their sums are kept, their details dropped"
             ));
         }
@@ -196,10 +196,13 @@ impl Role {
                 200 => "answers what makes no sense".to_owned(),
                 status => format!("answers with status {status}"),
             };
-            host::warn(&format!("tollgate: the ledger {what}; usage waits for it"));
+            self.warn(&format!("tollgate: the ledger {what}; usage waits for it"));
         } else if self.told && !outcome.failed {
             self.told = false;
-            host::warn("tollgate: the ledger answers again");
+            self.warn("tollgate: the ledger answers again");
         }
+    }
+    fn warn(&self, message: &str) {
+        self.worker.host.log(Level::Warn, message);
     }
 }

@@ -1,6 +1,6 @@
-//! Counters of the gateway as Envoy statistics.
+//! Counters of the gateway as the host's metrics.
 //!
-//! The ABI has no labels, so they stand in the name (`tollgate_requests;model=gpt-4;status=200`) and Envoy's
+//! Labels stand in the name (`tollgate_requests;model=gpt-4;status=200`), because not every host knows them; Envoy's
 //! `stats_tags` take them out again. Label values come from the configuration, never from a client: an unknown model counts as
 //! `other`, so the number of counters is bounded.
 
@@ -8,21 +8,23 @@ use std::{borrow::Cow, cell::RefCell};
 
 use hashbrown::HashMap;
 
-use super::host::{self, Counters};
-use crate::core::{config::Config, exchange::record::Record};
+use crate::core::{
+    config::Config,
+    exchange::record::Record,
+    host::{Host, Metric, MetricId},
+};
 
-/// The counters of this VM.
+/// The counters of a configuration's models.
 #[derive(Default)]
 pub struct Metrics {
-    counters: Counters,
     models: RefCell<HashMap<String, Model>>,
 }
 
 /// The counters of one model, once each is known: to put its name together takes longer than to count.
 #[derive(Default)]
 struct Model {
-    requests: HashMap<u16, u32>,
-    others: [Option<u32>; NAMES.len()],
+    requests: HashMap<u16, MetricId>,
+    others: [Option<MetricId>; NAMES.len()],
 }
 
 /// What is counted of a model besides its requests, as the name goes before and after the model.
@@ -37,13 +39,8 @@ const NAMES: [(&str, &str); 7] = [
 ];
 
 impl Metrics {
-    /// A request that called no model.
-    pub fn local(&self, status: u16) {
-        self.add(&format!("tollgate_requests;model=none;status={status}"), 1);
-    }
-
     /// A finished model call.
-    pub fn record(&self, record: &Record, config: &Config) {
+    pub fn record(&self, host: &impl Host, record: &Record, config: &Config) {
         let group = record.group.as_deref();
         let known = |name: &&str| {
             config.groups.contains_key(*name) || config.wildcards.iter().any(|w| w.pattern == *name)
@@ -57,7 +54,7 @@ impl Metrics {
         };
         let usage = record.usage.as_ref();
         let nano = record.cost.and_then(|cost| u64::try_from(cost.pico() / 1_000).ok());
-        counters.request(&shown, record.status);
+        counters.request(host, &shown, record.status);
         let counts = [
             record.attempts.into(),
             record.fallbacks.into(),
@@ -67,36 +64,32 @@ impl Metrics {
             record.estimated.into(),
             nano.unwrap_or(0),
         ];
-        counters.others(&shown, counts);
-    }
-
-    /// Adds to a counter by its whole name.
-    pub fn add(&self, name: &str, by: u64) {
-        self.counters.add(name, by);
-    }
-
-    /// What a counter stands at, by its whole name, in all VMs together.
-    pub fn value(&self, name: &str) -> Option<u64> {
-        self.counters.value(name)
+        counters.others(host, &shown, counts);
     }
 }
 
+/// The counter of requests that called no model.
+pub fn local(status: u16) -> String {
+    format!("tollgate_requests;model=none;status={status}")
+}
+
 impl Model {
-    fn request(&mut self, model: &str, status: u16) {
+    fn request(&mut self, host: &impl Host, model: &str, status: u16) {
         let id = self.requests.get(&status).copied();
         let id = id.or_else(|| {
-            let id = host::counter(&format!("tollgate_requests;model={model};status={status}"))?;
+            let id =
+                host.metric(Metric::Counter, &format!("tollgate_requests;model={model};status={status}"))?;
             self.requests.insert(status, id);
             Some(id)
         });
-        id.inspect(|id| host::count(*id, 1));
+        id.inspect(|id| host.add(*id, 1));
     }
 
-    fn others(&mut self, model: &str, counts: [u64; NAMES.len()]) {
+    fn others(&mut self, host: &impl Host, model: &str, counts: [u64; NAMES.len()]) {
         for ((id, (name, kind)), by) in self.others.iter_mut().zip(NAMES).zip(counts) {
             if by > 0 {
-                *id = id.or_else(|| host::counter(&format!("{name};model={model}{kind}")));
-                id.inspect(|id| host::count(*id, by));
+                *id = id.or_else(|| host.metric(Metric::Counter, &format!("{name};model={model}{kind}")));
+                id.inspect(|id| host.add(*id, by));
             }
         }
     }

@@ -1,0 +1,177 @@
+//! The policy role, in the listener's chain: who may call, what is planned, and what the client gets to see in the end.
+
+use std::{cell::RefCell, rc::Rc};
+
+use super::{
+    Turn,
+    exchanges::ExchangeRef,
+    lookup,
+    metrics::Metrics,
+    report,
+    request::{self, Request},
+    sync,
+    waiting::{Asker, IDLE, TICK, Waiter, Waiting},
+    worker::Worker,
+};
+use crate::core::{
+    config::{self, Config},
+    exchange::Begin,
+    host::{CallId, CallResponse, Host, Level, Side, Stream},
+};
+
+/// One configuration of the role.
+pub struct Policy<H: Host> {
+    pub(super) worker: Rc<Worker<H>>,
+    pub(super) config: Rc<Config>,
+    pub(super) metrics: Metrics,
+    pub(super) waiting: Waiting,
+    /// Somebody wants to know what is decided, as it was when this was configured.
+    pub(super) is_watched: bool,
+    /// Stands by for the sync role's own worker, when there is a ledger.
+    sync: RefCell<Option<sync::Role<H>>>,
+}
+
+/// What comes of a request that has waited.
+enum Woken {
+    /// It goes on, or not.
+    Turn(Turn),
+    /// It waits again, so many milliseconds.
+    Wait(u64),
+}
+
+impl<H: Host> Policy<H> {
+    /// Reads the role's configuration: a LiteLLM `config.yaml`. `None` refuses it, and Envoy keeps what it had.
+    pub fn configure(worker: &Rc<Worker<H>>) -> Option<Policy<H>> {
+        let host = &worker.host;
+        let bytes = host.configuration();
+        let Ok(yaml) = std::str::from_utf8(&bytes) else {
+            host.log(
+                Level::Error,
+                "tollgate: the plugin configuration is not UTF-8; expected the text of a config.yaml",
+            );
+            return None;
+        };
+        let env = |name: &str| host.variable(name);
+        let key = env(config::seal::KEY_VARIABLE).as_deref().and_then(config::seal::parse_key);
+        let unseal = |text: &str| config::seal::unseal(text, key.as_ref()?);
+        match config::load(yaml, &env, &unseal) {
+            Ok(loaded) => Some(Policy::begin(worker, loaded.config)),
+            Err(problems) => {
+                for problem in problems {
+                    host.log(Level::Error, &format!("tollgate: {problem}"));
+                }
+                None
+            }
+        }
+    }
+
+    /// Makes ready what requests need.
+    fn begin(worker: &Rc<Worker<H>>, config: Config) -> Policy<H> {
+        worker.prepare();
+        worker.beat();
+        worker.host.tick_every(IDLE);
+        let sync =
+            config.general.has_ledger.then(|| sync::Role::stand_by(worker, config.ledger.batch_write_ms));
+        Policy {
+            config: Rc::new(config),
+            metrics: Metrics::default(),
+            is_watched: worker.host.is_watched(),
+            waiting: Waiting::default(),
+            sync: RefCell::new(sync.flatten()),
+            worker: Rc::clone(worker),
+        }
+    }
+
+    /// A request begins.
+    pub fn stream(self: &Rc<Self>) -> Request<H> {
+        Request::new(Rc::clone(self))
+    }
+
+    /// A call of this role has its response, or will have none: what it told the ledger in the sync role's place. Hosts that
+    /// hand to the role what a stream asked for in a tick may do so.
+    pub fn on_called(&self, call: CallId, response: Option<CallResponse>) {
+        if let Some(response) = self.on_asked(call, response) {
+            self.with_sync(|sync| sync.on_called(response));
+        }
+    }
+
+    /// A request that had waited has its record. Gives the response back when nobody who waited asked for it.
+    pub(super) fn on_asked(
+        &self,
+        call: CallId,
+        response: Option<CallResponse>,
+    ) -> Option<Option<CallResponse>> {
+        let Some(asker) = self.waiting.asker(call) else { return Some(response) };
+        lookup::learn(&self.worker, &asker.lookup, response);
+        self.waiting.add(&self.worker.host, 0, asker.stream, asker.exchange);
+        None
+    }
+
+    fn with_sync(&self, work: impl FnOnce(&mut sync::Role<H>)) {
+        if let Ok(mut sync) = self.sync.try_borrow_mut()
+            && let Some(sync) = sync.as_mut()
+        {
+            work(sync);
+        }
+    }
+
+    /// Says that this worker lives, and wakes the requests whose wait is over.
+    pub fn tick(&self) {
+        let host = &self.worker.host;
+        let now = host.now_ms();
+        let reports = self.worker.flush();
+        if now.saturating_sub(self.worker.beaten_ms()) >= IDLE.as_millis() as u64 / 2 {
+            self.worker.beat();
+            self.with_sync(sync::Role::tick);
+        }
+        for Waiter { stream: id, exchange, .. } in self.waiting.due(now) {
+            // A stream that is over cannot be entered.
+            let Some(stream) = host.enter(id) else { continue };
+            match self.wake(&stream, &exchange) {
+                Woken::Turn(turn) => turn.settle(&stream, Side::Request),
+                Woken::Wait(ms) => {
+                    self.waiting.push(Waiter { until_ms: now.saturating_add(ms), stream: id, exchange });
+                }
+            }
+        }
+        // Who has just reported will do so again.
+        let pace = match (self.waiting.is_idle(), reports) {
+            (false, _) => TICK,
+            (true, true) => report::EVERY,
+            (true, false) => IDLE,
+        };
+        self.waiting.pace(host, pace);
+    }
+
+    /// Goes on with a request that has waited for a time.
+    fn wake(&self, stream: &H::Stream, exchange: &ExchangeRef) -> Woken {
+        // Envoy may have refused it meanwhile.
+        if exchange.try_borrow().map_or(true, |exchange| exchange.is_answered()) {
+            return Woken::Turn(Turn::Pause);
+        }
+        // The body is copied only for a request that goes on.
+        if let Some(ms) = self.worker.with(exchange, stream, |exchange, env| exchange.on_wait(env)).flatten()
+        {
+            return Woken::Wait(ms);
+        }
+        let body = stream.body(Side::Request);
+        match self.worker.with(exchange, stream, |exchange, env| exchange.on_body(&body, env)) {
+            None => Woken::Turn(Turn::Pause),
+            Some(Begin::Reply(answer)) => Woken::Turn(Turn::Reply(answer)),
+            Some(Begin::Forward { cluster, max_retries, per_try_timeout_ms }) => {
+                request::forward(stream, &cluster, max_retries, per_try_timeout_ms);
+                Woken::Turn(Turn::Continue)
+            }
+            Some(Begin::Wait(ms)) => Woken::Wait(ms),
+            // Where the ledger cannot be asked it is known to be away by now.
+            Some(Begin::Ask(lookup)) => match lookup::ask(&self.worker, stream, &lookup) {
+                Some(call) => {
+                    let exchange = Rc::clone(exchange);
+                    self.waiting.ask(call, Asker { stream: stream.id(), exchange, lookup });
+                    Woken::Turn(Turn::Pause)
+                }
+                None => Woken::Wait(0),
+            },
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Requests of one configuration that wait: for a time, or for a record that they asked for when their time had come.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+
+use super::exchanges::ExchangeRef;
+use crate::core::{
+    host::{CallId, Host, StreamId},
+    model::lookup::Lookup,
+};
+
+/// How often waiting requests (for a free slot at a deployment, `mock_timeout`) are looked at.
+pub const TICK: Duration = Duration::from_millis(10);
+/// How often the role is called when nothing waits.
+pub const IDLE: Duration = Duration::from_secs(1);
+
+/// A request that waits.
+pub struct Waiter {
+    /// Unix milliseconds.
+    pub until_ms: u64,
+    pub stream: StreamId,
+    pub exchange: ExchangeRef,
+}
+
+/// A request that asked for a record when its time had come.
+pub struct Asker {
+    pub stream: StreamId,
+    pub exchange: ExchangeRef,
+    pub lookup: Lookup,
+}
+
+/// All of them.
+pub struct Waiting {
+    list: RefCell<Vec<Waiter>>,
+    /// By the call that fetches the record.
+    askers: RefCell<HashMap<CallId, Asker>>,
+    /// How often the role is called now.
+    pace: Cell<Duration>,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting { list: RefCell::default(), askers: RefCell::default(), pace: Cell::new(IDLE) }
+    }
+}
+
+impl Waiting {
+    /// Sees that the role is called so often.
+    pub fn pace(&self, host: &impl Host, pace: Duration) {
+        if self.pace.replace(pace) != pace {
+            host.tick_every(pace);
+        }
+    }
+
+    /// Sees that it is called at least so often.
+    pub fn hurry(&self, host: &impl Host, pace: Duration) {
+        self.pace(host, pace.min(self.pace.get()));
+    }
+
+    /// Has a request go on after so many milliseconds.
+    pub fn add(&self, host: &impl Host, ms: u64, stream: StreamId, exchange: ExchangeRef) {
+        self.push(Waiter { until_ms: host.now_ms().saturating_add(ms), stream, exchange });
+        self.hurry(host, TICK);
+    }
+
+    /// Puts a request behind those who have waited as long: who came first is asked first.
+    pub fn push(&self, waiter: Waiter) {
+        if let Ok(mut list) = self.list.try_borrow_mut() {
+            list.push(waiter);
+        }
+    }
+
+    /// Takes out whose time has come.
+    pub fn due(&self, now_ms: u64) -> Vec<Waiter> {
+        let Ok(mut list) = self.list.try_borrow_mut() else { return Vec::new() };
+        let (due, later) = std::mem::take(&mut *list).into_iter().partition(|w| w.until_ms <= now_ms);
+        *list = later;
+        due
+    }
+
+    /// Whether nobody waits for a time.
+    pub fn is_idle(&self) -> bool {
+        self.list.try_borrow().is_ok_and(|list| list.is_empty())
+    }
+
+    /// Remembers who asked.
+    pub fn ask(&self, call: CallId, asker: Asker) {
+        if let Ok(mut askers) = self.askers.try_borrow_mut() {
+            askers.insert(call, asker);
+        }
+    }
+
+    /// Who asked, once the response is here.
+    pub fn asker(&self, call: CallId) -> Option<Asker> {
+        self.askers.try_borrow_mut().ok()?.remove(&call)
+    }
+
+    /// A stream is over: no response to what it asked for will come.
+    pub fn forget(&self, stream: StreamId) {
+        if let Ok(mut askers) = self.askers.try_borrow_mut()
+            && !askers.is_empty()
+        {
+            askers.retain(|_, asker| asker.stream != stream);
+        }
+    }
+}
