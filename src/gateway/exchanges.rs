@@ -49,4 +49,19 @@ impl Exchanges {
             table.remove(&id);
         }
     }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Whether no hook has one of them in hand.
+    #[cfg(test)]
+    pub fn are_free(&self) -> bool {
+        let is_free = |exchange: &Weak<RefCell<Exchange>>| {
+            exchange.upgrade().is_none_or(|exchange| exchange.try_borrow_mut().is_ok())
+        };
+        self.0.try_borrow_mut().is_ok_and(|table| table.values().all(is_free))
+    }
 }

@@ -16,6 +16,8 @@
 //! | [`metrics`] | counters |
 
 mod exchanges;
+#[cfg(test)]
+mod fake;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod lookup;
@@ -25,6 +27,8 @@ pub mod provider;
 mod report;
 pub mod request;
 pub mod sync;
+#[cfg(test)]
+mod tests;
 mod waiting;
 pub mod worker;
 

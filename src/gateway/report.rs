@@ -89,6 +89,12 @@ impl Reports {
         count(host, if kept { sync::ENQUEUED } else { LOST }, calls);
         true
     }
+
+    /// Whether no hook has them in hand.
+    #[cfg(test)]
+    pub fn is_free(&self) -> bool {
+        self.waiting.try_borrow_mut().is_ok()
+    }
 }
 
 fn count(host: &impl Host, name: &str, by: u64) {

@@ -107,4 +107,10 @@ impl Waiting {
             askers.retain(|_, asker| asker.stream != stream);
         }
     }
+
+    /// How many wait for a time, and for a record.
+    #[cfg(test)]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.list.borrow().len(), self.askers.borrow().len())
+    }
 }

@@ -118,6 +118,15 @@ impl<H: Host> Worker<H> {
         done
     }
 
+    /// Whether no hook has anything of this in hand.
+    #[cfg(test)]
+    pub(super) fn is_free(&self) -> bool {
+        self.known.try_borrow_mut().is_ok()
+            && self.random.try_borrow_mut().is_ok()
+            && self.exchanges.are_free()
+            && self.reports.is_free()
+    }
+
     /// Adds to a counter by its whole name.
     pub(super) fn count(&self, name: &str, by: u64) {
         if by > 0
