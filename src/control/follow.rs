@@ -26,7 +26,7 @@ use super::{
     dynamic::{self, StoredModel, StoredModels},
     envoy::LedgerAddress,
 };
-use crate::core::{ledger::MODELS_PATH, model::endpoint::Endpoint};
+use crate::core::{model::endpoint::Endpoint, protocol::MODELS_PATH};
 
 /// How long the ledger keeps a question waiting. Shorter than what an answer over the socket may take.
 const WAIT: Duration = Duration::from_secs(2);

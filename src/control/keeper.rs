@@ -18,7 +18,7 @@ use super::{
     Failure, admin, complain,
     process::{self, own_group_and_fate, step_back},
 };
-use crate::core::ledger::{KEY_VARIABLE, READY_PATH};
+use crate::core::protocol::{KEY_VARIABLE, READY_PATH};
 use pulse::Pulse;
 
 /// How long it may take to be ready the first time (a database may have to be made).

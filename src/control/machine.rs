@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Failure, cli::bracketed};
-use crate::core::{config::seal, ledger::KEY_VARIABLE};
+use crate::core::{config::seal, protocol::KEY_VARIABLE};
 
 /// Where a machine keeps its certificate authorities (Debian, Fedora, SUSE, Alpine and macOS).
 const AUTHORITIES: [&str; 5] = [

@@ -17,7 +17,7 @@ use super::{
     envoy::{AccessLog, Admin, Gateway, Ledger, LedgerAddress, Setup, bootstrap, callable},
     secrets,
 };
-use crate::core::{config::Config, ledger::KEY_VARIABLE};
+use crate::core::{config::Config, protocol::KEY_VARIABLE};
 
 /// Where Debian, Ubuntu and Envoy's own images keep the certificate authorities.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";

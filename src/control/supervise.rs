@@ -43,7 +43,7 @@ use signals::Signals;
 
 use crate::core::{
     config::{Config, seal},
-    ledger::KEY_VARIABLE,
+    protocol::KEY_VARIABLE,
 };
 
 /// The filter, carried inside the command.

@@ -9,7 +9,16 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
-use crate::core::{api::ErrorFormat, model::failure::Class};
+use crate::core::model::failure::Class;
+
+/// The shape a client expects errors in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorFormat {
+    /// `{"error": {"message", "type", "param", "code"}}`.
+    OpenAi,
+    /// `{"type": "error", "error": {"type", "message"}}`.
+    Anthropic,
+}
 
 /// So many characters of a failure's words stand in a log.
 const LOGGED_CHARS: usize = 400;

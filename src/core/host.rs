@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use crate::core::{headers::Headers, store};
+use crate::core::headers::Headers;
 
 /// A version of a stored value; a write that names it succeeds only while it is still the newest.
 pub type Version = u32;
@@ -44,9 +44,7 @@ pub trait Store {
 
     /// Two numbers that nobody outside can guess, the same for all who share the store: what hashes are keyed with, so that
     /// no client can choose names that fall into one place. Zeros until [`seal`](super::store::seal) has been called.
-    fn secret(&self) -> Secret {
-        store::read_secret(self).unwrap_or_default()
-    }
+    fn secret(&self) -> Secret;
 
     /// Counts something that operators should know of, by the whole name of its counter.
     fn count(&self, _counter: &'static str) {}

@@ -11,7 +11,7 @@
 //! | [`route`] | which deployments a request may try, in which order, and which rest in cooldown |
 //! | [`access`] | who may call, and what |
 //! | [`quota`] | limits that hold exactly: requests, tokens, money, requests at a time |
-//! | [`ledger`] | what the filter and the ledger say to each other |
+//! | [`protocol`] | what the filter and the ledger say to each other |
 //! | [`cost`] | usage out of answers, and its price |
 //! | [`exchange`] | the life of one request, from its headers to its record |
 //! | [`sync`] | what the node tells the ledger, and what it makes of the answer |
@@ -33,8 +33,8 @@ pub mod format;
 pub mod fuzz;
 pub mod headers;
 pub mod host;
-pub mod ledger;
 pub mod model;
+pub mod protocol;
 pub mod provider;
 pub mod quota;
 pub mod random;

@@ -6,8 +6,8 @@ use super::worker::Worker;
 use crate::core::{
     access::keyring::{Answer, spare},
     host::{CallId, CallResponse, Callout, Host, Stream},
-    ledger::INTERNAL_CLUSTER,
     model::lookup::Lookup,
+    protocol::INTERNAL_CLUSTER,
 };
 
 /// How long the ledger may take over one record.

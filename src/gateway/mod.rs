@@ -33,8 +33,7 @@ mod waiting;
 pub mod worker;
 
 use crate::core::{
-    api::ErrorFormat,
-    error::Error,
+    error::{Error, ErrorFormat},
     exchange::{Reply, local},
     host::{Side, Stream},
 };

@@ -12,7 +12,7 @@ use std::{
 use super::sync;
 use crate::core::{
     host::{Host, Metric, QueueId},
-    ledger::Event,
+    protocol::Event,
 };
 
 /// How often events go.

@@ -4,14 +4,13 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::{Turn, exchanges::ExchangeRef, fault, lookup, metrics, policy::Policy, report, worker::client};
 use crate::core::{
-    access::Caller,
-    api::ErrorFormat,
-    error::Error,
+    access::{Caller, changes},
+    error::{Error, ErrorFormat},
     exchange::{self, Begin, EXTERNAL_ADDRESS, Opening, Reply, local, record::request_members},
     headers::Headers,
     host::{Attribute, CallId, CallResponse, HeaderMap, Host, Level, Side, Stream},
-    ledger::{self, CHANGED_HEADER, CLIENT_HEADER},
     model::{general::General, lookup::Lookup},
+    protocol::{self, CHANGED_HEADER, CLIENT_HEADER},
 };
 
 /// Filter state that names the cluster of the next attempt; the route's matcher reads it as `wasm.tollgate.next`.
@@ -41,7 +40,7 @@ fn set(stream: &impl Stream, name: &str, value: &str) {
 fn forward_to_ledger(stream: &impl Stream, headers: &Headers, general: &General) {
     let is_health = headers.text(":path").is_some_and(|path| path.starts_with("/health"));
     let limit_ms = if is_health { HEALTH_LIMIT_MS } else { MANAGE_LIMIT_MS };
-    stream.set_state(NEXT, ledger::CLUSTER.as_bytes());
+    stream.set_state(NEXT, protocol::CLUSTER.as_bytes());
     if let Some(address) = exchange::client_address(headers, general, &|| client(stream)) {
         set(stream, CLIENT_HEADER, &address);
     }
@@ -273,7 +272,7 @@ impl<H: Host> Request<H> {
     fn on_managed(&mut self, stream: &H::Stream, browser: bool) -> Turn {
         let headers = stream.headers(HeaderMap::Response);
         if let Some(changed) = headers.text(CHANGED_HEADER) {
-            ledger::announce(self.policy.worker.host.store(), changed);
+            changes::announce_header(self.policy.worker.host.store(), changed);
             stream.set_header(HeaderMap::Response, CHANGED_HEADER, None);
         }
         let details = stream.attribute(Attribute::ResponseCodeDetails).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::{rc::Rc, time::Duration};
 use super::{fault, worker::Worker};
 use crate::core::{
     host::{CallResponse, Callout, Host, Level, QueueId},
-    ledger::{INTERNAL_CLUSTER, KEY_VARIABLE, SYNC_PATH},
+    protocol::{INTERNAL_CLUSTER, KEY_VARIABLE, SYNC_PATH},
     random::Random,
     sync::{
         Outcome, Sync,

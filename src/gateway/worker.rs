@@ -11,7 +11,7 @@ use crate::core::{
     access::{changes, keyring::Keyring},
     exchange::{Env, Exchange, lengths::Lengths},
     host::{Attribute, Host, Level, Metric, Stream},
-    ledger::{Event, KEY_VARIABLE},
+    protocol::{Event, KEY_VARIABLE},
     quota,
     random::Random,
 };

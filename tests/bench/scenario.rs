@@ -11,8 +11,8 @@ use tollgate::core::{
     config::{self, Config},
     exchange::{Begin, Env, Exchange, Opening, attempt::StartAction, lengths::Lengths, open, record::Record},
     headers::Headers,
-    ledger,
     model::grant::Grant,
+    protocol,
     quota::{self, Worker},
     random::Random,
     store::Memory,
@@ -52,7 +52,7 @@ pub struct Scenario {
 impl Gateway {
     /// One that knows the key.
     pub fn new() -> Gateway {
-        let variables = |name: &str| (name == ledger::KEY_VARIABLE).then(|| "secret".to_owned());
+        let variables = |name: &str| (name == protocol::KEY_VARIABLE).then(|| "secret".to_owned());
         let config = config::load(CONFIG, &variables, &|_| None).expect("the configuration is valid").config;
         let shared = Memory::default();
         quota::prepare(&shared, [1, 2]);

@@ -8,7 +8,7 @@ use super::{
     cluster::{self, PROTOCOL_OPTIONS, PROTOCOL_OPTIONS_TYPE},
     filter,
 };
-use crate::core::ledger::{CLUSTER, INTERNAL_CLUSTER};
+use crate::core::protocol::{CLUSTER, INTERNAL_CLUSTER};
 
 /// The clusters, when there is a ledger: one for clients' management calls, one for the filter's own.
 pub fn clusters(setup: &Setup) -> Vec<Value> {

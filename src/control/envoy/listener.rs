@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{AccessLog, Admin, Gateway, Setup, bootstrap, callable, cluster, filter, longest_timeout};
 use crate::core::{
     exchange::{NO_CLUSTER, TOO_SLOW, timed::TIMED_CLUSTER},
-    ledger,
+    protocol,
 };
 
 /// Bytes of an answer that may be held: by a filter that needs it whole, or because the client reads slowly. An answer that
@@ -199,7 +199,7 @@ fn next_deployment<'c>(setup: &Setup, clusters: impl Iterator<Item = &'c str>) -
     };
     let known: Map<String, Value> = clusters
         .chain([TIMED_CLUSTER])
-        .chain(setup.ledger.as_ref().map(|_| ledger::CLUSTER))
+        .chain(setup.ledger.as_ref().map(|_| protocol::CLUSTER))
         .map(|cluster| (cluster.to_owned(), choose(cluster)))
         .collect();
     let matcher = json!({

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{control::admin, core::ledger::ALIVE_PATH};
+use crate::{control::admin, core::protocol::ALIVE_PATH};
 
 /// How often it is asked.
 const EVERY: Duration = Duration::from_secs(1);

@@ -219,7 +219,7 @@ mod tests {
             testing::{START_MS, on_each},
             usage,
         },
-        core::ledger::{Batch, Event, SyncRequest},
+        core::protocol::{Batch, Event, SyncRequest},
     };
 
     fn crossing(id: &str, is_hard: bool) -> Crossing {

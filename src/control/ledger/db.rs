@@ -245,7 +245,7 @@ impl Tx {
     }
 
     /// Writes the change feed and commits. Returns the meters whose records changed, for
-    /// [`CHANGED_HEADER`](crate::core::ledger::CHANGED_HEADER).
+    /// [`CHANGED_HEADER`](crate::core::protocol::CHANGED_HEADER).
     pub async fn commit(mut self) -> Result<Vec<String>, DbError> {
         let revision = self.revision;
         let rows = self.changes.iter().map(|(meter, record)| {

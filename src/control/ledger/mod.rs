@@ -61,7 +61,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, checked, cli::Serve, complain, document, process::keep_private, state, watch::Watch};
-use crate::core::{config::Config, ledger::KEY_VARIABLE};
+use crate::core::{config::Config, protocol::KEY_VARIABLE};
 use db::Db;
 
 /// How often the files of the configuration are looked at.

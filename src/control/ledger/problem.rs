@@ -7,7 +7,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::db::DbError;
-use crate::core::{api::ErrorFormat, error::Error};
+use crate::core::error::{Error, ErrorFormat};
 
 /// A refusal.
 #[derive(Debug)]

@@ -29,10 +29,10 @@ use crate::{
     control::{Failure, log as lines, state::ADMIN_SOCKET},
     core::{
         access::routes::{self, Right},
-        api::path,
+        codec::escape,
         codec::json::complaint,
-        ledger::{CHANGED_HEADER, EVERYTHING, escape},
         model::general::General,
+        protocol::{CHANGED_HEADER, EVERYTHING, escape},
     },
 };
 
@@ -305,7 +305,7 @@ pub fn form(query: &str) -> Vec<(String, String)> {
 
 /// Percent escapes resolved.
 pub fn unescape(text: &str) -> String {
-    path::unescape(text).into_owned()
+    escape::unescape(text).into_owned()
 }
 
 fn written(answer: Answer) -> Response {

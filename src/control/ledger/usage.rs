@@ -18,7 +18,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::{App, alerts::Crossing, db::DbError, grants, log, problem::Problem, rates, rows};
-use crate::core::ledger::{Batch, SyncReply, SyncRequest};
+use crate::core::protocol::{Batch, SyncReply, SyncRequest};
 
 /// Answers one call of a node.
 pub async fn sync(app: &App, request: &SyncRequest) -> Result<SyncReply, Problem> {

@@ -7,7 +7,9 @@
 use sha2::{Digest, Sha256};
 
 use crate::core::{
+    codec::escape::unescape,
     host::{Store, Topic},
+    protocol::EVERYTHING,
     store,
 };
 
@@ -70,6 +72,20 @@ pub fn mark(shared: &dyn Store) -> Mark {
 /// `member:<team>/<user>`, `org:<id>`, `end_user:<id>`.
 pub fn announce(shared: &dyn Store, names: &[&str]) {
     announce_as_of(shared, names.iter().map(|name| (*name, Changed::UNKNOWN)));
+}
+
+/// Tells all workers what a management call changed, as [`CHANGED_HEADER`](crate::core::protocol::CHANGED_HEADER) says it.
+pub fn announce_header(shared: &dyn Store, header: &str) {
+    if header == EVERYTHING {
+        return reset(shared);
+    }
+    let names: Vec<_> = header.split(',').map(unescape).collect();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    // From the first of them on, requests have to be asked for theirs.
+    if names.iter().any(|name| name.starts_with("end_user:")) {
+        set_end_users(shared, true);
+    }
+    announce(shared, &names);
 }
 
 /// The same, with the revision of each change: it is heard of twice, from the call that made it and from the ledger's feed, and

@@ -9,6 +9,7 @@ pub mod permit;
 pub mod refusals;
 pub mod routes;
 pub mod rules;
+pub mod trouble;
 
 use std::sync::Arc;
 

@@ -333,7 +333,7 @@ mod tests {
             assert_eq!((error.status, error.kind.as_deref()), (400, Some("budget_exceeded")));
             assert_eq!(error.message, message);
             let body: serde_json::Value =
-                serde_json::from_slice(&error.body(crate::core::api::ErrorFormat::OpenAi)).unwrap();
+                serde_json::from_slice(&error.body(crate::core::error::ErrorFormat::OpenAi)).unwrap();
             assert_eq!((&body["error"]["param"], &body["error"]["code"]), (&().into(), &"400".into()));
         }
     }

@@ -3,6 +3,8 @@
 mod not_yet;
 pub mod path;
 
+use crate::core::error::ErrorFormat;
+
 /// The API a client speaks in its request and wants to read in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {
@@ -14,15 +16,6 @@ pub enum Api {
     Embeddings,
     /// Anthropic messages.
     Messages,
-}
-
-/// The shape a client expects errors in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorFormat {
-    /// `{"error": {"message", "type", "param", "code"}}`.
-    OpenAi,
-    /// `{"type": "error", "error": {"type", "message"}}`.
-    Anthropic,
 }
 
 impl Api {

@@ -5,8 +5,11 @@
 
 use std::borrow::Cow;
 
-use super::{Api, ErrorFormat, not_yet};
-use crate::core::error::Error;
+use super::{Api, not_yet};
+use crate::core::{
+    codec::escape::unescape,
+    error::{Error, ErrorFormat},
+};
 
 /// What a request asks the gateway to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,36 +215,6 @@ pub fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
     })
 }
 
-/// Percent escapes resolved; a broken escape or one that is not UTF-8 stays as it is.
-pub fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        match escaped {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,14 +327,5 @@ mod tests {
         let found = find("POST", "/openai/deployments/d/chat/completions?api-version=2024-02-01&x").unwrap();
         let Operation::Call { api_version, .. } = found else { panic!("{found:?}") };
         assert_eq!(api_version.as_deref(), Some("2024-02-01"));
-    }
-
-    #[test]
-    fn escapes_that_are_broken_stay() {
-        for (text, plain) in
-            [("a%2", "a%2"), ("%zz", "%zz"), ("%ff", "%ff"), ("%C3%A9", "é"), ("100%", "100%")]
-        {
-            assert_eq!(unescape(text), plain);
-        }
     }
 }

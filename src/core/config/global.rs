@@ -13,7 +13,6 @@ use super::{
 };
 use crate::core::{
     codec::escape::hex,
-    ledger::KEY_VARIABLE,
     model::{
         endpoint::Endpoint,
         failure::Class,
@@ -23,6 +22,7 @@ use crate::core::{
         router::Router,
         secret::Secret,
     },
+    protocol::KEY_VARIABLE,
 };
 
 /// The four blocks, references resolved.

@@ -4,8 +4,8 @@ use super::{Env, Exchange, record::Served};
 use crate::core::{
     access::Caller,
     codec::escape::hex,
-    ledger::Event,
     model::{failure::Class, grant::Scope},
+    protocol::Event,
     route::plan::Plan,
 };
 

@@ -4,15 +4,12 @@ use serde_json::{Value, json};
 
 use super::Reply;
 use crate::core::{
-    api::{
-        ErrorFormat,
-        path::{self, Operation},
-    },
+    access::trouble,
+    api::path::{self, Operation},
     config::Config,
-    error::Error,
+    error::{Error, ErrorFormat},
     headers::Headers,
     host::Store,
-    ledger,
     model::general::General,
 };
 
@@ -91,7 +88,7 @@ impl Database {
         if !general.has_ledger {
             return Database::None;
         }
-        match ledger::trouble(shared) {
+        match trouble::reason(shared) {
             Some(reason) => Database::Trouble(reason, general.pass_without_ledger),
             None => Database::Connected,
         }

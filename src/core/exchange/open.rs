@@ -19,11 +19,11 @@ use crate::core::{
         routes::{self, Route},
     },
     api::{
-        Api, ErrorFormat,
+        Api,
         path::{self, Operation},
     },
     config::Config,
-    error::Error,
+    error::{Error, ErrorFormat},
     headers::Headers,
     model::{general::General, grant::Role},
     random::Random,

@@ -13,7 +13,6 @@ use crate::core::{
     config::Config,
     error::Error,
     host::Store,
-    ledger::Charged,
     model::{
         deployment::Deployment,
         failure::{Class, Failure},
@@ -21,6 +20,7 @@ use crate::core::{
         money::Money,
         rule::Rule,
     },
+    protocol::Charged,
     quota::{self, Reservation, Why, Worker},
     route::{
         plan::{Candidate, Plan, World, none_available},

@@ -10,13 +10,13 @@ use crate::core::{
     error::Error,
     format::pipeline::Pipeline,
     headers::Headers,
-    ledger::Event,
     model::{
         failure::{Class, Failure},
         money::Money,
         terms::Terms,
         usage::Usage,
     },
+    protocol::Event,
     route::plan::Plan,
 };
 

@@ -130,7 +130,7 @@ impl Meter {
         })
     }
 
-    /// The meter with this whole name, as [`crate::core::ledger`] spells it.
+    /// The meter with this whole name, as [`crate::core::protocol`] spells it.
     pub fn named(name: &str) -> Meter {
         let mut print = [0; 16];
         for (to, from) in print.iter_mut().zip(Sha256::digest(name.as_bytes())) {

@@ -581,6 +581,10 @@ impl Store for Contended {
         false
     }
 
+    fn secret(&self) -> crate::core::host::Secret {
+        crate::core::store::read_secret(self).unwrap_or_default()
+    }
+
     fn succeeded(&self, deployment: &str, minute: u64) {
         self.0.succeeded(deployment, minute);
     }

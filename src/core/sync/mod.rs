@@ -21,11 +21,11 @@ use serde_json::value::RawValue;
 
 use self::sums::Sums;
 use crate::core::{
-    access::changes,
+    access::{changes, trouble},
     codec::json::Object,
     host::Store,
-    ledger::{self, Charged, Event, Folded, SyncReply},
     model::{meter::Meter, money::Money, rate::Rate, rule::Base},
+    protocol::{Charged, Event, Folded, SyncReply},
     quota,
     route::checks,
 };
@@ -139,7 +139,7 @@ struct Refused {
     folded: Vec<Folded>,
 }
 
-/// [`crate::core::ledger::SyncRequest`] around a batch whose text is made already.
+/// [`crate::core::protocol::SyncRequest`] around a batch whose text is made already.
 #[derive(Serialize)]
 struct Request<'r> {
     node: &'r str,
@@ -149,7 +149,7 @@ struct Request<'r> {
     rates: Vec<Rate>,
 }
 
-/// [`crate::core::ledger::Batch`] around events whose text is made already.
+/// [`crate::core::protocol::Batch`] around events whose text is made already.
 #[derive(Serialize)]
 struct NewBatch<'b> {
     number: u64,
@@ -172,7 +172,7 @@ impl Sync {
             failures: 0,
             not_before_ms: 0,
             asked_ms: None,
-            trouble: ledger::trouble(shared),
+            trouble: trouble::reason(shared),
         };
         if !sync.resume(shared) {
             sync.keep(shared);
@@ -353,7 +353,7 @@ impl Sync {
     /// Tells all workers of the ledger's trouble, when it is news.
     fn tell(&mut self, shared: &dyn Store, reason: Option<&str>) {
         if self.trouble.as_deref() != reason {
-            ledger::set_trouble(shared, reason);
+            trouble::set(shared, reason);
             self.trouble = reason.map(str::to_owned);
         }
     }

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use crate::core::ledger::{Charged, Event, Folded};
+use crate::core::protocol::{Charged, Event, Folded};
 
 /// Most sums that keep all their names. Beyond that, new ones keep only whose call it was and what it charged, and stand for
 /// whatever was called.

@@ -3,11 +3,11 @@
 use super::*;
 use crate::core::{
     config,
-    ledger::{Batch, Change, Health, SyncRequest},
     model::{
         meter::Kind,
         rule::{Base, Rule},
     },
+    protocol::{Batch, Change, Health, SyncRequest},
     random::Random,
     route::plan::{Controls, Plan, World},
     store::Memory,
@@ -372,7 +372,7 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
 #[test]
 fn what_is_wrong_with_the_ledger_is_told_to_all_workers() {
     let shared = memory();
-    let told = || ledger::trouble(&shared);
+    let told = || trouble::reason(&shared);
     let mut sync = Sync::open(&shared, "n".to_owned());
     sent(&mut sync, &shared, 0);
     sync.on_failure(&shared, 0);

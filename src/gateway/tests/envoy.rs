@@ -23,7 +23,7 @@ use crate::core::{
     exchange::{NO_CLUSTER, RETRY_HEADER, timed},
     headers::Headers,
     host::{Attribute, CallResponse, HeaderMap, Side, Stream},
-    ledger::{self, INTERNAL_CLUSTER},
+    protocol::{self, INTERNAL_CLUSTER},
 };
 
 /// What a provider, or the ledger, does with a request.
@@ -527,7 +527,7 @@ impl Envoy {
     fn attempt(&mut self, id: usize) {
         let client = self.clients.get_mut(&id).unwrap();
         let cluster = client.stream.text("tollgate.next");
-        if cluster == ledger::CLUSTER {
+        if cluster == protocol::CLUSTER {
             let headers = client.stream.headers(HeaderMap::Request);
             return self.deliver(id, cluster, headers, Vec::new());
         }
@@ -569,7 +569,7 @@ impl Envoy {
             true => headers.text(timed::CLUSTER_HEADER).unwrap().to_owned(),
             false => cluster,
         };
-        if let Some(length) = headers.text("content-length").filter(|_| cluster != ledger::CLUSTER) {
+        if let Some(length) = headers.text("content-length").filter(|_| cluster != protocol::CLUSTER) {
             assert_eq!(length, body.len().to_string(), "a provider is told how long the body is");
         }
         let sent = Sent {
@@ -639,7 +639,7 @@ impl Envoy {
         let client = self.clients.get_mut(&id).unwrap();
         if client.upstream.is_none() {
             // The ledger: none of our filters stands in the chain.
-            headers.push(ledger::CHANGED_HEADER, b"*");
+            headers.push(protocol::CHANGED_HEADER, b"*");
             client.stream.set_headers(HeaderMap::Response, headers);
             if self.release(id) {
                 self.give(id, parts.concat().as_bytes());

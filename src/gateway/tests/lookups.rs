@@ -8,8 +8,8 @@ use super::{envoy::*, *};
 use crate::core::{
     access::{self, changes},
     host::CallResponse,
-    ledger::KEY_VARIABLE,
     model::grant::{EndUser, Grant, Scope},
+    protocol::KEY_VARIABLE,
 };
 use crate::gateway::fake::Pending;
 
@@ -269,7 +269,7 @@ fn envoy_may_refuse_a_request_whose_key_is_asked_for() {
 #[test]
 fn a_management_call_goes_to_the_ledger_and_tells_what_it_changed() {
     let play = |_: usize, sent: &Sent| {
-        assert_eq!(sent.cluster, crate::core::ledger::CLUSTER);
+        assert_eq!(sent.cluster, crate::core::protocol::CLUSTER);
         Answer(200, json!({"key": "sk-new"}))
     };
     let mut envoy = Envoy::with_ledger(FILE, environment(), play, |call| Some(known(call)));

@@ -10,7 +10,7 @@ use super::{
 use crate::core::{
     access::{changes, keyring},
     host::{CallResponse, Level},
-    ledger::{Batch, Change, SYNC_PATH, SyncReply, SyncRequest},
+    protocol::{Batch, Change, SYNC_PATH, SyncReply, SyncRequest},
 };
 
 /// What the ledger does with a batch.
@@ -229,9 +229,9 @@ fn one_request_is_under_way_at_a_time_and_a_lost_answer_is_not_waited_for_for_ev
     call(&mut envoy, 0);
     envoy.pass(30_000);
     assert_eq!(kept.borrow().requests.len(), before, "none is asked beside it");
-    assert!(crate::core::ledger::trouble(&envoy.process.store).is_some(), "but people are told");
+    assert!(crate::core::access::trouble::reason(&envoy.process.store).is_some(), "but people are told");
     kept.borrow_mut().mood = Mood::Takes;
     envoy.pass(1_000);
     assert_eq!(kept.borrow().events.len(), 1);
-    assert_eq!(crate::core::ledger::trouble(&envoy.process.store), None);
+    assert_eq!(crate::core::access::trouble::reason(&envoy.process.store), None);
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::core::{
     host::CallResponse,
-    ledger::{SYNC_PATH, SyncReply, SyncRequest},
+    protocol::{SYNC_PATH, SyncReply, SyncRequest},
 };
 
 const ONE_AT_A_TIME: &str = "

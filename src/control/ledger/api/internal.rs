@@ -8,7 +8,7 @@ use serde_json::{Value, json, to_value};
 
 use crate::{
     control::ledger::{App, grants, live, problem::Problem, route::Answer, serve::unescape, usage},
-    core::ledger::SyncRequest,
+    core::protocol::SyncRequest,
 };
 
 /// Answers a call below `/internal/`.

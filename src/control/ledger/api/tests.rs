@@ -12,7 +12,7 @@ use crate::control::ledger::{
     schema::KEYS,
     testing::{START_MS, on_each},
 };
-use crate::core::ledger::escape;
+use crate::core::protocol::escape;
 
 fn routes() -> impl Iterator<Item = &'static Route> {
     super::routes().filter(|route| {

@@ -20,7 +20,7 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
 use super::{App, log};
-use crate::core::{config::HealthChecks, ledger::Health};
+use crate::core::{config::HealthChecks, protocol::Health};
 use probe::{Gateway, Outcome};
 use targets::Target;
 

@@ -7,7 +7,7 @@ use crate::{
         testing::{self, Ledger, on_each},
         usage::sync,
     },
-    core::ledger::{SyncReply, SyncRequest},
+    core::protocol::{SyncReply, SyncRequest},
 };
 
 /// Runs a test on every database, and with a Redis beside one when there is one.

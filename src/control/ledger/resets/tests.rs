@@ -9,7 +9,7 @@ use crate::control::ledger::{
     testing::{START_MS, on_each},
     usage,
 };
-use crate::core::ledger::{Batch, Event, SyncRequest};
+use crate::core::protocol::{Batch, Event, SyncRequest};
 
 fn ms(text: &str) -> i64 {
     text.parse::<Timestamp>().unwrap().as_millisecond()

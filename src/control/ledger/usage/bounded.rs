@@ -1,7 +1,7 @@
 //! Texts of clients made to fit. Postgres refuses to index more than 2,704 bytes, and a batch that is refused once is refused
 //! whenever it is repeated: nothing that a client can send may do that.
 
-use crate::core::ledger::{Batch, Event};
+use crate::core::protocol::{Batch, Event};
 
 /// Longest name of a meter that is kept, in bytes.
 pub const METER: usize = 1_100;

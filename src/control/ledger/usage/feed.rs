@@ -5,8 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{AnyConnection, Row as _};
 
 use crate::{
-    control::ledger::{bulk, db::DbError, rows, rows::Stored, windows},
-    core::ledger::Change,
+    control::ledger::{
+        bulk,
+        db::DbError,
+        rows::{self, Stored},
+        windows,
+    },
+    core::protocol::Change,
 };
 
 /// Changes told at a time.
@@ -17,7 +22,7 @@ const MOST: usize = 10_000;
 /// A part of the feed.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// See [`SyncReply`](crate::core::ledger::SyncReply).
+    /// See [`SyncReply`](crate::core::protocol::SyncReply).
     pub changes: Vec<Change>,
     /// The revision up to which it goes.
     pub cursor: u64,

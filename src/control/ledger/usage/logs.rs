@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, Row as _};
 use super::sums::events;
 use crate::{
     control::ledger::{bulk, db::DbError, rows::Stored, schema::SPEND_LOGS},
-    core::ledger::{Batch, Event},
+    core::protocol::{Batch, Event},
 };
 
 /// Writes a row for each call; for those that failed only when `failures` are kept. A call that has one already keeps it.

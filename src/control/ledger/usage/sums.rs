@@ -16,7 +16,7 @@ use crate::{
     },
     core::{
         config::Config,
-        ledger::{Batch, Event},
+        protocol::{Batch, Event},
     },
 };
 

@@ -19,8 +19,8 @@ use crate::{
         testing::{self, Ledger, START_MS, on_each},
     },
     core::{
-        ledger::{Charged, Event, Folded},
         model::rate::Rate,
+        protocol::{Charged, Event, Folded},
     },
 };
 

@@ -312,6 +312,9 @@ fn a_key_without_limits_touches_nothing_shared() {
             self.1.borrow_mut().push(key.to_owned());
             self.0.set(key, value, version)
         }
+        fn secret(&self) -> crate::core::host::Secret {
+            crate::core::store::read_secret(self).unwrap_or_default()
+        }
         fn succeeded(&self, deployment: &str, minute: u64) {
             self.0.succeeded(deployment, minute);
         }

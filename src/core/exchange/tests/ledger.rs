@@ -19,7 +19,7 @@ general_settings: {master_key: sk-master}
 fn rig_of(settings: &str) -> Rig {
     let mut rig =
         Rig::with_environment(&FILE.replace("sk-master", &format!("sk-master{settings}")), |name| {
-            (name == crate::core::ledger::KEY_VARIABLE).then(|| "secret".to_owned())
+            (name == crate::core::protocol::KEY_VARIABLE).then(|| "secret".to_owned())
         });
     rig.key = Some("sk-one");
     rig
@@ -102,12 +102,12 @@ fn readiness_says_what_is_wrong_with_the_database_as_litellm_does() {
     };
     let mut rig = rig_of("");
     assert_eq!(ready(&mut rig), (200, "connected".to_owned()));
-    crate::core::ledger::set_trouble(&rig.shared, Some("the ledger cannot reach its database"));
+    crate::core::access::trouble::set(&rig.shared, Some("the ledger cannot reach its database"));
     assert_eq!(ready(&mut rig), (503, "Service Unhealthy (the ledger cannot reach its database)".to_owned()));
-    crate::core::ledger::set_trouble(&rig.shared, None);
+    crate::core::access::trouble::set(&rig.shared, None);
     assert_eq!(ready(&mut rig), (200, "connected".to_owned()));
     let mut tolerant = rig_of(", allow_requests_on_db_unavailable: true");
-    crate::core::ledger::set_trouble(&tolerant.shared, Some("the ledger does not answer"));
+    crate::core::access::trouble::set(&tolerant.shared, Some("the ledger does not answer"));
     assert_eq!(ready(&mut tolerant), (200, "Not connected".to_owned()));
     assert_eq!(ready(&mut Rig::new(FILE)), (200, "Not connected".to_owned()), "there is none");
 }
@@ -234,7 +234,7 @@ fn the_ledger_is_told_what_was_used() {
     assert!(event.id.starts_with(&event.call_id) && event.call_id == record.call_id);
     event.id.clear();
     event.call_id.clear();
-    let expected = crate::core::ledger::Event {
+    let expected = crate::core::protocol::Event {
         response_id: Some("chatcmpl-1".to_owned()),
         call_type: "acompletion".to_owned(),
         api_key: access::hash(b"sk-one"),
@@ -259,7 +259,7 @@ fn the_ledger_is_told_what_was_used() {
         ip: Some("192.0.2.1".to_owned()),
         session: Some("s".to_owned()),
         metered: vec![format!("key:{}", access::hash(b"sk-one"))],
-        ..crate::core::ledger::Event::default()
+        ..crate::core::protocol::Event::default()
     };
     assert_eq!(event, expected);
 
@@ -433,7 +433,7 @@ model_list:
 general_settings: {master_key: sk-master}
 "#;
     let mut rig = Rig::with_environment(file, |name| {
-        (name == crate::core::ledger::KEY_VARIABLE).then(|| "secret".to_owned())
+        (name == crate::core::protocol::KEY_VARIABLE).then(|| "secret".to_owned())
     });
     rig.key = Some("sk-master");
     for path in ["/v1/chat/completions", "/v1/messages", "/v1/completions"] {

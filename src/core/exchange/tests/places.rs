@@ -343,7 +343,7 @@ fn the_ledger_is_told_what_attempts_cost_those_with_a_budget() {
         router_settings: {content_policy_fallbacks: [{a: [b]}], provider_budget_config: {groq: {budget_limit: 9, time_period: 7d}}}\n\
         general_settings: {master_key: sk-master}\n";
     let mut rig = Rig::with_environment(yaml, |name| {
-        (name == crate::core::ledger::KEY_VARIABLE).then(|| "secret".to_owned())
+        (name == crate::core::protocol::KEY_VARIABLE).then(|| "secret".to_owned())
     });
     rig.key = Some("sk-master");
     let story = rig.chat(hello("a"), |attempt, model| {

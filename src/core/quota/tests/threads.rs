@@ -35,6 +35,10 @@ impl Store for Locked {
         }
     }
 
+    fn secret(&self) -> crate::core::host::Secret {
+        crate::core::store::read_secret(self).unwrap_or_default()
+    }
+
     fn succeeded(&self, _: &str, _: u64) {
         unreachable!("quotas are not counted like that")
     }

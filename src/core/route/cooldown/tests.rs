@@ -184,6 +184,10 @@ impl Store for Contended {
         self.inner.set(key, value, version)
     }
 
+    fn secret(&self) -> crate::core::host::Secret {
+        crate::core::store::read_secret(self).unwrap_or_default()
+    }
+
     fn succeeded(&self, deployment: &str, minute: u64) {
         self.inner.succeeded(deployment, minute);
     }

@@ -21,7 +21,7 @@ use crate::{
         caller::hash,
         testing::{Ledger, START_MS, on_each},
     },
-    core::ledger::{Batch, Event, SyncRequest, escape},
+    core::protocol::{Batch, Event, SyncRequest, escape},
 };
 
 /// 10⁻¹² dollars of a dollar.

@@ -19,10 +19,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::{
-    access::changes,
-    api::path::unescape,
     codec::{escape::percent, json::Writer},
-    host::Store,
     model::{lookup::Lookup, rate::Rate},
 };
 
@@ -53,34 +50,6 @@ pub const EVERYTHING: &str = "*";
 /// A name as it stands in [`CHANGED_HEADER`] and in paths: whatever could mean something there is percent-escaped.
 pub fn escape(text: &str) -> String {
     percent(text, |byte| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte))
-}
-
-/// Tells all workers what a management call changed, as [`CHANGED_HEADER`] says it.
-pub fn announce(shared: &dyn Store, header: &str) {
-    if header == EVERYTHING {
-        return changes::reset(shared);
-    }
-    let names: Vec<_> = header.split(',').map(unescape).collect();
-    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    // From the first of them on, requests have to be asked for theirs.
-    if names.iter().any(|name| name.starts_with("end_user:")) {
-        changes::set_end_users(shared, true);
-    }
-    changes::announce(shared, &names);
-}
-
-/// Where it stands in shared data why the ledger's database cannot be used.
-const TROUBLE: &str = "ledger/trouble";
-
-/// Tells all workers whether the ledger and its database can be used; if not, why, in words that everybody may read.
-pub fn set_trouble(shared: &dyn Store, reason: Option<&str>) {
-    shared.set(TROUBLE, reason.unwrap_or_default().as_bytes(), None);
-}
-
-/// Why the ledger or its database cannot be used now; nothing while it can.
-pub fn trouble(shared: &dyn Store) -> Option<String> {
-    let (bytes, _) = shared.get(TROUBLE)?;
-    String::from_utf8(bytes).ok().filter(|reason| !reason.is_empty())
 }
 
 impl Lookup {
