@@ -76,7 +76,7 @@ check: lint test ## Everything that must pass before a change is merged
 
 # Side by side, for the greater part of each is one compiler that waits for itself.
 test: ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), with a Postgres and a Redis of their own
-	@$(MAKE) --no-print-directory -j2 build test-programs fault-module .venv/ready
+	@$(MAKE) --no-print-directory -j2 build test-programs fault-module .venv/ready target/bench/load
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q -n 2 --dist loadfile
@@ -109,7 +109,7 @@ target/bench/peers/litellm/bin/litellm:
 	python3 -m venv target/bench/peers/litellm
 	target/bench/peers/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==$(LITELLM_VERSION)'
 
-bench-attackers: build envoy .venv/ready ## Measure what other tenants notice of tenants that attack (ATTACK="--seconds 10")
+bench-attackers: build envoy .venv/ready target/bench/mock target/bench/load ## Measure what other tenants notice of tenants that attack (ATTACK="--seconds 10")
 	TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python tests/bench/attackers.py $(ATTACK)
 
 bench-ledger: build envoy .venv/ready ## Time a ledger of 100,000 keys and a million calls

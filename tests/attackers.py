@@ -1,17 +1,21 @@
 """Tenants that attack, for the tests and for `make bench-attackers`: each has a key, and calls again and again.
 
-A further attacker is one more row of `ATTACKERS`: a function that is called with a number that grows."""
+A further attacker is one more row of `ATTACKERS`, a function that is called with a number that grows, or of `FLOODS`, a request
+that the compiled load tool sends as fast as it can."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import socket
+import subprocess
 from collections import Counter, deque
 from typing import Callable
 
 import httpx
 
-from gateway import Asking, bearer
+from gateway import ROOT, Asking, bearer
 
 
 class Attacker:
@@ -116,12 +120,71 @@ ATTACKERS: dict[str, Callable[[Attacker, int], int]] = {
 
 
 def attack(gateway: Asking, key: str, name: str, over: Callable[[], bool], lane: int, lanes: int) -> Counter:
-    """Attacks until it is over: statuses and how often."""
+    """Attacks until it is over: statuses and how often; 0 is a lost connection, or no call at all."""
     attacker, came, turn = Attacker(gateway, key), Counter(), lane
     try:
         while not over():
-            came[ATTACKERS[name](attacker, turn)] += 1
+            try:
+                came[ATTACKERS[name](attacker, turn)] += 1
+            except httpx.TransportError:
+                came[0] += 1
             turn += lanes
     finally:
         attacker.close()
     return came
+
+
+LOAD = ROOT / "target/bench/load"
+"""The load tool, see tests/bench/load.rs; built by `make target/bench/load`."""
+NUMBER = "00000000"
+"""What the load tool replaces by the number of the request."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flood:
+    """One request that is sent over and over."""
+
+    body: dict
+    key: str = ""
+    """The attacker's own when it is empty."""
+    path: str = "/chat/completions"
+    connections: int = 16
+    fresh: bool = False
+    """A new connection for each request."""
+
+
+HI = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+FLOODS: dict[str, Flood] = {
+    "a flood of unknown keys": Flood(HI, key=f"sk-nobody-{NUMBER}"),
+    "a flood of one wrong key": Flood(HI, key="sk-nobody"),
+    "a flood of management": Flood({"key_alias": "x" * 250}, key=f"sk-nobody-{NUMBER}", path="/key/generate"),
+    "a flood of tiny time-outs": Flood(HI | {"timeout": 0.001}),
+    "a flood of end users": Flood(HI | {"user": f"user-{NUMBER}", "max_tokens": 1}),
+    "new connections": Flood(HI, key=f"sk-nobody-{NUMBER}", connections=64, fresh=True),
+    "new connections of 1 MB, wrong key": Flood(
+        HI | {"user": "x" * 1_000_000}, key="sk-nobody", connections=64, fresh=True
+    ),
+    "new connections of 1 MB": Flood(
+        {"model": "m", "messages": [{"role": "user", "content": "x" * 1_000_000}]}, connections=64, fresh=True
+    ),
+}
+
+
+def load(gateway: Asking, flood: Flood, key: str, **flags: object) -> subprocess.Popen:
+    """Begins a flood; see [loaded]."""
+    words = {"url": gateway.url + flood.path, "header": f"authorization: Bearer {flood.key or key}", "body": "/dev/stdin"}
+    words |= {"any": 1, "connections": flood.connections, "fresh": int(flood.fresh)} | flags
+    arguments = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    process = subprocess.Popen([str(LOAD), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdin.write(json.dumps(flood.body))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def loaded(process: subprocess.Popen) -> dict:
+    """What came of a flood, once it is over: `statuses` (0 is a lost connection), `rps`, `latencies` in microseconds."""
+    out, _ = process.communicate()
+    result = json.loads(out)
+    result["statuses"] = Counter({int(status): count for status, count in result["statuses"].items()})
+    return result
