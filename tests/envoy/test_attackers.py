@@ -19,8 +19,8 @@ LOOPS = 2
 """Clients of the attacker at a time."""
 CALLS = 150
 """Calls of the others while it attacks."""
-FLOOD = 4_000
-"""Calls of an attacker that is a flood. The table of limits takes more than ten times as many end users, which is a matter of the
+FLOOD = 2_000
+"""Calls of an attacker that is a flood. The table of limits takes thirty times as many end users, which is a matter of the
 core's tests and of `make bench-attackers`."""
 RPM = 25
 KINDS = ("unknown keys", "tiny time-outs", "end users")
