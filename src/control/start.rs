@@ -1,10 +1,7 @@
 //! What a start tells the person who started it: a short summary, and a warning for everything that will surprise.
 
 use super::{checked::Checked, document::Document};
-use crate::core::{
-    config::Config,
-    model::{brand::Family, deployment::Deployment},
-};
+use crate::core::{config::Config, model::deployment::Deployment};
 
 /// Names that the summary lists before it only counts.
 const NAMES: usize = 8;
@@ -95,7 +92,7 @@ fn keyless(config: &Config) -> Vec<String> {
             && d.headers.is_empty()
             && d.mock_response.is_none()
             && !d.only_inferred
-            && (own_address || d.brand.family == Family::Azure)
+            && (own_address || d.brand.is_azure())
     };
     let mut told: Vec<(&str, &[&str], Vec<&str>)> = Vec::new();
     for deployment in config.deployments.iter().filter(needs_key) {

@@ -27,7 +27,10 @@ use tollgate::core::{
     },
     config::{self, Config},
     cost::table,
-    format::{Memo, Options, Stamp, completions, generate, messages, pipeline::Pipeline},
+    format::{
+        self, Context, Ref, chat, completions, embeddings, generate, messages, pipeline::Pipeline,
+        response::ResponseIds, translate::Back,
+    },
     model::{
         limits::Limits,
         meter::{Kind, Meter},
@@ -36,7 +39,6 @@ use tollgate::core::{
         terms::Terms,
         usage::Usage,
     },
-    provider::Wire,
     quota::{self, Estimate, Worker},
     random::Random,
     route::{
@@ -141,8 +143,8 @@ mod request_of {
 
     type Made = Map<String, Value>;
 
-    fn translate(bencher: Bencher, model: &str, body: &Value, make: impl Fn(Made, &Options) -> Made) {
-        let options = Options { model, brand: "acme", drop_params: true, ..Options::default() };
+    fn translate(bencher: Bencher, model: &str, body: &Value, make: impl Fn(Made, &Context<'_>) -> Made) {
+        let options = Context { model, brand: "acme", drop_params: true, ..Context::default() };
         time_on(bencher, body.to_string().as_bytes(), |body| {
             let made = make(serde_json::from_slice(body).expect("an object"), &options);
             serde_json::to_vec(&made).expect("an object is JSON")
@@ -161,7 +163,7 @@ mod request_of {
     fn messages_to_chat(bencher: Bencher) {
         let body = fixture("messages_api/request/tool_round", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            messages::request::read::request(body, options).expect("it is translated").0
+            messages::request::read::request(body, options).expect("it is translated")
         });
     }
 
@@ -169,7 +171,7 @@ mod request_of {
     fn chat_to_completions(bencher: Bencher) {
         let body = fixture("completions_api/provider_request/several", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            completions::request::write::request(body, options).expect("it is translated").0
+            completions::request::write::request(body, options).expect("it is translated")
         });
     }
 
@@ -177,7 +179,7 @@ mod request_of {
     fn completions_to_chat(bencher: Bencher) {
         let body = fixture("completions_api/request/simple", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            completions::request::read::request(body, options).expect("it is translated").0
+            completions::request::read::request(body, options).expect("it is translated")
         });
     }
 
@@ -191,7 +193,7 @@ mod request_of {
 }
 
 /// A client API and the wire format of the provider that answers. The same on both sides passes.
-struct Pair(Api, Wire);
+struct Pair(Api, Ref);
 
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,37 +202,54 @@ impl fmt::Display for Pair {
 }
 
 const STREAMED: [Pair; 12] = [
-    Pair(Api::Chat, Wire::Chat),
-    Pair(Api::Chat, Wire::Messages),
-    Pair(Api::Chat, Wire::Completions),
-    Pair(Api::Chat, Wire::Generate),
-    Pair(Api::Messages, Wire::Chat),
-    Pair(Api::Messages, Wire::Messages),
-    Pair(Api::Messages, Wire::Completions),
-    Pair(Api::Messages, Wire::Generate),
-    Pair(Api::Completions, Wire::Chat),
-    Pair(Api::Completions, Wire::Messages),
-    Pair(Api::Completions, Wire::Completions),
-    Pair(Api::Completions, Wire::Generate),
+    Pair(Api::Chat, &chat::Format),
+    Pair(Api::Chat, &messages::Format),
+    Pair(Api::Chat, &completions::Format),
+    Pair(Api::Chat, &generate::Format),
+    Pair(Api::Messages, &chat::Format),
+    Pair(Api::Messages, &messages::Format),
+    Pair(Api::Messages, &completions::Format),
+    Pair(Api::Messages, &generate::Format),
+    Pair(Api::Completions, &chat::Format),
+    Pair(Api::Completions, &messages::Format),
+    Pair(Api::Completions, &completions::Format),
+    Pair(Api::Completions, &generate::Format),
 ];
-const EMBEDDINGS: [Pair; 1] = [Pair(Api::Embeddings, Wire::Embeddings)];
+const EMBEDDINGS: [Pair; 1] = [Pair(Api::Embeddings, &embeddings::Format)];
 
 impl Pair {
     fn pipeline(&self) -> Pipeline {
-        let memo = Memo { include_usage: true, marks: vec!["</s>".to_owned()], ..Memo::default() };
-        let stamp =
-            Stamp { id: "chatcmpl-stamp".to_owned(), created: 1_700_000_000, model: "a-model".to_owned() };
-        Pipeline::new(self.0, self.1, memo, stamp)
+        let client = format::of(self.0);
+        let ids = ResponseIds {
+            id: "chatcmpl-stamp".to_owned(),
+            created: 1_700_000_000,
+            model: "a-model".to_owned(),
+        };
+        let chat = json!({"messages": [{"role": "user", "content": "Hi"}], "stop": ["</s>"]});
+        let chat = chat.as_object().expect("an object").clone();
+        let back = match client == self.1 {
+            true => Back::passing(client, true),
+            false => Back {
+                client,
+                provider: self.1,
+                include_usage: true,
+                translation: Some((
+                    self.1.write_request(chat, &Context::default()).expect("it is translated").reader,
+                    client.writer(true).expect("a client speaks it"),
+                )),
+            },
+        };
+        Pipeline::new(back, Terms::default(), &ids)
     }
 
     /// A buffered answer of the provider.
     fn whole(&self) -> Vec<u8> {
-        let answer = match self.1 {
-            Wire::Chat => fixture("messages_api/answer/text", "answer"),
-            Wire::Messages => fixture("anthropic/answer/text", "body"),
-            Wire::Completions => fixture("completions_api/provider_answer/two_choices", "answer"),
-            Wire::Generate => fixture("generate/answer/list_with_marks", "answer"),
-            Wire::Embeddings => {
+        let answer = match self.1.name() {
+            "chat" => fixture("messages_api/answer/text", "answer"),
+            "messages" => fixture("anthropic/answer/text", "body"),
+            "completions" => fixture("completions_api/provider_answer/two_choices", "answer"),
+            "generate" => fixture("generate/answer/list_with_marks", "answer"),
+            _ => {
                 let numbers: Vec<f64> = (0..1_536).map(|at| f64::from(at) / 65_537.0 - 0.011).collect();
                 json!({
                     "object": "list", "data": [{"object": "embedding", "index": 0, "embedding": numbers}],
@@ -243,24 +262,24 @@ impl Pair {
 
     /// A streamed answer, event by event: a fixture whose text comes in many pieces.
     fn events(&self) -> Vec<Vec<u8>> {
-        let (case, member, text) = match self.1 {
-            Wire::Chat => ("messages_api/stream/text", "chunks", 1),
-            Wire::Messages => ("anthropic/stream/text", "events", 3),
-            Wire::Completions => ("completions_api/provider_stream/with_usage", "chunks", 0),
-            Wire::Generate => ("generate/stream/end_token", "chunks", 0),
-            Wire::Embeddings => panic!("embeddings are not streamed"),
+        let (case, member, text) = match self.1.name() {
+            "chat" => ("messages_api/stream/text", "chunks", 1),
+            "messages" => ("anthropic/stream/text", "events", 3),
+            "completions" => ("completions_api/provider_stream/with_usage", "chunks", 0),
+            "generate" => ("generate/stream/end_token", "chunks", 0),
+            _ => panic!("embeddings are not streamed"),
         };
         let events = fixture(case, member);
         let mut stream = Vec::new();
         for (at, event) in events.as_array().expect("a list").iter().enumerate() {
-            let name = event["type"].as_str().filter(|_| self.1 == Wire::Messages);
+            let name = event["type"].as_str().filter(|_| self.1.name() == "messages");
             for _ in 0..if at == text { PIECES } else { 1 } {
                 let mut bytes = Vec::new();
                 sse::write(&mut bytes, name, event.to_string().as_bytes());
                 stream.push(bytes);
             }
         }
-        if matches!(self.1, Wire::Chat | Wire::Completions) {
+        if matches!(self.1.name(), "chat" | "completions") {
             stream.push(b"data: [DONE]\n\n".to_vec());
         }
         stream

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use crate::core::{
     config::{Config, MAX_TIMEOUT_MS},
-    model::{brand::Family, deployment::Deployment, endpoint::Endpoint},
+    model::{deployment::Deployment, endpoint::Endpoint},
 };
 
 /// What the writer works from.
@@ -112,9 +112,10 @@ pub enum AccessLog {
 
 /// Deployments that get a cluster: those that can be called.
 pub fn callable(config: &Config) -> impl Iterator<Item = &Deployment> {
-    config.deployments.iter().filter(|deployment| {
-        deployment.brand.family != Family::NotYet && !deployment.endpoint.host.is_empty()
-    })
+    config
+        .deployments
+        .iter()
+        .filter(|deployment| deployment.brand.is_callable() && !deployment.endpoint.host.is_empty())
 }
 
 /// The longest time-out any request can have, in milliseconds.

@@ -3,7 +3,7 @@
 mod not_yet;
 pub mod path;
 
-use crate::core::error::ErrorFormat;
+use crate::core::{error::ErrorFormat, format};
 
 /// The API a client speaks in its request and wants to read in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,10 +21,7 @@ pub enum Api {
 impl Api {
     /// The error shape of this API.
     pub fn error_format(self) -> ErrorFormat {
-        match self {
-            Api::Messages => ErrorFormat::Anthropic,
-            _ => ErrorFormat::OpenAi,
-        }
+        format::of(self).error_format()
     }
 
     /// The path as LiteLLM names it in messages.

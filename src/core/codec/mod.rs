@@ -1,8 +1,10 @@
 //! Framing of bytes that come from the network: bounded, incremental, indifferent to where a chunk ends; and bytes as text.
 
 pub mod escape;
+pub mod framing;
 pub mod glance;
 pub mod json;
+pub mod lines;
 pub mod scan;
 pub mod sse;
 pub mod tap;

@@ -22,7 +22,7 @@ use crate::core::{
     },
 };
 use crate::core::{
-    model::brand::{Brand, Family},
+    model::brand::Brand,
     provider::{BRANDS, infer, target::endpoint},
 };
 
@@ -223,7 +223,7 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     }
     let verify = verify(src, &params, shared);
     if model == "*" && forced.is_none() && base.is_none() {
-        let brands = BRANDS.iter().filter(|brand| brand.family != Family::NotYet);
+        let brands = BRANDS.iter().filter(|brand| brand.is_callable());
         let all = brands.filter_map(|brand| {
             let endpoint =
                 endpoint(brand, &src.first_variable(brand.base_env).or(brand.base.map(str::to_owned))?);
@@ -240,7 +240,7 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
             return Err(left_out(src, raw, &model_path, Verdict::Ignored, reason));
         }
     };
-    if brand.family == Family::NotYet {
+    if !brand.is_callable() {
         let reason = format!("provider `{}` cannot be called yet", brand.name);
         return Err(left_out(src, raw, &model_path, Verdict::NotYet, reason));
     }
@@ -337,7 +337,7 @@ fn deployment(src: &mut Source, group: &str, variant: &Variant, raw: &Block, raw
     let id = info.text(src, "id").unwrap_or_else(|| hashed_id(src, group, &raw.map));
     let mut model_info = shown(&raw_info.map);
     model_info.insert("id".to_owned(), Value::String(id.clone()));
-    let azure = brand.family == Family::Azure;
+    let azure = brand.is_azure();
     let openai = matches!(brand.name, "openai" | "text-completion-openai");
     let mut secret = |name: &str, variables: &[&str]| {
         let variables = if *is_foreign { &[] } else { variables };

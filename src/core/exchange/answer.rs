@@ -4,25 +4,20 @@
 //! until its first event is (some providers answer 200 and then send an error), a buffered answer until its cost is known,
 //! unless it is too large to hold and needs no translation.
 
-use serde_json::Value;
-
 use super::{Env, Exchange, RETRY_HEADER, Released, WAIT_HEADER, local, record};
 use crate::core::{
     api::Api,
-    codec::{tap::Tap, words::Word},
+    codec::tap::Tap,
     error::Error,
     format::{
-        Stamp, failure,
-        pipeline::{Pipeline, content_type, is_same},
+        failure,
+        pipeline::{Pipeline, content_type},
+        response::ResponseIds,
     },
     headers::Headers,
     model::failure::{Class, Failure},
-    provider::Wire,
     route::{affinity, cooldown, plan::Plan, retries},
 };
-
-static REFUSAL: Word = Word::new("refusal");
-static CONTENT_FILTER: Word = Word::new("content_filter");
 
 /// Of a failed answer no more is read than this.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
@@ -115,25 +110,24 @@ impl Exchange {
     /// The answer's headers; `end` says that no body follows.
     pub fn on_answer_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Step {
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let Some(attempt) = &self.attempt else { return Step::pass() };
+        let Some(attempt) = &mut self.attempt else { return Step::pass() };
         if !(200..300).contains(&status) {
             self.answer = Answer::Failing { status, headers };
             return if end { self.failed(b"", env) } else { Step::hold() };
         }
-        let stamp = Stamp {
+        let Some(back) = attempt.back.take() else { return Step::pass() };
+        let ids = ResponseIds {
             // What passes as it is has an id of its own.
-            id: match is_same(self.api, attempt.wire) {
+            id: match attempt.passes {
                 true => String::new(),
                 false => format!("chatcmpl-{}", env.random.uuid()),
             },
             created: env.now_ms / 1_000,
             model: attempt.model.clone(),
         };
-        let mut memo = attempt.memo.clone();
-        memo.include_usage |= self.asked.include_usage;
-        let pipeline = Box::new(Pipeline::new(self.api, attempt.wire, memo, stamp));
-        let is_stream =
-            headers.text("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let pipeline = Box::new(Pipeline::new(back, attempt.terms, &ids));
+        let media_type = attempt.format.framing().media_type();
+        let is_stream = headers.text("content-type").is_some_and(|kind| kind.starts_with(media_type));
         self.answer = if is_stream {
             let gunzip = is_gzip(&headers).then(|| Gunzip::new(Vec::new()));
             Answer::Streaming(Box::new(Streaming {
@@ -171,7 +165,7 @@ impl Exchange {
     /// Whether the answer may go to the client without being read to its end.
     fn may_pass(&self) -> bool {
         let Answer::Held { headers, .. } = &self.answer else { return false };
-        self.attempt.as_ref().is_some_and(|attempt| is_same(self.api, attempt.wire)) && !is_gzip(headers)
+        self.attempt.as_ref().is_some_and(|attempt| attempt.passes) && !is_gzip(headers)
     }
 
     /// A part of the answer's body: all that is buffered while it is held, else the newest chunk.
@@ -254,15 +248,7 @@ impl Exchange {
         let (Some(attempt), Some(plan), Api::Chat) = (&self.attempt, &self.plan, self.api) else {
             return false;
         };
-        let (reason, path) = match attempt.wire {
-            Wire::Messages => (&REFUSAL, "/stop_reason"),
-            _ => (&CONTENT_FILTER, "/choices/0/finish_reason"),
-        };
-        // Few answers hold the word at all, so few are parsed twice.
-        reason.is_in(body)
-            && plan.minds_content_filter(&self.config)
-            && serde_json::from_slice::<Value>(body)
-                .is_ok_and(|answer| answer.pointer(path).and_then(Value::as_str) == Some(reason.text()))
+        plan.minds_content_filter(&self.config) && attempt.format.is_filtered(body)
     }
 
     fn stream_on(&mut self, mut stream: Box<Streaming>, bytes: &[u8], end: bool, env: &mut Env) -> Step {
@@ -319,7 +305,7 @@ impl Exchange {
         let unpacked = if is_gzip(&headers) { gunzip_all(body).ok().flatten() } else { None };
         let Some(attempt) = &self.attempt else { return Step::pass() };
         let failure =
-            failure::read(attempt.wire, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
+            failure::read(attempt.format, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
         self.conclude(failure, &headers, env)
     }
 

@@ -1,50 +1,53 @@
 //! One attempt: the request as a provider wants it, made from the client's original body.
 
-use serde_json::{Map, Value};
-
 use super::{Begin, Env, Exchange, Released, Reply, answer::Answer, parse};
 use crate::core::{
-    api::Api,
-    codec::{
-        json::{Object, complaint},
-        value,
-    },
+    codec::json::Object,
     error::Error,
-    format::{Memo, Options, completions, generate, messages, pipeline::is_same, prepare},
+    format::{
+        self,
+        prepare::Prepare,
+        translate::{self, Back},
+    },
     headers::Headers,
     model::{deployment::Deployment, money::Money, terms::Terms},
     provider::{
-        Wire,
-        target::{Target, body_model, target_at, wire},
+        auth, speaks,
+        target::{Target, body_model, target},
     },
     route::plan::{Candidate, Plan},
 };
 
 /// An attempt under way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Attempt {
     /// What is being called.
     pub candidate: Candidate,
     /// The format spoken.
-    pub wire: Wire,
+    pub format: format::Ref,
     /// The model asked for.
     pub model: String,
-    /// What the way back must know.
-    pub memo: Memo,
+    /// What the call is charged by, as it was asked.
+    pub terms: Terms,
+    /// Whether the response goes to the client as it comes.
+    pub passes: bool,
+    /// The way back, until the response begins.
+    pub back: Option<Back>,
     /// When it began, Unix milliseconds.
     pub started_ms: u64,
 }
 
 /// A request on its way to a provider.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Outgoing {
     /// All headers, the `:`-ones and an exact `content-length` included.
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
-    wire: Wire,
+    format: format::Ref,
     model: String,
-    memo: Memo,
+    terms: Terms,
+    back: Option<Back>,
 }
 
 /// What an attempt begins with.
@@ -119,13 +122,16 @@ impl Exchange {
         }
     }
 
-    fn start(&mut self, candidate: Candidate, outgoing: Outgoing, env: &Env) -> Outgoing {
+    fn start(&mut self, candidate: Candidate, mut outgoing: Outgoing, env: &Env) -> Outgoing {
         self.tell_attempt(candidate);
+        let back = outgoing.back.take();
         self.attempt = Some(Attempt {
             candidate,
-            wire: outgoing.wire,
+            format: outgoing.format,
             model: outgoing.model.clone(),
-            memo: outgoing.memo.clone(),
+            terms: outgoing.terms,
+            passes: back.as_ref().is_some_and(Back::passes),
+            back,
             started_ms: env.now_ms,
         });
         self.sent = true;
@@ -163,7 +169,7 @@ impl Exchange {
         let segment = segment.ok_or_else(|| Error::internal("a candidate has no segment"))?;
         let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
         let model = deployment.model_for(&segment.requested, &captures);
-        let wire = wire(deployment, self.api)?;
+        let format = speaks(deployment, self.api)?;
 
         for (name, value) in &segment.overrides {
             // How the answer comes has been settled with the client.
@@ -171,101 +177,23 @@ impl Exchange {
                 object.set(name.clone(), value.to_string());
             }
         }
-        let made = self.body_for(deployment, &body_model(deployment, &model), wire, object)?;
-        let mut where_to = target_at(deployment, wire, &model, self.api_version.as_deref());
-        where_to.headers.append(&made.headers);
-        let mut headers = self.header_list(deployment, where_to, &made.betas, made.body.len());
-        self.add_timed_headers(&mut headers, candidate.deployment, deployment);
-        Ok(Outgoing { headers, body: made.body, wire, model, memo: made.memo })
-    }
-
-    /// The body in the wire format.
-    fn body_for(
-        &self,
-        deployment: &Deployment,
-        model: &str,
-        wire: Wire,
-        mut object: Object<'_>,
-    ) -> Result<Made, Error> {
-        let drop_params = deployment.drop_params.unwrap_or(self.config.general.drop_params);
-        let prepare = |api: Api, wire: Wire| prepare::Prepare {
+        let body_model = body_model(deployment, &model);
+        let prepare = Prepare {
             deployment,
-            model,
-            api,
-            wire,
+            model: &body_model,
+            from: format::of(self.api),
+            to: format,
             streaming: self.asked.streaming,
-            drop_params,
+            drop_params: deployment.drop_params.unwrap_or(self.config.general.drop_params),
         };
-        if is_same(self.api, wire) {
-            let facts = prepare::prepare(&mut object, &prepare(self.api, wire))?;
-            let terms = terms(&object, wire);
-            let memo = Memo { include_usage: facts.include_usage, terms, ..Memo::default() };
-            return Ok(Made { body: object.to_bytes(), memo, headers: facts.headers, betas: Vec::new() });
-        }
-        let facts = prepare::strip_and_default(&mut object, &prepare(self.api, wire))?;
-        let options = Options {
-            model,
-            brand: deployment.brand.name,
-            drop_params: facts.drop_params,
-            modify_params: self.config.general.modify_params,
-            allowed_params: &facts.allowed_params,
-            template: deployment.template.as_ref(),
-        };
-        let (mut chat, mut memo) = self.hub_request(&object, &options)?;
-        memo.include_usage |= facts.include_usage;
-        let mut betas = Vec::new();
-        let body = match wire {
-            Wire::Chat => {
-                if self.api == Api::Messages {
-                    leave_out_anthropics_own(&mut chat, deployment.brand.name);
-                }
-                let bytes = value::to_bytes(&Value::Object(chat));
-                let mut chat = parse(&bytes)?;
-                prepare::prepare(
-                    &mut chat,
-                    &prepare::Prepare { drop_params: facts.drop_params, ..prepare(Api::Chat, Wire::Chat) },
-                )?;
-                for (name, value) in &facts.extra_body {
-                    chat.set(name.clone(), value.to_string());
-                }
-                memo.terms = terms(&chat, wire);
-                chat.to_bytes()
-            }
-            Wire::Messages => {
-                let (body, needed, made) = messages::request::write::request(chat, &options)?;
-                betas = needed;
-                memo = merge(memo, made);
-                with_extra_body(body, &facts.extra_body)
-            }
-            Wire::Completions => {
-                let (body, made) = completions::request::write::request(chat, &options)?;
-                memo = merge(memo, made);
-                with_extra_body(body, &facts.extra_body)
-            }
-            Wire::Generate => {
-                let (body, made) = generate::request::request(chat, &options)?;
-                memo = merge(memo, made);
-                with_extra_body(body, &facts.extra_body)
-            }
-            Wire::Embeddings => return Err(Error::internal("embeddings have one wire format")),
-        };
-        Ok(Made { body, memo, headers: facts.headers, betas })
-    }
-
-    /// The client's request as a chat request.
-    fn hub_request(
-        &self,
-        object: &Object<'_>,
-        options: &Options<'_>,
-    ) -> Result<(Map<String, Value>, Memo), Error> {
-        let map = object.to_map().map_err(|e| {
-            Error::bad_request(format!("the request body cannot be translated: {}", complaint(&e)))
-        })?;
-        match self.api {
-            Api::Chat | Api::Embeddings => Ok((map, Memo::default())),
-            Api::Completions => completions::request::read::request(map, options),
-            Api::Messages => messages::request::read::request(map, options),
-        }
+        let made =
+            translate::make(object, &prepare, self.config.general.modify_params, self.asked.include_usage)?;
+        let mut where_to = target(deployment, format, &model, self.api_version.as_deref());
+        where_to.headers.append(&made.headers);
+        let mut headers = self.header_list(deployment, format, where_to, &made.betas, made.body.len());
+        self.add_timed_headers(&mut headers, candidate.deployment, deployment);
+        auth::sign(deployment, &mut headers);
+        Ok(Outgoing { headers, body: made.body, format, model, terms: made.terms, back: Some(made.back) })
     }
 
     /// All headers of the provider's request. The list replaces the client's headers as a whole: nothing of the client's, and
@@ -273,6 +201,7 @@ impl Exchange {
     fn header_list(
         &self,
         deployment: &Deployment,
+        format: format::Ref,
         where_to: Target,
         betas: &[String],
         length: usize,
@@ -284,7 +213,13 @@ impl Exchange {
         list.push(":path", where_to.path.as_bytes());
         list.push("content-type", b"application/json");
         list.push_number("content-length", u64::try_from(length).unwrap_or(u64::MAX));
-        list.push("accept", if self.asked.streaming { b"text/event-stream" } else { b"application/json" });
+        list.push(
+            "accept",
+            match self.asked.streaming {
+                true => format.framing().media_type().as_bytes(),
+                false => b"application/json",
+            },
+        );
         // Compressed answers would have to be unpacked to be read.
         list.push("accept-encoding", b"identity");
         list.push("user-agent", concat!("tollgate/", env!("CARGO_PKG_VERSION")).as_bytes());
@@ -304,51 +239,6 @@ impl Exchange {
             list.push("anthropic-beta", &betas.join(&b","[..]));
         }
         list
-    }
-}
-
-/// A body and what goes with it.
-struct Made {
-    body: Vec<u8>,
-    memo: Memo,
-    headers: Headers,
-    betas: Vec<String>,
-}
-
-/// What a call is charged by, as its provider is asked. Anthropic's API says all of it in its answers.
-fn terms(body: &Object<'_>, wire: Wire) -> Terms {
-    match wire {
-        Wire::Chat => Terms::asked(body.raw("service_tier"), body.raw("web_search_options")),
-        _ => Terms::default(),
-    }
-}
-
-/// Takes out of a request that came as Anthropic's what OpenAI's API has no member for and refuses.
-fn leave_out_anthropics_own(chat: &mut Map<String, Value>, brand: &str) {
-    if matches!(brand, "openai" | "azure") {
-        chat.shift_remove("top_k");
-    }
-    let messages = chat.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten();
-    for message in messages.filter_map(Value::as_object_mut) {
-        message.shift_remove("thinking_blocks");
-        message.shift_remove("reasoning_content");
-    }
-}
-
-fn with_extra_body(mut body: Map<String, Value>, extra: &Map<String, Value>) -> Vec<u8> {
-    for (name, value) in extra {
-        body.insert(name.clone(), value.clone());
-    }
-    value::to_bytes(&Value::Object(body))
-}
-
-/// What both translations of one request must remember.
-fn merge(client: Memo, wire: Memo) -> Memo {
-    Memo {
-        json_tool: client.json_tool || wire.json_tool,
-        prefix: wire.prefix.clone().or(client.prefix),
-        include_usage: client.include_usage || wire.include_usage,
-        ..wire
     }
 }
 

@@ -8,12 +8,16 @@ use crate::core::{
     codec::sse,
     error::Error,
     format::{
-        Memo, Stamp,
+        self,
         pipeline::{Pipeline, content_type},
+        response::ResponseIds,
+        translate::Back,
     },
     headers::Headers,
-    model::failure::{Class, Failure},
-    provider::Wire,
+    model::{
+        failure::{Class, Failure},
+        terms::Terms,
+    },
 };
 
 /// The failure that a mock response stands for, when its text names one of LiteLLM's errors.
@@ -37,11 +41,14 @@ impl Exchange {
             deployment.model_for(&segment.requested, &captures)
         });
         let stamp =
-            Stamp { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
-        let memo = Memo { include_usage: self.asked.include_usage, ..Memo::default() };
+            ResponseIds { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
         let is_embedding = self.api == Api::Embeddings;
-        let wire = if is_embedding { Wire::Embeddings } else { Wire::Chat };
-        let mut pipeline = Pipeline::new(self.api, wire, memo, stamp.clone());
+        let (client, include_usage) = (format::of(self.api), self.asked.include_usage);
+        let back = match is_embedding {
+            true => Back::passing(client, include_usage),
+            false => Back::of_chat(client, include_usage)?,
+        };
+        let mut pipeline = Pipeline::new(back, Terms::default(), &stamp);
         let streaming = self.asked.streaming && !is_embedding;
         let body = if streaming {
             let mut out = Vec::new();
@@ -83,7 +90,7 @@ fn usage() -> Value {
 }
 
 /// A mock that is a whole completion object is given as it is, but for its usage: what a caller says it used is charged to nobody.
-fn completion(mock: &Value, stamp: &Stamp) -> Value {
+fn completion(mock: &Value, stamp: &ResponseIds) -> Value {
     if let Some(given) = mock.as_object().filter(|mock| mock.contains_key("choices")) {
         let mut whole = given.clone();
         whole.insert("usage".to_owned(), usage());
@@ -96,7 +103,7 @@ fn completion(mock: &Value, stamp: &Stamp) -> Value {
     })
 }
 
-fn stream(mock: &Value, stamp: &Stamp) -> Vec<u8> {
+fn stream(mock: &Value, stamp: &ResponseIds) -> Vec<u8> {
     let chunk = |choice: Value| {
         json!({"id": stamp.id, "created": stamp.created, "model": stamp.model, "object": "chat.completion.chunk",
                "choices": [choice]})
@@ -122,7 +129,7 @@ fn stream(mock: &Value, stamp: &Stamp) -> Vec<u8> {
     out
 }
 
-fn embedding(mock: &Value, stamp: &Stamp) -> Value {
+fn embedding(mock: &Value, stamp: &ResponseIds) -> Value {
     let vector = if mock.is_array() { mock.clone() } else { json!([0.1, 0.2, 0.3]) };
     json!({"object": "list", "model": stamp.model, "data": [{"object": "embedding", "index": 0, "embedding": vector}],
            "usage": {"prompt_tokens": 10, "total_tokens": 10}})

@@ -256,7 +256,7 @@ impl Exchange {
     /// makes of it nobody will know.
     pub(super) fn charge_unanswered(&mut self, env: &Env) {
         let Some(attempt) = &self.attempt else { return };
-        let terms = attempt.memo.terms;
+        let terms = attempt.terms;
         self.took_ms = env.now_ms.saturating_sub(attempt.started_ms);
         self.sent = false;
         self.charge_unseen(&Usage::estimate(self.prompt_tokens(), 0), &terms, None, env);

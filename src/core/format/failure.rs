@@ -1,25 +1,21 @@
-//! What a provider's failed answer means: its class, and the words for the client.
+//! What a provider's failed response means: its class, and the words for the client.
 
 use serde_json::Value;
 
+use super::{
+    Ref,
+    words::{self, Said},
+};
 use crate::core::{
     error::{Error, Quoted},
-    format::{
-        messages,
-        words::{self, Said},
-    },
     headers::Headers,
     model::failure::{Class, Failure},
-    provider::Wire,
 };
 
-/// Reads a failed answer that came at `now_ms` (Unix milliseconds).
-pub fn read(wire: Wire, status: u16, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
+/// Reads a failed response that came at `now_ms` (Unix milliseconds).
+pub fn read(format: Ref, status: u16, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
     let said = Said::by_body(body);
-    let (class, message) = match wire {
-        Wire::Messages => messages::error::error_class(status, body),
-        _ => (class(status, &said), message(body)),
-    };
+    let (class, message) = format.read_failure(status, body, &said);
     let code = said.code().map(str::to_owned);
     Failure { class, status, message, retry_after_ms: retry_after(headers, now_ms), code }
 }

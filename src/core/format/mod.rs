@@ -1,15 +1,16 @@
-//! One API's request and answer as another's.
+//! The API formats: how each writes its requests, responses, streams and errors, one folder each.
 //!
-//! The hub is OpenAI chat: every client API can be turned into a chat request, every wire format can be made from one, and
-//! the same backwards for answers. So a new client API or a new wire format is one file per direction, never a pair of
-//! everything with everything. Where client and provider speak the same format nothing is translated at all: the request is
-//! spliced and the answer passes.
+//! The pivot is OpenAI chat ([`chat`]): what a client writes in its format is read as a chat request, and what a provider wants is
+//! written from one; the responses go back the same way. So N client formats and M provider formats are N + M translations,
+//! never pairs. Where client and provider speak the same format nothing is translated at all: the request is spliced
+//! ([`prepare`]) and the response passes ([`pipeline`]).
 //!
-//! Each format has a folder that holds its requests, responses, streams and errors, in both directions where it is spoken by
-//! clients and by providers.
+//! A new format is a folder with a [`Format`] in it, a row in [`FORMATS`], and a row that names it: of the brand whose models
+//! speak it ([`crate::core::provider::BRANDS`]), or of the client API that does ([`of`]). Nothing else knows a format by name.
 
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
 pub mod failure;
 pub mod generate;
 #[cfg(test)]
@@ -19,15 +20,188 @@ mod params;
 mod path;
 pub mod pipeline;
 pub mod prepare;
+pub mod response;
 mod splice;
 mod template;
-mod words;
+pub mod translate;
+pub mod words;
 
-use crate::core::model::terms::Terms;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use self::{
+    prepare::{Facts, Prepare},
+    response::{Observed, Passing, ReadWith, WriteWith},
+    words::Said,
+};
+use crate::core::{
+    api::Api,
+    codec::{framing::Framing, json::Object},
+    error::{Error, ErrorFormat},
+    model::failure::Class,
+    model::{terms::Terms, usage::Usage},
+};
+
+/// A format of the table.
+pub type Ref = &'static dyn Format;
+
+/// All formats.
+pub static FORMATS: &[Ref] =
+    &[&chat::Format, &completions::Format, &embeddings::Format, &generate::Format, &messages::Format];
+
+/// The format that a client API speaks.
+pub fn of(api: Api) -> Ref {
+    match api {
+        Api::Chat => &chat::Format,
+        Api::Completions => &completions::Format,
+        Api::Embeddings => &embeddings::Format,
+        Api::Messages => &messages::Format,
+    }
+}
+
+/// The format that a row of a brand names.
+pub fn named(name: &str) -> Option<Ref> {
+    FORMATS.iter().copied().find(|format| format.name() == name)
+}
+
+/// One API's way of writing requests, responses, streams and errors.
+///
+/// A format may be spoken by clients, by providers, or by both, and implements what is asked of it there; the rest has
+/// defaults, which are OpenAI's ways where most formats have them.
+pub trait Format: Sync {
+    /// What rows of brands call it.
+    fn name(&self) -> &'static str;
+
+    /// The last segments of its path at a provider.
+    fn path(&self) -> &'static str;
+
+    /// The shape of its errors.
+    fn error_format(&self) -> ErrorFormat {
+        ErrorFormat::OpenAi
+    }
+
+    /// How a streamed response is cut into events.
+    fn framing(&self) -> Framing {
+        Framing::Sse
+    }
+
+    /// Headers that each of its requests has.
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// A client's request as a chat request, and what writes the response to it.
+    fn read_request(
+        &self,
+        _body: Map<String, Value>,
+        _context: &Context<'_>,
+    ) -> Result<(Map<String, Value>, WriteWith), Error> {
+        Err(Error::internal(format!("no client speaks the format `{}`", self.name())))
+    }
+
+    /// What writes a response for a client, which wants the usage of a stream or not.
+    fn writer(&self, _include_usage: bool) -> Result<WriteWith, Error> {
+        Err(Error::internal(format!("no client speaks the format `{}`", self.name())))
+    }
+
+    /// A chat request as a provider wants it, and what reads the response to it.
+    fn write_request(&self, _chat: Map<String, Value>, _context: &Context<'_>) -> Result<Written, Error> {
+        Err(Error::internal(format!("no provider is asked in the format `{}`", self.name())))
+    }
+
+    /// OpenAI's chat parameters that a request written from one has something for.
+    fn chat_params(&self) -> &'static [&'static str] {
+        chat::PARAMS
+    }
+
+    /// Fits a request that is sent in the format it came in to the brand and model.
+    fn fit(&self, _body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &Facts) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Whether a member of a request belongs to the format, although LiteLLM has one of that name in other formats.
+    fn owns(&self, _member: &str) -> bool {
+        false
+    }
+
+    /// Whether a deployment's default may be put into a request: what is another format's own would be refused.
+    fn takes_default(&self, _member: &str) -> bool {
+        true
+    }
+
+    /// What a call is charged by, as far as its request says.
+    fn terms(&self, _body: &Object<'_>) -> Terms {
+        Terms::default()
+    }
+
+    /// Whether its responses hold text, whose tokens can be estimated.
+    fn has_texts(&self) -> bool {
+        true
+    }
+
+    /// Where the texts of a stream's events are.
+    fn texts(&self) -> StreamedTexts {
+        StreamedTexts::Read
+    }
+
+    /// The usage in a response.
+    fn read_usage(&self, usage: &str, _terms: &mut Terms) -> Option<Usage> {
+        Usage::read_openai(usage)
+    }
+
+    /// Whether a buffered response was stopped by a content filter.
+    fn is_filtered(&self, _body: &[u8]) -> bool {
+        false
+    }
+
+    /// Passes an event of its own stream to the client, and notes what it tells.
+    fn pass(&self, event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
+        chat::stream::pass(event, observed, out);
+    }
+
+    /// What a failed response means, and the provider's words for it.
+    fn read_failure(&self, status: u16, body: &[u8], said: &Said) -> (Class, String) {
+        (failure::class(status, said), failure::message(body))
+    }
+}
+
+impl PartialEq for dyn Format {
+    fn eq(&self, other: &dyn Format) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl fmt::Debug for dyn Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which bytes of a stream's events are the response's text: what tokens are estimated from when a client goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamedTexts {
+    /// Those in `delta`.
+    Deltas,
+    /// Those of the whole event.
+    Events,
+    /// What reads the format counts them itself, or there are none.
+    Read,
+}
+
+/// A request for a provider.
+pub struct Written {
+    /// The body.
+    pub body: Map<String, Value>,
+    /// `anthropic-beta` values that it needs.
+    pub betas: Vec<String>,
+    /// What reads the response.
+    pub reader: ReadWith,
+}
 
 /// What a request translation may look at besides the body.
 #[derive(Clone, Debug, Default)]
-pub struct Options<'a> {
+pub struct Context<'a> {
     /// The model to ask the provider for.
     pub model: &'a str,
     /// The brand's name in messages (`anthropic`).
@@ -36,39 +210,10 @@ pub struct Options<'a> {
     pub drop_params: bool,
     /// The request may be amended so that the provider takes it (placeholder messages, dummy tools).
     pub modify_params: bool,
+    /// The client asked for the usage of its stream.
+    pub include_usage: bool,
     /// `allowed_openai_params`: parameters to pass although the brand is not known to take them.
     pub allowed_params: &'a [String],
     /// Custom prompt template of the deployment.
     pub template: Option<&'a crate::core::model::template::PromptTemplate>,
-}
-
-/// What the way back must know of the way there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memo {
-    /// The answer's call of the tool `json_tool_call` is the content the client asked for (JSON output by a forced tool).
-    pub json_tool: bool,
-    /// Prefill that the answer continues and the client wants back (`"prefix": true`).
-    pub prefix: Option<String>,
-    /// The client asked for the usage chunk of a stream (`stream_options.include_usage`).
-    pub include_usage: bool,
-    /// The prompt sent, when the answer may echo it.
-    pub echoes_prompt: bool,
-    /// Texts that may stand at either end of the answer without being meant (a template's tokens, stop texts), for formats
-    /// that leave them in.
-    pub marks: Vec<String>,
-    /// Estimated length of the prompt, for formats whose answers do not count it.
-    pub prompt_tokens: u64,
-    /// What the call is charged by, as the provider was asked.
-    pub terms: Terms,
-}
-
-/// What a made-up answer is stamped with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
-    /// `chatcmpl-…`, the same on every chunk of a stream.
-    pub id: String,
-    /// Unix seconds.
-    pub created: u64,
-    /// The model to name when the provider names none.
-    pub model: String,
 }

@@ -3,21 +3,25 @@
 
 use serde_json::{Map, Value};
 
-use crate::core::{error::Error, format::Options, model::failure::Class};
+use crate::core::{error::Error, format::Context, model::failure::Class};
 
 /// Takes `names` out of `body`. One that says something (see [`is_default`]) is refused unless `drop_params` is on or
 /// `allowed_openai_params` lists it; a listed one stays.
-pub fn drop_or_refuse(body: &mut Map<String, Value>, names: &[&str], options: &Options) -> Result<(), Error> {
+pub fn drop_or_refuse(
+    body: &mut Map<String, Value>,
+    names: &[&str],
+    context: &Context<'_>,
+) -> Result<(), Error> {
     let mut refused = Vec::new();
-    for name in names.iter().filter(|name| !options.allowed_params.iter().any(|allowed| allowed == *name)) {
+    for name in names.iter().filter(|name| !context.allowed_params.iter().any(|allowed| allowed == *name)) {
         if body.shift_remove(*name).is_some_and(|value| !is_default(name, &value)) {
             refused.push(*name);
         }
     }
-    if refused.is_empty() || options.drop_params {
+    if refused.is_empty() || context.drop_params {
         Ok(())
     } else {
-        Err(unsupported(&refused, options.brand, options.model))
+        Err(unsupported(&refused, context.brand, context.model))
     }
 }
 
@@ -47,9 +51,9 @@ pub fn wants_usage(body: &Map<String, Value>) -> bool {
 }
 
 /// The model to ask for: the deployment's, else the request's own.
-pub fn model(body: &mut Map<String, Value>, options: &Options) -> Value {
+pub fn model(body: &mut Map<String, Value>, context: &Context<'_>) -> Value {
     let asked = body.shift_remove("model");
-    if options.model.is_empty() { asked.unwrap_or_default() } else { Value::from(options.model) }
+    if context.model.is_empty() { asked.unwrap_or_default() } else { Value::from(context.model) }
 }
 
 /// Whether leaving the parameter out changes nothing.
@@ -78,14 +82,14 @@ mod tests {
 
     const NAMES: [&str; 5] = ["n", "echo", "suffix", "tool_choice", "logprobs"];
 
-    fn run(body: Value, options: &Options) -> Result<Value, Error> {
+    fn run(body: Value, context: &Context<'_>) -> Result<Value, Error> {
         let mut body = body.as_object().unwrap().clone();
-        drop_or_refuse(&mut body, &NAMES, options).map(|()| Value::Object(body))
+        drop_or_refuse(&mut body, &NAMES, context).map(|()| Value::Object(body))
     }
 
     #[test]
     fn what_says_nothing_goes_and_what_says_something_is_refused() {
-        let options = Options { model: "m", brand: "acme", ..Options::default() };
+        let options = Context { model: "m", brand: "acme", ..Context::default() };
         let body =
             json!({"n": 1, "echo": false, "suffix": "", "tool_choice": "auto", "logprobs": null, "x": 1});
         assert_eq!(run(body, &options), Ok(json!({"x": 1})));
@@ -98,10 +102,10 @@ mod tests {
     #[test]
     fn drop_params_drops_and_allowed_params_stay() {
         let body = json!({"n": 2, "echo": true, "x": 1});
-        let dropping = Options { drop_params: true, ..Options::default() };
+        let dropping = Context { drop_params: true, ..Context::default() };
         assert_eq!(run(body.clone(), &dropping), Ok(json!({"x": 1})));
         let allowed = ["n".to_owned(), "echo".to_owned()];
-        assert_eq!(run(body.clone(), &Options { allowed_params: &allowed, ..Options::default() }), Ok(body));
+        assert_eq!(run(body.clone(), &Context { allowed_params: &allowed, ..Context::default() }), Ok(body));
     }
 
     #[test]

@@ -7,14 +7,12 @@
 
 use serde_json::{Map, Value};
 
+use super::{Ref, splice};
 use crate::core::{
-    api::Api,
     codec::json::{Object, string},
     error::Error,
-    format::{chat, splice},
     headers::Headers,
     model::deployment::Deployment,
-    provider::Wire,
 };
 
 /// What a body is prepared for.
@@ -24,10 +22,10 @@ pub struct Prepare<'a> {
     pub deployment: &'a Deployment,
     /// The model to ask for; empty leaves what stands there.
     pub model: &'a str,
-    /// The API the body is in.
-    pub api: Api,
+    /// The format the body is in.
+    pub from: Ref,
     /// The format it will be sent in.
-    pub wire: Wire,
+    pub to: Ref,
     /// Whether the client asked for a stream.
     pub streaming: bool,
     /// `drop_params` of the deployment or the configuration. The request can only turn it on.
@@ -56,12 +54,7 @@ pub fn prepare(body: &mut Object<'_>, p: &Prepare<'_>) -> Result<Facts, Error> {
     if !p.model.is_empty() {
         body.set("model", string(p.model));
     }
-    if p.wire == Wire::Chat {
-        chat::prepare::adjust(body, p, &facts)?;
-    }
-    if matches!(p.wire, Wire::Chat | Wire::Completions) {
-        ask_for_usage(body, p);
-    }
+    p.to.fit(body, p, &facts)?;
     for (name, value) in &facts.extra_body {
         body.set(name.clone(), value.to_string());
     }
@@ -77,9 +70,9 @@ pub fn strip_and_default(body: &mut Object<'_>, p: &Prepare<'_>) -> Result<Facts
         let message = format!("`additional_drop_params` may name at most {MOST_PATHS} parameters.");
         return Err(Error::bad_request(message).with_param("additional_drop_params"));
     }
-    body.retain(|name, _| !is_ours(name, p.api));
+    body.retain(|name, _| !is_ours(name, p.from));
     for (name, value) in &p.deployment.defaults {
-        if !is_given(body, name) && is_for(name, p.api) {
+        if !is_given(body, name) && p.from.takes_default(name) {
             body.set(name.clone(), value.to_string());
         }
     }
@@ -156,14 +149,13 @@ fn header(member: &'static str, name: &str, value: &Value) -> Result<(String, Ve
 
 /// Whether a member is LiteLLM's and never a provider's. Prices are among them: a client does not set what it is charged, so
 /// they go no further.
-fn is_ours(name: &str, api: Api) -> bool {
+fn is_ours(name: &str, format: Ref) -> bool {
     OURS.contains(&name)
         || name.starts_with("mock_testing_")
         || name.contains("_cost_per_")
         || name.starts_with("cache_read_input_token_cost")
         || name.starts_with("cache_creation_input_token_cost")
-        // Anthropic's own member there.
-        || (name == "metadata" && api != Api::Messages)
+        || (name == "metadata" && !format.owns(name))
 }
 
 /// Whether the client gave a parameter, by this or its other name.
@@ -176,17 +168,8 @@ fn is_given(body: &Object<'_>, name: &str) -> bool {
     body.raw(name).is_some() || body.raw(other).is_some()
 }
 
-/// Whether a default may be put into a body of this API: what is another API's own would be refused by the provider.
-fn is_for(name: &str, api: Api) -> bool {
-    match api {
-        Api::Chat | Api::Completions => true,
-        Api::Embeddings => !CHAT_PARAMS.contains(&name) || name == "user",
-        Api::Messages => !CHAT_PARAMS.contains(&name) || MESSAGES_PARAMS.contains(&name),
-    }
-}
-
 /// Makes the provider tell the usage at the end of a stream, or takes the wish out where it is not understood.
-fn ask_for_usage(body: &mut Object<'_>, p: &Prepare<'_>) {
+pub fn ask_for_usage(body: &mut Object<'_>, p: &Prepare<'_>) {
     if p.deployment.brand.quirks.no_stream_options {
         body.remove("stream_options");
     } else if p.streaming {
@@ -268,7 +251,7 @@ const OWN_HEADERS: &[&str] = &[
 ];
 
 /// OpenAI's chat parameters.
-const CHAT_PARAMS: &[&str] = &[
+pub(super) const CHAT_PARAMS: &[&str] = &[
     "audio",
     "frequency_penalty",
     "function_call",
@@ -300,10 +283,6 @@ const CHAT_PARAMS: &[&str] = &[
     "verbosity",
     "web_search_options",
 ];
-
-/// Those of them that an Anthropic request has too, with the same meaning.
-const MESSAGES_PARAMS: &[&str] =
-    &["max_tokens", "service_tier", "stream", "temperature", "thinking", "top_p"];
 
 #[cfg(test)]
 mod tests;

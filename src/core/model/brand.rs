@@ -7,8 +7,16 @@ pub struct Brand {
     pub name: &'static str,
     /// What the brand is called in messages: `OpenAI` in `OpenAIException - …`.
     pub title: &'static str,
-    /// How its URLs, credentials and bodies are made.
-    pub family: Family,
+    /// The name of the format that its models speak; `None` for a LiteLLM provider whose format is not built yet.
+    pub speaks: Option<&'static str>,
+    /// The format that they speak where a prompt template is configured.
+    pub with_template: Option<&'static str>,
+    /// The format of its embeddings.
+    pub embeds: Option<&'static str>,
+    /// How the path of a call is made.
+    pub url: UrlScheme,
+    /// How a call is given its credentials.
+    pub auth: AuthScheme,
     /// Base URL when neither the deployment nor the environment names one; `None` means `api_base` is required.
     pub base: Option<&'static str>,
     /// A base URL whose path does not end in `/v1` gets it (brands whose users name the bare host).
@@ -31,21 +39,44 @@ pub struct Brand {
     pub quirks: Quirks,
 }
 
-/// How URLs, credentials and bodies of a brand are made.
+impl Brand {
+    /// Whether its models can be called. Deployments of the others load and are reported.
+    pub fn is_callable(&self) -> bool {
+        self.speaks.is_some()
+    }
+
+    /// Whether its models are OpenAI's, behind deployments with names of their own.
+    pub fn is_azure(&self) -> bool {
+        self.url == UrlScheme::Azure
+    }
+}
+
+/// How the paths of a brand's calls are made. Formats say what theirs end in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `{base}/chat/completions`, `Authorization: Bearer`.
-    OpenAi,
-    /// OpenAI's completions endpoint only; chat is turned into a prompt (`text-completion-openai`).
-    OpenAiText,
-    /// `{base}/openai/deployments/{model}/…?api-version=`, `api-key` or an AD token.
+pub enum UrlScheme {
+    /// Behind the base URL.
+    Joined,
+    /// Under `/v1`, for base URLs that may stop before it.
+    Versioned,
+    /// `{base}/openai/deployments/{model}/…?api-version=`, and Azure's other forms.
     Azure,
-    /// `{base}/v1/messages`, `x-api-key`.
-    Anthropic,
-    /// Hugging Face: OpenAI-compatible, or text generation inference when a prompt template is configured.
-    HuggingFace,
-    /// A known LiteLLM provider whose format is not built yet. Its deployments load and are reported, never called.
-    NotYet,
+    /// Azure AI Foundry's.
+    AzureAi,
+}
+
+/// How a call shows who makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthScheme {
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// The same with OpenAI's organization.
+    OpenAi,
+    /// `x-api-key`.
+    XApiKey,
+    /// `api-key`, or a token of Azure's directory.
+    Azure,
+    /// `api-key` at Azure AI Foundry's own hosts, a bearer everywhere else.
+    AzureAi,
 }
 
 /// Body differences of an OpenAI-compatible brand. All false is OpenAI itself.

@@ -1,6 +1,9 @@
 //! The table of provider brands: one row each, and what single models of a brand do differently.
 
-use crate::core::model::brand::{Brand, Family, Quirks};
+use crate::core::{
+    format::{chat, completions, embeddings, generate, messages},
+    model::brand::{AuthScheme, Brand, Quirks, UrlScheme},
+};
 
 /// Every provider name that LiteLLM knows. A brand whose API is OpenAI's is one row and nothing else.
 #[rustfmt::skip]
@@ -45,7 +48,7 @@ pub static BRANDS: &[Brand] = &[
     Brand { hosts: &["api.lambda.ai/v1"], ..compatible("lambda_ai", "Lambda_ai", Some("https://api.lambda.ai/v1"), &["LAMBDA_API_BASE"], &["LAMBDA_API_KEY"]) },
     Brand { hosts: &["api.hyperbolic.xyz/v1"], ..compatible("hyperbolic", "Hyperbolic", Some("https://api.hyperbolic.xyz/v1"), &["HYPERBOLIC_API_BASE"], &["HYPERBOLIC_API_KEY"]) },
     Brand { hosts: &["api.jina.ai/v1"], ..compatible("jina_ai", "Jina_ai", Some("https://api.jina.ai/v1"), &["JINA_AI_API_BASE"], &["JINA_AI_API_KEY", "JINA_AI_TOKEN"]) },
-    compatible("azure_ai", "Azure_ai", None, &["AZURE_AI_API_BASE"], &["AZURE_AI_API_KEY"]),
+    Brand { url: UrlScheme::AzureAi, auth: AuthScheme::AzureAi, ..compatible("azure_ai", "Azure_ai", None, &["AZURE_AI_API_BASE"], &["AZURE_AI_API_KEY"]) },
     Brand { hosts: &["generativelanguage.googleapis.com"], unsupported: &["logit_bias", "user"], quirks: MAX_TOKENS, ..compatible("gemini", "Gemini", Some("https://generativelanguage.googleapis.com/v1beta/openai"), &[], &["GEMINI_API_KEY", "GOOGLE_API_KEY"]) },
     Brand { unsupported: COHERE_REFUSES, quirks: MAX_TOKENS, ..compatible("cohere", "Cohere", Some("https://api.cohere.ai/compatibility/v1"), &[], &["COHERE_API_KEY", "CO_API_KEY"]) },
     Brand { unsupported: COHERE_REFUSES, quirks: MAX_TOKENS, ..compatible("cohere_chat", "Cohere_chat", Some("https://api.cohere.ai/compatibility/v1"), &[], &["COHERE_API_KEY", "CO_API_KEY"]) },
@@ -54,10 +57,10 @@ pub static BRANDS: &[Brand] = &[
     Brand { append_v1: true, text_completions: true, quirks: MAX_TOKENS, ..compatible("ollama_chat", "Ollama_chat", Some("http://localhost:11434/v1"), &["OLLAMA_API_BASE"], &["OLLAMA_API_KEY"]) },
     Brand { hosts: &["api.voyageai.com"], ..compatible("voyage", "Voyage", Some("https://api.voyageai.com/v1"), &["VOYAGE_API_BASE"], &["VOYAGE_API_KEY", "VOYAGE_AI_API_KEY", "VOYAGE_AI_TOKEN"]) },
     // Formats of their own.
-    Brand { family: Family::OpenAiText, text_completions: true, ..compatible("text-completion-openai", "Text-completion-openai", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
-    Brand { family: Family::Azure, ..compatible("azure", "Azure", None, &["AZURE_API_BASE"], &["AZURE_API_KEY", "AZURE_OPENAI_API_KEY"]) },
-    Brand { family: Family::Anthropic, hosts: &["api.anthropic.com"], ..compatible("anthropic", "Anthropic", Some("https://api.anthropic.com"), &["ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"], &["ANTHROPIC_API_KEY"]) },
-    Brand { family: Family::HuggingFace, ..compatible("huggingface", "Huggingface", Some("https://router.huggingface.co"), &["HF_API_BASE", "HUGGINGFACE_API_BASE"], &["HF_TOKEN", "HUGGINGFACE_API_KEY"]) },
+    Brand { speaks: Some(completions::NAME), text_completions: true, ..compatible("text-completion-openai", "Text-completion-openai", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
+    Brand { url: UrlScheme::Azure, auth: AuthScheme::Azure, ..compatible("azure", "Azure", None, &["AZURE_API_BASE"], &["AZURE_API_KEY", "AZURE_OPENAI_API_KEY"]) },
+    Brand { speaks: Some(messages::NAME), embeds: None, url: UrlScheme::Versioned, auth: AuthScheme::XApiKey, hosts: &["api.anthropic.com"], ..compatible("anthropic", "Anthropic", Some("https://api.anthropic.com"), &["ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"], &["ANTHROPIC_API_KEY"]) },
+    Brand { with_template: Some(generate::NAME), url: UrlScheme::Versioned, auth: AuthScheme::Bearer, ..compatible("huggingface", "Huggingface", Some("https://router.huggingface.co"), &["HF_API_BASE", "HUGGINGFACE_API_BASE"], &["HF_TOKEN", "HUGGINGFACE_API_KEY"]) },
     // Known, reported, never called.
     not_yet("aiohttp_openai", "Aiohttp_openai"),
     not_yet("aleph_alpha", "Aleph_alpha"),
@@ -132,7 +135,7 @@ pub struct ModelQuirks {
 /// The quirks of OpenAI's reasoning models (o-series, gpt-5), at OpenAI itself and on Azure. On Azure the deployment's
 /// name says nothing; pass `base_model` when there is one.
 pub fn model_quirks(brand: &Brand, model: &str) -> ModelQuirks {
-    let openai = brand.name == "openai" || brand.family == Family::Azure;
+    let openai = brand.name == "openai" || brand.is_azure();
     let model = model.rsplit('/').next().unwrap_or(model);
     if openai && is_o_series(model) {
         ModelQuirks { max_completion_tokens: true, fixed_temperature: true, unsupported: O_SERIES_REFUSES }
@@ -187,7 +190,11 @@ const fn compatible(
     Brand {
         name,
         title,
-        family: Family::OpenAi,
+        speaks: Some(chat::NAME),
+        with_template: None,
+        embeds: Some(embeddings::NAME),
+        url: UrlScheme::Joined,
+        auth: AuthScheme::OpenAi,
         base,
         append_v1: false,
         base_env,
@@ -203,7 +210,7 @@ const fn compatible(
 
 /// A brand that is known by name only.
 const fn not_yet(name: &'static str, title: &'static str) -> Brand {
-    Brand { family: Family::NotYet, ..compatible(name, title, None, &[], &[]) }
+    Brand { speaks: None, ..compatible(name, title, None, &[], &[]) }
 }
 
 #[cfg(test)]

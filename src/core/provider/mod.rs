@@ -1,27 +1,15 @@
-//! Providers: a table of brands over a small closed set of wire formats.
+//! Providers: a table of brands over a small set of formats.
 //!
-//! Adding an OpenAI-compatible brand is one row in [`brands`]. Only a different [`Wire`] gets code. [`mod@infer`] finds the
-//! brand of a model name, [`mod@target`] makes the URL, credentials and wire format of a call.
+//! Adding an OpenAI-compatible brand is one row in [`brands`]. Only a different format gets code, in
+//! [`crate::core::format`]. [`mod@infer`] finds the brand of a model name, [`mod@target`] chooses the format of a call,
+//! [`url`] makes its path and [`auth`] its credentials.
 
+pub mod auth;
 pub mod brands;
 pub mod infer;
 pub mod target;
+pub mod url;
 
 pub use brands::{BRANDS, ModelQuirks, brand, model_quirks};
 pub use infer::infer;
-pub use target::{Target, target, wire};
-
-/// The format of a request and its answer at a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wire {
-    /// OpenAI `POST …/chat/completions` (Azure and every compatible brand too).
-    Chat,
-    /// OpenAI `POST …/completions`.
-    Completions,
-    /// OpenAI `POST …/embeddings`.
-    Embeddings,
-    /// Anthropic `POST …/v1/messages`.
-    Messages,
-    /// Hugging Face text generation inference: `{"inputs", "parameters"}` in, `generated_text` out.
-    Generate,
-}
+pub use target::{Target, speaks, target};

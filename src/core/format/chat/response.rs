@@ -3,20 +3,30 @@
 
 use serde_json::{Map, Value};
 
-use crate::core::{codec::value::object, error::Error, format::Stamp, model::failure::Class};
+use crate::core::{
+    codec::{value::object, words::Word},
+    error::Error,
+    format::response::ResponseIds,
+    model::failure::Class,
+};
 
 /// Makes the chunks of one chat stream: the same id, model and time on each, the role on a choice's first.
 #[derive(Debug)]
 pub struct Chunks {
-    stamp: Stamp,
+    stamp: ResponseIds,
     adopted: bool,
     begun: Vec<u64>,
 }
 
 impl Chunks {
     /// Chunks of a stream of which nothing has been made yet.
-    pub fn new(stamp: &Stamp) -> Chunks {
+    pub fn new(stamp: &ResponseIds) -> Chunks {
         Chunks { stamp: stamp.clone(), adopted: false, begun: Vec::new() }
+    }
+
+    /// What the chunks are called.
+    pub fn ids(&self) -> &ResponseIds {
+        &self.stamp
     }
 
     /// Takes over what the provider's first chunk names itself.
@@ -67,7 +77,7 @@ impl Chunks {
 }
 
 /// One chunk of a chat stream.
-pub fn chunk(stamp: &Stamp, choices: [Value; 1]) -> Value {
+pub fn chunk(stamp: &ResponseIds, choices: [Value; 1]) -> Value {
     object! {
         "id": stamp.id.as_str(),
         "created": stamp.created,
@@ -89,9 +99,9 @@ pub fn text_choice(index: u64, text: &str, reason: &str) -> Value {
 }
 
 /// What an answer names itself, `stamp` where it says nothing.
-pub fn stamp_of(body: &Value, stamp: &Stamp) -> Stamp {
+pub fn stamp_of(body: &Value, stamp: &ResponseIds) -> ResponseIds {
     let text = |name: &str| body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    Stamp {
+    ResponseIds {
         id: text("id").unwrap_or(&stamp.id).to_owned(),
         created: body.get("created").and_then(Value::as_u64).filter(|at| *at > 0).unwrap_or(stamp.created),
         model: text("model").unwrap_or(&stamp.model).to_owned(),
@@ -140,6 +150,13 @@ pub fn failure_in(body: &Value) -> Option<Error> {
         _ => Class::InternalServer,
     };
     Some(Error::quoted(class, format!("litellm.{}: {message}", class.name())))
+}
+
+/// Whether a buffered response says at `path` that it was stopped for `reason`. Few hold the word at all, so few are parsed.
+pub fn is_stopped_by(reason: &Word, path: &str, body: &[u8]) -> bool {
+    reason.is_in(body)
+        && serde_json::from_slice::<Value>(body)
+            .is_ok_and(|response| response.pointer(path).and_then(Value::as_str) == Some(reason.text()))
 }
 
 /// An answer that is not what its API promises.

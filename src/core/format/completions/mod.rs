@@ -2,3 +2,55 @@
 
 pub mod request;
 pub mod response;
+
+use serde_json::{Map, Value};
+
+use super::{
+    Context, StreamedTexts, Written,
+    prepare::{self, Facts, Prepare},
+    response::WriteWith,
+};
+use crate::core::{codec::json::Object, error::Error};
+
+/// What rows of brands call it.
+pub const NAME: &str = "completions";
+
+/// The format.
+pub struct Format;
+
+impl super::Format for Format {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn path(&self) -> &'static str {
+        "/completions"
+    }
+
+    fn read_request(
+        &self,
+        body: Map<String, Value>,
+        context: &Context<'_>,
+    ) -> Result<(Map<String, Value>, WriteWith), Error> {
+        Ok((request::read::request(body, context)?, self.writer(context.include_usage)?))
+    }
+
+    fn writer(&self, include_usage: bool) -> Result<WriteWith, Error> {
+        Ok(Box::new(move |ids| Box::new(response::write::Stream::new(include_usage, ids))))
+    }
+
+    fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
+        let body = request::write::request(chat, context)?;
+        let reader = Box::new(|ids: &_| Box::new(response::read::Stream::new(ids)) as _);
+        Ok(Written { body, betas: Vec::new(), reader })
+    }
+
+    fn fit(&self, body: &mut Object<'_>, p: &Prepare<'_>, _facts: &Facts) -> Result<(), Error> {
+        prepare::ask_for_usage(body, p);
+        Ok(())
+    }
+
+    fn texts(&self) -> StreamedTexts {
+        StreamedTexts::Events
+    }
+}

@@ -1,5 +1,42 @@
-//! Hugging Face text generation inference.
+//! Hugging Face text generation inference: `{"inputs", "parameters"}` in, `generated_text` out. Spoken by providers only.
 
 mod marks;
 pub mod request;
 pub mod response;
+
+use serde_json::{Map, Value};
+
+use super::{Context, Written};
+use crate::core::error::Error;
+
+/// What a response is read by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Texts that may stand at either end of the response without being meant: the template's tokens, the stop texts.
+    pub marks: Vec<String>,
+    /// Estimated length of the prompt, which the server does not always count.
+    pub prompt_tokens: u64,
+}
+
+/// What rows of brands call it.
+pub const NAME: &str = "generate";
+
+/// The format.
+pub struct Format;
+
+impl super::Format for Format {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// The base URL is the whole path.
+    fn path(&self) -> &'static str {
+        ""
+    }
+
+    fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
+        let (body, asked) = request::request(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(response::Reader::new(asked, ids)) as _);
+        Ok(Written { body, betas: Vec::new(), reader })
+    }
+}

@@ -2,12 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::Asked;
 use crate::core::format::{completions::request::write::take_messages, params, template};
-use crate::core::{
-    error::Error,
-    format::{Memo, Options},
-    model::template::PromptTemplate,
-};
+use crate::core::{error::Error, format::Context, model::template::PromptTemplate};
 
 /// OpenAI parameters that the server has nothing for.
 const UNSUPPORTED: [&str; 18] = [
@@ -39,30 +36,30 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Makes the request. The prompt is made by the deployment's template, else by the one known for the model's family, else
 /// the messages' texts are joined. Parameters that are not OpenAI's (`repetition_penalty`, …) go into `parameters`.
-pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<String, Value>, Memo), Error> {
-    let messages = take_messages(&mut body, options)?;
-    let known = if options.template.is_none() { template::for_model(options.model) } else { None };
-    let template = options.template.or(known.as_ref());
+pub fn request(
+    mut body: Map<String, Value>,
+    context: &Context<'_>,
+) -> Result<(Map<String, Value>, Asked), Error> {
+    let messages = take_messages(&mut body, context)?;
+    let known = if context.template.is_none() { template::for_model(context.model) } else { None };
+    let template = context.template.or(known.as_ref());
     let prompt = match template {
         Some(template) => template::render(&messages, template)?,
         None => template::join(&messages)?,
     };
-    params::drop_or_refuse(&mut body, &UNSUPPORTED, options)?;
-    let include_usage = params::wants_usage(&body);
+    params::drop_or_refuse(&mut body, &UNSUPPORTED, context)?;
     let stream = body.shift_remove("stream").and_then(|stream| stream.as_bool()).unwrap_or(false);
     let parameters = parameters(body);
-    let memo = Memo {
-        include_usage,
+    let asked = Asked {
         marks: marks(template, parameters.get("stop")),
         prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN) as u64,
-        ..Memo::default()
     };
     let generate = Map::from_iter([
         ("inputs".to_owned(), Value::from(prompt)),
         ("parameters".to_owned(), Value::from(parameters)),
         ("stream".to_owned(), Value::from(stream)),
     ]);
-    Ok((generate, memo))
+    Ok((generate, asked))
 }
 
 fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {

@@ -2,18 +2,22 @@
 
 use serde_json::Value;
 
-use super::marks::Marks;
+use super::{Asked, marks::Marks};
 use crate::core::{
-    codec::value::object,
+    codec::{
+        texts::Texts,
+        value::{self, object},
+    },
     error::Error,
     format::{
-        Memo, Stamp,
         chat::response::{self as chat, Chunks},
+        pipeline::error_in,
+        response::{Observed, ReadResponse, ResponseIds},
     },
 };
 
 /// Makes the `chat.completion` of `[{"generated_text", "details"}]`, or of such an object alone.
-pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> {
+pub fn answer(body: &Value, asked: &Asked, stamp: &ResponseIds) -> Result<Value, Error> {
     let body = body.as_array().and_then(|list| list.first()).unwrap_or(body);
     if let Some(error) = chat::failure_in(body) {
         return Err(error);
@@ -22,7 +26,7 @@ pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> 
     let text = text.ok_or_else(|| chat::unreadable("no `generated_text`"))?;
     let details = body.get("details");
     let reason = finish_reason(details);
-    let mut marks = Marks::new(&memo.marks);
+    let mut marks = Marks::new(&asked.marks);
     let mut content = marks.push(text);
     content.push_str(&marks.finish(reason == "length"));
     let mut answer = object! {
@@ -33,10 +37,66 @@ pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> 
         "system_fingerprint": Value::Null,
         "choices": [chat::text_choice(0, &content, reason)],
     };
-    if let (Some(answer), Some(usage)) = (answer.as_object_mut(), usage(details, memo.prompt_tokens)) {
+    if let (Some(answer), Some(usage)) = (answer.as_object_mut(), usage(details, asked.prompt_tokens)) {
         answer.insert("usage".into(), usage);
     }
     Ok(answer)
+}
+
+/// Reads the response to one request.
+pub struct Reader {
+    asked: Asked,
+    ids: ResponseIds,
+    stream: Stream,
+}
+
+impl Reader {
+    /// A reader of the response to what was asked.
+    pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
+        Reader { stream: Stream::new(&asked, ids), asked, ids: ids.clone() }
+    }
+}
+
+impl ReadResponse for Reader {
+    fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
+        let chat = answer(&body, &self.asked, &self.ids)?;
+        observed.note_openai(&chat);
+        Ok(chat)
+    }
+
+    fn event(
+        &mut self,
+        event: Value,
+        data: &[u8],
+        observed: &mut Observed,
+        chunks: &mut Vec<Value>,
+    ) -> Result<(), Error> {
+        if let Some(error) = error_in(&event) {
+            return Err(error);
+        }
+        self.stream.push(&event, chunks)?;
+        count(event, data, observed);
+        Ok(())
+    }
+
+    /// The server's last event is the last: a stream of it that stops has ended.
+    fn finish(&mut self, observed: &mut Observed, chunks: &mut Vec<Value>) -> Result<(), Error> {
+        self.stream.close(chunks);
+        chunks.iter().for_each(|chunk| observed.note_openai(chunk));
+        Ok(())
+    }
+}
+
+/// Counts a token of a stream, or the whole text at its end.
+fn count(event: Value, data: &[u8], observed: &mut Observed) {
+    match event {
+        Value::Object(mut event) if event.get("generated_text").is_some_and(Value::is_string) => {
+            observed.texts = Texts::default();
+            event.retain(|name, _| name == "generated_text");
+            observed.texts.push(&value::to_bytes(&Value::Object(event)));
+        }
+        _ => observed.texts.push(data),
+    }
 }
 
 /// Makes chat chunks from the tokens of a generation stream.
@@ -45,7 +105,6 @@ pub struct Stream {
     chunks: Chunks,
     marks: Marks,
     prompt_tokens: u64,
-    include_usage: bool,
     /// Some text came token by token, so the whole text at the end repeats it.
     by_token: bool,
     ended: bool,
@@ -54,12 +113,11 @@ pub struct Stream {
 
 impl Stream {
     /// A stream of which nothing has come yet.
-    pub fn new(memo: &Memo, stamp: &Stamp) -> Stream {
+    pub fn new(asked: &Asked, stamp: &ResponseIds) -> Stream {
         Stream {
             chunks: Chunks::new(stamp),
-            marks: Marks::new(&memo.marks),
-            prompt_tokens: memo.prompt_tokens,
-            include_usage: memo.include_usage,
+            marks: Marks::new(&asked.marks),
+            prompt_tokens: asked.prompt_tokens,
             by_token: false,
             ended: false,
             usage: None,
@@ -98,12 +156,12 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends the answer when the server did not, then gives the usage to a client that asked for it.
-    pub fn finish(&mut self, out: &mut Vec<Value>) {
+    /// Ends the answer when the server did not, then gives the usage.
+    pub fn close(&mut self, out: &mut Vec<Value>) {
         if !self.ended {
             self.end("stop", out);
         }
-        if let Some(usage) = self.usage.take().filter(|_| self.include_usage) {
+        if let Some(usage) = self.usage.take() {
             out.push(self.chunks.usage(&usage));
         }
     }
@@ -151,19 +209,19 @@ mod tests {
 
     #[test]
     fn whole_answers() {
-        cases::answers("generate/answer", answer);
+        cases::answers("generate/answer", |body, asked, ids| answer(body, &asked, ids));
     }
 
     #[test]
     fn whole_streams() {
-        cases::streams("generate/stream", |chunks, memo| {
-            let mut stream = Stream::new(memo, &cases::stamp());
+        cases::streams("generate/stream", |chunks, asked, include_usage| {
+            let mut stream = Stream::new(&asked, &cases::stamp());
             let mut out = Vec::new();
             let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));
             if result.is_ok() {
-                stream.finish(&mut out);
+                stream.close(&mut out);
             }
-            (out, result)
+            (cases::seen(out, include_usage), result)
         });
     }
 }

@@ -4,13 +4,13 @@ use serde_json::{Map, Value, json};
 
 use crate::core::{
     error::Error,
-    format::{Memo, Options, golden},
+    format::{Context, generate::Asked, golden, params::wants_usage},
     model::template::PromptTemplate,
 };
 
-/// A request translation.
+/// A request translation: the request it makes, and what the response will be read by where that is told.
 pub(in crate::core::format) type Translate =
-    fn(Map<String, Value>, &Options) -> Result<(Map<String, Value>, Memo), Error>;
+    fn(Map<String, Value>, &Context<'_>) -> Result<(Map<String, Value>, Asked), Error>;
 
 /// Compares every case of a folder with what `translate` makes of it.
 pub(in crate::core::format) fn walk(folder: &str, translate: Translate) {
@@ -34,20 +34,23 @@ fn run(case: &Value, translate: Translate) -> Value {
     let template = case["options"].get("template").map(template);
     let allowed: Vec<String> =
         serde_json::from_value(case["options"]["allowed_params"].clone()).unwrap_or_default();
-    let options = Options {
+    let request = case["request"].as_object().cloned().unwrap_or_default();
+    let asks_for_usage = wants_usage(&request);
+    let context = Context {
         model: case["options"]["model"].as_str().unwrap_or("target-model"),
         brand: "acme",
         drop_params: case["options"]["drop_params"] == true,
         modify_params: false,
+        include_usage: asks_for_usage,
         allowed_params: &allowed,
         template: template.as_ref(),
     };
-    match translate(case["request"].as_object().cloned().unwrap_or_default(), &options) {
-        Ok((request, memo)) => json!({"request": request, "memo": {
-            "include_usage": memo.include_usage,
-            "marks": memo.marks,
-            "prompt_tokens": memo.prompt_tokens,
-        }}),
+    match translate(request, &context) {
+        Ok((request, asked)) => json!({"memo": {
+            "include_usage": asks_for_usage || wants_usage(&request),
+            "marks": asked.marks,
+            "prompt_tokens": asked.prompt_tokens,
+        }, "request": request}),
         Err(error) => {
             json!({"error": {"status": error.status, "message": error.message, "param": error.param}})
         }

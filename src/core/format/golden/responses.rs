@@ -4,20 +4,20 @@ use serde_json::{Value, json};
 
 use crate::core::{
     error::Error,
-    format::{Memo, Stamp, golden},
+    format::{generate::Asked, golden, response::ResponseIds},
 };
 
 /// What made-up answers are stamped with in every case.
-pub(in crate::core::format) fn stamp() -> Stamp {
-    Stamp { id: "chatcmpl-stamp".into(), created: 1_700_000_000, model: "stamped-model".into() }
+pub(in crate::core::format) fn stamp() -> ResponseIds {
+    ResponseIds { id: "chatcmpl-stamp".into(), created: 1_700_000_000, model: "stamped-model".into() }
 }
 
-/// Compares every buffered answer of a folder with what `translate` makes of it, and tries it with odd values.
+/// Compares every buffered response of a folder with what `translate` makes of it, and tries it with odd values.
 pub(in crate::core::format) fn answers(
     folder: &str,
-    translate: fn(&Value, &Memo, &Stamp) -> Result<Value, Error>,
+    translate: fn(&Value, Asked, &ResponseIds) -> Result<Value, Error>,
 ) {
-    let run = |case: &Value| match translate(&case["answer"], &memo(case), &stamp()) {
+    let run = |case: &Value| match translate(&case["answer"], asked(case), &stamp()) {
         Ok(answer) => json!({"answer": answer}),
         Err(error) => json!({"error": {"status": error.status, "message": error.message}}),
     };
@@ -29,34 +29,44 @@ pub(in crate::core::format) fn answers(
     });
 }
 
-/// Compares every stream of a folder with what `translate` makes of its chunks, and tries it with odd values.
+/// Compares every stream of a folder with what `translate` makes of its chunks, and tries it with odd values. `translate` is
+/// told whether the client asked for the usage.
 pub(in crate::core::format) fn streams(
     folder: &str,
-    translate: impl Fn(&[Value], &Memo) -> (Vec<Value>, Result<(), Error>),
+    translate: impl Fn(&[Value], Asked, bool) -> (Vec<Value>, Result<(), Error>),
 ) {
-    let run = |chunks: &Value, memo: &Memo| match translate(chunks.as_array().unwrap(), memo) {
-        (out, Ok(())) => json!({"out": out}),
-        (out, Err(error)) => json!({"out": out, "error": {"status": error.status, "message": error.message}}),
+    let run = |chunks: &Value, case: &Value| {
+        let include_usage = case["memo"]["include_usage"] == true;
+        match translate(chunks.as_array().unwrap(), asked(case), include_usage) {
+            (out, Ok(())) => json!({"out": out}),
+            (out, Err(error)) => {
+                json!({"out": out, "error": {"status": error.status, "message": error.message}})
+            }
+        }
     };
-    golden::walk(folder, |case| run(&case["chunks"], &memo(case)));
+    golden::walk(folder, |case| run(&case["chunks"], case));
     golden::each(folder, |case| {
         golden::mutants(&case["chunks"], &odd(), &mut |mutant| {
             if mutant.is_array() {
-                run(mutant, &memo(case));
+                run(mutant, case);
             }
         });
     });
+}
+
+/// What a client reads of chat chunks: without the usage when it did not ask for it.
+pub(in crate::core::format) fn seen(mut chunks: Vec<Value>, include_usage: bool) -> Vec<Value> {
+    chunks.retain(|chunk| include_usage || !chunk["usage"].is_object());
+    chunks
 }
 
 fn odd() -> [Value; 7] {
     [json!(null), json!(-1), json!(u64::MAX), json!("x"), json!([]), json!({}), json!(true)]
 }
 
-fn memo(case: &Value) -> Memo {
-    Memo {
-        include_usage: case["memo"]["include_usage"] == true,
+fn asked(case: &Value) -> Asked {
+    Asked {
         marks: serde_json::from_value(case["memo"]["marks"].clone()).unwrap_or_default(),
         prompt_tokens: case["memo"]["prompt_tokens"].as_u64().unwrap_or(0),
-        ..Memo::default()
     }
 }

@@ -5,3 +5,127 @@ pub mod request;
 pub mod response;
 pub mod stream;
 mod usage;
+
+use serde_json::{Map, Value};
+
+use super::{
+    Context, StreamedTexts, Written, chat,
+    response::{Observed, Passing, WriteWith},
+    words::Said,
+};
+use crate::core::{
+    codec::words::Word,
+    error::{Error, ErrorFormat},
+    model::failure::Class,
+    model::{terms::Terms, usage::Usage},
+};
+
+static REFUSAL: Word = Word::new("refusal");
+
+/// Parameters of chat that a message request has too, with the same meaning.
+const SHARED_WITH_CHAT: &[&str] =
+    &["max_tokens", "service_tier", "stream", "temperature", "thinking", "top_p"];
+
+/// OpenAI's chat parameters that a message request has something for.
+const PARAMS: &[&str] = &[
+    "stream",
+    "stop",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "tools",
+    "tool_choice",
+    "extra_headers",
+    "parallel_tool_calls",
+    "response_format",
+    "user",
+    "reasoning_effort",
+    "thinking",
+    "web_search_options",
+];
+
+/// What a response is read by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The response's call of the tool `json_tool_call` is the content the client asked for (JSON output by a forced tool).
+    pub json_tool: bool,
+    /// Prefill that the response continues and the client wants back (`"prefix": true`).
+    pub prefix: Option<String>,
+}
+
+/// What rows of brands call it.
+pub const NAME: &str = "messages";
+
+/// The format.
+pub struct Format;
+
+impl super::Format for Format {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn path(&self) -> &'static str {
+        "/messages"
+    }
+
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[("anthropic-version", "2023-06-01")]
+    }
+
+    fn error_format(&self) -> ErrorFormat {
+        ErrorFormat::Anthropic
+    }
+
+    fn read_request(
+        &self,
+        body: Map<String, Value>,
+        context: &Context<'_>,
+    ) -> Result<(Map<String, Value>, WriteWith), Error> {
+        Ok((request::read::request(body, context)?, self.writer(context.include_usage)?))
+    }
+
+    fn writer(&self, _include_usage: bool) -> Result<WriteWith, Error> {
+        Ok(Box::new(|ids| Box::new(response::write::Stream::new(ids))))
+    }
+
+    fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
+        let (body, betas, asked) = request::write::request(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(stream::read::Reader::new(asked, ids)) as _);
+        Ok(Written { body, betas, reader })
+    }
+
+    fn chat_params(&self) -> &'static [&'static str] {
+        PARAMS
+    }
+
+    fn owns(&self, member: &str) -> bool {
+        member == "metadata"
+    }
+
+    fn takes_default(&self, member: &str) -> bool {
+        !super::prepare::CHAT_PARAMS.contains(&member) || SHARED_WITH_CHAT.contains(&member)
+    }
+
+    fn texts(&self) -> StreamedTexts {
+        StreamedTexts::Deltas
+    }
+
+    fn read_usage(&self, usage: &str, terms: &mut Terms) -> Option<Usage> {
+        let usage = serde_json::from_str(usage).ok()?;
+        terms.served_by_anthropic(&usage);
+        Usage::from_anthropic(&usage)
+    }
+
+    fn is_filtered(&self, body: &[u8]) -> bool {
+        chat::response::is_stopped_by(&REFUSAL, "/stop_reason", body)
+    }
+
+    fn pass(&self, event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
+        stream::pass(event, observed, out);
+    }
+
+    fn read_failure(&self, status: u16, body: &[u8], _said: &Said) -> (Class, String) {
+        error::error_class(status, body)
+    }
+}

@@ -1,19 +1,26 @@
 //! Bodies before and after.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::core::model::{
-    brand::{Brand, Family, Quirks},
-    endpoint::Endpoint,
-    failure::Class,
-    secret::Secret,
+use crate::core::{
+    format::{chat as chat_format, completions, embeddings, messages},
+    model::{
+        brand::{AuthScheme, Brand, Quirks, UrlScheme},
+        endpoint::Endpoint,
+        failure::Class,
+        secret::Secret,
+    },
 };
 
 const OPENAI: Brand = Brand {
     name: "openai",
     title: "OpenAI",
-    family: Family::OpenAi,
+    speaks: Some(chat_format::NAME),
+    with_template: None,
+    embeds: None,
+    url: UrlScheme::Joined,
+    auth: AuthScheme::Bearer,
     base: None,
     base_env: &[],
     key_env: &[],
@@ -44,9 +51,9 @@ static AT_OPENAI: Brand = OPENAI;
 static AT_GROQ: Brand =
     Brand { name: "groq", title: "Groq", unsupported: &["logit_bias", "logprobs", "user", "n"], ..OPENAI };
 static AT_MISTRAL: Brand = Brand { name: "mistral", title: "Mistral", quirks: QUIRKY, ..OPENAI };
-static AT_AZURE: Brand = Brand { name: "azure", title: "Azure", family: Family::Azure, ..OPENAI };
+static AT_AZURE: Brand = Brand { name: "azure", title: "Azure", url: UrlScheme::Azure, ..OPENAI };
 static AT_ANTHROPIC: Brand =
-    Brand { name: "anthropic", title: "Anthropic", family: Family::Anthropic, ..OPENAI };
+    Brand { name: "anthropic", title: "Anthropic", speaks: Some(messages::NAME), ..OPENAI };
 
 fn deployment(brand: &'static Brand) -> Deployment {
     Deployment {
@@ -107,7 +114,14 @@ fn map(value: Value) -> Map<String, Value> {
 }
 
 fn chat<'a>(deployment: &'a Deployment, model: &'a str) -> Prepare<'a> {
-    Prepare { deployment, model, api: Api::Chat, wire: Wire::Chat, streaming: false, drop_params: false }
+    Prepare {
+        deployment,
+        model,
+        from: &chat_format::Format,
+        to: &chat_format::Format,
+        streaming: false,
+        drop_params: false,
+    }
 }
 
 fn run(body: &str, p: &Prepare<'_>) -> Result<(String, Facts), Error> {
@@ -125,7 +139,8 @@ fn a_body_that_needs_no_change_keeps_every_byte() {
     assert_eq!(run(body, &chat(&openai, "gpt-4o")).unwrap().0, renamed);
     let messages = r#"{"model":"m","max_tokens":5,"metadata":{"user_id":"u"},"messages":[{"role":"user","content":"x"}],"stream":true}"#;
     let anthropic = deployment(&AT_ANTHROPIC);
-    let p = Prepare { api: Api::Messages, wire: Wire::Messages, streaming: true, ..chat(&anthropic, "m") };
+    let p =
+        Prepare { from: &messages::Format, to: &messages::Format, streaming: true, ..chat(&anthropic, "m") };
     assert_eq!(run(messages, &p).unwrap().0, messages);
 }
 
@@ -139,10 +154,13 @@ fn what_is_said_to_the_gateway_never_leaves_it() {
     );
     let expected = r#"{"model":"m","messages":[]}"#;
     assert_eq!(run(&body, &chat(&openai, "m")).unwrap().0, expected);
-    for (api, wire) in [(Api::Completions, Wire::Completions), (Api::Embeddings, Wire::Embeddings)] {
-        assert_eq!(run(&body, &Prepare { api, wire, ..chat(&openai, "m") }).unwrap().0, expected);
+    for format in [&completions::Format as Ref, &embeddings::Format] {
+        assert_eq!(
+            run(&body, &Prepare { from: format, to: format, ..chat(&openai, "m") }).unwrap().0,
+            expected
+        );
     }
-    let p = Prepare { api: Api::Messages, wire: Wire::Messages, ..chat(&openai, "m") };
+    let p = Prepare { from: &messages::Format, to: &messages::Format, ..chat(&openai, "m") };
     assert_eq!(run(&body, &p).unwrap().0, r#"{"model":"m","metadata":{"a":1},"messages":[]}"#);
 }
 
@@ -152,29 +170,31 @@ fn defaults_fill_in_and_the_client_wins() {
     openai.defaults = map(json!({"temperature": 0.5, "max_tokens": 10, "safe_prompt": true}));
     let rows = [
         (
-            Api::Chat,
+            &chat_format::Format as Ref,
             r#"{"model":"m"}"#,
             r#"{"model":"m","temperature":0.5,"max_tokens":10,"safe_prompt":true}"#,
         ),
         (
-            Api::Chat,
+            &chat_format::Format as Ref,
             r#"{"model":"m","temperature":0.20,"max_completion_tokens":7}"#,
             r#"{"model":"m","temperature":0.20,"max_completion_tokens":7,"safe_prompt":true}"#,
         ),
-        (Api::Embeddings, r#"{"model":"m","input":"x"}"#, r#"{"model":"m","input":"x","safe_prompt":true}"#),
         (
-            Api::Messages,
+            &embeddings::Format,
+            r#"{"model":"m","input":"x"}"#,
+            r#"{"model":"m","input":"x","safe_prompt":true}"#,
+        ),
+        (
+            &messages::Format,
             r#"{"model":"m","max_tokens":1}"#,
             r#"{"model":"m","max_tokens":1,"temperature":0.5,"safe_prompt":true}"#,
         ),
     ];
-    for (api, body, expected) in rows {
-        let wire = match api {
-            Api::Embeddings => Wire::Embeddings,
-            Api::Messages => Wire::Messages,
-            _ => Wire::Chat,
-        };
-        assert_eq!(run(body, &Prepare { api, wire, ..chat(&openai, "m") }).unwrap().0, expected);
+    for (format, body, expected) in rows {
+        assert_eq!(
+            run(body, &Prepare { from: format, to: format, ..chat(&openai, "m") }).unwrap().0,
+            expected
+        );
     }
 }
 

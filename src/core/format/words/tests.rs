@@ -1,10 +1,13 @@
 //! Real errors of providers.
 
-use super::{super::failure, *};
-use crate::core::{headers::Headers, provider::Wire};
+use super::{
+    super::{chat, failure, messages},
+    *,
+};
+use crate::core::headers::Headers;
 
 fn class(status: u16, body: &str) -> Class {
-    failure::read(Wire::Chat, status, &Headers::default(), body.as_bytes(), 0).class
+    failure::read(&chat::Format, status, &Headers::default(), body.as_bytes(), 0).class
 }
 
 #[test]
@@ -145,7 +148,7 @@ fn anthropic_has_no_table_of_its_own() {
         (400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: 9 > 8, which is the maximum allowed number of output tokens"}}"#, Class::BadRequest),
     ];
     for (status, body, expected) in rows {
-        let failure = failure::read(Wire::Messages, status, &Headers::default(), body.as_bytes(), 0);
+        let failure = failure::read(&messages::Format, status, &Headers::default(), body.as_bytes(), 0);
         assert_eq!(failure.class, expected, "{status} {body}");
     }
 }

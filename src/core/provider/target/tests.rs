@@ -1,7 +1,17 @@
 //! Tests of URLs and credentials, through configurations as people write them.
 
 use super::*;
-use crate::core::config::load;
+use crate::core::{
+    config::load,
+    format::{Ref, chat, completions, embeddings, generate, messages},
+    provider::{auth, url::path_segment},
+};
+
+const CHAT: Ref = &chat::Format;
+const COMPLETIONS: Ref = &completions::Format;
+const EMBEDDINGS: Ref = &embeddings::Format;
+const MESSAGES: Ref = &messages::Format;
+const GENERATE: Ref = &generate::Format;
 
 fn deployment(params: &str) -> Deployment {
     let text = format!("model_list:\n- model_name: m\n  litellm_params: {{{params}}}\n");
@@ -9,9 +19,9 @@ fn deployment(params: &str) -> Deployment {
     config.deployments.pop().unwrap_or_else(|| panic!("{params}: {:?}", config.unavailable))
 }
 
-fn url(params: &str, wire: Wire) -> String {
+fn url(params: &str, format: Ref) -> String {
     let d = deployment(params);
-    let target = target(&d, wire, &d.model);
+    let target = target(&d, format, &d.model, None);
     format!("{}{}", target.authority, target.path)
 }
 
@@ -24,72 +34,71 @@ fn header(target: &Target, name: &str) -> Option<String> {
 
 #[test]
 fn urls_of_every_family() {
-    use Wire::{Chat, Completions, Embeddings, Generate, Messages};
     let azure = "model: azure/d, api_base: 'https://a.openai.azure.com/', api_version";
-    let rows: &[(&str, Wire, &str)] = &[
-        ("model: gpt-4o", Chat, "api.openai.com/v1/chat/completions"),
-        ("model: openai/x, api_base: 'http://h:81/'", Embeddings, "h:81/embeddings"),
-        ("model: openai/x, api_base: 'http://h/v1/chat/completions'", Chat, "h/v1/chat/completions"),
-        ("model: groq/x", Chat, "api.groq.com/openai/v1/chat/completions"),
-        ("model: mistral/x, api_base: 'https://m.example'", Chat, "m.example/v1/chat/completions"),
-        ("model: ollama/x", Chat, "localhost:11434/v1/chat/completions"),
-        ("model: ollama_chat/x, api_base: 'http://o:1'", Embeddings, "o:1/v1/embeddings"),
-        ("model: gemini/g", Chat, "generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
-        ("model: gpt-3.5-turbo-instruct", Completions, "api.openai.com/v1/completions"),
-        ("model: claude-3", Messages, "api.anthropic.com/v1/messages"),
-        ("model: anthropic/c, api_base: 'https://p/v1/messages'", Messages, "p/v1/messages"),
-        ("model: anthropic/c, api_base: 'https://p/v1'", Messages, "p/v1/messages"),
+    let rows: &[(&str, Ref, &str)] = &[
+        ("model: gpt-4o", CHAT, "api.openai.com/v1/chat/completions"),
+        ("model: openai/x, api_base: 'http://h:81/'", EMBEDDINGS, "h:81/embeddings"),
+        ("model: openai/x, api_base: 'http://h/v1/chat/completions'", CHAT, "h/v1/chat/completions"),
+        ("model: groq/x", CHAT, "api.groq.com/openai/v1/chat/completions"),
+        ("model: mistral/x, api_base: 'https://m.example'", CHAT, "m.example/v1/chat/completions"),
+        ("model: ollama/x", CHAT, "localhost:11434/v1/chat/completions"),
+        ("model: ollama_chat/x, api_base: 'http://o:1'", EMBEDDINGS, "o:1/v1/embeddings"),
+        ("model: gemini/g", CHAT, "generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
+        ("model: gpt-3.5-turbo-instruct", COMPLETIONS, "api.openai.com/v1/completions"),
+        ("model: claude-3", MESSAGES, "api.anthropic.com/v1/messages"),
+        ("model: anthropic/c, api_base: 'https://p/v1/messages'", MESSAGES, "p/v1/messages"),
+        ("model: anthropic/c, api_base: 'https://p/v1'", MESSAGES, "p/v1/messages"),
         (
             "model: azure/d, api_base: 'https://a.openai.azure.com/'",
-            Chat,
+            CHAT,
             "a.openai.azure.com/openai/deployments/d/chat/completions?api-version=2025-02-01-preview",
         ),
         (
             &format!("{azure}: '2023-05-15'"),
-            Embeddings,
+            EMBEDDINGS,
             "a.openai.azure.com/openai/deployments/d/embeddings?api-version=2023-05-15",
         ),
-        (&format!("{azure}: v1"), Chat, "a.openai.azure.com/openai/v1/chat/completions"),
+        (&format!("{azure}: v1"), CHAT, "a.openai.azure.com/openai/v1/chat/completions"),
         (
             &format!("{azure}: preview"),
-            Chat,
+            CHAT,
             "a.openai.azure.com/openai/v1/chat/completions?api-version=preview",
         ),
         (
             &format!("{azure}: latest"),
-            Chat,
+            CHAT,
             "a.openai.azure.com/openai/v1/chat/completions?api-version=preview",
         ),
         (
             "model: azure/d, api_version: x, api_base: 'https://a/openai/deployments/other'",
-            Chat,
+            CHAT,
             "a/openai/deployments/other/chat/completions?api-version=x",
         ),
         (
             "model: azure/d, api_base: 'https://a/openai/deployments/o/chat/completions?api-version=own&z=1'",
-            Chat,
+            CHAT,
             "a/openai/deployments/o/chat/completions?api-version=own&z=1",
         ),
         (
             "model: azure/d, api_version: x, api_base: 'https://gateway.ai.cloudflare.com/v1/acc/gw/azure-openai/res'",
-            Chat,
+            CHAT,
             "gateway.ai.cloudflare.com/v1/acc/gw/azure-openai/res/d/chat/completions?api-version=x",
         ),
         (
             "model: azure_ai/m, api_base: 'https://r.services.ai.azure.com'",
-            Chat,
+            CHAT,
             "r.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview",
         ),
         (
             "model: azure_ai/m, api_base: 'https://m.eastus.models.ai.azure.com/v1'",
-            Chat,
+            CHAT,
             "m.eastus.models.ai.azure.com/v1/chat/completions",
         ),
-        ("model: huggingface/o/m, api_base: 'http://tgi:80'", Chat, "tgi/v1/chat/completions"),
-        ("model: huggingface/o/m, api_base: 'http://tgi/v1'", Chat, "tgi/v1/chat/completions"),
-        ("model: huggingface/o/m", Chat, "router.huggingface.co/v1/chat/completions"),
-        ("model: huggingface/o/m, api_base: 'http://tgi:80/', bos_token: x", Generate, "tgi/"),
-        ("model: huggingface/o/m, api_base: 'http://tgi/generate', bos_token: x", Generate, "tgi/generate"),
+        ("model: huggingface/o/m, api_base: 'http://tgi:80'", CHAT, "tgi/v1/chat/completions"),
+        ("model: huggingface/o/m, api_base: 'http://tgi/v1'", CHAT, "tgi/v1/chat/completions"),
+        ("model: huggingface/o/m", CHAT, "router.huggingface.co/v1/chat/completions"),
+        ("model: huggingface/o/m, api_base: 'http://tgi:80/', bos_token: x", GENERATE, "tgi/"),
+        ("model: huggingface/o/m, api_base: 'http://tgi/generate', bos_token: x", GENERATE, "tgi/generate"),
     ];
     for (params, wire, wanted) in rows {
         assert_eq!(url(params, *wire), *wanted, "{params}");
@@ -99,9 +108,9 @@ fn urls_of_every_family() {
 #[test]
 fn the_clients_api_version_wins() {
     let d = deployment("model: azure/d, api_version: x, api_base: 'https://a?api-version=old'");
-    let path = target_at(&d, Wire::Chat, "d", Some("2024-10-21")).path;
+    let path = target(&d, CHAT, "d", Some("2024-10-21")).path;
     assert_eq!(path, "/openai/deployments/d/chat/completions?api-version=2024-10-21");
-    let path = target_at(&d, Wire::Chat, "d", Some("a b&c=d\r\n")).path;
+    let path = target(&d, CHAT, "d", Some("a b&c=d\r\n")).path;
     assert_eq!(path, "/openai/deployments/d/chat/completions?api-version=a%20b%26c%3Dd%0D%0A");
 }
 
@@ -121,7 +130,7 @@ fn a_model_stays_inside_its_segment() {
     let d = deployment("model: 'azure/*', api_base: 'https://a', api_version: x");
     for (model, wanted) in rows {
         assert_eq!(path_segment(model), wanted);
-        let path = target(&d, Wire::Chat, model).path;
+        let path = target(&d, CHAT, model, None).path;
         assert_eq!(path, format!("/openai/deployments/{wanted}/chat/completions?api-version=x"));
     }
 }
@@ -130,7 +139,9 @@ fn a_model_stays_inside_its_segment() {
 fn credentials_by_family() {
     let of = |params: &str| {
         let d = deployment(params);
-        target(&d, wire(&d, Api::Chat).unwrap(), &d.model)
+        let mut target = target(&d, speaks(&d, Api::Chat).unwrap(), &d.model, None);
+        auth::sign(&d, &mut target.headers);
+        target
     };
     let openai = of("model: gpt-4o, api_key: k, organization: org");
     assert_eq!(header(&openai, "authorization").as_deref(), Some("Bearer k"));
@@ -162,38 +173,33 @@ fn credentials_by_family() {
 #[test]
 fn wire_formats() {
     use Api::{Chat, Completions, Embeddings, Messages};
-    let rows: &[(&str, [Option<Wire>; 4])] = &[
-        ("model: gpt-4o", [Some(Wire::Chat), Some(Wire::Chat), Some(Wire::Embeddings), Some(Wire::Chat)]),
+    let rows: &[(&str, [Option<Ref>; 4])] = &[
+        ("model: gpt-4o", [Some(CHAT), Some(CHAT), Some(EMBEDDINGS), Some(CHAT)]),
         (
             "model: gpt-3.5-turbo-instruct",
-            [
-                Some(Wire::Completions),
-                Some(Wire::Completions),
-                Some(Wire::Embeddings),
-                Some(Wire::Completions),
-            ],
+            [Some(COMPLETIONS), Some(COMPLETIONS), Some(EMBEDDINGS), Some(COMPLETIONS)],
         ),
-        ("model: claude-3", [Some(Wire::Messages), Some(Wire::Messages), None, Some(Wire::Messages)]),
+        ("model: claude-3", [Some(MESSAGES), Some(MESSAGES), None, Some(MESSAGES)]),
         (
             "model: hosted_vllm/m, api_base: 'http://v'",
-            [Some(Wire::Chat), Some(Wire::Completions), Some(Wire::Embeddings), Some(Wire::Chat)],
+            [Some(CHAT), Some(COMPLETIONS), Some(EMBEDDINGS), Some(CHAT)],
         ),
         (
             "model: azure/gpt-35-instruct, api_base: 'https://a'",
-            [Some(Wire::Chat), Some(Wire::Completions), Some(Wire::Embeddings), Some(Wire::Chat)],
+            [Some(CHAT), Some(COMPLETIONS), Some(EMBEDDINGS), Some(CHAT)],
         ),
         (
             "model: huggingface/o/m, api_base: 'http://t', eos_token: x",
-            [Some(Wire::Generate), Some(Wire::Generate), Some(Wire::Embeddings), Some(Wire::Generate)],
+            [Some(GENERATE), Some(GENERATE), Some(EMBEDDINGS), Some(GENERATE)],
         ),
     ];
     for (params, wanted) in rows {
         let d = deployment(params);
         for (api, wanted) in [Chat, Completions, Embeddings, Messages].into_iter().zip(wanted) {
-            assert_eq!(wire(&d, api).ok(), *wanted, "{params} {api:?}");
+            assert_eq!(speaks(&d, api).ok(), *wanted, "{params} {api:?}");
         }
     }
-    let refused = wire(&deployment("model: claude-3"), Embeddings).unwrap_err();
+    let refused = speaks(&deployment("model: claude-3"), Embeddings).unwrap_err();
     assert_eq!(refused.status, 400);
 }
 

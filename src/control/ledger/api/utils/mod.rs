@@ -14,7 +14,8 @@ use crate::{
     },
     core::{
         access::{self, permit, refusals},
-        model::brand::{Brand, Family},
+        format,
+        model::brand::Brand,
         provider::{infer, model_quirks},
     },
 };
@@ -121,62 +122,10 @@ async fn supported_openai_params(call: Call) -> Result<Answer, Problem> {
     Ok(Answer::json(&json!({"supported_openai_params": params})))
 }
 
-/// OpenAI's chat parameters.
-const CHAT: [&str; 29] = [
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "max_tokens",
-    "max_completion_tokens",
-    "modalities",
-    "prediction",
-    "n",
-    "presence_penalty",
-    "seed",
-    "stop",
-    "stream",
-    "stream_options",
-    "temperature",
-    "top_p",
-    "tools",
-    "tool_choice",
-    "function_call",
-    "functions",
-    "max_retries",
-    "extra_headers",
-    "parallel_tool_calls",
-    "audio",
-    "web_search_options",
-    "service_tier",
-    "safety_identifier",
-    "response_format",
-    "user",
-];
-
-/// Those that Anthropic's messages have something for.
-const MESSAGES: [&str; 15] = [
-    "stream",
-    "stop",
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "max_completion_tokens",
-    "tools",
-    "tool_choice",
-    "extra_headers",
-    "parallel_tool_calls",
-    "response_format",
-    "user",
-    "reasoning_effort",
-    "thinking",
-    "web_search_options",
-];
-
 /// The OpenAI parameters that a model of a brand takes.
 pub fn supported_params(brand: &Brand, model: &str) -> Vec<&'static str> {
     let quirks = model_quirks(brand, model);
-    let list: &[&'static str] = if brand.family == Family::Anthropic { &MESSAGES } else { &CHAT };
+    let list = brand.speaks.and_then(format::named).map(|format| format.chat_params()).unwrap_or_default();
     let refused = |name: &&str| brand.unsupported.contains(name) || quirks.unsupported.contains(name);
     let mut params: Vec<&str> = list.iter().copied().filter(|name| !refused(name)).collect();
     if quirks.max_completion_tokens {

@@ -3,25 +3,20 @@
 use serde_json::{Map, Value};
 
 use crate::core::format::{params, path::Path};
-use crate::core::{
-    codec::value::object,
-    error::Error,
-    format::{Memo, Options},
-};
+use crate::core::{codec::value::object, error::Error, format::Context};
 
 /// Parameters of text completions without a counterpart in chat. `logprobs` is a count here and a switch there.
 const TEXT_ONLY: [&str; 4] = ["suffix", "best_of", "echo", "logprobs"];
 
 /// Makes the chat request. Only one prompt, as text, can be asked of a chat model.
-pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<String, Value>, Memo), Error> {
+pub fn request(mut body: Map<String, Value>, context: &Context<'_>) -> Result<Map<String, Value>, Error> {
     let prompt = prompt(body.shift_remove("prompt").unwrap_or_default())?;
-    params::drop_or_refuse(&mut body, &TEXT_ONLY, options)?;
-    let memo = Memo { include_usage: params::wants_usage(&body), ..Memo::default() };
+    params::drop_or_refuse(&mut body, &TEXT_ONLY, context)?;
     let mut chat = Map::new();
-    chat.insert("model".into(), params::model(&mut body, options));
+    chat.insert("model".into(), params::model(&mut body, context));
     chat.insert("messages".into(), Value::from([object! {"role": "user", "content": prompt}]));
     chat.extend(body.into_iter().filter(|(name, value)| name != "messages" && !value.is_null()));
-    Ok((chat, memo))
+    Ok(chat)
 }
 
 fn prompt(prompt: Value) -> Result<String, Error> {
@@ -39,15 +34,18 @@ fn prompt(prompt: Value) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::core::format::golden::requests as cases;
+    use super::*;
+    use crate::core::format::{generate::Asked, golden::requests as cases};
+
+    const TRANSLATE: cases::Translate = |body, context| Ok((request(body, context)?, Asked::default()));
 
     #[test]
     fn whole_requests() {
-        cases::walk("completions_api/request", super::request);
+        cases::walk("completions_api/request", TRANSLATE);
     }
 
     #[test]
     fn odd_values_are_refused_or_taken() {
-        cases::mutate("completions_api/request", super::request);
+        cases::mutate("completions_api/request", TRANSLATE);
     }
 }

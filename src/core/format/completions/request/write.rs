@@ -3,10 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::core::format::{params, path::Path, template};
-use crate::core::{
-    error::Error,
-    format::{Memo, Options},
-};
+use crate::core::{error::Error, format::Context};
 
 /// Chat parameters that a text completion does not have.
 const CHAT_ONLY: [&str; 17] = [
@@ -31,29 +28,28 @@ const CHAT_ONLY: [&str; 17] = [
 
 /// Makes the text completion request. The prompt is made by the deployment's template; without one the messages' texts
 /// are joined by a space, as LiteLLM does.
-pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<String, Value>, Memo), Error> {
-    let messages = take_messages(&mut body, options)?;
-    let prompt = match options.template {
+pub fn request(mut body: Map<String, Value>, context: &Context<'_>) -> Result<Map<String, Value>, Error> {
+    let messages = take_messages(&mut body, context)?;
+    let prompt = match context.template {
         Some(template) => template::render(&messages, template)?,
         None => template::join(&messages)?,
     };
-    params::drop_or_refuse(&mut body, &CHAT_ONLY, options)?;
-    let memo = Memo { include_usage: params::wants_usage(&body), ..Memo::default() };
+    params::drop_or_refuse(&mut body, &CHAT_ONLY, context)?;
     let mut text = Map::new();
-    text.insert("model".into(), params::model(&mut body, options));
+    text.insert("model".into(), params::model(&mut body, context));
     text.insert("prompt".into(), prompt.into());
     if let Some(limit) = params::take_max_tokens(&mut body) {
         text.insert("max_tokens".into(), limit);
     }
     text.extend(body.into_iter().filter(|(name, value)| name != "prompt" && !value.is_null()));
-    Ok((text, memo))
+    Ok(text)
 }
 
 /// Takes the messages out of a chat request that will become a prompt. A history with tool calls cannot be told as text;
 /// with `drop_params` the calls are left out.
 pub(in crate::core::format) fn take_messages(
     body: &mut Map<String, Value>,
-    options: &Options,
+    context: &Context<'_>,
 ) -> Result<Vec<Value>, Error> {
     let path = Path::top("messages");
     let messages = path.list(body.shift_remove("messages").unwrap_or_default())?;
@@ -64,7 +60,7 @@ pub(in crate::core::format) fn take_messages(
         message.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
     };
     match messages.iter().position(with_calls) {
-        Some(at) if !options.drop_params => Err(path.item(at).member("tool_calls").wrong(
+        Some(at) if !context.drop_params => Err(path.item(at).member("tool_calls").wrong(
             "absent: this model completes text and knows no tools; `drop_params: true` leaves them out",
         )),
         _ => Ok(messages),
@@ -73,15 +69,18 @@ pub(in crate::core::format) fn take_messages(
 
 #[cfg(test)]
 mod tests {
-    use crate::core::format::golden::requests as cases;
+    use super::*;
+    use crate::core::format::{generate::Asked, golden::requests as cases};
+
+    const TRANSLATE: cases::Translate = |body, context| Ok((request(body, context)?, Asked::default()));
 
     #[test]
     fn whole_requests() {
-        cases::walk("completions_api/provider_request", super::request);
+        cases::walk("completions_api/provider_request", TRANSLATE);
     }
 
     #[test]
     fn odd_values_are_refused_or_taken() {
-        cases::mutate("completions_api/provider_request", super::request);
+        cases::mutate("completions_api/provider_request", TRANSLATE);
     }
 }

@@ -2,21 +2,24 @@
 
 use serde_json::Value;
 
-use crate::core::format::chat::response::{self as chat, Chunks};
 use crate::core::{
     codec::value::object,
     error::Error,
-    format::{Memo, Stamp},
+    format::{
+        chat::response::{self as chat, Chunks},
+        pipeline::{cut_short, error_in},
+        response::{Observed, ReadResponse, ResponseIds},
+    },
 };
 
 /// Makes the `chat.completion` of a `text_completion`.
-pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error> {
+pub fn answer(body: &Value, stamp: &ResponseIds) -> Result<Value, Error> {
     let choices = chat::choices_of(body)?.iter().map(|choice| {
         let reason = choice.get("finish_reason").and_then(Value::as_str).unwrap_or("stop");
         chat::text_choice(chat::index_of(choice), &chat::text_of(choice.get("text")), reason)
     });
     let choices: Vec<Value> = choices.collect();
-    let Stamp { id, created, model } = chat::stamp_of(body, stamp);
+    let ResponseIds { id, created, model } = chat::stamp_of(body, stamp);
     let mut answer = object! {
         "id": id,
         "created": created,
@@ -36,20 +39,14 @@ pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error>
 #[derive(Debug)]
 pub struct Stream {
     chunks: Chunks,
-    include_usage: bool,
     ended: Vec<u64>,
     usage: Option<Value>,
 }
 
 impl Stream {
     /// A stream of which nothing has come yet.
-    pub fn new(memo: &Memo, stamp: &Stamp) -> Stream {
-        Stream {
-            chunks: Chunks::new(stamp),
-            include_usage: memo.include_usage,
-            ended: Vec::new(),
-            usage: None,
-        }
+    pub fn new(stamp: &ResponseIds) -> Stream {
+        Stream { chunks: Chunks::new(stamp), ended: Vec::new(), usage: None }
     }
 
     /// Takes one object of the stream.
@@ -77,17 +74,46 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends choices that the provider left open, then gives the usage to a client that asked for it.
-    pub fn finish(&mut self, out: &mut Vec<Value>) {
+    /// Ends choices that the provider left open, then gives the usage.
+    pub fn close(&mut self, out: &mut Vec<Value>) {
         for index in self.chunks.choices().to_vec() {
             if !self.ended.contains(&index) {
                 out.push(self.chunks.finish(index, "stop"));
                 self.ended.push(index);
             }
         }
-        if let Some(usage) = self.usage.take().filter(|_| self.include_usage) {
+        if let Some(usage) = self.usage.take() {
             out.push(self.chunks.usage(&usage));
         }
+    }
+}
+
+impl ReadResponse for Stream {
+    fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
+        observed.note_openai(&body);
+        answer(&body, self.chunks.ids())
+    }
+
+    fn event(
+        &mut self,
+        event: Value,
+        _data: &[u8],
+        observed: &mut Observed,
+        chunks: &mut Vec<Value>,
+    ) -> Result<(), Error> {
+        if let Some(error) = error_in(&event) {
+            return Err(error);
+        }
+        observed.note_openai(&event);
+        self.push(&event, chunks)
+    }
+
+    fn finish(&mut self, observed: &mut Observed, chunks: &mut Vec<Value>) -> Result<(), Error> {
+        if !observed.ended {
+            return Err(cut_short());
+        }
+        self.close(chunks);
+        Ok(())
     }
 }
 
@@ -98,19 +124,19 @@ mod tests {
 
     #[test]
     fn whole_answers() {
-        cases::answers("completions_api/provider_answer", answer);
+        cases::answers("completions_api/provider_answer", |body, _, ids| answer(body, ids));
     }
 
     #[test]
     fn whole_streams() {
-        cases::streams("completions_api/provider_stream", |chunks, memo| {
-            let mut stream = Stream::new(memo, &cases::stamp());
+        cases::streams("completions_api/provider_stream", |chunks, _, include_usage| {
+            let mut stream = Stream::new(&cases::stamp());
             let mut out = Vec::new();
             let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));
             if result.is_ok() {
-                stream.finish(&mut out);
+                stream.close(&mut out);
             }
-            (out, result)
+            (cases::seen(out, include_usage), result)
         });
     }
 }

@@ -2,15 +2,20 @@
 
 use serde_json::Value;
 
-use crate::core::format::chat::response as chat;
 use crate::core::{
-    codec::value::object,
+    codec::{
+        sse,
+        value::{self, object},
+    },
     error::Error,
-    format::{Memo, Stamp},
+    format::{
+        chat::response as chat,
+        response::{ResponseIds, WriteResponse},
+    },
 };
 
 /// Makes the `text_completion` object of a `chat.completion`.
-pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error> {
+pub fn answer(body: &Value, stamp: &ResponseIds) -> Result<Value, Error> {
     let choices = chat::choices_of(body)?.iter().map(|choice| {
         let text = chat::text_of(choice.get("message").and_then(|message| message.get("content")));
         text_choice(chat::index_of(choice), &text, choice.get("finish_reason"))
@@ -29,7 +34,7 @@ pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error>
 /// Makes the objects of a text completion stream from chat chunks.
 #[derive(Debug)]
 pub struct Stream {
-    stamp: Stamp,
+    stamp: ResponseIds,
     adopted: bool,
     include_usage: bool,
     /// Choices that were seen, and whether each has ended.
@@ -39,19 +44,8 @@ pub struct Stream {
 
 impl Stream {
     /// A stream of which nothing has come yet.
-    pub fn new(memo: &Memo, stamp: &Stamp) -> Stream {
-        Stream {
-            stamp: stamp.clone(),
-            adopted: false,
-            include_usage: memo.include_usage,
-            choices: Vec::new(),
-            usage: None,
-        }
-    }
-
-    /// The id of what goes out, once something does.
-    pub fn id(&self) -> Option<&str> {
-        self.adopted.then_some(self.stamp.id.as_str())
+    pub fn new(include_usage: bool, stamp: &ResponseIds) -> Stream {
+        Stream { stamp: stamp.clone(), adopted: false, include_usage, choices: Vec::new(), usage: None }
     }
 
     /// Takes one chat chunk. Chunks that say nothing in text (the role) leave nothing.
@@ -83,7 +77,7 @@ impl Stream {
     }
 
     /// Ends choices that the provider left open, then gives the usage to a client that asked for it.
-    pub fn finish(&mut self, out: &mut Vec<Value>) {
+    pub fn close(&mut self, out: &mut Vec<Value>) {
         for (index, ended) in std::mem::take(&mut self.choices) {
             if !ended {
                 out.push(completion(&self.stamp, vec![text_choice(index, "", Some(&Value::from("stop")))]));
@@ -106,7 +100,7 @@ impl Stream {
     }
 }
 
-fn completion(stamp: &Stamp, choices: Vec<Value>) -> Value {
+fn completion(stamp: &ResponseIds, choices: Vec<Value>) -> Value {
     object! {
         "id": stamp.id.as_str(),
         "object": "text_completion",
@@ -120,6 +114,30 @@ fn text_choice(index: u64, text: &str, reason: Option<&Value>) -> Value {
     object! {"text": text, "index": index, "logprobs": Value::Null, "finish_reason": reason.cloned()}
 }
 
+impl WriteResponse for Stream {
+    fn whole(&mut self, chat: Value) -> Result<Value, Error> {
+        answer(&chat, &self.stamp)
+    }
+
+    fn chunk(&mut self, chunk: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        let mut texts = Vec::new();
+        self.push(chunk, &mut texts)?;
+        texts.iter().for_each(|text| sse::write(out, None, &value::to_bytes(text)));
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        let mut texts = Vec::new();
+        self.close(&mut texts);
+        texts.iter().for_each(|text| sse::write(out, None, &value::to_bytes(text)));
+        sse::write(out, None, b"[DONE]");
+    }
+
+    fn id(&self) -> Option<&str> {
+        self.adopted.then_some(self.stamp.id.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,17 +145,17 @@ mod tests {
 
     #[test]
     fn whole_answers() {
-        cases::answers("completions_api/answer", answer);
+        cases::answers("completions_api/answer", |body, _, ids| answer(body, ids));
     }
 
     #[test]
     fn whole_streams() {
-        cases::streams("completions_api/stream", |chunks, memo| {
-            let mut stream = Stream::new(memo, &cases::stamp());
+        cases::streams("completions_api/stream", |chunks, _, include_usage| {
+            let mut stream = Stream::new(include_usage, &cases::stamp());
             let mut out = Vec::new();
             let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));
             if result.is_ok() {
-                stream.finish(&mut out);
+                stream.close(&mut out);
             }
             (out, result)
         });

@@ -6,11 +6,7 @@
 use serde_json::{Map, Value};
 
 use crate::core::format::{params, path::Path};
-use crate::core::{
-    codec::value::object,
-    error::Error,
-    format::{Memo, Options},
-};
+use crate::core::{codec::value::object, error::Error, format::Context};
 
 /// Members of the request that mean nothing to a chat model.
 const ANTHROPIC_ONLY: [&str; 10] = [
@@ -30,21 +26,20 @@ const ANTHROPIC_ONLY: [&str; 10] = [
 const USER_CHARS: usize = 64;
 
 /// Makes the chat request. Parameters unknown to both formats are copied.
-pub fn request(mut body: Map<String, Value>, options: &Options) -> Result<(Map<String, Value>, Memo), Error> {
+pub fn request(mut body: Map<String, Value>, context: &Context<'_>) -> Result<Map<String, Value>, Error> {
     body.retain(|name, value| !value.is_null() && !ANTHROPIC_ONLY.contains(&name.as_str()));
     let mut chat = Map::new();
-    chat.insert("model".into(), params::model(&mut body, options));
+    chat.insert("model".into(), params::model(&mut body, context));
     chat.insert("messages".into(), Value::Array(messages(&mut body)?));
     settings(&mut body, &mut chat)?;
-    tools(&mut body, &mut chat, options)?;
+    tools(&mut body, &mut chat, context)?;
     output(&mut body, &mut chat)?;
     for (name, value) in body {
         if !chat.contains_key(&name) {
             chat.insert(name, value);
         }
     }
-    let memo = Memo { include_usage: params::wants_usage(&chat), ..Memo::default() };
-    Ok((chat, memo))
+    Ok(chat)
 }
 
 fn messages(body: &mut Map<String, Value>) -> Result<Vec<Value>, Error> {
@@ -323,7 +318,7 @@ fn settings(body: &mut Map<String, Value>, chat: &mut Map<String, Value>) -> Res
 fn tools(
     body: &mut Map<String, Value>,
     chat: &mut Map<String, Value>,
-    options: &Options,
+    context: &Context<'_>,
 ) -> Result<(), Error> {
     let path = Path::top("tools");
     let choice = body.shift_remove("tool_choice");
@@ -338,7 +333,7 @@ fn tools(
                 chat.insert("web_search_options".into(), web_search_options(tool));
             }
             // The others run at Anthropic, or are known to its models only.
-            Some(_) if options.drop_params => {}
+            Some(_) if context.drop_params => {}
             Some(_) => {
                 return Err(path
                     .member("type")

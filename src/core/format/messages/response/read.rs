@@ -5,19 +5,14 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-use super::super::{error, request::write::JSON_TOOL, usage::Usage};
-use crate::core::{
-    codec::value::object,
-    error::Error,
-    format::{Memo, Stamp},
-    model::failure::Class,
-};
+use super::super::{Asked, error, request::write::JSON_TOOL, usage::Usage};
+use crate::core::{codec::value::object, error::Error, format::response::ResponseIds, model::failure::Class};
 
 /// Turns a whole answer into a `chat.completion`.
 ///
 /// The model is the one the provider names. Blocks that chat has no place for (the provider's own tools at work) are left
 /// out; what they cost stays in `usage`.
-pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> {
+pub fn answer(body: &Value, asked: &Asked, stamp: &ResponseIds) -> Result<Value, Error> {
     if body.get("type").and_then(Value::as_str) == Some("error") {
         return Err(error::error(body));
     }
@@ -29,7 +24,7 @@ pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> 
     };
     let mut parts = Parts::default();
     for block in blocks {
-        parts.add(block, memo);
+        parts.add(block, asked);
     }
     let finish = finish_reason(text(body, "stop_reason"), parts.calls.len(), parts.json.is_some());
     let mut usage = Usage::default();
@@ -44,7 +39,7 @@ pub fn answer(body: &Value, memo: &Memo, stamp: &Stamp) -> Result<Value, Error> 
         "model": body.get("model").and_then(Value::as_str).unwrap_or(&stamp.model),
         "object": "chat.completion",
         "system_fingerprint": Value::Null,
-        "choices": [object! {"finish_reason": finish, "index": 0, "message": parts.into_message(memo)}],
+        "choices": [object! {"finish_reason": finish, "index": 0, "message": parts.into_message(asked)}],
         "usage": usage,
     })
 }
@@ -62,7 +57,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, block: &Value, memo: &Memo) {
+    fn add(&mut self, block: &Value, asked: &Asked) {
         match text(block, "type") {
             "text" => {
                 self.text.push_str(text(block, "text"));
@@ -75,7 +70,7 @@ impl Parts {
                     None | Some(Value::Null) => "{}".to_owned(),
                     Some(input) => input.to_string(),
                 };
-                if memo.json_tool && text(block, "name") == JSON_TOOL {
+                if asked.json_tool && text(block, "name") == JSON_TOOL {
                     self.json.get_or_insert(input);
                 } else {
                     self.calls.push(object! {
@@ -95,8 +90,8 @@ impl Parts {
         }
     }
 
-    fn into_message(self, memo: &Memo) -> Value {
-        let content = match (self.json, &memo.prefix) {
+    fn into_message(self, asked: &Asked) -> Value {
+        let content = match (self.json, &asked.prefix) {
             (Some(json), _) => json,
             (None, Some(prefix)) => format!("{prefix}{}", self.text),
             (None, None) => self.text,

@@ -4,16 +4,22 @@ use serde_json::{Map, Value};
 
 use super::super::stream::blocks::Blocks;
 use crate::core::{
-    codec::value::object,
+    codec::{
+        sse,
+        value::{self, object},
+    },
     error::Error,
-    format::{Memo, Stamp, chat::response as chat},
+    format::{
+        chat::response as chat,
+        response::{ResponseIds, WriteResponse},
+    },
 };
 
 /// An event's name and its data; the name is also the data's `type`.
 pub type Event = (&'static str, Value);
 
 /// Makes the Anthropic message of a `chat.completion`. A message has one answer: the first choice.
-pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error> {
+pub fn answer(body: &Value, stamp: &ResponseIds) -> Result<Value, Error> {
     let choices = chat::choices_of(body)?;
     let choice = choices.first().ok_or_else(|| chat::unreadable("no `choices`"))?;
     let empty = Map::new();
@@ -45,7 +51,7 @@ pub fn answer(body: &Value, _memo: &Memo, stamp: &Stamp) -> Result<Value, Error>
 /// the provider writes to several tool calls in turn.
 #[derive(Debug)]
 pub struct Stream {
-    stamp: Stamp,
+    stamp: ResponseIds,
     begun: bool,
     ended: bool,
     blocks: Blocks,
@@ -56,7 +62,7 @@ pub struct Stream {
 
 impl Stream {
     /// A stream of which nothing has come yet.
-    pub fn new(_memo: &Memo, stamp: &Stamp) -> Stream {
+    pub fn new(stamp: &ResponseIds) -> Stream {
         Stream {
             stamp: stamp.clone(),
             begun: false,
@@ -66,11 +72,6 @@ impl Stream {
             refused: false,
             usage: None,
         }
-    }
-
-    /// The id of what goes out, once something does.
-    pub fn id(&self) -> Option<&str> {
-        self.begun.then_some(self.stamp.id.as_str())
     }
 
     /// Takes one chat chunk. Usage may come with any chunk, before or after the finish reason; the last one counts.
@@ -97,15 +98,8 @@ impl Stream {
         Ok(())
     }
 
-    /// The usage to report if the provider sends none.
-    pub fn estimate(&mut self, input_tokens: u64, output_tokens: u64) {
-        if self.usage.is_none() {
-            self.usage = Some(object! {"input_tokens": input_tokens, "output_tokens": output_tokens});
-        }
-    }
-
     /// Closes what is open and ends the message, also when the provider gave no finish reason.
-    pub fn finish(&mut self, out: &mut Vec<Event>) {
+    pub fn close(&mut self, out: &mut Vec<Event>) {
         if self.ended {
             return;
         }
@@ -125,7 +119,7 @@ impl Stream {
         out.push(("message_stop", object! {"type": "message_stop"}));
     }
 
-    fn begin(&mut self, stamp: &Stamp, out: &mut Vec<Event>) {
+    fn begin(&mut self, stamp: &ResponseIds, out: &mut Vec<Event>) {
         self.begun = true;
         self.stamp = message_stamp(stamp);
         let message = object! {
@@ -156,7 +150,36 @@ impl Stream {
     }
 }
 
-fn content(message: &Map<String, Value>, stamp: &Stamp) -> Vec<Value> {
+impl WriteResponse for Stream {
+    fn whole(&mut self, chat: Value) -> Result<Value, Error> {
+        answer(&chat, &self.stamp)
+    }
+
+    fn chunk(&mut self, chunk: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        let mut events = Vec::new();
+        self.push(chunk, &mut events)?;
+        write_events(&events, out);
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        let mut events = Vec::new();
+        self.close(&mut events);
+        write_events(&events, out);
+    }
+
+    fn id(&self) -> Option<&str> {
+        self.begun.then_some(self.stamp.id.as_str())
+    }
+}
+
+fn write_events(events: &[Event], out: &mut Vec<u8>) {
+    for (name, event) in events {
+        sse::write(out, Some(name), &value::to_bytes(event));
+    }
+}
+
+fn content(message: &Map<String, Value>, stamp: &ResponseIds) -> Vec<Value> {
     let mut content = Vec::new();
     match message.get("thinking_blocks").and_then(Value::as_array).filter(|blocks| !blocks.is_empty()) {
         Some(blocks) => content.extend(blocks.iter().filter_map(thinking_block)),
@@ -186,7 +209,7 @@ fn thinking_block(block: &Value) -> Option<Value> {
     }
 }
 
-fn tool_use(call: &Value, at: usize, stamp: &Stamp) -> Option<Value> {
+fn tool_use(call: &Value, at: usize, stamp: &ResponseIds) -> Option<Value> {
     let function = call.get("function")?;
     let name = function.get("name").and_then(Value::as_str)?;
     let id = match call.get("id").and_then(Value::as_str) {
@@ -215,13 +238,13 @@ pub(in crate::core::format::messages) fn made_up_id(message: &str, at: usize) ->
 }
 
 /// Anthropic's ids begin with `msg_`.
-fn message_stamp(stamp: &Stamp) -> Stamp {
+fn message_stamp(stamp: &ResponseIds) -> ResponseIds {
     let id = match stamp.id.strip_prefix("chatcmpl-") {
         _ if stamp.id.starts_with("msg_") => stamp.id.clone(),
         Some(rest) => format!("msg_{rest}"),
         None => format!("msg_{}", stamp.id),
     };
-    Stamp { id, ..stamp.clone() }
+    ResponseIds { id, ..stamp.clone() }
 }
 
 fn reasoning(message: &Map<String, Value>) -> &str {

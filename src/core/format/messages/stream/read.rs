@@ -3,16 +3,63 @@
 use serde_json::Value;
 
 use super::super::{
-    error,
+    Asked, error,
     request::write::JSON_TOOL,
-    response::read::{finish_reason, text},
+    response::read::{answer, finish_reason, text},
     usage::Usage,
 };
 use crate::core::{
     codec::value::object,
     error::Error,
-    format::{Memo, Stamp, chat::response as chat},
+    format::{
+        chat::response as chat,
+        pipeline::cut_short,
+        response::{Observed, ReadResponse, ResponseIds},
+    },
+    model::usage::Usage as Used,
 };
+
+/// Reads the response to one request.
+pub struct Reader {
+    asked: Asked,
+    ids: ResponseIds,
+    stream: Stream,
+}
+
+impl Reader {
+    /// A reader of the response to what was asked.
+    pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
+        Reader { stream: Stream::new(&asked, ids), asked, ids: ids.clone() }
+    }
+}
+
+impl ReadResponse for Reader {
+    fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
+        super::note_terms(&body, observed);
+        observed.usage = body.get("usage").and_then(Used::from_anthropic);
+        answer(&body, &self.asked, &self.ids)
+    }
+
+    fn event(
+        &mut self,
+        event: Value,
+        _data: &[u8],
+        observed: &mut Observed,
+        chunks: &mut Vec<Value>,
+    ) -> Result<(), Error> {
+        super::note_terms(&event, observed);
+        super::note_usage(&event, observed);
+        self.stream.push(&event, chunks)
+    }
+
+    fn finish(&mut self, _observed: &mut Observed, _chunks: &mut Vec<Value>) -> Result<(), Error> {
+        if self.stream.finished() { Ok(()) } else { Err(cut_short()) }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stream.finished()
+    }
+}
 
 /// Turns the events of one answer into `chat.completion.chunk` objects.
 ///
@@ -20,7 +67,7 @@ use crate::core::{
 /// empty delta, then exactly one with the usage. Nothing of what streams by is kept, only counts.
 #[derive(Debug)]
 pub struct Stream {
-    stamp: Stamp,
+    stamp: ResponseIds,
     /// Taken when it has been given back to the client.
     prefix: Option<String>,
     json_tool: bool,
@@ -56,11 +103,11 @@ enum Open {
 
 impl Stream {
     /// A stream that has seen nothing yet.
-    pub fn new(memo: &Memo, stamp: &Stamp) -> Stream {
+    pub fn new(asked: &Asked, stamp: &ResponseIds) -> Stream {
         Stream {
             stamp: stamp.clone(),
-            prefix: memo.prefix.clone(),
-            json_tool: memo.json_tool,
+            prefix: asked.prefix.clone(),
+            json_tool: asked.json_tool,
             usage: Usage::default(),
             open: Open::Plain,
             calls: 0,

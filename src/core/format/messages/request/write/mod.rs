@@ -19,7 +19,7 @@ use self::{fault::Fault, messages::Turns, tools::Tools};
 use crate::core::{
     codec::{json::MOST_VALUES, scan, value::object},
     error::Error,
-    format::{Memo, Options, params::unsupported},
+    format::{Context, messages::Asked, params::unsupported},
     model::failure::Class,
 };
 
@@ -50,7 +50,7 @@ const UNSUPPORTED: [&str; 16] = [
 ];
 
 /// The request body, the `anthropic-beta` values it needs, and what the way back must know.
-pub type Translated = (Map<String, Value>, Vec<String>, Memo);
+pub type Translated = (Map<String, Value>, Vec<String>, Asked);
 
 /// Arguments are texts that hold JSON: what they would be as values is bounded like what stands in the body itself.
 fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
@@ -70,29 +70,27 @@ fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
     Err(Error::new(413, message).with_kind("invalid_request_error").with_param("messages"))
 }
 
-/// Turns a chat request into a Messages request for `options.model`.
+/// Turns a chat request into a Messages request for `context.model`.
 ///
 /// Settings that only the gateway reads (`metadata` apart) must be gone from `chat` already: what is left over reaches
 /// the provider.
-pub fn request(mut chat: Map<String, Value>, options: &Options) -> Result<Translated, Error> {
+pub fn request(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Translated, Error> {
     chat.shift_remove("model");
-    let include_usage = take(&mut chat, "stream_options")
-        .is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
-    refuse_unsupported(&mut chat, options)?;
+    chat.shift_remove("stream_options");
+    refuse_unsupported(&mut chat, context)?;
     refuse_large_arguments(chat.get("messages"))?;
 
     let mut betas = Betas::default();
     let mut turns = Turns::read(take(&mut chat, "messages"), take(&mut chat, "system"), &mut betas)?;
-    start_with_user(&mut turns, options)?;
-    let thinking = thinking(&mut chat)?.filter(|_| !(options.modify_params && turns.has_lost_thinking()));
+    start_with_user(&mut turns, context)?;
+    let thinking = thinking(&mut chat)?.filter(|_| !(context.modify_params && turns.has_lost_thinking()));
     let is_thinking = thinking.as_ref().is_some_and(|thinking| thinking["type"] != "disabled");
     let tools = Tools::read(&mut chat, is_thinking, &mut betas)?;
-    let dummy = needs_dummy_tool(&turns, &tools, options)?;
-    let memo =
-        Memo { json_tool: tools.json_tool, prefix: turns.prefix.take(), include_usage, ..Memo::default() };
+    let dummy = needs_dummy_tool(&turns, &tools, context)?;
+    let asked = Asked { json_tool: tools.json_tool, prefix: turns.prefix.take() };
 
     let mut out = Map::new();
-    out.insert("model".into(), options.model.into());
+    out.insert("model".into(), context.model.into());
     out.insert("max_tokens".into(), max_tokens(&mut chat, thinking.as_ref()));
     if !turns.system.is_empty() {
         out.insert("system".into(), Value::Array(std::mem::take(&mut turns.system)));
@@ -102,7 +100,7 @@ pub fn request(mut chat: Map<String, Value>, options: &Options) -> Result<Transl
         out.insert("thinking".into(), thinking);
     }
     tools.write(&mut out, dummy);
-    if let Some(stop) = stop_sequences(&mut chat, options.drop_params)? {
+    if let Some(stop) = stop_sequences(&mut chat, context.drop_params)? {
         out.insert("stop_sequences".into(), stop);
     }
     if let Some(user) = user_id(&mut chat)? {
@@ -116,7 +114,7 @@ pub fn request(mut chat: Map<String, Value>, options: &Options) -> Result<Transl
     for (name, value) in chat {
         out.entry(name).or_insert(value);
     }
-    Ok((out, betas.0, memo))
+    Ok((out, betas.0, asked))
 }
 
 /// `anthropic-beta` values, each once.
@@ -146,26 +144,26 @@ fn take(map: &mut Map<String, Value>, name: &str) -> Option<Value> {
 
 /// Takes out what Anthropic has no word for: silently when it asks for nothing or `drop_params` is set, else it is an
 /// error that names all of it. What `allowed_openai_params` lists stays.
-fn refuse_unsupported(chat: &mut Map<String, Value>, options: &Options) -> Result<(), Error> {
+fn refuse_unsupported(chat: &mut Map<String, Value>, context: &Context<'_>) -> Result<(), Error> {
     let mut refused = Vec::new();
     // Most requests have none of them, and fewer members than the list has names.
     if !chat.keys().any(|name| UNSUPPORTED.contains(&name.as_str())) {
         return Ok(());
     }
     for name in UNSUPPORTED {
-        if options.allowed_params.iter().any(|allowed| allowed == name) || is_anthropic_tier(name, chat) {
+        if context.allowed_params.iter().any(|allowed| allowed == name) || is_anthropic_tier(name, chat) {
             continue;
         }
         match take(chat, name) {
-            Some(value) if !options.drop_params && !asks_for_nothing(name, &value) => refused.push(name),
+            Some(value) if !context.drop_params && !asks_for_nothing(name, &value) => refused.push(name),
             _ => {}
         }
     }
     if refused.is_empty() {
         return Ok(());
     }
-    let brand = if options.brand.is_empty() { "anthropic" } else { options.brand };
-    Err(unsupported(&refused, brand, options.model))
+    let brand = if context.brand.is_empty() { "anthropic" } else { context.brand };
+    Err(unsupported(&refused, brand, context.model))
 }
 
 /// Whether `service_tier` has one of Anthropic's own values.
@@ -189,11 +187,11 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
 }
 
 /// Anthropic takes only conversations that a user turn opens; `modify_params` lets us put one there.
-fn start_with_user(turns: &mut Turns, options: &Options) -> Result<(), Error> {
+fn start_with_user(turns: &mut Turns, context: &Context<'_>) -> Result<(), Error> {
     if turns.starts_with_user() {
         return Ok(());
     }
-    if options.modify_params {
+    if context.modify_params {
         turns.open_with_placeholder();
         return Ok(());
     }
@@ -205,11 +203,11 @@ fn start_with_user(turns: &mut Turns, options: &Options) -> Result<(), Error> {
 }
 
 /// Whether a made-up tool must go with the request: Anthropic refuses a history of tool calls without `tools`.
-fn needs_dummy_tool(turns: &Turns, tools: &Tools, options: &Options) -> Result<bool, Error> {
+fn needs_dummy_tool(turns: &Turns, tools: &Tools, context: &Context<'_>) -> Result<bool, Error> {
     if !turns.has_tool_blocks || !tools.is_empty() {
         return Ok(false);
     }
-    if options.modify_params {
+    if context.modify_params {
         return Ok(true);
     }
     Err(Error::provider(

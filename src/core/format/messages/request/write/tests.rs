@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Translated, request};
 use crate::core::{
     error::Error,
-    format::{Options, golden},
+    format::{Context, golden},
     model::failure::Class,
 };
 
@@ -13,14 +13,14 @@ fn object(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
 }
 
-fn options(settings: &Value) -> Options<'_> {
+fn options(settings: &Value) -> Context<'_> {
     let on = |name: &str| settings[name] == true;
-    Options {
+    Context {
         model: "claude-x",
         brand: "anthropic",
         drop_params: on("drop_params"),
         modify_params: on("modify_params"),
-        ..Options::default()
+        ..Context::default()
     }
 }
 
@@ -35,10 +35,14 @@ fn run(members: Value, settings: &Value) -> Result<Translated, Error> {
 fn whole_requests() {
     golden::walk("anthropic/request", |case| {
         match request(object(&case["chat"]), &options(&case["options"])) {
-            Ok((body, betas, memo)) => json!({
+            Ok((body, betas, asked)) => json!({
                 "body": body,
                 "betas": betas,
-                "memo": {"json_tool": memo.json_tool, "prefix": memo.prefix, "include_usage": memo.include_usage},
+                "memo": {
+                    "json_tool": asked.json_tool,
+                    "prefix": asked.prefix,
+                    "include_usage": case["chat"]["stream_options"]["include_usage"] == true,
+                },
             }),
             Err(error) => json!({"status": error.status, "message": error.message}),
         }
@@ -158,7 +162,7 @@ fn unsupported_parameters_can_be_dropped_allowed_or_idle() {
     assert_eq!(run(idle, &Value::Null).unwrap().0.len(), 3);
 
     let allowed = ["seed".to_owned()];
-    let with = Options { allowed_params: &allowed, ..options(&Value::Null) };
+    let with = Context { allowed_params: &allowed, ..options(&Value::Null) };
     let chat = object(&json!({"messages": [{"role": "user", "content": "Hi"}], "seed": 5}));
     assert_eq!(request(chat, &with).unwrap().0["seed"], 5);
 
@@ -253,14 +257,14 @@ fn personal_data_is_no_user_id() {
 fn a_prefill_loses_its_trailing_space_and_comes_back() {
     let messages =
         json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "{ \n", "prefix": true}]);
-    let (body, _, memo) = run(json!({"messages": messages}), &Value::Null).unwrap();
+    let (body, _, asked) = run(json!({"messages": messages}), &Value::Null).unwrap();
     assert_eq!(body["messages"][1]["content"], json!([{"type": "text", "text": "{"}]));
-    assert_eq!(memo.prefix.as_deref(), Some("{"));
+    assert_eq!(asked.prefix.as_deref(), Some("{"));
 
     let blank =
         json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": " ", "prefix": true}]);
-    let (body, _, memo) = run(json!({"messages": blank}), &Value::Null).unwrap();
-    assert_eq!((body["messages"].as_array().unwrap().len(), memo.prefix), (1, None));
+    let (body, _, asked) = run(json!({"messages": blank}), &Value::Null).unwrap();
+    assert_eq!((body["messages"].as_array().unwrap().len(), asked.prefix), (1, None));
 }
 
 #[test]

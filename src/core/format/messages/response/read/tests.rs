@@ -5,27 +5,24 @@ use serde_json::{Value, json};
 use super::answer;
 use crate::core::{
     format::{
-        Memo, Stamp, golden,
-        messages::{error::error_class, stream::read::Stream},
+        golden,
+        messages::{Asked, error::error_class, stream::read::Stream},
+        response::ResponseIds,
     },
     model::failure::Class,
 };
 
-fn memo(settings: &Value) -> Memo {
-    Memo {
-        json_tool: settings["json_tool"] == true,
-        prefix: settings["prefix"].as_str().map(str::to_owned),
-        ..Memo::default()
-    }
+fn asked(settings: &Value) -> Asked {
+    Asked { json_tool: settings["json_tool"] == true, prefix: settings["prefix"].as_str().map(str::to_owned) }
 }
 
-fn stamp() -> Stamp {
-    Stamp { id: "chatcmpl-1".into(), created: 1_754_000_000, model: "asked-for".into() }
+fn stamp() -> ResponseIds {
+    ResponseIds { id: "chatcmpl-1".into(), created: 1_754_000_000, model: "asked-for".into() }
 }
 
 /// All chunks of a stream, how it ended, and its error.
-fn play(events: &[Value], memo: Memo) -> Value {
-    let mut stream = Stream::new(&memo, &stamp());
+fn play(events: &[Value], asked: Asked) -> Value {
+    let mut stream = Stream::new(&asked, &stamp());
     let mut chunks = Vec::new();
     let mut error = Value::Null;
     for event in events {
@@ -38,7 +35,7 @@ fn play(events: &[Value], memo: Memo) -> Value {
 
 #[test]
 fn whole_answers() {
-    golden::walk("anthropic/answer", |case| match answer(&case["body"], &memo(&case["memo"]), &stamp()) {
+    golden::walk("anthropic/answer", |case| match answer(&case["body"], &asked(&case["memo"]), &stamp()) {
         Ok(completion) => completion,
         Err(error) => json!({"status": error.status, "message": error.message}),
     });
@@ -46,7 +43,7 @@ fn whole_answers() {
 
 #[test]
 fn whole_streams() {
-    golden::walk("anthropic/stream", |case| play(case["events"].as_array().unwrap(), memo(&case["memo"])));
+    golden::walk("anthropic/stream", |case| play(case["events"].as_array().unwrap(), asked(&case["memo"])));
 }
 
 /// The events that Anthropic would have sent for a buffered answer.
@@ -87,34 +84,34 @@ fn buffered_and_streamed_answers_agree() {
         "cache_creation_input_tokens": 20, "server_tool_use": {"web_search_requests": 2},
         "cache_creation": {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5}});
     let rows = [
-        (json!([text("Hel"), text("lo")]), "end_turn", Memo::default()),
-        (json!([text("Hi"), tool("f"), tool("g")]), "tool_use", Memo::default()),
-        (json!([tool("f")]), "end_turn", Memo::default()),
-        (json!([tool("json_tool_call")]), "tool_use", Memo { json_tool: true, ..Memo::default() }),
+        (json!([text("Hel"), text("lo")]), "end_turn", Asked::default()),
+        (json!([text("Hi"), tool("f"), tool("g")]), "tool_use", Asked::default()),
+        (json!([tool("f")]), "end_turn", Asked::default()),
+        (json!([tool("json_tool_call")]), "tool_use", Asked { json_tool: true, ..Asked::default() }),
         (
             json!([tool("json_tool_call"), tool("json_tool_call")]),
             "tool_use",
-            Memo { json_tool: true, ..Memo::default() },
+            Asked { json_tool: true, ..Asked::default() },
         ),
-        (json!([tool("json_tool_call"), tool("f")]), "tool_use", Memo { json_tool: true, ..Memo::default() }),
-        (json!([text(" two")]), "max_tokens", Memo { prefix: Some("one".into()), ..Memo::default() }),
         (
-            json!([tool("json_tool_call")]),
+            json!([tool("json_tool_call"), tool("f")]),
             "tool_use",
-            Memo { json_tool: true, prefix: Some("one".into()), ..Memo::default() },
+            Asked { json_tool: true, ..Asked::default() },
         ),
-        (json!([]), "end_turn", Memo { prefix: Some("one".into()), ..Memo::default() }),
+        (json!([text(" two")]), "max_tokens", Asked { prefix: Some("one".into()), ..Asked::default() }),
+        (json!([tool("json_tool_call")]), "tool_use", Asked { json_tool: true, prefix: Some("one".into()) }),
+        (json!([]), "end_turn", Asked { prefix: Some("one".into()), ..Asked::default() }),
         (
             json!([{"type": "thinking", "thinking": "hm", "signature": ""}, text("Hi")]),
             "refusal",
-            Memo::default(),
+            Asked::default(),
         ),
-        (json!([]), "a reason of tomorrow", Memo::default()),
+        (json!([]), "a reason of tomorrow", Asked::default()),
     ];
-    for (content, stop_reason, memo) in rows {
+    for (content, stop_reason, asked) in rows {
         let body = json!({"type": "message", "model": "m", "content": content, "stop_reason": stop_reason, "usage": usage});
-        let whole = answer(&body, &memo, &stamp()).unwrap();
-        let played = play(&as_events(&body), memo);
+        let whole = answer(&body, &asked, &stamp()).unwrap();
+        let played = play(&as_events(&body), asked);
         let chunks = played["chunks"].as_array().unwrap();
         let (last, finish) = (&chunks[chunks.len() - 1], &chunks[chunks.len() - 2]);
 
@@ -148,7 +145,7 @@ fn every_stream_has_one_role_one_finish_and_one_usage_at_its_end() {
     let mut events = as_events(&body);
     let tail = events.last().cloned().unwrap();
     events.push(tail);
-    let played = play(&events, Memo::default());
+    let played = play(&events, Asked::default());
     let chunks = played["chunks"].as_array().unwrap();
     let count = |path: &str| chunks.iter().filter(|chunk| chunk.pointer(path).is_some()).count();
     assert_eq!(
@@ -175,7 +172,7 @@ fn events_out_of_place_or_shape_do_no_harm() {
         json!({"type": "message_delta", "delta": {"stop_reason": null}, "usage": {"output_tokens": u64::MAX}}),
         json!({"type": "message_delta", "usage": {"input_tokens": u64::MAX}}),
     ];
-    let played = play(&events, Memo::default());
+    let played = play(&events, Asked::default());
     assert_eq!(played, json!({"chunks": [], "finished": false, "error": null}));
 }
 
@@ -195,14 +192,14 @@ fn odd_values_anywhere_are_answered_not_trapped() {
     ];
     golden::each("anthropic/answer", |case| {
         golden::mutants(&case["body"], &odd, &mut |body| {
-            if let Err(error) = answer(body, &memo(&case["memo"]), &stamp()) {
+            if let Err(error) = answer(body, &asked(&case["memo"]), &stamp()) {
                 assert_eq!((error.status >= 400, error.class.is_some()), (true, true), "{}", error.message);
             }
         });
     });
     golden::each("anthropic/stream", |case| {
         golden::mutants(&case["events"], &odd, &mut |events| {
-            let played = play(events.as_array().map_or(&[], Vec::as_slice), memo(&case["memo"]));
+            let played = play(events.as_array().map_or(&[], Vec::as_slice), asked(&case["memo"]));
             let usages =
                 played["chunks"].as_array().unwrap().iter().filter(|c| c.get("usage").is_some()).count();
             assert_eq!(usages, usize::from(played["finished"] == true), "{played}");

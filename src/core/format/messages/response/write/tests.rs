@@ -6,23 +6,23 @@ use super::*;
 use crate::core::format::golden::{self, responses as cases};
 
 fn events(chunks: &[Value]) -> (Vec<Event>, Result<(), Error>) {
-    let mut stream = Stream::new(&Memo::default(), &cases::stamp());
+    let mut stream = Stream::new(&cases::stamp());
     let mut out = Vec::new();
     let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));
     if result.is_ok() {
-        stream.finish(&mut out);
+        stream.close(&mut out);
     }
     (out, result)
 }
 
 #[test]
 fn whole_answers() {
-    cases::answers("messages_api/answer", answer);
+    cases::answers("messages_api/answer", |body, _, ids| answer(body, ids));
 }
 
 #[test]
 fn whole_streams() {
-    cases::streams("messages_api/stream", |chunks, _| {
+    cases::streams("messages_api/stream", |chunks, _, _| {
         let (out, result) = events(chunks);
         assert!(out.iter().all(|(name, data)| data["type"] == *name));
         (out.into_iter().map(|(_, data)| data).collect(), result)
@@ -68,18 +68,17 @@ fn check_order(events: &[Event]) {
 }
 
 #[test]
-fn usage_is_estimated_only_when_none_came() {
+fn usage_is_told_once_and_zero_when_none_came() {
     let chunk = |usage: Value| json!({"choices": [{"index": 0, "delta": {"content": "Hi"}}], "usage": usage});
     for (usage, wanted) in [
-        (json!(null), json!({"input_tokens": 7, "output_tokens": 3})),
+        (json!(null), json!({"input_tokens": 0, "output_tokens": 0})),
         (json!({"prompt_tokens": 5, "completion_tokens": 1}), json!({"input_tokens": 5, "output_tokens": 1})),
     ] {
-        let mut stream = Stream::new(&Memo::default(), &cases::stamp());
+        let mut stream = Stream::new(&cases::stamp());
         let mut out = Vec::new();
         stream.push(&chunk(usage), &mut out).unwrap();
-        stream.estimate(7, 3);
-        stream.finish(&mut out);
-        stream.finish(&mut out);
+        stream.close(&mut out);
+        stream.close(&mut out);
         let deltas: Vec<_> = out.iter().filter(|(name, _)| *name == "message_delta").collect();
         assert_eq!((deltas.len(), &deltas[0].1["usage"]), (1, &wanted));
     }
@@ -89,7 +88,7 @@ fn usage_is_estimated_only_when_none_came() {
 #[test]
 fn buffered_and_streamed_agree() {
     golden::each("messages_api/answer", |case| {
-        let Ok(message) = answer(&case["answer"], &Memo::default(), &cases::stamp()) else { return };
+        let Ok(message) = answer(&case["answer"], &cases::stamp()) else { return };
         let mut chunk = case["answer"].clone();
         let mut delta = chunk["choices"][0]["message"].take();
         for (at, call) in delta["tool_calls"].as_array_mut().into_iter().flatten().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::core::{
     codec::{
@@ -15,12 +15,23 @@ use crate::core::{
         prepare::{Facts, Prepare},
         splice,
     },
-    model::brand::Family,
     provider::{ModelQuirks, model_quirks},
 };
 
 static IMAGE_URL: Word = Word::new("image_url");
 static TEXT: Word = Word::new("\"text\"");
+
+/// Takes out of a translated request what OpenAI's API has no member for and refuses.
+pub fn leave_out_extensions(chat: &mut Map<String, Value>, brand: &str) {
+    if matches!(brand, "openai" | "azure") {
+        chat.shift_remove("top_k");
+    }
+    let messages = chat.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten();
+    for message in messages.filter_map(Value::as_object_mut) {
+        message.shift_remove("thinking_blocks");
+        message.shift_remove("reasoning_content");
+    }
+}
 
 /// Fits the body to the brand and model.
 pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(), Error> {
@@ -85,7 +96,7 @@ fn says_nothing(name: &str, raw: &str) -> bool {
 /// What the model does differently from its brand. On Azure the name of a deployment says nothing, `base_model` does.
 fn of_model(p: &Prepare<'_>) -> ModelQuirks {
     let brand = p.deployment.brand;
-    let base = p.deployment.base_model.as_deref().filter(|_| brand.family == Family::Azure);
+    let base = p.deployment.base_model.as_deref().filter(|_| brand.is_azure());
     model_quirks(brand, base.unwrap_or(p.model))
 }
 

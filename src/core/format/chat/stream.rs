@@ -1,0 +1,131 @@
+//! Chat streams: those that pass, those that are read for another format, and those that are written from one.
+
+use serde_json::Value;
+
+use super::super::{
+    pipeline::{cut_short, error_in},
+    response::{Observed, Passing, ReadResponse, Told, WriteResponse},
+};
+use crate::core::{
+    codec::{json::Object, sse, value},
+    error::Error,
+    model::usage::Usage,
+};
+
+/// How many events may come before the one that names the response.
+const EVENTS_WITH_ID: u64 = 4;
+
+/// Passes an event, without the usage that the client did not ask for.
+pub fn pass(event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
+    if observed.id.is_none() && observed.events <= EVENTS_WITH_ID {
+        note_first(event.data, observed);
+    }
+    // With the usage asked for, every event names it, and says nothing of it but in the last.
+    let is_known = observed.model.is_some() && event.include_usage;
+    if event.told == Told::Nothing || (is_known && event.told == Told::Null) {
+        return out.extend_from_slice(event.raw);
+    }
+    let Ok(mut object) = Object::parse(event.data) else {
+        return out.extend_from_slice(event.raw);
+    };
+    if let Some(usage) = object.raw("usage").and_then(Usage::read_openai) {
+        observed.note_usage(usage);
+    }
+    observed.note_tier(object.read::<String>("service_tier").as_deref());
+    if observed.model.is_none() {
+        observed.model = object.read("model");
+    }
+    if event.include_usage || object.raw("usage").is_none() {
+        return out.extend_from_slice(event.raw);
+    }
+    let only_usage =
+        object.read::<Vec<Value>>("choices").is_none_or(|choices| choices.iter().all(says_nothing));
+    if only_usage && object.has("usage") {
+        return;
+    }
+    object.remove("usage");
+    sse::write(out, None, &object.to_bytes());
+}
+
+/// What every event of a stream names. Some tell the tier in their first event only, others with the usage.
+fn note_first(data: &[u8], observed: &mut Observed) {
+    let Ok(event) = Object::parse(data) else { return };
+    observed.note_id(event.read("id"));
+    observed.model = observed.model.take().or(event.read("model").filter(|model: &String| !model.is_empty()));
+    observed.note_tier(event.read::<String>("service_tier").as_deref());
+}
+
+/// A choice without news: LiteLLM and some servers put one into the chunk that is about usage.
+fn says_nothing(choice: &Value) -> bool {
+    let is_empty =
+        |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+    choice.get("delta").is_some_and(is_empty) && choice.get("finish_reason").is_none_or(Value::is_null)
+}
+
+/// Reads a response that is chat already.
+pub struct Reader;
+
+impl ReadResponse for Reader {
+    fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
+        observed.note_openai(&body);
+        Ok(body)
+    }
+
+    fn event(
+        &mut self,
+        event: Value,
+        _data: &[u8],
+        observed: &mut Observed,
+        chunks: &mut Vec<Value>,
+    ) -> Result<(), Error> {
+        if let Some(error) = error_in(&event) {
+            return Err(error);
+        }
+        observed.note_openai(&event);
+        chunks.push(event);
+        Ok(())
+    }
+
+    fn finish(&mut self, observed: &mut Observed, _chunks: &mut Vec<Value>) -> Result<(), Error> {
+        // Some providers leave out the last line; a stream whose response has not ended either was cut.
+        if observed.ended { Ok(()) } else { Err(cut_short()) }
+    }
+}
+
+/// Writes chat for a client.
+pub struct Writer {
+    include_usage: bool,
+    id: Option<String>,
+}
+
+impl Writer {
+    /// A writer for a client that asked for the usage of its stream or did not.
+    pub fn new(include_usage: bool) -> Writer {
+        Writer { include_usage, id: None }
+    }
+}
+
+impl WriteResponse for Writer {
+    fn whole(&mut self, chat: Value) -> Result<Value, Error> {
+        Ok(chat)
+    }
+
+    fn chunk(&mut self, chunk: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        if chunk.get("usage").is_some_and(Value::is_object) && !self.include_usage {
+            return Ok(());
+        }
+        sse::write(out, None, &value::to_bytes(chunk));
+        if self.id.is_none() {
+            self.id = chunk.get("id").and_then(Value::as_str).map(str::to_owned);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        sse::write(out, None, b"[DONE]");
+    }
+
+    fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+}

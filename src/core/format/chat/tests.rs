@@ -1,0 +1,45 @@
+//! What the pivot may hold besides OpenAI's own.
+
+use serde_json::{Value, json};
+
+use super::{super::FORMATS, *};
+
+/// A chat request with each of the extensions in it.
+fn extended() -> Map<String, Value> {
+    let chat = json!({
+        "model": "m", "max_tokens": 5, "top_k": 40,
+        "messages": [
+            {"role": "user", "content": [
+                {"type": "text", "text": "Look", "cache_control": {"type": "ephemeral"}},
+                {"type": "file", "file": {"file_id": "https://files.test/a.pdf"}},
+            ]},
+            {"role": "assistant", "content": "Yes", "reasoning_content": "Hm",
+             "thinking_blocks": [{"type": "thinking", "thinking": "Hm", "signature": "s"}]},
+            {"role": "user", "content": "And?"},
+        ],
+    });
+    chat.as_object().cloned().unwrap()
+}
+
+#[test]
+fn whoever_writes_a_request_keeps_refuses_or_leaves_out_what_is_not_openais() {
+    for format in FORMATS {
+        let context = Context { model: "m", brand: "openai", drop_params: true, ..Context::default() };
+        let Ok(written) = format.write_request(extended(), &context) else { continue };
+        let body = Value::Object(written.body).to_string();
+        // Anthropic's own words go to Anthropic only.
+        for member in ["thinking_blocks", "reasoning_content"] {
+            assert!(!body.contains(member), "{format:?}: {body}");
+        }
+        assert_eq!(body.contains("\"thinking\""), format.name() == "messages", "{format:?}: {body}");
+        assert_eq!(body.contains("top_k"), format.name() != "chat", "{format:?}: {body}");
+    }
+}
+
+#[test]
+fn each_extension_is_listed_once_and_says_what_it_means() {
+    for (at, extension) in EXTENSIONS.iter().enumerate() {
+        assert!(!extension.means.is_empty() && extension.at.contains(['_', '.']), "{extension:?}");
+        assert!(EXTENSIONS.iter().skip(at + 1).all(|other| other.at != extension.at), "{extension:?} twice");
+    }
+}

@@ -1,0 +1,143 @@
+//! A client's request as the provider's request, and the way back: spliced where both speak the same format, translated over
+//! the pivot where they do not.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::{
+    Context, Ref, chat, params,
+    prepare::{self, Prepare},
+    response::{ReadWith, WriteWith},
+};
+use crate::core::{
+    codec::{
+        json::{Object, complaint},
+        value,
+    },
+    error::Error,
+    headers::Headers,
+    model::terms::Terms,
+};
+
+/// A request as a provider is sent it.
+pub struct Made {
+    /// The body.
+    pub body: Vec<u8>,
+    /// Headers that the client wants sent.
+    pub headers: Headers,
+    /// `anthropic-beta` values that the body needs.
+    pub betas: Vec<String>,
+    /// What the call is charged by, as it is asked.
+    pub terms: Terms,
+    /// What the response goes through.
+    pub back: Back,
+}
+
+/// The way back of a response.
+pub struct Back {
+    /// The format that the client reads.
+    pub client: Ref,
+    /// The format that the provider writes.
+    pub provider: Ref,
+    /// The client asked for the usage of its stream.
+    pub include_usage: bool,
+    /// What reads the one and writes the other; `None` where they are the same and the response passes.
+    pub translation: Option<(ReadWith, WriteWith)>,
+}
+
+impl Back {
+    /// The way back of a response that passes.
+    pub fn passing(format: Ref, include_usage: bool) -> Back {
+        Back { client: format, provider: format, include_usage, translation: None }
+    }
+
+    /// The way back of a response that is made as chat for a client of another format, or of this one.
+    pub fn of_chat(client: Ref, include_usage: bool) -> Result<Back, Error> {
+        let pivot: Ref = &chat::Format;
+        let translation = match client == pivot {
+            true => None,
+            false => Some((chat::reader(), client.writer(include_usage)?)),
+        };
+        Ok(Back { client, provider: pivot, include_usage, translation })
+    }
+
+    /// Whether the response goes to the client as it comes.
+    pub fn passes(&self) -> bool {
+        self.translation.is_none()
+    }
+}
+
+impl fmt::Debug for Back {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} to {:?}", self.provider, self.client)
+    }
+}
+
+/// Makes the provider's request of a client's. `include_usage` says that the client is to get the usage of its stream also if
+/// its body does not ask for it.
+pub fn make(
+    mut object: Object<'_>,
+    p: &Prepare<'_>,
+    modify_params: bool,
+    include_usage: bool,
+) -> Result<Made, Error> {
+    if p.from == p.to {
+        let facts = prepare::prepare(&mut object, p)?;
+        let back = Back::passing(p.to, include_usage || facts.include_usage);
+        let terms = p.to.terms(&object);
+        return Ok(Made { body: object.to_bytes(), headers: facts.headers, betas: Vec::new(), terms, back });
+    }
+    let facts = prepare::strip_and_default(&mut object, p)?;
+    let body = object.to_map().map_err(|e| {
+        Error::bad_request(format!("the request body cannot be translated: {}", complaint(&e)))
+    })?;
+    let include_usage = include_usage || facts.include_usage || params::wants_usage(&body);
+    let context = Context {
+        model: p.model,
+        brand: p.deployment.brand.name,
+        drop_params: facts.drop_params,
+        modify_params,
+        include_usage,
+        allowed_params: &facts.allowed_params,
+        template: p.deployment.template.as_ref(),
+    };
+    let pivot: Ref = &chat::Format;
+    let (chat, writer) = p.from.read_request(body, &context)?;
+    let written = p.to.write_request(chat, &context)?;
+    let back =
+        Back { client: p.from, provider: p.to, include_usage, translation: Some((written.reader, writer)) };
+    let (body, terms) = match p.to == pivot {
+        true => as_chat(
+            written.body,
+            &facts.extra_body,
+            &Prepare { from: pivot, drop_params: facts.drop_params, ..*p },
+        )?,
+        false => (with_extra_body(written.body, &facts.extra_body), Terms::default()),
+    };
+    Ok(Made { body, headers: facts.headers, betas: written.betas, terms, back })
+}
+
+/// What has become a chat request goes the way of every chat request.
+fn as_chat(
+    chat: Map<String, Value>,
+    extra: &Map<String, Value>,
+    p: &Prepare<'_>,
+) -> Result<(Vec<u8>, Terms), Error> {
+    let bytes = value::to_bytes(&Value::Object(chat));
+    let mut chat = Object::parse(&bytes)
+        .map_err(|e| Error::internal(format!("a translated request cannot be read: {e}")))?;
+    prepare::prepare(&mut chat, p)?;
+    for (name, value) in extra {
+        chat.set(name.clone(), value.to_string());
+    }
+    let terms = p.to.terms(&chat);
+    Ok((chat.to_bytes(), terms))
+}
+
+fn with_extra_body(mut body: Map<String, Value>, extra: &Map<String, Value>) -> Vec<u8> {
+    for (name, value) in extra {
+        body.insert(name.clone(), value.clone());
+    }
+    value::to_bytes(&Value::Object(body))
+}
