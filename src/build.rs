@@ -1,6 +1,7 @@
 //! Build script: puts the price table and, for the command, the built filter module where `include_bytes!` finds them.
 
 #![expect(clippy::expect_used, reason = "a build script reports by failing")]
+#![expect(clippy::disallowed_methods, reason = "cargo tells a build script everything in its environment")]
 
 use std::{
     collections::{BTreeMap, HashMap},

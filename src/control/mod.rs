@@ -31,6 +31,11 @@
 //!
 //! It is never in the way of a completion: requests go from the client to Envoy and the filter in it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command has a clock, an environment and threads of its own"
+)]
+
 pub mod admin;
 pub mod binary;
 pub mod check;

@@ -5,6 +5,7 @@
 
 use super::random::Random;
 
+#[allow(clippy::disallowed_methods, reason = "whoever runs the tests says how many cases there are")]
 fn set(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }

@@ -5,6 +5,7 @@ mod envoy;
 mod fallbacks;
 mod lifecycle;
 mod lookups;
+mod sources;
 mod sync;
 mod waiting;
 mod workers;

@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 
 /// Runs every case of a folder under `tests/fixtures` and compares; all differences are reported together.
+#[allow(clippy::disallowed_methods, reason = "whoever runs the tests may have the goldens written")]
 pub(in crate::core::format) fn walk(folder: &str, run: impl Fn(&Value) -> Value) {
     let mut wrong = Vec::new();
     for (case, input) in cases(folder) {

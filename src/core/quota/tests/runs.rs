@@ -70,6 +70,7 @@ fn whatever_happens_the_books_balance() {
 /// `cargo test --release quota::tests::runs::what_it_costs -- --ignored --nocapture`
 #[test]
 #[ignore = "prints times, asserts nothing"]
+#[allow(clippy::disallowed_methods, reason = "a measurement of time")]
 fn what_it_costs() {
     let shared = table();
     for others in crowd(10, Base::default()) {

@@ -67,6 +67,7 @@ fn workers<T: Send>(shared: &Locked, work: impl Fn(Worker, &mut Random) -> T + S
     })
 }
 
+#[allow(clippy::disallowed_methods, reason = "threads that meet in any order")]
 fn nap(random: &mut Random) {
     std::thread::sleep(Duration::from_micros(random.bits() % 200));
 }

@@ -260,6 +260,7 @@ fn what_the_client_says_about_fallbacks() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test of the time that something takes")]
 fn any_number_of_names_costs_little() {
     let nobody: Vec<String> = (0..200_000).map(|at| format!("nobody/{at}")).collect();
     let mut list = names(&["b"]);
