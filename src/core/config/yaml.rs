@@ -49,6 +49,9 @@ pub fn quoted_texts(text: &str) -> String {
 /// A YAML document: YAML 1.1's booleans and whole numbers, merge keys applied, the last of two equal keys counts, keys as text.
 pub(super) fn parse(text: &str) -> Result<(Value, Lines), (Option<usize>, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(line) = too_deep(text) {
+        return Err((Some(line), format!("lists and maps stand in one another more than {DEEPEST} deep")));
+    }
     let node: Node = serde_yaml::from_str(text)
         .map_err(|e| (e.location().map(|at| at.line()), without_position(&e.to_string())))?;
     let lines = Lines::of(text);
@@ -57,6 +60,32 @@ pub(super) fn parse(text: &str) -> Result<(Value, Lines), (Option<usize>, String
         set_plain(&mut value, String::new(), &lines.plain);
     }
     Ok((value, lines))
+}
+
+/// So many brackets may be open, and so many dashes begin a line. The parser refuses less than that, but takes time for each open
+/// bracket with all that follow.
+const DEEPEST: usize = 1_000;
+
+/// The line (from 1) in which a text gets deeper than [`DEEPEST`]. Brackets in texts count as well: those few that are never closed
+/// do not come to so many.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    text.lines()
+        .position(|line| {
+            let words = line.split_ascii_whitespace();
+            let dashes = words.take_while(|word| matches!(*word, "-" | "?" | ":")).count();
+            let mut deepest = open;
+            for byte in line.bytes() {
+                match byte {
+                    b'[' | b'{' => open = open.saturating_add(1),
+                    b']' | b'}' => open = open.saturating_sub(1),
+                    _ => {}
+                }
+                deepest = deepest.max(open);
+            }
+            deepest > DEEPEST || dashes > DEEPEST
+        })
+        .map(|at| at + 1)
 }
 
 /// The path of a member: `general_settings` and `master_key` make `general_settings.master_key`.
@@ -448,6 +477,27 @@ mod tests {
 
     fn value(text: &str) -> Value {
         parse(text).unwrap().0
+    }
+
+    #[test]
+    fn what_is_too_deep_is_refused_before_it_is_parsed() {
+        let rows = [
+            ("[".repeat(200_000), 1),
+            (format!("a: 1\nb: {}", "[{".repeat(100_000)), 2),
+            (format!("a: 1\n{}", "- ".repeat(200_000)), 2),
+            (format!("# c\n\n{}", "[\n".repeat(2_000)), 1_003),
+            ("? ".repeat(2_000), 1),
+        ];
+        for (text, line) in rows {
+            let (found, why) = parse(&text).unwrap_err();
+            assert_eq!(found, Some(line), "{why}");
+            assert_eq!(why, "lists and maps stand in one another more than 1000 deep");
+        }
+        // What the parser refuses itself is not so deep that it takes time.
+        let (_, why) = parse(&"[".repeat(500)).unwrap_err();
+        assert!(why.contains("recursion limit"), "{why}");
+        let flat = format!("a: [{}]\nb: '{}'", "[],".repeat(5_000), "]".repeat(5_000));
+        assert!(parse(&flat).is_ok());
     }
 
     #[test]
