@@ -175,7 +175,9 @@ fn head(config: &str, module: &str, wanted: &BTreeMap<String, Wanted>) -> String
             lines.push(format!("Until {MASTER_KEY} is set, no key is accepted."));
         }
     }
-    lines.iter().map(|line| format!("# {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    // A file's name may hold a line break, which would end the comment.
+    let shown = |line: &String| format!("# {line}").trim_end().replace(char::is_control, "?");
+    lines.iter().map(shown).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -69,8 +69,9 @@ impl State {
         remarks.extend(adopt(&folder, &name_of(host, port))?);
         shut(&folder);
         let mut sockets = folder.clone();
-        // The longest name of a socket.
-        if folder.join("ledger.sock").as_os_str().len() > SOCKET_PATH_BYTES {
+        // The longest name of a socket. The access log shows it as it is.
+        let longest = folder.join("ledger.sock");
+        if longest.as_os_str().len() > SOCKET_PATH_BYTES || !is_plain(&longest) {
             let short = short_hex(&Sha256::digest(folder.as_os_str().as_encoded_bytes()), 8);
             let other = env::temp_dir().join(format!("tollgate-{}-{short}", user()));
             make(&other).map_err(|error| cannot_use(&other, &error))?;
@@ -149,6 +150,12 @@ impl State {
             }
         }
     }
+}
+
+/// Whether a path can stand in a JSON text as it is.
+fn is_plain(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    bytes.iter().all(|byte| byte.is_ascii() && !byte.is_ascii_control() && !matches!(byte, b'"' | b'\\'))
 }
 
 /// Has only their owner read files that an earlier version made readable for others, when the folder did not keep those out.
@@ -299,6 +306,12 @@ pub fn folder(base: Option<&Path>, name: &str) -> Result<(PathBuf, Option<String
 /// Makes `base`, or the folder where state is kept by convention. When that cannot be, says where it is instead.
 fn make_base(base: Option<&Path>) -> Result<(PathBuf, Option<String>), Failure> {
     let wanted = base.map_or_else(default_base, Path::to_owned);
+    if wanted.to_str().is_none() {
+        return Err(Failure::configuration(format!(
+            "the state directory `{}` is not UTF-8, so that Envoy cannot be told of it: choose another with --state_dir",
+            wanted.display()
+        )));
+    }
     match make(&wanted) {
         Ok(folder) => Ok((folder, None)),
         Err(error) if base.is_none() => {
@@ -381,6 +394,36 @@ mod tests {
     fn put(folder: &Path, file: &str, content: &str) {
         fs::create_dir_all(folder).unwrap();
         fs::write(folder.join(file), content).unwrap();
+    }
+
+    #[test]
+    fn sockets_have_paths_that_can_be_logged_as_they_are() {
+        for name in ["a\"b", "a\\b", "a\nb", "\u{e4}"] {
+            let base = base(&format!("sockets-{name}"));
+            let state = State::open(Some(&base), "127.0.0.1", 4000).unwrap();
+            assert_eq!(state.folder(), base);
+            for socket in [state.socket(), state.ledger_socket()] {
+                assert!(is_plain(socket), "{socket:?}");
+                assert!(!socket.starts_with(&base), "{socket:?}");
+            }
+            let sockets = state.socket().parent().unwrap().to_owned();
+            drop(state);
+            fs::remove_dir_all(base).unwrap();
+            fs::remove_dir_all(sockets).unwrap();
+        }
+        let base = base("sockets-50%");
+        let state = State::open(Some(&base), "127.0.0.1", 4000).unwrap();
+        assert_eq!(state.ledger_socket(), base.join("ledger.sock"));
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_no_text_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = base("text").join(std::ffi::OsStr::from_bytes(b"\xff"));
+        let Err(failure) = State::open(Some(&folder), "127.0.0.1", 4000) else { panic!("it is taken") };
+        assert!(failure.to_string().contains("is not UTF-8"), "{failure}");
+        assert!(!folder.exists());
     }
 
     #[test]
