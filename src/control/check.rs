@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Failure,
     checked::{self, Checked, is_problem},
+    cli::truth,
     document::{self, Document},
     start,
 };
@@ -72,7 +73,9 @@ fn of(flags: &Flags, document: &Document, checked: &Checked) -> Answer {
     let only_problems = flags.only == Some(Only::Problems);
     let shown = |row: &_| !only_problems || is_problem(row);
     let warnings = start::warnings_of_settings(document, checked);
-    let not_served = checked.serves(document).err();
+    let may_be_open = std::env::var("TOLLGATE_ALLOW_OPEN").is_ok_and(|value| truth(&value) == Ok(true));
+    let refused = || start::refusals(document, checked, may_be_open).err();
+    let not_served = checked.serves(document).err().or_else(refused);
     let problems = report.rows.iter().filter(|row| is_problem(row)).count() + document.remarks.len();
     let text = if flags.json {
         let settings = report.rows.iter().filter(|row| shown(row)).map(|row| {
@@ -175,6 +178,24 @@ router_settings: {num_retires: 1}
             told.contains("cannot be called yet") && told.lines().all(|line| line.contains(".yaml: ")),
             "{told}"
         );
+    }
+
+    #[test]
+    fn what_a_start_refuses_is_refused() {
+        let model = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: k}}]\n";
+        let rows = [
+            ("tollgate_settings: {ledger_url: 'http://ledger:4100'}", "`tollgate_settings.ledger_url` needs"),
+            ("general_settings: {database_url: 'postgresql://u:hidden@h:port/n'}", "port"),
+        ];
+        for (settings, part) in rows {
+            let answer = check("refused", &format!("{model}{settings}"), Flags::default()).unwrap();
+            let told = answer.failure.unwrap_or_else(|| panic!("{settings} is taken")).to_string();
+            assert!(told.contains(part) && !told.contains("hidden"), "{settings}: {told}");
+            let answer =
+                check("refused", &format!("{model}{settings}"), Flags { json: true, ..Flags::default() });
+            let told: Value = serde_json::from_str(&answer.unwrap().text).unwrap();
+            assert_eq!(told["serves"], json!(false), "{settings}: {told}");
+        }
     }
 
     #[test]

@@ -355,7 +355,7 @@ pub fn bracketed(host: &str) -> String {
 }
 
 /// A boolean as LiteLLM's command line takes it.
-fn truth(text: &str) -> Result<bool, String> {
+pub(super) fn truth(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
         "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),

@@ -1,7 +1,9 @@
 //! What a start tells the person who started it: a short summary, and a warning for everything that will surprise.
 
-use super::{checked::Checked, document::Document};
-use crate::core::{config::Config, model::deployment::Deployment};
+use std::env;
+
+use super::{Failure, checked::Checked, document::Document, envoy::AccessLog, ledger::db};
+use crate::core::{config::Config, model::deployment::Deployment, protocol::KEY_VARIABLE};
 
 /// Names that the summary lists before it only counts.
 const NAMES: usize = 8;
@@ -54,6 +56,58 @@ pub fn warnings(document: &Document, checked: &Checked, address: &str) -> Vec<St
     warnings.extend(keyless.iter().cloned());
     warnings.extend(remarks);
     warnings
+}
+
+/// Refuses what cannot be started, by what the configuration and the environment say alone: `tollgate check` says the same.
+pub fn refusals(document: &Document, checked: &Checked, may_be_open: bool) -> Result<(), Failure> {
+    let config = &checked.config;
+    access_log(document)?;
+    let has_secret = env::var(KEY_VARIABLE).is_ok_and(|secret| !secret.is_empty());
+    if config.tollgate.ledger_url.is_some() && !has_secret {
+        return Err(Failure::configuration(format!(
+            "`tollgate_settings.ledger_url` needs {KEY_VARIABLE}: the secret of that ledger"
+        )));
+    }
+    refuse_open(config, may_be_open)?;
+    let url = config.ledger.database_url.as_ref().map(|url| url.reveal()).filter(|url| !url.is_empty());
+    match url.filter(|_| config.tollgate.ledger_url.is_none()) {
+        Some(url) => db::Db::place(url).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to open to everybody what a ledger that others share keeps: its keys, its models and their providers' keys. A ledger
+/// beside the gateway looks itself whether it has keys.
+fn refuse_open(config: &Config, is_allowed: bool) -> Result<(), Failure> {
+    let general = &config.general;
+    if config.tollgate.ledger_url.is_none()
+        || general.master_key.is_some()
+        || general.may_be_open
+        || is_allowed
+    {
+        return Ok(());
+    }
+    Err(Failure::configuration(
+        "there is no master key, and `tollgate_settings.ledger_url` names a ledger that others share: everybody could call \
+         what is kept there. Set general_settings.master_key (or LITELLM_MASTER_KEY), or start with --allow_open",
+    ))
+}
+
+/// `tollgate_settings.access_log`: `stdout` (the default), `off`, or a file.
+pub fn access_log(document: &Document) -> Result<AccessLog, Failure> {
+    let setting = document.setting("tollgate_settings", "access_log");
+    match setting {
+        None | Some(serde_yaml::Value::Bool(true)) => Ok(AccessLog::Stdout),
+        Some(serde_yaml::Value::Bool(false)) => Ok(AccessLog::Off),
+        Some(serde_yaml::Value::String(text)) => Ok(match text.as_str() {
+            "stdout" => AccessLog::Stdout,
+            "off" => AccessLog::Off,
+            file => AccessLog::File(file.to_owned()),
+        }),
+        Some(_) => Err(Failure::configuration(
+            "`tollgate_settings.access_log`: expected `stdout`, `off` or the name of a file",
+        )),
+    }
 }
 
 fn open(config: &Config) -> Option<&'static str> {
@@ -204,7 +258,7 @@ fn listed(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::checked::check_with;
+    use crate::control::{checked::check_with, document};
 
     fn checked(text: &str, env: &[(&str, &str)]) -> Checked {
         let env: Vec<(String, String)> =
@@ -354,5 +408,44 @@ general_settings: {master_key: sk-0123456789abcdef}";
         ] {
             assert!(lines.contains(part), "{lines}");
         }
+    }
+
+    #[test]
+    fn without_a_master_key_a_shared_ledger_is_not_opened() {
+        let shared = "tollgate_settings: {ledger_url: 'http://ledger:4100'}\n";
+        let rows = [
+            (shared.to_owned(), false, false),
+            (shared.to_owned(), true, true),
+            (format!("{shared}general_settings: {{master_key: sk-1}}"), false, true),
+            (
+                format!("{shared}general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}"),
+                false,
+                true,
+            ),
+            (String::new(), false, true),
+        ];
+        for (text, is_allowed, expected) in rows {
+            let config = crate::core::config::load(&format!("model_list: []\n{text}"), &|_| None, &|_| None);
+            let found = refuse_open(&config.unwrap().config, is_allowed);
+            assert_eq!(found.is_ok(), expected, "{text} {is_allowed}");
+        }
+    }
+
+    #[test]
+    fn access_logs_are_read() {
+        let file = env::temp_dir().join(format!("tollgate-settings-{}.yaml", std::process::id()));
+        for (settings, log) in [
+            ("{}", Some(AccessLog::Stdout)),
+            ("{tollgate_settings: {access_log: stdout}}", Some(AccessLog::Stdout)),
+            ("{tollgate_settings: {access_log: off}}", Some(AccessLog::Off)),
+            ("{tollgate_settings: {access_log: false}}", Some(AccessLog::Off)),
+            ("{tollgate_settings: {access_log: /x/y}}", Some(AccessLog::File("/x/y".to_owned()))),
+            ("{tollgate_settings: {access_log: [1]}}", None),
+        ] {
+            std::fs::write(&file, settings).unwrap();
+            let document = document::read_file(file.clone()).unwrap();
+            assert_eq!(access_log(&document).ok(), log, "{settings}");
+        }
+        std::fs::remove_file(file).unwrap();
     }
 }

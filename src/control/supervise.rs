@@ -26,7 +26,7 @@ use super::{
     complain,
     document::{self, Document},
     dynamic::StoredModel,
-    envoy::{AccessLog, Admin, Ledger, LedgerAddress, Setup, bootstrap, callable},
+    envoy::{Admin, Ledger, LedgerAddress, Setup, bootstrap, callable},
     follow::{self, Follower, Stored},
     keeper::Keeper,
     log,
@@ -90,6 +90,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     let umask = keep_private();
     let document = document::read(serve)?;
     let checked = checked::check_document(&document)?;
+    start::refusals(&document, &checked, serve.allow_open == Some(true))?;
     state::await_end_of_the_last(serve.state_dir.as_deref());
     let address = claim(&serve.host, serve.port)?;
     let state = State::open(serve.state_dir.as_deref(), &serve.host, address.port())?;
@@ -102,8 +103,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     state.note_address(there.url())?;
     let signals = Signals::listen()?;
     let key = new_key()?;
-    let secret = ledger_secret(&checked.config)?;
-    refuse_open(&checked.config, serve.allow_open == Some(true))?;
+    let secret = ledger_secret()?;
     let at = match &checked.config.tollgate.ledger_url {
         Some(endpoint) => LedgerAddress::Remote(endpoint.clone()),
         None => LedgerAddress::Socket(state.ledger_socket().to_owned()),
@@ -256,7 +256,7 @@ impl Instance<'_> {
         remarks.iter().for_each(|remark| complain(remark));
         let sealed = document.sealed(&self.key)?;
         let checked = checked::check(&sealed, Some(&self.key))?;
-        let access_log = access_log(&document)?;
+        let access_log = start::access_log(&document)?;
         Ok(self.files_for(&checked.config, &sealed, &access_log))
     }
 
@@ -391,33 +391,11 @@ impl Instance<'_> {
 }
 
 /// What Envoy and the ledger share: given by the operator when they are on different machines, else new with each start.
-fn ledger_secret(config: &Config) -> Result<String, Failure> {
+fn ledger_secret() -> Result<String, Failure> {
     if let Some(secret) = env::var(KEY_VARIABLE).ok().filter(|secret| !secret.is_empty()) {
         return Ok(secret);
     }
-    if config.tollgate.ledger_url.is_some() {
-        return Err(Failure::configuration(format!(
-            "`tollgate_settings.ledger_url` needs {KEY_VARIABLE}: the secret of that ledger"
-        )));
-    }
     Ok(seal::key_text(&new_key()?))
-}
-
-/// Refuses to open to everybody what a ledger that others share keeps: its keys, its models and their providers' keys. A ledger
-/// beside the gateway looks itself whether it has keys.
-fn refuse_open(config: &Config, is_allowed: bool) -> Result<(), Failure> {
-    let general = &config.general;
-    if config.tollgate.ledger_url.is_none()
-        || general.master_key.is_some()
-        || general.may_be_open
-        || is_allowed
-    {
-        return Ok(());
-    }
-    Err(Failure::configuration(
-        "there is no master key, and `tollgate_settings.ledger_url` names a ledger that others share: everybody could call \
-         what is kept there. Set general_settings.master_key (or LITELLM_MASTER_KEY), or start with --allow_open",
-    ))
 }
 
 /// What Envoy is to run with: what is set already, and [`RSEQ`] unless that is among it.
@@ -455,23 +433,6 @@ fn new_key() -> Result<seal::Key, Failure> {
     Ok(key)
 }
 
-/// `tollgate_settings.access_log`: `stdout` (the default), `off`, or a file.
-fn access_log(document: &Document) -> Result<AccessLog, Failure> {
-    let setting = document.setting("tollgate_settings", "access_log");
-    match setting {
-        None | Some(serde_yaml::Value::Bool(true)) => Ok(AccessLog::Stdout),
-        Some(serde_yaml::Value::Bool(false)) => Ok(AccessLog::Off),
-        Some(serde_yaml::Value::String(text)) => Ok(match text.as_str() {
-            "stdout" => AccessLog::Stdout,
-            "off" => AccessLog::Off,
-            file => AccessLog::File(file.to_owned()),
-        }),
-        Some(_) => Err(Failure::configuration(
-            "`tollgate_settings.access_log`: expected `stdout`, `off` or the name of a file",
-        )),
-    }
-}
-
 fn text(value: &Value) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
         .map_err(|error| Failure::running(format!("the configuration cannot be written: {error}")))
@@ -480,27 +441,6 @@ fn text(value: &Value) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn without_a_master_key_a_shared_ledger_is_not_opened() {
-        let shared = "tollgate_settings: {ledger_url: 'http://ledger:4100'}\n";
-        let rows = [
-            (shared.to_owned(), false, false),
-            (shared.to_owned(), true, true),
-            (format!("{shared}general_settings: {{master_key: sk-1}}"), false, true),
-            (
-                format!("{shared}general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}"),
-                false,
-                true,
-            ),
-            (String::new(), false, true),
-        ];
-        for (text, is_allowed, expected) in rows {
-            let config = crate::core::config::load(&format!("model_list: []\n{text}"), &|_| None, &|_| None);
-            let found = refuse_open(&config.unwrap().config, is_allowed);
-            assert_eq!(found.is_ok(), expected, "{text} {is_allowed}");
-        }
-    }
 
     #[test]
     fn what_an_operator_has_tuned_stays() {
@@ -512,23 +452,5 @@ mod tests {
         ] {
             assert_eq!(tunables(given.map(str::to_owned)), expected);
         }
-    }
-
-    #[test]
-    fn access_logs_are_read() {
-        let file = env::temp_dir().join(format!("tollgate-settings-{}.yaml", std::process::id()));
-        for (settings, log) in [
-            ("{}", Some(AccessLog::Stdout)),
-            ("{tollgate_settings: {access_log: stdout}}", Some(AccessLog::Stdout)),
-            ("{tollgate_settings: {access_log: off}}", Some(AccessLog::Off)),
-            ("{tollgate_settings: {access_log: false}}", Some(AccessLog::Off)),
-            ("{tollgate_settings: {access_log: /x/y}}", Some(AccessLog::File("/x/y".to_owned()))),
-            ("{tollgate_settings: {access_log: [1]}}", None),
-        ] {
-            std::fs::write(&file, settings).unwrap();
-            let document = document::read_file(file.clone()).unwrap();
-            assert_eq!(access_log(&document).ok(), log, "{settings}");
-        }
-        std::fs::remove_file(file).unwrap();
     }
 }

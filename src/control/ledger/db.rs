@@ -98,23 +98,25 @@ impl Db {
         }
     }
 
+    /// Where the server with this URL is, for people.
+    pub fn place(url: &str) -> Result<String, Failure> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return placed(Target::server(url));
+        }
+        Err(Failure::configuration(
+            "`general_settings.database_url` (or DATABASE_URL) must start with postgresql://; \
+             without it the ledger keeps an SQLite file in its state directory",
+        ))
+    }
+
     async fn try_open(
         url: Option<&str>,
         connections: u32,
         file: &Path,
     ) -> Result<(String, Result<Db, DbError>), Failure> {
-        let place = |target: Result<Target, DbError>| {
-            target.map(|target| target.place).map_err(|error| Failure::configuration(error.to_string()))
-        };
         match url {
-            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Ok((place(Target::server(url))?, Db::postgres(url, connections).await))
-            }
-            Some(_) => Err(Failure::configuration(
-                "`general_settings.database_url` (or DATABASE_URL) must start with postgresql://; \
-                 without it the ledger keeps an SQLite file in its state directory",
-            )),
-            None => Ok((place(Target::file(file))?, Db::sqlite(file).await)),
+            Some(url) => Ok((Db::place(url)?, Db::postgres(url, connections).await)),
+            None => Ok((placed(Target::file(file))?, Db::sqlite(file).await)),
         }
     }
 
@@ -266,6 +268,11 @@ impl Tx {
         self.known.note(changed.iter().map(String::as_str));
         Ok(changed)
     }
+}
+
+/// Where a database is, for people.
+fn placed(target: Result<Target, DbError>) -> Result<String, Failure> {
+    target.map(|target| target.place).map_err(|error| Failure::configuration(error.to_string()))
 }
 
 /// What begins a transaction that writes. It is never a savepoint: where a transaction is open already it fails.
