@@ -277,7 +277,7 @@ pub struct SyncRequest {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Change {
-    /// Name of the meter: `key:…`, `user:…`, `team:…`, `member:…`, `org:…`, `end_user:…`, `key_model:…`, `global`.
+    /// Name of the meter: `key:…`, `user:…`, `team:…`, `member:…`, `org:…`, `org_member:…`, `end_user:…`, `key_model:…`, `global`.
     pub meter: String,
     /// When.
     pub revision: u64,

@@ -312,16 +312,19 @@ async fn further_spend(
     now_ms: i64,
     lazy: bool,
 ) -> Result<(), DbError> {
-    let Grant { key, user, team, organization, .. } = grant;
+    let Grant { key, user, team, member, organization, .. } = grant;
+    let of_team = team.as_deref().map(|team| format!("{}/", team.id)).unwrap_or_default();
     let scopes = [
         ("key", Some(key)),
         ("user", user.as_deref_mut()),
         ("team", team.as_deref_mut()),
+        ("member", member.as_deref_mut()),
         ("org", organization.as_deref_mut()),
     ];
     for (kind, scope) in scopes {
         let Some(scope) = scope else { continue };
-        let id = scope.counted_as().to_owned();
+        let before = if kind == "member" { of_team.as_str() } else { "" };
+        let id = format!("{before}{}", scope.counted_as());
         if !scope.model_budgets.is_empty() {
             let of_models = by_name(&mut scope.model_budgets);
             windows::spend(connection, (&format!("{kind}_model"), &id), of_models, now_ms, lazy).await?;
@@ -379,19 +382,23 @@ static GRANT: LazyLock<String> = LazyLock::new(|| {
     );
     let organization = columns("o", "organization_id organization_alias metadata models spend");
     format!(
-        "SELECT {key}, {user}, {team}, {organization}, {}, {}, {}, {} FROM tollgate_keys k \
+        "SELECT {key}, {user}, {team}, {organization}, {}, {}, {}, {}, {}, {} FROM tollgate_keys k \
          LEFT JOIN tollgate_users u ON u.user_id = k.user_id \
          LEFT JOIN tollgate_teams t ON t.team_id = k.team_id \
          LEFT JOIN tollgate_team_members m ON m.team_id = k.team_id AND m.user_id = k.user_id \
          LEFT JOIN tollgate_organizations o ON o.organization_id = COALESCE(k.organization_id, t.organization_id) \
+         LEFT JOIN tollgate_organization_members n ON n.organization_id = o.organization_id AND n.user_id = k.user_id \
          LEFT JOIN tollgate_budgets kb ON kb.budget_id = k.budget_id \
          LEFT JOIN tollgate_budgets mb ON mb.budget_id = m.budget_id \
          LEFT JOIN tollgate_budgets ob ON ob.budget_id = o.budget_id \
+         LEFT JOIN tollgate_budgets nb ON nb.budget_id = n.budget_id \
          WHERE k.token = $1",
         columns("m", "user_id spend"),
         columns("kb", BUDGET),
         columns("mb", BUDGET),
         columns("ob", BUDGET),
+        columns("n", "user_id spend"),
+        columns("nb", BUDGET),
     )
 });
 
@@ -462,7 +469,7 @@ impl Read<'_> {
         let is_set = |name: &str| self.text(name).is_some();
         Grant {
             key: self.key(hash, &metadata),
-            name: self.text("k_key_name"),
+            name: self.text("k_key_name").map(String::into_boxed_str),
             expires_ms: self.int("k_expires").map(|at| u64::try_from(at).unwrap_or(0)),
             allowed_routes: self.list("k_allowed_routes"),
             enforced_params: strings(member(&metadata, "enforced_params")),
@@ -475,6 +482,7 @@ impl Read<'_> {
             team: is_set("t_team_id").then(|| Box::new(self.team())),
             member: is_set("m_user_id").then(|| Box::new(self.member())),
             organization: is_set("o_organization_id").then(|| Box::new(self.organization())),
+            organization_member: is_set("n_user_id").then(|| Box::new(self.organization_member())),
             ..Grant::default()
         }
     }
@@ -568,6 +576,16 @@ impl Read<'_> {
             id: self.text("m_user_id").unwrap_or_default(),
             limits: self.limits("mb"),
             budget: self.budget("mb", "mb", self.int("m_spend")),
+            model_budgets: windows::budgets(&self.json("mb_model_max_budget")),
+            ..Scope::default()
+        }
+    }
+
+    fn organization_member(&self) -> Scope {
+        Scope {
+            id: self.text("n_user_id").unwrap_or_default(),
+            limits: self.limits("nb"),
+            budget: self.budget("nb", "nb", self.int("n_spend")),
             ..Scope::default()
         }
     }

@@ -21,7 +21,8 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// A refusal whose `type` is `internal_server_error`, as LiteLLM words most of them on management paths.
+    /// A refusal in LiteLLM's own words: what it raises as an HTTP exception on management paths has the `type`
+    /// `internal_server_error`, whatever its status.
     pub fn refused(status: u16, message: impl Into<String>) -> Problem {
         Problem::Error(Error::new(status, message).with_kind("internal_server_error").with_param("None"))
     }
@@ -29,6 +30,17 @@ impl Problem {
     /// The same, with the message as `{'error': '…'}`, the text LiteLLM makes of a map.
     pub fn wrapped(status: u16, message: impl AsRef<str>) -> Problem {
         Problem::refused(status, format!("{{'error': '{}'}}", message.as_ref()))
+    }
+
+    /// 400 `bad_request_error`: a member or a parameter that LiteLLM would take, or refuses by its type alone, and that cannot be used
+    /// here.
+    pub fn bad_request(name: &str, message: impl Into<String>) -> Problem {
+        Problem::Error(Error::new(400, message).with_kind("bad_request_error").with_param(name.to_owned()))
+    }
+
+    /// 413 `invalid_request_error`, as for calls of models.
+    pub fn too_large(message: impl Into<String>) -> Problem {
+        Problem::Error(Error::new(413, message).with_kind("invalid_request_error"))
     }
 
     /// 404 `not_found_error`.

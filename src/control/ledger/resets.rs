@@ -256,27 +256,21 @@ async fn restart_linked(tx: &mut Tx, config: &Config, budgets: Vec<&str>) -> Res
         ("tollgate_end_users", "", "'end_user:' || user_id"),
         ("tollgate_team_members", "", "'member:' || team_id || '/' || user_id"),
         ("tollgate_organizations", "", "'org:' || organization_id"),
-        ("tollgate_organization_members", "", "''"),
+        ("tollgate_organization_members", "", "'org_member:' || organization_id || '/' || user_id"),
     ] {
         let sql = format!("UPDATE {table} SET spend = 0 WHERE {linked}{condition} RETURNING {meter}");
         for row in bulk::run(tx.connection(), &sql, ids()).await? {
-            note(tx, row.try_get(0)?);
+            tx.record_changed(row.try_get::<String, _>(0)?);
         }
     }
     // End users without a budget have the default one.
     if config.ledger.end_user_budget_id.as_deref().is_some_and(|default| budgets.contains(&default)) {
         let sql = "UPDATE tollgate_end_users SET spend = 0 WHERE budget_id IS NULL RETURNING 'end_user:' || user_id";
         for row in rows::rows(tx.connection(), sql, Vec::new()).await? {
-            note(tx, row.try_get(0)?);
+            tx.record_changed(row.try_get::<String, _>(0)?);
         }
     }
     Ok(())
-}
-
-fn note(tx: &mut Tx, meter: String) {
-    if !meter.is_empty() {
-        tx.record_changed(meter);
-    }
 }
 
 /// Gives the spend of the whole gateway the period that the configuration says.

@@ -208,8 +208,8 @@ pub fn applied(route: &Route, pairs: &[(String, String)]) -> Result<(), Problem>
     });
     match sent {
         None => Ok(()),
-        Some((name, _)) => Err(Problem::refused(
-            400,
+        Some((name, _)) => Err(Problem::bad_request(
+            name,
             format!(
                 "`{name}`: this filter is not applied yet, so the list would have what it is to leave out. Leave it out."
             ),

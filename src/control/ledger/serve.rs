@@ -218,10 +218,7 @@ fn authorize_envoy(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
 
 async fn read(body: &mut Option<Body>) -> Result<Bytes, Problem> {
     to_bytes(body.take().unwrap_or_default(), MAX_BODY).await.map_err(|_| {
-        Problem::refused(
-            413,
-            format!("the body is too large, or broke off: expected at most {MAX_BODY} bytes."),
-        )
+        Problem::too_large(format!("the body is too large, or broke off: expected at most {MAX_BODY} bytes."))
     })
 }
 

@@ -35,7 +35,7 @@ pub struct Prompt {
 pub async fn count(model: &str, prompt: Prompt) -> Result<u64, Problem> {
     let too_long = || {
         let message = format!("the text is too long to be counted: expected at most {MAX_BYTES} bytes");
-        Problem::refused(413, message)
+        Problem::too_large(message)
     };
     if size(&prompt) > MAX_BYTES {
         return Err(too_long());

@@ -2,7 +2,7 @@
 //! one of several budgets (`key_window:<key>/<period>`, …).
 //!
 //! Only a node knows for which of these budgets a call counted, so it says so ([`Event::metered`](crate::core::protocol::Event)).
-//! The period is what the record of the key, team, user, organization or customer says.
+//! The period is what the record of the key, team, member, user, organization or customer says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,29 +27,45 @@ struct Holder {
     owner: &'static str,
     /// Its id, these budgets, and those of the budget that it shares.
     budgets: &'static str,
+    /// What identifies its row; several when its id can be read in several ways.
+    names: fn(&str) -> Vec<Vec<Stored>>,
     /// Reads them.
     read: fn(&Value) -> HashMap<String, Budget>,
 }
 
-const HOLDERS: [Holder; 8] = [
+const HOLDERS: [Holder; 9] = [
     Holder {
         prefix: "key_model:",
         owner: "key:",
         budgets: "WITH v (id) AS (VALUES {}) SELECT v.id, k.model_max_budget, b.model_max_budget FROM v \
                   JOIN tollgate_keys k ON k.first_token = v.id OR k.token = v.id \
                   LEFT JOIN tollgate_budgets b ON b.budget_id = k.budget_id",
+        names: whole,
         read: budgets,
     },
     Holder {
         prefix: "team_model:",
         owner: "team:",
         budgets: "SELECT team_id, model_max_budget, CAST(NULL AS TEXT) FROM tollgate_teams WHERE team_id IN (VALUES {})",
+        names: whole,
         read: budgets,
     },
     Holder {
         prefix: "user_model:",
         owner: "user:",
         budgets: "SELECT user_id, model_max_budget, CAST(NULL AS TEXT) FROM tollgate_users WHERE user_id IN (VALUES {})",
+        names: whole,
+        read: budgets,
+    },
+    Holder {
+        prefix: "member_model:",
+        owner: "member:",
+        // A join: SQLite uses no index for pairs in a list.
+        budgets: "WITH v (team_id, user_id) AS (VALUES {}) SELECT m.team_id || '/' || m.user_id, CAST(NULL AS TEXT), \
+                  b.model_max_budget FROM v \
+                  JOIN tollgate_team_members m ON m.team_id = v.team_id AND m.user_id = v.user_id \
+                  JOIN tollgate_budgets b ON b.budget_id = m.budget_id",
+        names: pairs,
         read: budgets,
     },
     Holder {
@@ -57,6 +73,7 @@ const HOLDERS: [Holder; 8] = [
         owner: "org:",
         budgets: "SELECT o.organization_id, CAST(NULL AS TEXT), b.model_max_budget FROM tollgate_organizations o \
                   JOIN tollgate_budgets b ON b.budget_id = o.budget_id WHERE o.organization_id IN (VALUES {})",
+        names: whole,
         read: budgets,
     },
     Holder {
@@ -64,6 +81,7 @@ const HOLDERS: [Holder; 8] = [
         owner: "end_user:",
         budgets: "SELECT e.user_id, CAST(NULL AS TEXT), b.model_max_budget FROM tollgate_end_users e \
                   JOIN tollgate_budgets b ON b.budget_id = e.budget_id WHERE e.user_id IN (VALUES {})",
+        names: whole,
         read: budgets,
     },
     Holder {
@@ -71,21 +89,34 @@ const HOLDERS: [Holder; 8] = [
         owner: "key:",
         budgets: "WITH v (id) AS (VALUES {}) SELECT v.id, k.budget_limits, CAST(NULL AS TEXT) FROM v \
                   JOIN tollgate_keys k ON k.first_token = v.id OR k.token = v.id",
+        names: whole,
         read: by_period,
     },
     Holder {
         prefix: "team_window:",
         owner: "team:",
         budgets: "SELECT team_id, budget_limits, CAST(NULL AS TEXT) FROM tollgate_teams WHERE team_id IN (VALUES {})",
+        names: whole,
         read: by_period,
     },
     Holder {
         prefix: "user_window:",
         owner: "user:",
         budgets: "SELECT user_id, budget_limits, CAST(NULL AS TEXT) FROM tollgate_users WHERE user_id IN (VALUES {})",
+        names: whole,
         read: by_period,
     },
 ];
+
+fn whole(id: &str) -> Vec<Vec<Stored>> {
+    vec![vec![id.into()]]
+}
+
+/// The team and the user of a member, with a `/` between them that can be part of either.
+pub fn pairs(id: &str) -> Vec<Vec<Stored>> {
+    let split = |at: usize| Some(vec![id.get(..at)?.into(), id.get(at + 1..)?.into()]);
+    id.match_indices('/').filter_map(|(at, _)| split(at)).collect()
+}
 
 /// Whether a meter is for one model of somebody, or for one of several budgets.
 pub fn is_held(meter: &str) -> bool {
@@ -168,7 +199,7 @@ pub async fn periods<'m>(
         if ids.is_empty() {
             continue;
         }
-        let ids = ids.into_iter().map(|id| vec![Stored::from(id)]).collect();
+        let ids = ids.into_iter().flat_map(holder.names).collect();
         let mut all = BTreeMap::new();
         for row in bulk::run(connection, holder.budgets, ids).await? {
             let parsed = |at: usize| -> Result<_, DbError> {
@@ -279,10 +310,15 @@ pub async fn attach(
     Ok(())
 }
 
-/// Forgets what teams or users (`owner`) spent by model and by period: whoever has their ids later has spent nothing yet.
-pub async fn forget(connection: &mut AnyConnection, owner: &str, row: &Record) -> Result<(), DbError> {
+/// Forgets what a team, a user or a member (`owner`) with this id spent by model and by period: whoever has the id later has spent
+/// nothing yet. `row` says which budgets there were.
+pub async fn forget(
+    connection: &mut AnyConnection,
+    owner: &str,
+    id: &str,
+    row: &Record,
+) -> Result<(), DbError> {
     let mut gone = Vec::new();
-    let id = row.get(&format!("{owner}_id")).and_then(Value::as_str).unwrap_or_default();
     for (kind, column) in [("model", "model_max_budget"), ("window", "budget_limits")] {
         let meter = format!("{owner}_{kind}:");
         let Some(holder) = HOLDERS.iter().find(|holder| holder.prefix == meter) else { continue };

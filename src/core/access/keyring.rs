@@ -343,6 +343,9 @@ fn names_of(grant: &Grant) -> Box<[Fingerprint]> {
     if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
         names.push(fingerprint(&format!("member:{}/{}", team.id, member.id)));
     }
+    if let (Some(organization), Some(member)) = (&grant.organization, &grant.organization_member) {
+        names.push(fingerprint(&format!("org_member:{}/{}", organization.id, member.id)));
+    }
     names.into()
 }
 

@@ -123,7 +123,7 @@ pub fn hash(key: &[u8]) -> String {
 fn unlimited() -> Grant {
     let mut grant = Grant::default();
     grant.key.id = WITHOUT_LEDGER.to_owned();
-    grant.name = Some(WITHOUT_LEDGER.to_owned());
+    grant.name = Some(WITHOUT_LEDGER.into());
     grant
 }
 

@@ -57,12 +57,14 @@ impl Step {
     pub fn of_budget(kind: Kind) -> Step {
         match kind {
             Kind::EndUser | Kind::EndUserModel => Step::EndUser,
-            Kind::Member => Step::MemberBudget,
+            Kind::Member | Kind::MemberModel => Step::MemberBudget,
             Kind::Key | Kind::KeyWindow => Step::KeyBudget,
             Kind::KeyModel => Step::KeyModelBudget,
             Kind::Team | Kind::TeamModel | Kind::TeamWindow => Step::TeamBudget,
             Kind::User | Kind::UserModel | Kind::UserWindow => Step::UserBudget,
-            Kind::Organization | Kind::OrganizationModel => Step::OrganizationBudget,
+            Kind::Organization | Kind::OrganizationMember | Kind::OrganizationModel => {
+                Step::OrganizationBudget
+            }
             Kind::Global | Kind::Deployment | Kind::Provider => Step::GlobalBudget,
         }
     }

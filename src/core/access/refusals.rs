@@ -65,7 +65,7 @@ pub fn expired(grant: &Grant, expires_ms: u64, now_ms: u64) -> Error {
     );
     Error::new(400, message)
         .with_kind("expired_key")
-        .with_param(grant.name.clone().unwrap_or_else(|| "sk-...".to_owned()))
+        .with_param(grant.name.as_deref().unwrap_or("sk-...").to_owned())
 }
 
 /// A client that is not in `allowed_ips`.
@@ -205,6 +205,11 @@ fn over_budget(kind: Kind, id: &str, spend: Money, limit: Money, alias: Option<&
             };
             format!("Budget has been exceeded! {who}={id} exceeded budget for model={model}")
         }
+        Kind::MemberModel => {
+            let (team, rest) = id.split_once('/').unwrap_or((id, ""));
+            let (user, model) = rest.split_once('/').unwrap_or((rest, ""));
+            format!("Budget has been exceeded! User={user} in Team={team} exceeded budget for model={model}")
+        }
         Kind::KeyWindow | Kind::UserWindow | Kind::TeamWindow => {
             let (id, period) = id.rsplit_once('/').unwrap_or(("", id));
             let who = match kind {
@@ -215,7 +220,12 @@ fn over_budget(kind: Kind, id: &str, spend: Money, limit: Money, alias: Option<&
             let (cost, max) = (rounded(spend, 4), rounded(limit, 2));
             format!("ExceededBudget: {who} over {period} budget. Spend=${cost}, Limit=${max}")
         }
-        Kind::Key | Kind::Member | Kind::Global | Kind::Deployment | Kind::Provider => {
+        Kind::Key
+        | Kind::Member
+        | Kind::OrganizationMember
+        | Kind::Global
+        | Kind::Deployment
+        | Kind::Provider => {
             format!("Budget has been exceeded! Current cost: {cost}, Max budget: {max}")
         }
     };
@@ -238,7 +248,9 @@ fn rate(
         | Kind::UserModel
         | Kind::OrganizationModel
         | Kind::EndUserModel
-        | Kind::Member => id.replacen('/', ":", 1),
+        | Kind::Member
+        | Kind::OrganizationMember => id.replacen('/', ":", 1),
+        Kind::MemberModel => id.replacen('/', ":", 2),
         Kind::Global => "proxy".to_owned(),
         _ => id.to_owned(),
     };
@@ -307,6 +319,10 @@ mod tests {
         let rows = [
             (rule(Kind::Key, "h"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
             (rule(Kind::Member, "t/u"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
+            (
+                rule(Kind::MemberModel, "t/u/m/n"),
+                "Budget has been exceeded! User=u in Team=t exceeded budget for model=m/n",
+            ),
             (rule(Kind::Global, ""), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
             (rule(Kind::Team, "t"), "Budget has been exceeded! Team=t Current cost: 1.2, Max budget: 1.0"),
             (rule(Kind::User, "u"), "ExceededBudget: User=u over budget. Spend=1.2, Budget=1.0"),

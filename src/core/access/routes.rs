@@ -540,7 +540,7 @@ mod tests {
             General { admin_only_routes: vec!["/v1/chat/completions".into()], ..General::default() };
         let plain = General::default();
         let change = |change: fn(&mut Grant)| {
-            let mut grant = Grant { name: Some("sk-...abcd".to_owned()), ..Grant::default() };
+            let mut grant = Grant { name: Some("sk-...abcd".into()), ..Grant::default() };
             change(&mut grant);
             Caller::Key(grant.into())
         };

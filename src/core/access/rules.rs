@@ -80,6 +80,9 @@ impl Rules<'_> {
         if let Some(team) = &grant.team {
             self.model(Kind::TeamModel, team, revision);
         }
+        if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
+            self.model_of(Kind::MemberModel, &|| format!("{}/{}", team.id, member.id), member, revision);
+        }
         if let Some(user) = &grant.user {
             self.model(Kind::UserModel, user, revision);
         }
@@ -90,6 +93,11 @@ impl Rules<'_> {
 
     /// What is shared by many.
     fn whole(&mut self, grant: &Grant) {
+        if let (Some(organization), Some(member)) = (&grant.organization, &grant.organization_member) {
+            let meter =
+                || Meter::new(Kind::OrganizationMember, &format!("{}/{}", organization.id, member.id));
+            self.add(Kind::OrganizationMember, meter, member.limits, Some(&member.budget), grant.revision);
+        }
         if let Some(organization) = &grant.organization {
             self.scope(Kind::Organization, organization, organization.limits, true);
             self.model(Kind::OrganizationModel, organization, grant.revision);
@@ -117,6 +125,11 @@ impl Rules<'_> {
 
     /// The limits that a scope has for the model that is called.
     fn model(&mut self, kind: Kind, scope: &Scope, revision: u64) {
+        self.model_of(kind, &|| scope.counted_as().to_owned(), scope, revision);
+    }
+
+    /// The same, of a scope whose meters go by `id`.
+    fn model_of(&mut self, kind: Kind, id: &dyn Fn() -> String, scope: &Scope, revision: u64) {
         if scope.model_rpm.is_empty() && scope.model_tpm.is_empty() && scope.model_budgets.is_empty() {
             return;
         }
@@ -130,7 +143,7 @@ impl Rules<'_> {
                 tpm: scope.model_tpm.get(model).copied(),
                 parallel: None,
             };
-            let meter = || Meter::new(kind, &format!("{}/{model}", scope.counted_as()));
+            let meter = || Meter::new(kind, &format!("{}/{model}", id()));
             self.add(kind, meter, limits, scope.model_budgets.get(model), revision);
         }
     }
@@ -244,6 +257,19 @@ mod tests {
         grant.member = scope("u");
         let all = list(&grant, None, "b", &config);
         assert_eq!(names(&all), ["key:h", "team:t", "member:t/u", "org:o", "global"]);
+
+        grant.member.as_mut().unwrap().model_budgets.insert("a".to_owned(), money(2));
+        let all = list(&grant, None, "a", &config);
+        assert_eq!(
+            names(&all),
+            ["key:h", "team:t", "member:t/u", "key_model:h/a", "member_model:t/u/a", "org:o", "global"]
+        );
+        assert_eq!(all[4].max_budget, Some(Money::from_pico(2)));
+        assert_eq!(list(&grant, None, "b", &config).len(), 5, "another model");
+
+        grant.organization_member = scope("u");
+        let all = list(&grant, None, "b", &config);
+        assert_eq!(names(&all), ["key:h", "team:t", "member:t/u", "org_member:o/u", "org:o", "global"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Env, Exchange, hold, record::Served};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
     error::Error,
-    model::{failure::Class, meter::Kind, money::Money, rule::Rule},
+    model::{failure::Class, money::Money, rule::Rule},
     quota::{self, Reservation},
     route::plan::{Candidate, Plan},
 };
@@ -81,32 +81,12 @@ impl Exchange {
         let end_user = self.end_user(env).ok().flatten();
         let names = Names { asked: name, in_team: name, called: name };
         let mut rules = rules(self.caller.grant(), end_user.as_deref(), &names, &self.config);
-        rules.retain(|rule| is_by_model(rule.kind) && !self.hold.holds(&rule.meter));
+        rules.retain(|rule| rule.kind.is_by_model() && !self.hold.holds(&rule.meter));
         rules
     }
 
     fn next_group(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
         self.leave(0, Money::ZERO, env);
         self.past_group(class, env)
-    }
-}
-
-fn is_by_model(kind: Kind) -> bool {
-    match kind {
-        Kind::KeyModel | Kind::TeamModel | Kind::UserModel | Kind::OrganizationModel | Kind::EndUserModel => {
-            true
-        }
-        Kind::Key
-        | Kind::KeyWindow
-        | Kind::UserWindow
-        | Kind::TeamWindow
-        | Kind::User
-        | Kind::Team
-        | Kind::Member
-        | Kind::Organization
-        | Kind::EndUser
-        | Kind::Global
-        | Kind::Deployment
-        | Kind::Provider => false,
     }
 }

@@ -140,7 +140,7 @@ pub struct Grant {
     pub key: Scope,
     /// `key_name`: `sk-...` and the last four characters.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Box<str>>,
     /// Unix milliseconds after which it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
@@ -168,6 +168,9 @@ pub struct Grant {
     /// Its organization, or its team's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization: Option<Box<Scope>>,
+    /// That user as a member of that organization.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization_member: Option<Box<Scope>>,
     /// Spend of the whole gateway (`litellm_settings.max_budget`), in 10⁻¹² dollars.
     pub global_spend: i64,
     /// Revision of the ledger at which all this was read.

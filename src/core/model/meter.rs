@@ -29,8 +29,12 @@ pub enum Kind {
     TeamWindow,
     /// A user within a team: `<team>/<user>`.
     Member,
+    /// One model of a user within a team: `<team>/<user>/<model>`.
+    MemberModel,
     /// An organization.
     Organization,
+    /// A user within an organization: `<organization>/<user>`.
+    OrganizationMember,
     /// One model of an organization: `<organization>/<model>`.
     OrganizationModel,
     /// An end user (customer).
@@ -59,7 +63,9 @@ impl Kind {
             Kind::TeamModel => "model_per_team",
             Kind::TeamWindow => "window_per_team",
             Kind::Member => "team_member",
+            Kind::MemberModel => "model_per_team_member",
             Kind::Organization => "organization",
+            Kind::OrganizationMember => "organization_member",
             Kind::OrganizationModel => "model_per_organization",
             Kind::EndUser => "end_user",
             Kind::EndUserModel => "model_per_end_user",
@@ -78,7 +84,12 @@ impl Kind {
     pub fn is_by_model(self) -> bool {
         matches!(
             self,
-            Kind::KeyModel | Kind::UserModel | Kind::TeamModel | Kind::OrganizationModel | Kind::EndUserModel
+            Kind::KeyModel
+                | Kind::UserModel
+                | Kind::TeamModel
+                | Kind::MemberModel
+                | Kind::OrganizationModel
+                | Kind::EndUserModel
         )
     }
 
@@ -95,7 +106,9 @@ impl Kind {
             Kind::TeamModel => "team_model",
             Kind::TeamWindow => "team_window",
             Kind::Member => "member",
+            Kind::MemberModel => "member_model",
             Kind::Organization => "org",
+            Kind::OrganizationMember => "org_member",
             Kind::OrganizationModel => "org_model",
             Kind::EndUser => "end_user",
             Kind::EndUserModel => "end_user_model",
@@ -175,6 +188,8 @@ mod tests {
             (Kind::Team, "team:x", "team"),
             (Kind::TeamModel, "team_model:x", "model_per_team"),
             (Kind::Member, "member:x", "team_member"),
+            (Kind::MemberModel, "member_model:x", "model_per_team_member"),
+            (Kind::OrganizationMember, "org_member:x", "organization_member"),
             (Kind::Organization, "org:x", "organization"),
             (Kind::OrganizationModel, "org_model:x", "model_per_organization"),
             (Kind::EndUser, "end_user:x", "end_user"),

@@ -163,7 +163,14 @@ impl Entry {
     fn claimed(&self, rule: &Rule, estimate: &Estimate) -> (u64, i64) {
         if matches!(
             rule.kind,
-            Kind::Key | Kind::KeyModel | Kind::KeyWindow | Kind::Member | Kind::EndUser | Kind::EndUserModel
+            Kind::Key
+                | Kind::KeyModel
+                | Kind::KeyWindow
+                | Kind::Member
+                | Kind::MemberModel
+                | Kind::OrganizationMember
+                | Kind::EndUser
+                | Kind::EndUserModel
         ) {
             return (estimate.claim.tokens, pico(estimate.claim.cost).max(0));
         }

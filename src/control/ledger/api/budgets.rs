@@ -288,6 +288,13 @@ pub async fn linked_changed(tx: &mut Tx, id: &str) -> Result<(), Problem> {
     for organization in rows::select(tx.connection(), &ORGANIZATIONS, &select).await? {
         meters.push(format!("org:{}", field(&organization, "organization_id")));
     }
+    for member in rows::select(tx.connection(), &ORGANIZATION_MEMBERS, &select).await? {
+        meters.push(format!(
+            "org_member:{}/{}",
+            field(&member, "organization_id"),
+            field(&member, "user_id")
+        ));
+    }
     for end_user in rows::select(tx.connection(), &END_USERS, &select).await? {
         meters.push(format!("end_user:{}", field(&end_user, "user_id")));
     }

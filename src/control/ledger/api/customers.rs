@@ -32,7 +32,7 @@ const OWN: &[Field] = fields::joined!(
         ),
         Field::new("spend", Type::Money, "Dollars spent so far."),
         Field::new("metadata", Type::Object, "Accepted; not kept."),
-        Field::new("object_permission", Type::Object, "Accepted; not kept."),
+        Field::new("object_permission", Type::Object, "Not enforced yet: refused unless it is empty."),
     ],
     budgets::LIMITS
 );
@@ -267,7 +267,7 @@ fn ids(call: &Call) -> Result<Vec<String>, Problem> {
     ids.sort();
     ids.dedup();
     if ids.is_empty() {
-        return Err(Problem::wrapped(400, "user_ids: expected at least one id."));
+        return Err(Problem::bad_request("user_ids", "`user_ids`: expected at least one id."));
     }
     Ok(ids)
 }

@@ -58,17 +58,17 @@ pub const KEY: &[Field] = &[
     Field::new("organization_id", Type::Text, "The organization it belongs to."),
     Field::new("metadata", Type::Object, "Anything you want to keep with it."),
     Field::new("allowed_cache_controls", Type::Texts, "Cache controls it may use, such as no-store."),
-    Field::new("config", Type::Object, "Settings of the key."),
-    Field::new("permissions", Type::Object, "Permissions of the key."),
-    Field::new("guardrails", Type::Texts, "Guardrails that its requests run."),
-    Field::new("prompts", Type::Texts, "Prompts it may use."),
+    Field::new("config", Type::Object, "Not enforced yet: refused unless it is empty."),
+    Field::new("permissions", Type::Object, "Not enforced yet: refused unless it is empty."),
+    Field::new("guardrails", Type::Texts, "Not enforced yet: refused unless it is empty."),
+    Field::new("prompts", Type::Texts, "Not enforced yet: refused unless it is empty."),
     Field::new("blocked", Type::Bool, "Refused whatever it asks."),
     Field::new("aliases", Type::Object, "Models asked for and those called instead."),
     Field::new("tags", Type::Texts, "Tags of its requests."),
     Field::new("enforced_params", Type::Texts, "Members that its requests must have."),
     Field::new("allowed_routes", Type::Texts, "Routes it may call; none is all."),
     Field::new("key_type", Type::Text, "What it is for: llm_api, management, read_only or default."),
-    Field::new("object_permission", Type::Object, "Vector stores and tool servers it may use."),
+    Field::new("object_permission", Type::Object, "Not enforced yet: refused unless it is empty."),
     Field::new("send_invite_email", Type::Bool, "Accepted; no mail is sent."),
 ];
 
@@ -127,46 +127,82 @@ pub const fn join<const N: usize>(mut parts: &[&[Field]]) -> [Field; N] {
 /// Members that LiteLLM enforces and this gateway does not yet, with what they would do. A limit that is taken and not enforced is
 /// worse than one that is refused.
 const NOT_YET: &[(&str, &str)] = &[
-    ("budget_limits", "several budgets side by side: keys, teams and users have them"),
+    ("guardrails", "guardrails"),
+    ("disable_global_guardrails", "guardrails"),
     ("policies", "policies"),
+    ("prompts", "managed prompts"),
+    ("object_permission", "rights to vector stores and tool servers"),
+    ("allowed_vector_store_indexes", "limits on vector stores"),
+    ("config", "settings of single keys"),
+    ("router_settings", "routing of single keys and teams"),
+    ("secret_manager_settings", "secret managers of single teams"),
     ("auto_rotate", "keys that get a new value by themselves"),
     ("rotation_interval", "keys that get a new value by themselves"),
     ("allowed_passthrough_routes", "pass-through routes of single keys and teams"),
-    ("allowed_vector_store_indexes", "limits on vector stores"),
     ("access_group_ids", "access groups by their ids"),
-    ("router_settings", "routing of single keys and teams"),
+    ("allowed_models", "models of single members of a team"),
+    ("default_team_member_models", "models of the members of a team"),
     ("project_id", "projects"),
     ("agent_id", "agents"),
     ("model_max_budget_alert_emails", "mails about budgets"),
 ];
 
-/// Refuses what the gateway would have to enforce and does not yet. Nothing, nothing in a list, and `false` ask for nothing.
+/// Limits that only some kinds of records have: the others' bodies do not name them.
+const OF_SOME: &[(&str, &str)] = &[
+    ("soft_budget", "keys and budgets have it"),
+    ("budget_limits", "keys, teams and users have them"),
+    ("model_max_budget", "keys, teams, their members, users, organizations, customers and budgets have it"),
+    ("model_rpm_limit", "keys, teams, users and organizations have it"),
+    ("model_tpm_limit", "keys, teams, users and organizations have it"),
+    ("max_parallel_requests", "keys, teams, users, organizations, customers and budgets have it"),
+];
+
+/// Whether a member asks for anything: nothing, `false`, and what has nothing else in it do not.
+pub fn asks(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Array(list)) => list.iter().any(|item| asks(Some(item))),
+        Some(Value::Object(map)) => map.values().any(|item| asks(Some(item))),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Number(_) | Value::Bool(true)) => true,
+    }
+}
+
+fn not_enforced(name: &str, what: &str) -> Problem {
+    let message = format!("`{name}` is not enforced yet ({what}): it would do nothing. Leave it out.");
+    Problem::bad_request(name, message)
+}
+
+/// Refuses `permissions` that are not there already. Who may not give them is told that first.
+pub fn without_permissions(body: &Record, there: Option<&Record>) -> Result<(), Problem> {
+    const NAME: &str = "permissions";
+    let wanted = body.get(NAME);
+    match asks(wanted) && wanted != there.and_then(|there| there.get(NAME)) {
+        true => Err(not_enforced(NAME, "permissions of single keys")),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what the gateway would have to enforce and does not yet.
 fn enforced(fields: &[Field], body: &Record) -> Result<(), Problem> {
+    const LIMITING: [&str; 4] =
+        ["max_budget", "model_rpm_limit", "max_budget_in_team", "max_budget_in_organization"];
     // Bodies that limit nobody are not meant.
-    if !fields.iter().any(|field| matches!(field.name, "max_budget" | "model_rpm_limit")) {
+    if !fields.iter().any(|field| LIMITING.contains(&field.name)) {
         return Ok(());
     }
-    for (name, what) in NOT_YET.iter().filter(|(name, _)| !fields.iter().any(|field| field.name == *name)) {
-        let asks = match body.get(*name) {
-            None | Some(Value::Null | Value::Bool(false)) => false,
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(Value::Object(map)) => !map.is_empty(),
-            Some(Value::String(text)) => !text.is_empty(),
-            Some(_) => true,
-        };
-        if asks {
-            return Err(Problem::refused(
-                400,
-                format!("`{name}` is not enforced yet ({what}): it would limit nothing. Leave it out."),
-            ));
-        }
+    if let Some((name, what)) = NOT_YET.iter().find(|(name, _)| asks(body.get(*name))) {
+        return Err(not_enforced(name, what));
+    }
+    let is_known = |name: &str| fields.iter().any(|field| field.name == name);
+    if let Some((name, what)) = OF_SOME.iter().find(|(name, _)| !is_known(name) && asks(body.get(*name))) {
+        let message = format!("`{name}` is no limit of this ({what}): it would limit nothing. Leave it out.");
+        return Err(Problem::bad_request(name, message));
     }
     for name in ["rpm_limit_type", "tpm_limit_type"] {
         if text(body, name).is_some_and(|kind| kind != "best_effort_throughput") {
-            return Err(Problem::refused(
-                400,
-                format!("`{name}`: only `best_effort_throughput` is enforced; leave it out."),
-            ));
+            let message = format!("`{name}`: only `best_effort_throughput` is enforced; leave it out.");
+            return Err(Problem::bad_request(name, message));
         }
     }
     Ok(())
@@ -227,14 +263,14 @@ pub fn bounded_query(call: &Call) -> Result<(), Problem> {
 pub fn text_fits(name: &str, text: &str) -> Result<(), Problem> {
     let length = text.chars().count();
     if length > LONGEST_TEXT {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            name,
             format!("`{name}` has {length} characters: expected at most {LONGEST_TEXT}."),
         ));
     }
     if text.contains('\0') {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            name,
             format!("`{name}` contains a zero character, which cannot be stored."),
         ));
     }
@@ -243,8 +279,8 @@ pub fn text_fits(name: &str, text: &str) -> Result<(), Problem> {
 
 fn list_fits(field: &Field, list: &[Value]) -> Result<(), Problem> {
     if list.len() > LONGEST_LIST {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            field.name,
             format!("`{}` has {} items: expected at most {LONGEST_LIST}.", field.name, list.len()),
         ));
     }
@@ -260,8 +296,8 @@ fn list_fits(field: &Field, list: &[Value]) -> Result<(), Problem> {
 fn object_fits(name: &str, value: &Value) -> Result<(), Problem> {
     let size = value.to_string().len();
     if size > LARGEST_OBJECT {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            name,
             format!("`{name}` has {size} bytes: expected at most {LARGEST_OBJECT}."),
         ));
     }
@@ -273,8 +309,8 @@ fn number_fits(field: &Field, value: &Value) -> Result<(), Problem> {
     match field.kind {
         Type::Money => money_fits(field.name, number),
         // What is between the two limits is read as the largest number there is.
-        Type::Int if number > i64::MAX as f64 => Err(Problem::refused(
-            400,
+        Type::Int if number > i64::MAX as f64 => Err(Problem::bad_request(
+            field.name,
             format!(
                 "`{}` is too large: expected at most {}; leave it out for no limit.",
                 field.name,
@@ -288,8 +324,8 @@ fn number_fits(field: &Field, value: &Value) -> Result<(), Problem> {
 fn money_fits(name: &str, number: f64) -> Result<(), Problem> {
     let largest = dollars(i64::MAX).as_f64().unwrap_or_default().floor();
     if number > largest {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            name,
             format!("`{name}` is too large: expected at most {largest} dollars; leave it out for no limit."),
         ));
     }
@@ -303,8 +339,8 @@ fn by_model(name: &str, is_money: bool, body: &Record) -> Result<(), Problem> {
         text_fits(name, model)?;
         if !is_money {
             if limit.as_u64().is_none() {
-                return Err(Problem::refused(
-                    400,
+                return Err(Problem::bad_request(
+                    name,
                     format!("`{name}` of `{model}`: expected a whole number, not below 0."),
                 ));
             }
@@ -313,8 +349,8 @@ fn by_model(name: &str, is_money: bool, body: &Record) -> Result<(), Problem> {
         let either = |names: [&str; 2]| names.iter().find_map(|name| limit.get(*name));
         let amount = either(["budget_limit", "max_budget"]);
         let Some(amount) = amount.and_then(Value::as_f64).filter(|amount| *amount >= 0.0) else {
-            return Err(Problem::refused(
-                400,
+            return Err(Problem::bad_request(
+                name,
                 format!(
                     "Invalid model_max_budget: `{model}` needs an object such as \
                      {{\"budget_limit\": 1.5, \"time_period\": \"1d\"}}, with no amount below 0."
@@ -334,8 +370,8 @@ fn side_by_side(body: &Record) -> Result<(), Problem> {
     const NAME: &str = "budget_limits";
     let Some(list) = body.get(NAME).and_then(Value::as_array) else { return Ok(()) };
     if list.len() > MOST_BUDGETS {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            NAME,
             format!("`{NAME}` has {} budgets: expected at most {MOST_BUDGETS}.", list.len()),
         ));
     }
@@ -376,7 +412,7 @@ fn side_by_side(body: &Record) -> Result<(), Problem> {
 }
 
 fn bad_duration(name: &str, error: &str) -> Problem {
-    Problem::refused(400, format!("`{name}`: {error}."))
+    Problem::bad_request(name, format!("`{name}`: {error}."))
 }
 
 /// When something expires that is made now, from the member `duration`. `-1` and nothing are never.
@@ -579,6 +615,10 @@ mod tests {
             (json!({"budget_limits": [{"budget_duration": "1d"}]}), 422),
             (json!({"policies": ["p"]}), 400),
             (json!({"auto_rotate": true}), 400),
+            (json!({"guardrails": ["g"]}), 400),
+            (json!({"prompts": ["p"]}), 400),
+            (json!({"config": {"cache": {"type": "redis"}}}), 400),
+            (json!({"object_permission": {"vector_stores": ["v"]}}), 400),
             (json!({"rpm_limit_type": "guaranteed_throughput"}), 400),
             (json!({"model_rpm_limit": {"m": "1"}}), 400),
             (json!({"model_max_budget": {"m": 1}}), 400),
@@ -588,14 +628,18 @@ mod tests {
         for (body, expected) in cases {
             let shown = body.to_string().chars().take(80).collect::<String>();
             match bounded(FIELDS, body.as_object().unwrap()) {
-                Err(Problem::Error(error)) => assert_eq!(error.status, expected, "{shown}"),
+                Err(Problem::Error(error)) => {
+                    assert_eq!(error.status, expected, "{shown}");
+                    assert_eq!(error.kind.as_deref(), Some("bad_request_error"), "{shown}");
+                }
                 Err(Problem::Detail(status, _)) => assert_eq!(status, expected, "{shown}"),
                 other => panic!("{shown}: {other:?}"),
             }
         }
         let fine = json!({"key_alias": "ä".repeat(LONGEST_TEXT), "max_budget": 9_200_000, "tpm_limit": 0,
                           "model_max_budget": {"m": {"budget_limit": 0.5, "time_period": "1d"}}, "models": null, "policies": [],
-                          "auto_rotate": false, "budget_limits": null, "tpm_limit_type": "best_effort_throughput"});
+                          "auto_rotate": false, "budget_limits": null, "permissions": {"pii": false}, "config": {}, "guardrails": [],
+                          "object_permission": {"vector_stores": []}, "tpm_limit_type": "best_effort_throughput"});
         bounded(FIELDS, fine.as_object().unwrap()).unwrap();
     }
 }

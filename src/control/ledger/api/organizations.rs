@@ -30,7 +30,7 @@ const OWN: &[Field] = fields::joined!(
         Field::new("models", Type::Texts, "Models it may call; none is all."),
         Field::new("model_rpm_limit", Type::Object, "Requests a minute of single models."),
         Field::new("model_tpm_limit", Type::Object, "Tokens a minute of single models."),
-        Field::new("object_permission", Type::Object, "Vector stores and tool servers it may use."),
+        Field::new("object_permission", Type::Object, "Not enforced yet: refused unless it is empty."),
     ],
     budgets::LIMITS
 );

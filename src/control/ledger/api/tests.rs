@@ -231,3 +231,80 @@ fn a_refused_call_leaves_a_connection_that_the_next_one_can_use_or_closes_it() {
         assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("connection: close"), "{answer}");
     });
 }
+
+#[test]
+fn what_is_known_and_not_enforced_is_refused_as_a_bad_request() {
+    on_each("", |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let all = [
+            ("guardrails", json!(["g"])),
+            ("prompts", json!(["p"])),
+            ("object_permission", json!({"mcp_servers": ["m"]})),
+            ("config", json!({"a": 1})),
+            ("policies", json!(["p"])),
+            ("router_settings", json!({"num_retries": 1})),
+            ("access_group_ids", json!(["a"])),
+            ("rpm_limit_type", json!("guaranteed_throughput")),
+        ];
+        let own = [
+            ("/key/generate", json!({}), "permissions", json!({"get_spend_routes": true})),
+            ("/user/new", json!({"user_id": "u"}), "soft_budget", json!(1)),
+            (
+                "/user/new",
+                json!({"user_id": "u", "auto_create_key": false}),
+                "allowed_routes",
+                json!(["/models"]),
+            ),
+            ("/user/update", json!({"user_id": "loner"}), "blocked", json!(true)),
+            ("/user/update", json!({"user_id": "loner"}), "aliases", json!({"a": "b"})),
+            ("/user/update", json!({"user_id": "loner"}), "duration", json!("1d")),
+            ("/team/new", json!({}), "soft_budget", json!(1)),
+            (
+                "/team/member_add",
+                json!({"team_id": "t1", "member": {"user_id": "loner"}}),
+                "allowed_models",
+                json!(["m"]),
+            ),
+            (
+                "/team/member_update",
+                json!({"team_id": "t1", "user_id": "member"}),
+                "max_parallel_requests",
+                json!(1),
+            ),
+            ("/customer/new", json!({"user_id": "c"}), "model_rpm_limit", json!({"m": 1})),
+            ("/budget/new", json!({}), "model_tpm_limit", json!({"m": 1})),
+            (
+                "/organization/new",
+                json!({"organization_alias": "o"}),
+                "budget_limits",
+                json!([{"budget_duration": "1d", "max_budget": 1}]),
+            ),
+        ];
+        let bodies = [
+            ("/key/generate", json!({})),
+            ("/key/update", json!({"key": cast.key("loner")})),
+            ("/user/new", json!({"user_id": "u"})),
+            ("/user/update", json!({"user_id": "loner"})),
+            ("/team/new", json!({"team_id": "t9"})),
+            ("/team/update", json!({"team_id": "t1"})),
+            ("/organization/new", json!({"organization_alias": "o"})),
+            ("/budget/new", json!({"budget_id": "b"})),
+            ("/customer/new", json!({"user_id": "c"})),
+        ];
+        let everywhere = bodies.iter().flat_map(|(path, body)| {
+            all.iter().map(|(name, value)| (*path, body.clone(), *name, value.clone()))
+        });
+        for (path, mut body, name, value) in everywhere.chain(own) {
+            body[name] = value;
+            let (status, answer) = cast.call("master", "POST", path, body.clone()).await;
+            assert_eq!(status, 400, "{path} {body}: {answer}");
+            let error = &answer["error"];
+            assert_eq!(
+                (&error["type"], &error["param"]),
+                (&json!("bad_request_error"), &json!(name)),
+                "{answer}"
+            );
+            assert!(error["message"].as_str().unwrap().contains(&format!("`{name}`")), "{answer}");
+        }
+    });
+}

@@ -156,12 +156,7 @@ fn is_window(meter: &str) -> bool {
 fn names(kind: &str, id: &str) -> Vec<Vec<Stored>> {
     match kind {
         "global" => vec![vec!["global".into()]],
-        "member" => id
-            .match_indices('/')
-            .map(|(at, _)| {
-                vec![id.get(..at).unwrap_or_default().into(), id.get(at + 1..).unwrap_or_default().into()]
-            })
-            .collect(),
+        "member" | "org_member" => windows::pairs(id),
         _ if is_window(&format!("{kind}:")) => vec![vec![format!("{kind}:{id}").into()]],
         _ => vec![vec![id.into()]],
     }
@@ -196,6 +191,13 @@ fn statement(kind: &str) -> Option<&'static str> {
             "SELECT 'org:' || o.organization_id, o.spend, \
              CASE WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM tollgate_organizations o \
              LEFT JOIN tollgate_budgets b ON b.budget_id = o.budget_id WHERE o.organization_id IN (VALUES {})"
+        }
+        "org_member" => {
+            "WITH v (organization_id, user_id) AS (VALUES {}) \
+             SELECT 'org_member:' || m.organization_id || '/' || m.user_id, m.spend, \
+             CASE WHEN b.budget_duration IS NOT NULL THEN b.budget_reset_at END FROM v \
+             JOIN tollgate_organization_members m ON m.organization_id = v.organization_id AND m.user_id = v.user_id \
+             LEFT JOIN tollgate_budgets b ON b.budget_id = m.budget_id"
         }
         "end_user" => {
             "SELECT 'end_user:' || e.user_id, e.spend, \

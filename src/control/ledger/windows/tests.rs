@@ -9,7 +9,7 @@ use crate::control::ledger::{
 };
 
 #[test]
-fn models_of_teams_users_organizations_and_customers_have_budgets() {
+fn models_of_teams_members_users_organizations_and_customers_have_budgets() {
     on_each("", |ledger| async move {
         let budget = json!({"m": {"budget_limit": 1, "time_period": "1d"}});
         let calls = [
@@ -21,13 +21,23 @@ fn models_of_teams_users_organizations_and_customers_have_budgets() {
                 json!({"organization_id": "o", "organization_alias": "o", "budget_id": "b"}),
             ),
             ("/customer/new", json!({"user_id": "e/2", "model_max_budget": budget})),
+            (
+                "/team/member_add",
+                json!({"team_id": "t", "member": {"user_id": "u/1", "role": "user"}, "model_max_budget": budget}),
+            ),
             ("/key/generate", json!({"key": "sk-of-the-user", "user_id": "u/1", "organization_id": "o"})),
             ("/key/generate", json!({"key": "sk-of-the-team", "user_id": "u/1", "team_id": "t"})),
         ];
         for (path, body) in calls {
             ledger.admin("POST", path, Some(body)).await;
         }
-        let meters = ["team_model:t/m", "user_model:u/1/m", "org_model:o/m", "end_user_model:e/2/m"];
+        let meters = [
+            "team_model:t/m",
+            "member_model:t/u/1/m",
+            "user_model:u/1/m",
+            "org_model:o/m",
+            "end_user_model:e/2/m",
+        ];
         let event = json!({"id": "1", "api_key": "x", "spend": 7, "metered": meters});
         let sync = json!({"node": "n", "batch": {"number": 1, "events": [event]}});
         let (_, reply) = ledger.envoy("POST", "/internal/sync", Some(sync)).await;
@@ -48,6 +58,7 @@ fn models_of_teams_users_organizations_and_customers_have_budgets() {
             assert_eq!(of_team["user"].get("model_budgets"), None);
             [
                 of_team["team"]["model_budgets"]["m"].clone(),
+                of_team["member"]["model_budgets"]["m"].clone(),
                 of_user["user"]["model_budgets"]["m"].clone(),
                 of_user["organization"]["model_budgets"]["m"].clone(),
                 customer["scope"]["model_budgets"]["m"].clone(),
@@ -62,6 +73,31 @@ fn models_of_teams_users_organizations_and_customers_have_budgets() {
         for budget in told().await {
             assert_eq!((&budget["max"], &budget["spend"]), (&json!(1_000_000_000_000_i64), &json!(0)));
         }
+        let other = json!({"m": {"budget_limit": 2, "time_period": "1d"}});
+        let changed = json!({"team_id": "t", "user_id": "u/1", "model_max_budget": other});
+        let changed = ledger.admin("POST", "/team/member_update", Some(changed)).await;
+        assert_eq!(changed["model_max_budget"], other);
+        assert_eq!(told().await[1]["max"], 2_000_000_000_000_i64);
+    });
+}
+
+#[test]
+fn a_member_that_comes_back_has_spent_nothing_of_its_models() {
+    on_each("", |ledger| async move {
+        let member = json!({"team_id": "t", "member": {"user_id": "u", "role": "user"},
+                            "model_max_budget": {"m": {"budget_limit": 1, "time_period": "1d"}}});
+        ledger.admin("POST", "/team/new", Some(json!({"team_id": "t"}))).await;
+        ledger.admin("POST", "/team/member_add", Some(member.clone())).await;
+        charge(&ledger, 1, &["member_model:t/u/m".to_owned()], 7).await;
+        let spent = async || {
+            let key = json!({"key": "sk-of-the-member", "user_id": "u", "team_id": "t"});
+            ledger.admin("POST", "/key/generate", Some(key)).await;
+            grant(&ledger, "sk-of-the-member").await["member"]["model_budgets"]["m"]["spend"].clone()
+        };
+        assert_eq!(spent().await, 7);
+        ledger.admin("POST", "/team/member_delete", Some(json!({"team_id": "t", "user_id": "u"}))).await;
+        ledger.admin("POST", "/team/member_add", Some(member)).await;
+        assert_eq!(spent().await, 0);
     });
 }
 

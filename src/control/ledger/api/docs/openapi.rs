@@ -65,10 +65,7 @@ fn operation(route: &Route, path: &str, is_alias: bool) -> Value {
     }
     map.insert("description".to_owned(), json!(description));
     let mut parameters = path_parameters(path);
-    parameters.extend(route.query.iter().map(|field| {
-        json!({"name": field.name, "in": "query", "required": field.required, "description": field.about,
-               "schema": schema(field.kind)})
-    }));
+    parameters.extend(route.query.iter().map(query_parameter));
     if !parameters.is_empty() {
         map.insert("parameters".to_owned(), json!(parameters));
     }
@@ -94,6 +91,21 @@ fn who(access: Access) -> &'static str {
         Access::Admin => "For admins.",
     }
 }
+
+fn query_parameter(field: &Field) -> Value {
+    json!({"name": field.name, "in": "query", "required": field.required, "description": field.about,
+           "schema": schema(field.kind)})
+}
+
+/// Query parameters of the list of models.
+const MODEL_LIST: [Field; 6] = [
+    Field::new("return_wildcard_routes", Type::Bool, "Do not list what is known behind wildcards."),
+    Field::new("team_id", Type::Text, "The team of the key that asks; others are refused."),
+    Field::new("include_model_access_groups", Type::Bool, "List access groups, too."),
+    Field::new("only_model_access_groups", Type::Bool, "List access groups alone."),
+    Field::new("include_metadata", Type::Bool, "Tell the fallbacks of each model."),
+    Field::new("fallback_type", Type::Text, "Which: general, context_window or content_policy."),
+];
 
 fn path_parameters(path: &str) -> Vec<Value> {
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
@@ -159,6 +171,9 @@ const NOT_VALID: Refusal =
 const FAILED: Refusal = ("500", "It could not be done; the reason is in the log.", "Refusal");
 const UNAVAILABLE: Refusal = ("503", "The database cannot be reached: try again.", "Error");
 
+const NOT_TOLD: Refusal = ("502", "The test message did not arrive.", "Refusal");
+const NOT_READY: Refusal = ("503", "The database cannot be used.", "Refusal");
+
 /// What a route of the ledger may answer instead.
 fn refusals(route: &Route, path: &str) -> Vec<Refusal> {
     let mut refusals = Vec::new();
@@ -170,6 +185,9 @@ fn refusals(route: &Route, path: &str) -> Vec<Refusal> {
     }
     if route.method != "GET" {
         refusals.extend([TAKEN, TOO_LARGE]);
+    }
+    if path == "/health/services" {
+        refusals.push(NOT_TOLD);
     }
     refusals
 }
@@ -224,8 +242,9 @@ fn model_call(path: &str, method: &str) -> Value {
     };
     let refusals = match is_call {
         true => call_refusals(path),
+        false if path == "/health/readiness" => vec![NOT_READY],
         false if is_public => Vec::new(),
-        false => vec![NO_KEY, FORBIDDEN, NOT_POSSIBLE, NOT_THERE, UNAVAILABLE],
+        false => vec![NO_KEY, FORBIDDEN, NOT_POSSIBLE, NOT_THERE, NOT_VALID, UNAVAILABLE],
     };
     let mut operation = json!({
         "tags": [tag],
@@ -234,7 +253,10 @@ fn model_call(path: &str, method: &str) -> Value {
         "responses": responses(produces(path), &refusals),
     });
     let Some(map) = operation.as_object_mut() else { return operation };
-    let parameters = path_parameters(path);
+    let mut parameters = path_parameters(path);
+    if path.ends_with("/models") {
+        parameters.extend(MODEL_LIST.iter().map(query_parameter));
+    }
     if !parameters.is_empty() {
         map.insert("parameters".to_owned(), json!(parameters));
     }

@@ -306,3 +306,19 @@ fn the_page_needs_nothing_from_elsewhere() {
     // A document is shown as text, never as markup.
     assert!(!js.contains("innerHTML") && !js.contains("insertAdjacentHTML") && !js.contains("eval("));
 }
+
+#[test]
+fn every_refusal_is_stated() {
+    let document = document();
+    for (path, method, statuses) in [
+        ("/health/services", "get", &["400", "422", "502"][..]),
+        ("/health/readiness", "get", &["503"]),
+        ("/v1/models", "get", &["400", "401", "403", "422", "503"]),
+        ("/team/member_update", "post", &["400", "401", "403", "404", "413", "422", "503"]),
+    ] {
+        for status in statuses {
+            let response = &document["paths"][path][method]["responses"][status];
+            assert!(response.is_object(), "{method} {path} {status}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ use crate::control::ledger::{
     api::{
         access::{forbidden, may_change_key, runs_organization, runs_team, team_of},
         budgets,
-        fields::{bounded, copied, expiry, metadata, reset_at, text},
+        fields::{bounded, copied, expiry, metadata, reset_at, text, without_permissions},
     },
     caller::hash,
     db::{DbError, Tx},
@@ -69,8 +69,8 @@ pub async fn block(call: Call, blocked: bool) -> Result<Answer, Problem> {
 pub async fn regenerate(call: Call) -> Result<Answer, Problem> {
     bounded(REGENERATE, &call.body)?;
     if call.text("new_master_key").is_some() {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            "new_master_key",
             "The master key stands in the configuration (`general_settings.master_key`): change it there. What is \
              secret in the database stays readable with LITELLM_SALT_KEY.",
         ));
@@ -98,7 +98,7 @@ pub async fn regenerate(call: Call) -> Result<Answer, Problem> {
         None | Some("0s") => None,
         Some(period) => Some(
             resets::expires(period, call.now_ms)
-                .map_err(|error| Problem::refused(400, format!("`grace_period`: {error}.")))?,
+                .map_err(|error| Problem::bad_request("grace_period", format!("`grace_period`: {error}.")))?,
         ),
     };
     changes.insert("token".to_owned(), json!(new));
@@ -167,6 +167,7 @@ async fn changes(tx: &mut Tx, call: &Call, row: &Record, operation: &str) -> Res
     if !call.caller.is_admin() {
         narrow(tx, call, row, &body).await?;
     }
+    without_permissions(&body, Some(row))?;
     if ["user_id", "team_id", "organization_id"].iter().any(|name| body.contains_key(*name)) {
         moved(tx, call, row, &body, operation).await?;
     }

@@ -12,7 +12,10 @@ use crate::{
                 runs_team,
             },
             budgets,
-            fields::{LIMITS, bounded, copied, expiry, metadata, random, reset_at, text, text_fits, texts},
+            fields::{
+                LIMITS, bounded, copied, expiry, metadata, random, reset_at, text, text_fits, texts,
+                without_permissions,
+            },
         },
         caller::{Caller, hash},
         db::{DbError, Tx},
@@ -352,6 +355,7 @@ fn required_params(rules: &Map<String, Value>, body: &Record) -> Result<(), Prob
 
 /// Adds a key made of a checked body.
 pub async fn insert(tx: &mut Tx, call: &Call, body: &Record) -> Result<New, Problem> {
+    without_permissions(body, None)?;
     let key = match text(body, "key") {
         Some(own) => {
             own_key(own)?;

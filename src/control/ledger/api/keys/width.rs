@@ -27,7 +27,10 @@ use crate::{
         },
         api::path,
         config::Config,
-        model::grant::Role,
+        model::{
+            grant::{Role, Scope},
+            limits::Budget,
+        },
     },
 };
 
@@ -63,6 +66,9 @@ pub struct Width {
 
 const RATES: [&str; 3] = ["rpm_limit", "tpm_limit", "max_parallel_requests"];
 const MODEL_RATES: [&str; 2] = ["model_rpm_limit", "model_tpm_limit"];
+/// What a key of a user is measured by, beside its user's.
+const OF_USER: [&str; 6] =
+    ["max_budget", "budget_duration", "budget_limits", "rpm_limit", "tpm_limit", "max_parallel_requests"];
 const KEPT: [&str; 3] = ["enforced_params", "tags", "guardrails"];
 
 impl Width {
@@ -381,12 +387,27 @@ fn within_user(maker: &Holder, new: &Width) -> Result<(), Problem> {
         ("max_parallel_requests", number(user.limits.parallel), new.rates[2]),
     ];
     // What a key does not limit, its user does.
-    match limits.iter().find(|(_, most, new)| most.zip(*new).is_some_and(|(most, new)| new > most)) {
+    let over = limits.iter().find(|(_, most, new)| most.zip(*new).is_some_and(|(most, new)| new > most));
+    match over.map(|(name, ..)| *name).or_else(|| over_in_a_period(user, new)) {
         None => Ok(()),
-        Some((name, ..)) => Err(forbidden(format!(
+        Some(name) => Err(forbidden(format!(
             "`{name}`: a key may not get more than its user has. A proxy admin may give more."
         ))),
     }
+}
+
+/// The budget by which a key may spend more in its period than its user may in one that is as long or longer.
+fn over_in_a_period(user: &Scope, new: &Width) -> Option<&'static str> {
+    let of_user = |budget: &Budget| budget.max.map(|most| (budget.duration.clone(), most));
+    let side_by_side = user.budget_limits.iter().flat_map(|several| &several.0);
+    let most: Vec<_> = std::iter::once(&user.budget).chain(side_by_side).filter_map(of_user).collect();
+    let is_over = |period: Option<&str>, amount: i64| {
+        most.iter().any(|(longer, most)| amount > *most && !sooner(period, longer.as_deref()))
+    };
+    if new.windows.iter().any(|(period, amount)| is_over(Some(period), *amount)) {
+        return Some("budget_limits");
+    }
+    new.max_budget.filter(|amount| is_over(new.period.as_deref(), *amount)).map(|_| "max_budget")
 }
 
 /// Refuses routes that would give a key more than the role of whose it is.
@@ -452,10 +473,7 @@ pub fn changed(call: &Call, before: &Record, after: &Record, narrow: bool) -> Re
         )));
     }
     if whole {
-        if differs
-            .iter()
-            .any(|name| ["max_budget", "rpm_limit", "tpm_limit", "max_parallel_requests"].contains(name))
-        {
+        if differs.iter().any(|name| OF_USER.contains(name)) {
             within_user(maker, &new)?;
         }
         if differs.contains(&"allowed_routes") || before.get("user_id") != after.get("user_id") {

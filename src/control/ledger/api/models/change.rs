@@ -66,7 +66,10 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
     let mut tx = call.app.db.write().await?;
     match rows::insert(tx.connection(), &MODELS, &record).await {
         Err(DbError::Duplicate) => {
-            return Err(Problem::refused(400, format!("Model id = {id} exists already: choose another id")));
+            return Err(Problem::bad_request(
+                "model_info.id",
+                format!("Model id = {id} exists already: choose another id"),
+            ));
         }
         result => result?,
     }
@@ -78,8 +81,8 @@ pub async fn add(call: Call) -> Result<Answer, Problem> {
 pub async fn update(call: Call) -> Result<Answer, Problem> {
     let id = call.body.get("model_info").and_then(|info| info.get("id")).and_then(Value::as_str);
     let Some(id) = id.filter(|id| !id.is_empty()).map(str::to_owned) else {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            "model_info.id",
             "`model_info.id` is missing: expected the id of the model to change",
         ));
     };
@@ -243,8 +246,8 @@ fn checked(app: &App, model: &StoredModel) -> Result<Value, Problem> {
     let (settings, env) = (app.live().settings(), |name: &str| std::env::var(name).ok());
     // Before anything is said of the environment.
     if let Some(name) = dynamic::own_variable(model, &settings) {
-        return Err(Problem::refused(
-            400,
+        return Err(Problem::bad_request(
+            "litellm_params",
             format!("the model cannot be used: {}", dynamic::names_own(&name)),
         ));
     }
@@ -256,11 +259,11 @@ fn checked(app: &App, model: &StoredModel) -> Result<Value, Problem> {
             "the model cannot be used: `os.environ/{name}` names an environment variable that the running gateway does not \
              have; set {name} and start the gateway again, or name one that it has"
         );
-        return Err(Problem::refused(400, why));
+        return Err(Problem::bad_request("litellm_params", why));
     }
     let config = model
         .check(&settings, &env)
-        .map_err(|why| Problem::refused(400, format!("the model cannot be used: {why}")))?;
+        .map_err(|why| Problem::bad_request("litellm_params", format!("the model cannot be used: {why}")))?;
     Ok(config.deployments.first().map_or_else(|| json!({}), |d| Value::Object(d.shown_params.clone())))
 }
 
@@ -294,8 +297,8 @@ fn not_of_configuration(app: &App, id: &str) -> Result<(), Problem> {
     if found.is_none_or(|deployment| deployment.model_info.get("db_model") == Some(&Value::Bool(true))) {
         return Ok(());
     }
-    Err(Problem::refused(
-        400,
+    Err(Problem::bad_request(
+        "id",
         format!("Model id = {id} is a model of the configuration file: change it there"),
     ))
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// `POST /spend/calculate`.
 pub async fn calculate(call: Call) -> Result<Answer, Problem> {
-    let refused = |message: &str| Err(Problem::refused(400, message));
+    let refused = |message: &str| Err(Problem::bad_request("None", message));
     let response = call.body.get("completion_response").filter(|response| !response.is_null());
     let (model, usage, answered) = match (response, call.text("model")) {
         (Some(response), asked) => {

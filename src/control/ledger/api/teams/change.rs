@@ -75,7 +75,7 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
     let id = match text(&body, "team_id") {
         // Members are told apart by `team/user`.
         Some(id) if id.contains('/') => {
-            return Err(Problem::refused(400, "`team_id` contains a `/`: choose an id without."));
+            return Err(Problem::bad_request("team_id", "`team_id` contains a `/`: choose an id without."));
         }
         Some(id) => id.to_owned(),
         None => uuid()?,
@@ -142,8 +142,9 @@ async fn known_organization(tx: &mut Tx, body: &Record) -> Result<(), Problem> {
 async fn columns(tx: &mut Tx, call: &Call, body: &Record, there: Option<&Record>) -> Result<Record, Problem> {
     let mut body = body.clone();
     if let Some(duration) = text(&body, "team_member_key_duration") {
-        resets::expires(duration, call.now_ms)
-            .map_err(|error| Problem::refused(400, format!("`team_member_key_duration`: {error}.")))?;
+        resets::expires(duration, call.now_ms).map_err(|error| {
+            Problem::bad_request("team_member_key_duration", format!("`team_member_key_duration`: {error}."))
+        })?;
     }
     let zone = resets::zone(&call.app.config());
     let mut row = copied(&body, COLUMNS);
@@ -341,7 +342,7 @@ pub async fn remove(tx: &mut Tx, team: &Record) -> Result<(), Problem> {
     if let Some(budget) = budget {
         budgets::remove_unused(tx, budget).await?;
     }
-    windows::forget(tx.connection(), "team", team).await?;
+    windows::forget(tx.connection(), "team", id, team).await?;
     rows::delete(tx.connection(), &TEAMS, &this).await?;
     tx.record_changed(format!("team:{id}"));
     Ok(())
@@ -383,8 +384,8 @@ pub async fn delete_models(call: Call) -> Result<Answer, Problem> {
         let models: Vec<&String> = before.iter().filter(|model| !gone.contains(model)).collect();
         if models.is_empty() && !before.is_empty() {
             // No models at all means all models: the opposite of what was asked.
-            return Err(Problem::wrapped(
-                400,
+            return Err(Problem::bad_request(
+                "models",
                 "This would leave no model, which means all models. Name what the team may call with /team/update, or \
                  block it with /team/block.",
             ));

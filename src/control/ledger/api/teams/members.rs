@@ -18,6 +18,7 @@ use crate::{
         route::{Answer, Call},
         rows::{self, Record, Select, Where},
         schema::{BUDGETS, KEYS, TEAM_MEMBERS, TEAMS, USERS},
+        windows,
     },
     core::error::Error,
 };
@@ -59,7 +60,7 @@ pub async fn named(tx: &mut Tx, call: &Call, given: &Value) -> Result<Vec<Member
         }
     };
     if list.len() > 1_000 {
-        return Err(Problem::refused(400, "`member`: expected at most 1000 members in one call."));
+        return Err(Problem::bad_request("member", "`member`: expected at most 1000 members in one call."));
     }
     let mut members: Vec<Member> = Vec::new();
     for item in list {
@@ -169,6 +170,7 @@ pub fn limits(body: &Record) -> Record {
         ("rpm_limit", "rpm_limit"),
         ("tpm_limit", "tpm_limit"),
         ("budget_duration", "budget_duration"),
+        ("model_max_budget", "model_max_budget"),
     ];
     names.into_iter().filter_map(|(sent, name)| Some((name.to_owned(), body.get(sent)?.clone()))).collect()
 }
@@ -179,7 +181,9 @@ async fn own_budget(tx: &mut Tx, call: &Call, team: &Record, limits: &Record) ->
     if let Some(shared) = default_budget(team)
         && let Some(row) = rows::get(tx.connection(), &BUDGETS, &[&shared]).await?
     {
-        for name in ["max_budget", "rpm_limit", "tpm_limit", "budget_duration", "budget_reset_at"] {
+        for name in
+            ["max_budget", "rpm_limit", "tpm_limit", "budget_duration", "budget_reset_at", "model_max_budget"]
+        {
             all.insert(name.to_owned(), row.get(name).cloned().unwrap_or_default());
         }
     }
@@ -224,10 +228,13 @@ pub async fn leave(tx: &mut Tx, team: &Record, user: &str) -> Result<(), Problem
     let this = [Where::Is("user_id", json!(user)), Where::Is("team_id", json!(id))];
     if let Some(member) = rows::get(tx.connection(), &TEAM_MEMBERS, &[user, id]).await? {
         rows::delete(tx.connection(), &TEAM_MEMBERS, &this).await?;
-        if let Some(budget) = text(&member, "budget_id")
-            && default_budget(team).as_deref() != Some(budget)
-        {
-            budgets::remove_unused(tx, budget).await?;
+        if let Some(budget) = text(&member, "budget_id") {
+            if let Some(row) = rows::get(tx.connection(), &BUDGETS, &[budget]).await? {
+                windows::forget(tx.connection(), "member", &format!("{id}/{user}"), &row).await?;
+            }
+            if default_budget(team).as_deref() != Some(budget) {
+                budgets::remove_unused(tx, budget).await?;
+            }
         }
     }
     if let Some(row) = rows::get(tx.connection(), &USERS, &[user]).await? {
@@ -367,7 +374,7 @@ pub async fn update(call: Call) -> Result<Answer, Problem> {
     let reply = json!({
         "team_id": id, "user_id": user, "user_email": email, "max_budget_in_team": limit("max_budget"),
         "tpm_limit": limit("tpm_limit"), "rpm_limit": limit("rpm_limit"),
-        "budget_duration": limit("budget_duration"),
+        "budget_duration": limit("budget_duration"), "model_max_budget": limit("model_max_budget"),
     });
     Ok(Answer::changed(&reply, tx.commit().await?))
 }

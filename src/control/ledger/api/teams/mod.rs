@@ -32,6 +32,11 @@ const MEMBER_RATES: &[Field] = &[
     Field::new("tpm_limit", Type::Int, "Tokens a minute of the member's keys of the team."),
     Field::new("rpm_limit", Type::Int, "Requests a minute of the member's keys of the team."),
     Field::new("budget_duration", Type::Text, "Period of the member's budget; the team's otherwise."),
+    Field::new(
+        "model_max_budget",
+        Type::Object,
+        "What the member may spend of single models with keys of the team: {\"gpt-4o\": {\"budget_limit\": 1, \"time_period\": \"1d\"}}.",
+    ),
 ];
 
 const OWN: &[Field] = &[
@@ -47,8 +52,8 @@ const OWN: &[Field] = &[
     Field::new("blocked", Type::Bool, "Refused whatever it asks."),
     Field::new("model_aliases", Type::Object, "Models asked for and those called instead."),
     Field::new("tags", Type::Texts, "Tags of its requests."),
-    Field::new("guardrails", Type::Texts, "Guardrails that its requests run."),
-    Field::new("prompts", Type::Texts, "Prompts it may use."),
+    Field::new("guardrails", Type::Texts, "Not enforced yet: refused unless it is empty."),
+    Field::new("prompts", Type::Texts, "Not enforced yet: refused unless it is empty."),
     Field::new(
         "team_member_budget",
         Type::Money,
@@ -66,7 +71,7 @@ const OWN: &[Field] = &[
         Type::Text,
         "How long keys of members are valid when nothing is said.",
     ),
-    Field::new("object_permission", Type::Object, "Vector stores and tool servers it may use."),
+    Field::new("object_permission", Type::Object, "Not enforced yet: refused unless it is empty."),
 ];
 const NEW: &[Field] = fields::joined!(
     &[

@@ -215,14 +215,45 @@ async fn free_email(tx: &mut Tx, email: &str, user: &str) -> Result<(), Problem>
     Ok(())
 }
 
+/// Members that limit a key. A user has none of them: without a key to be made they would be for nothing.
+const OF_KEYS: [&str; 8] = [
+    "duration",
+    "budget_id",
+    "blocked",
+    "aliases",
+    "allowed_routes",
+    "key_type",
+    "enforced_params",
+    "permissions",
+];
+
+/// Refuses what a user cannot have: `with_key` says whether a key is made that can.
+fn of_users(body: &Record, with_key: bool) -> Result<(), Problem> {
+    if fields::asks(body.get("soft_budget")) {
+        let message = "`soft_budget` is no limit of users (keys and budgets have it): leave it out.";
+        return Err(Problem::bad_request("soft_budget", message));
+    }
+    match OF_KEYS.iter().find(|name| !with_key && fields::asks(body.get(**name))) {
+        None => Ok(()),
+        Some(name) => Err(Problem::bad_request(
+            name,
+            format!("`{name}` is for keys: set it on those of the user with /key/update."),
+        )),
+    }
+}
+
 async fn update(call: Call) -> Result<Answer, Problem> {
     bounded(UPDATE, &call.body)?;
+    of_users(&call.body, false)?;
     let mut tx = call.app.db.write().await?;
     let (name, value, found) = match (call.text("user_id"), call.text("user_email")) {
         (Some(id), _) => ("user_id", id, rows::get(tx.connection(), &USERS, &[id]).await?),
         (None, Some(email)) => ("user_email", email, by_email(&mut tx, email).await?),
         (None, None) => {
-            return Err(Problem::wrapped(400, "Name the user to change by `user_id` or `user_email`."));
+            return Err(Problem::bad_request(
+                "user_id",
+                "Name the user to change by `user_id` or `user_email`.",
+            ));
         }
     };
     let Some(there) = found else {
@@ -250,7 +281,7 @@ async fn delete(call: Call) -> Result<Answer, Problem> {
     for id in &ids {
         let this = vec![Where::Is("user_id", json!(id))];
         if let Some(row) = rows::get(tx.connection(), &USERS, &[id]).await? {
-            windows::forget(tx.connection(), "user", &row).await?;
+            windows::forget(tx.connection(), "user", id, &row).await?;
         }
         if rows::delete(tx.connection(), &USERS, &this).await? == 0 {
             return Err(Problem::Error(

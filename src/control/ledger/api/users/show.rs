@@ -114,7 +114,7 @@ pub async fn list(call: Call) -> Result<Answer, Problem> {
             .map(|id| json!(id))
             .collect();
         if wanted.len() > 500 {
-            return Err(Problem::refused(400, format!("`{name}`: expected at most 500 ids.")));
+            return Err(Problem::bad_request(name, format!("`{name}`: expected at most 500 ids.")));
         }
         if !wanted.is_empty() {
             conditions.push(Where::In(column, wanted));

@@ -24,9 +24,9 @@ fn narrow() -> Value {
         "model_rpm_limit": {"cheap": 1}, "model_tpm_limit": {"cheap": 50},
         "model_max_budget": {"cheap": {"budget_limit": 0.1, "time_period": "1d"}},
         "budget_limits": [{"budget_duration": "1d", "max_budget": 0.2}, {"budget_duration": "7d", "max_budget": 0.25}],
-        "enforced_params": ["user"], "tags": ["red"], "guardrails": ["g"], "aliases": {"nick": "cheap"},
+        "enforced_params": ["user"], "tags": ["red"], "aliases": {"nick": "cheap"},
         "allowed_routes": ["/chat/completions", "/key/generate", "/key/update", "/key/regenerate", "/key/delete"],
-        "metadata": {"disable_fallbacks": true},
+        "metadata": {"disable_fallbacks": true, "guardrails": ["g"]},
     })
 }
 
@@ -182,12 +182,12 @@ fn a_key_makes_no_wider_key() {
             "model_tpm_limit",
             "enforced_params",
             "tags",
-            "guardrails",
             "aliases",
             "allowed_routes",
         ] {
             assert_eq!(made[name], body[name], "{name}");
         }
+        assert_eq!(made["metadata"]["guardrails"], json!(["g"]), "{made}");
         for (at, budget) in made["budget_limits"].as_array().unwrap().iter().enumerate() {
             for name in ["budget_duration", "max_budget"] {
                 assert_eq!(budget[name], body["budget_limits"][at][name], "{made}");
@@ -366,6 +366,42 @@ fn a_restricted_key_of_an_admin_gives_nobody_more_than_its_routes() {
         ] {
             let (status, answer) = call(&cast.ledger, makes, path, &body).await;
             assert_eq!(status, 403, "{path} {body}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn a_key_may_spend_no_more_in_a_period_than_its_user() {
+    on_each(MODELS, |ledger| async move {
+        let cast = Cast::new(ledger).await;
+        let day_and_month = |day: f64, month: f64| json!([{"budget_duration": "1d", "max_budget": day}, {"budget_duration": "30d", "max_budget": month}]);
+        let user = json!({"user_id": "loner", "budget_limits": day_and_month(1.0, 10.0)});
+        cast.ledger.admin("POST", "/user/update", Some(user)).await;
+        let own = cast.key("loner").to_owned();
+        let one = |period: &str, amount: f64| json!({"budget_limits": [{"budget_duration": period, "max_budget": amount}]});
+        let rows = [
+            (one("1d", 1.0), None),
+            (one("1d", 1.5), Some("budget_limits")),
+            (one("1h", 2.0), Some("budget_limits")),
+            (one("30d", 10.0), None),
+            (one("30d", 10.5), Some("budget_limits")),
+            (json!({"budget_limits": day_and_month(1.0, 11.0)}), Some("budget_limits")),
+            (json!({"max_budget": 1.5, "budget_duration": "1d"}), Some("max_budget")),
+            (json!({"max_budget": 9, "budget_duration": "30d"}), None),
+            (json!({"max_budget": 9}), None),
+        ];
+        for (mut body, refused) in rows {
+            let (status, answer) = call(&cast.ledger, &own, "/key/generate", &body).await;
+            assert_eq!(status, if refused.is_some() { 403 } else { 200 }, "{body}: {answer}");
+            if let Some(name) = refused {
+                let message = answer["error"]["message"].as_str().unwrap();
+                assert!(message.starts_with(&format!("`{name}`: ")), "{body}: {message}");
+            }
+            // A change of a key that had no limits comes to the same.
+            let (_, made) = call(&cast.ledger, &own, "/key/generate", &json!({})).await;
+            body["key"] = made["key"].clone();
+            let (status, answer) = call(&cast.ledger, &own, "/key/update", &body).await;
+            assert_eq!(status, if refused.is_some() { 403 } else { 200 }, "{body}: {answer}");
         }
     });
 }
