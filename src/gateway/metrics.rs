@@ -41,11 +41,8 @@ const NAMES: [(&str, &str); 7] = [
 impl Metrics {
     /// A finished model call.
     pub fn record(&self, host: &impl Host, record: &Record, config: &Config) {
-        let group = record.group.as_deref();
-        let known = |name: &&str| {
-            config.groups.contains_key(*name) || config.wildcards.iter().any(|w| w.pattern == *name)
-        };
-        let model = group.filter(known).unwrap_or("other");
+        let model = record.counted_model(config);
+        let model = model.as_ref();
         let Ok(mut models) = self.models.try_borrow_mut() else { return };
         let counters = models.entry_ref(model).or_default();
         let shown = match model.contains([';', '=']) {

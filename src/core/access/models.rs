@@ -202,6 +202,19 @@ pub fn listed(caller: &Caller, config: &Config, unexpanded: bool) -> Vec<String>
     names
 }
 
+/// The access groups of the configuration that a caller's lists of models open, in alphabetical order.
+pub fn access_groups(caller: &Caller, config: &Config) -> Vec<String> {
+    let team = caller.grant().and_then(Grant::team_id);
+    let own = config.deployments.iter().filter(|deployment| !config.is_foreign(&deployment.group, team));
+    let groups =
+        own.filter_map(|deployment| deployment.model_info.get("access_groups")?.as_array()).flatten();
+    let mut names: Vec<String> = groups.filter_map(Value::as_str).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| caller.grant().is_none_or(|grant| lists(grant, name, config)));
+    names
+}
+
 /// Whether there is a model of this name that the caller may call: one that is listed, or one that a wildcard serves and
 /// that is known.
 pub fn exists(name: &str, caller: &Caller, config: &Config) -> bool {

@@ -41,6 +41,7 @@ const TABLE: &[(&str, &str)] = &[
     ("/alerting", "alerting settings"),
     ("/fallback", "fallbacks through the API"),
     ("/invitation", "invitations"),
+    ("/health/test_connection", "connection tests"),
     ("/sso", "single sign-on"),
     ("/login", "the admin UI"),
     ("/ui", "the admin UI"),
@@ -176,5 +177,38 @@ mod tests {
             assert_eq!(meant(path, known.into_iter()), meant_path, "{path}");
         }
         assert_eq!(meant(&"/a".repeat(40_000), known.into_iter()), None);
+    }
+
+    #[test]
+    fn the_readme_names_what_is_not_served_yet() {
+        let readme = include_str!("../../../README.md");
+        let start = "**Routes of LiteLLM's that are not served yet** answer 404 and say so: ";
+        let text =
+            readme.split("\n\n").map(|part| part.replace('\n', " ")).find(|part| part.starts_with(start));
+        let text = text.expect("the paragraph is there");
+        let mut told: Vec<&str> = text[start.len()..].trim().trim_end_matches('.').split(", ").collect();
+        let mut known: Vec<&str> = TABLE.iter().map(|(_, what)| *what).collect();
+        known.push(missing("/v1beta/models").unwrap());
+        for list in [&mut told, &mut known] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        assert_eq!(told, known);
+        // Of the tables: what has a dash is in ours, what is served is not.
+        let rows = readme.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.splitn(3, " | ");
+            Some((cells.next()?, cells.next()?))
+        });
+        let mut seen = 0;
+        for (feature, mark) in rows.filter(|(_, mark)| ["✓", "≈", "–"].contains(mark)) {
+            let addresses = feature.split('`').skip(1).step_by(2).filter(|word| word.starts_with('/'));
+            for address in addresses {
+                seen += 1;
+                let address = address.trim_end_matches('*').trim_end_matches('/');
+                let is_missing = missing(address).is_some();
+                assert_eq!(is_missing, mark == "–", "{address}: {feature}");
+            }
+        }
+        assert!(seen > 20, "{seen}");
     }
 }

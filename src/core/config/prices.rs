@@ -70,10 +70,12 @@ impl Deployment {
 }
 
 impl Config {
-    /// Whether there is a model that costs nothing.
+    /// Whether there is a model that costs nothing; behind a wildcard, whether the provider has one.
     pub fn may_be_free(&self) -> bool {
-        let is_free =
-            |deployment: &Deployment| deployment.price("", None).is_some_and(|price| price.is_nothing());
+        let is_free = |deployment: &Deployment| match deployment.price("", None) {
+            Some(price) => price.is_nothing(),
+            None => deployment.has_any_model() && has_free(deployment.brand.name),
+        };
         *self.prices.any_free.get_or_init(|| self.deployments.iter().any(is_free))
     }
 
@@ -97,6 +99,14 @@ impl Config {
         known.push(Known { deployment: at, answered: answered.map(str::to_owned), price: price.clone() });
         price
     }
+}
+
+/// Whether the price data has a model of a provider that costs nothing.
+fn has_free(brand: &str) -> bool {
+    let names = table::names_of(|provider| provider.starts_with(brand));
+    let is_called = |entry: &table::Entry| matches!(entry.mode, Some("chat" | "completion" | "embedding"));
+    let mut entries = names.iter().filter_map(|name| table::lookup(name)).filter(is_called);
+    entries.any(|entry| entry.price.is_nothing())
 }
 
 #[cfg(test)]
@@ -129,6 +139,24 @@ model_list:
             assert_eq!(price(2, "gpt-4o", None), listed("gpt-4o"));
             assert_eq!(price(2, "gpt-4o-mini", None), listed("gpt-4o-mini"));
             assert_eq!(price(9, "gpt-4o", None), None);
+        }
+    }
+
+    #[test]
+    fn a_model_behind_a_wildcard_may_cost_nothing() {
+        let rows = [
+            ("openai/*", "", false),
+            ("gemini/*", "", true),
+            ("openai/*", ", input_cost_per_token: 0, output_cost_per_token: 0", true),
+            ("gemini/*", ", input_cost_per_token: 1, output_cost_per_token: 1", false),
+            ("openai/gpt-4o", "", false),
+        ];
+        for (model, prices, may_be) in rows {
+            let yaml = format!(
+                "model_list: [{{model_name: '{model}', litellm_params: {{model: '{model}'{prices}}}}}]"
+            );
+            let config = config::load(&yaml, &|_| None, &|_| None).unwrap().config;
+            assert_eq!(config.may_be_free(), may_be, "{model}{prices}");
         }
     }
 

@@ -415,6 +415,7 @@ impl Exchange {
         let mut list = self.base_headers(status, kind, length);
         if length.is_some() {
             self.add_cost_header(&mut list);
+            self.add_time_headers(&mut list, env.now_ms);
         }
         if self.retries > 0 {
             let most = self
@@ -457,6 +458,15 @@ impl Exchange {
         if let Some(cost) = self.cost() {
             list.push_shown("x-litellm-response-cost", cost);
         }
+    }
+
+    /// How long the call took, and how much of that was none of a provider's, in milliseconds. As in LiteLLM, an answer that goes out
+    /// before it is whole has neither.
+    pub(super) fn add_time_headers(&self, list: &mut Headers, now_ms: u64) {
+        let whole = now_ms.saturating_sub(self.started_ms);
+        let overhead = whole.saturating_sub(self.earlier_ms).saturating_sub(self.took_ms);
+        list.push_number("x-litellm-response-duration-ms", whole);
+        list.push_number("x-litellm-overhead-duration-ms", overhead);
     }
 }
 

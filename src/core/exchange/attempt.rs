@@ -125,6 +125,9 @@ impl Exchange {
     fn start(&mut self, candidate: Candidate, mut outgoing: Outgoing, env: &Env) -> Outgoing {
         self.tell_attempt(candidate);
         let back = outgoing.back.take();
+        if let Some(before) = &self.attempt {
+            self.earlier_ms = self.earlier_ms.saturating_add(env.now_ms.saturating_sub(before.started_ms));
+        }
         self.attempt = Some(Attempt {
             candidate,
             format: outgoing.format,

@@ -68,7 +68,7 @@ impl Exchange {
         if self.config.ledger.disable_error_logs || matches!(self.caller, Caller::Open) {
             return None;
         }
-        let asked = self.asked.model.clone().unwrap_or_default();
+        let asked = self.asked.model.clone().or_else(|| self.path_model.clone()).unwrap_or_default();
         let kind = error.kind.as_deref();
         let class = match error.class.map(Class::name) {
             Some(class) => class,

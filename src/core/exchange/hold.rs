@@ -167,8 +167,10 @@ impl Exchange {
 
     /// Whether nothing that the call can lead to costs anything.
     fn is_free(&self) -> bool {
-        let is_free = |at: usize| self.price_at(at, None).is_some_and(|price| price.is_nothing());
-        self.plan.as_ref().is_some_and(|plan| plan.deployments().all(is_free))
+        let is_free = |(at, model): (usize, &str)| {
+            self.config.price(at, model, None).is_some_and(|price| price.is_nothing())
+        };
+        self.plan.as_ref().is_some_and(|plan| plan.reached().all(is_free))
     }
 
     /// The call is over: what it used takes the place of what it reserved. The gateway as a whole is charged with `paid`, what
@@ -272,7 +274,7 @@ impl Exchange {
         typical: u64,
     ) -> Estimate {
         let (usage, claim) = self.guess(at, typical);
-        let price = has_budget.then(|| self.price_at(at, None)).flatten();
+        let price = has_budget.then(|| self.planned_price(at)).flatten();
         let cost = |usage: &Usage| {
             price.as_ref().map_or(Money::ZERO, |price| price.cost(usage, &self.asked.terms, None))
         };

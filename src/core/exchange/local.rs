@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Reply;
+use super::{Reply, listing};
 use crate::core::{
     access::trouble,
     api::path::{self, Operation},
@@ -12,9 +12,6 @@ use crate::core::{
     host::Store,
     model::general::General,
 };
-
-/// LiteLLM's constant `created` of a listed model.
-const MODEL_CREATED: u64 = 1_677_610_602;
 
 /// Whether an operation is for everybody.
 pub fn is_public(operation: &Operation<'_>) -> bool {
@@ -30,7 +27,9 @@ pub fn is_public(operation: &Operation<'_>) -> bool {
 
 /// The models of a caller.
 pub struct Catalog<'c> {
-    /// Those that are listed.
+    /// The answer that lists them.
+    pub list: &'c dyn Fn() -> Reply,
+    /// The names that are listed.
     pub listed: &'c dyn Fn() -> Vec<String>,
     /// Whether there is one of this name that it may call, listed or not.
     pub exists: &'c dyn Fn(&str) -> bool,
@@ -50,13 +49,10 @@ pub fn answer(
         Operation::Readiness => Ok(readiness(database)),
         Operation::Home => Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
         Operation::Routes => Ok(body(&routes())),
-        Operation::Models => Ok(body(&json!({
-            "data": (models.listed)().iter().map(|name| model(name)).collect::<Vec<_>>(),
-            "object": "list",
-        }))),
+        Operation::Models => Ok((models.list)()),
         Operation::Model(name) => {
             if (models.exists)(name) || (models.listed)().iter().any(|known| known == name.as_ref()) {
-                return Ok(body(&model(name)));
+                return Ok(body(&listing::model(name)));
             }
             Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
                 .with_kind("invalid_request_error")
@@ -65,10 +61,6 @@ pub fn answer(
         Operation::ModelInfo => Ok(body(&config.model_info())),
         _ => Err(Error::internal("a model call was taken for a list")),
     }
-}
-
-fn model(name: &str) -> Value {
-    json!({"id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "openai"})
 }
 
 /// How the ledger's database is, as far as this gateway knows.

@@ -69,6 +69,7 @@ impl Exchange {
         self.add_gateway_headers(&mut headers);
         if !streaming {
             self.add_cost_header(&mut headers);
+            self.add_time_headers(&mut headers, env.now_ms);
         }
         self.add_limit_headers(&mut headers, None);
         let mut reply = Reply { status: 200, headers: Vec::new(), body, members: Vec::new() };

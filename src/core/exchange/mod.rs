@@ -22,6 +22,7 @@ mod event;
 mod groups;
 mod hold;
 pub mod lengths;
+mod listing;
 pub mod local;
 pub mod mock;
 mod open;
@@ -252,6 +253,8 @@ pub struct Exchange {
     body_bytes: u64,
     /// Milliseconds from the start of the attempt to the newest part of its answer: what a price by the second counts.
     took_ms: u64,
+    /// Milliseconds that the attempts before it took, and the waits after them.
+    earlier_ms: u64,
     completed: Option<record::Completed>,
     /// What was decided, when somebody wants to know.
     trail: Option<Vec<String>>,

@@ -9,6 +9,7 @@ use super::{
     answer::Answer,
     controls::{Asked, END_USER_HEADERS},
     hold::Hold,
+    listing,
     local::{self, Database},
     place::Place,
     record::request_members,
@@ -71,10 +72,15 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Ok(Entry::Caller) => {}
         Ok(Entry::Manage) => return Opening::Manage,
         Ok(Entry::Refused(error)) => {
-            let Operation::Call { api, .. } = operation else { return refuse(error, format, &who) };
+            let Operation::Call { api, model, .. } = operation else {
+                return refuse(error, format, &who);
+            };
             let mut reply = local::refusal(&error, format, &call_id);
             local::add_cors(&mut reply, cors);
-            let mut exchange = Exchange::new(config, who, call_id, api, path, headers, env);
+            let mut exchange = Exchange {
+                path_model: model.map(|model| model.into_owned()),
+                ..Exchange::new(config, who, call_id, api, path, headers, env)
+            };
             exchange.end_with(error);
             return Opening::Refuse(Box::new(exchange), reply);
         }
@@ -96,7 +102,8 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         _ => {
             let database = Database::of(&config.general, env.shared);
             let catalog = local::Catalog {
-                listed: &|| models::listed(&caller, config, is_set(target, "return_wildcard_routes")),
+                list: &|| listing::answer(query_of(target), &caller, config),
+                listed: &|| models::listed(&caller, config, false),
                 exists: &|name| models::exists(name, &caller, config),
             };
             local::answer(&operation, config, headers, &catalog, &database)
@@ -112,13 +119,9 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     }
 }
 
-/// Whether the query of a path has a flag that is true, as LiteLLM's server reads it.
-fn is_set(target: &str, name: &str) -> bool {
-    let query = target.split_once('?').map_or("", |(_, query)| query);
-    let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name);
-    value.is_some_and(|(_, value)| {
-        ["true", "1", "yes", "on", "y", "t"].iter().any(|yes| yes.eq_ignore_ascii_case(value))
-    })
+/// What stands behind the `?` of a path.
+fn query_of(target: &str) -> &str {
+    target.split_once('?').map_or("", |(_, query)| query)
 }
 
 /// Tells an administrator where a call would go.
@@ -277,6 +280,7 @@ impl Exchange {
             judged_early: false,
             body_bytes: 0,
             took_ms: 0,
+            earlier_ms: 0,
             completed: None,
             trail: None,
         }

@@ -6,6 +6,7 @@ use super::{Env, Exchange, attempt::Attempt};
 use crate::core::{
     access::Caller,
     codec::json::Writer,
+    config::Config,
     cost::price::Price,
     error::Error,
     format::pipeline::Pipeline,
@@ -183,7 +184,7 @@ impl Exchange {
             call_id,
             call_type: self.api.call_type(),
             path: std::mem::take(&mut self.path),
-            model: self.asked.model.take(),
+            model: self.asked.model.take().or_else(|| self.path_model.take()),
             group: self.plan.as_ref().and_then(Plan::segment).map(|segment| segment.group.clone()),
             deployment: deployment.map(|deployment| deployment.id.clone()),
             provider: deployment.map(|deployment| deployment.brand.name),
@@ -288,17 +289,37 @@ impl Exchange {
 
     /// The price of the current deployment; `answered` is the model its answer names.
     pub(super) fn price(&self, answered: Option<&str>) -> Option<Arc<Price>> {
-        self.price_at(self.plan.as_ref()?.current().deployment, answered)
+        let model = self.attempt.as_ref().map_or("", |attempt| attempt.model.as_str());
+        self.config.price(self.plan.as_ref()?.current().deployment, model, answered)
     }
 
-    /// The price of a deployment.
-    pub(super) fn price_at(&self, at: usize, answered: Option<&str>) -> Option<Arc<Price>> {
-        let model = self.attempt.as_ref().map_or("", |attempt| attempt.model.as_str());
-        self.config.price(at, model, answered)
+    /// The price of a call that the plan is about to make at a deployment of the group it has come to.
+    pub(super) fn planned_price(&self, at: usize) -> Option<Arc<Price>> {
+        let any = self.config.deployments.get(at).filter(|deployment| deployment.has_any_model());
+        let model = any.zip(self.plan.as_ref().and_then(Plan::segment)).map(|(deployment, segment)| {
+            let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
+            deployment.model_for(&segment.requested, &captures)
+        });
+        self.config.price(at, model.as_deref().unwrap_or_default(), None)
     }
 }
 
 impl Record {
+    /// The model that counters of the call go by: the group that served it, else that of the model it asked for. Names are the
+    /// configuration's, never a client's: whatever else was asked for, or was not read before it was refused, is `other`.
+    pub fn counted_model<'c>(&'c self, config: &'c Config) -> Cow<'c, str> {
+        let known = |name: &str| {
+            config.groups.contains_key(name)
+                || config.wildcards.iter().any(|wildcard| wildcard.pattern == name)
+        };
+        let team = self.caller.grant().and_then(|grant| grant.team_id());
+        let asked = || Some(config.resolve_for(self.model.as_deref()?, team)?.group);
+        match self.group.as_deref().filter(|name| known(name)) {
+            Some(served) => Cow::Borrowed(served),
+            None => asked().filter(|name| known(name)).map_or(Cow::Borrowed("other"), Cow::Owned),
+        }
+    }
+
     /// What the ledger is to be told; nothing when there is none.
     pub fn event(&self) -> Option<&Event> {
         self.event.as_deref()

@@ -435,6 +435,30 @@ fn a_price_by_the_second_counts_the_time_of_the_attempt() {
 }
 
 #[test]
+fn a_whole_answer_says_how_long_it_took_and_how_much_of_that_was_the_gateways() {
+    let mut rig = Rig::new(TWO_GROUPS);
+    rig.answer_takes_ms = 2_500;
+    let story = rig.chat(hello("large"), |_, _| Answer(200, completion("gpt-4o")));
+    let told = |story: &Story| {
+        ["x-litellm-response-duration-ms", "x-litellm-overhead-duration-ms"]
+            .map(|name| story.header(name).map(|text| text.parse::<u64>().unwrap()))
+    };
+    assert_eq!(told(&story), [Some(2_500), Some(0)]);
+    // What a failed attempt took is not the gateway's either.
+    let story = rig.chat(hello("small"), |attempt, _| match attempt {
+        0 => Answer(500, json!({"error": {"message": "x"}})),
+        _ => Answer(200, completion("gpt-4o")),
+    });
+    let [Some(whole), overhead] = told(&story) else { panic!("{:?}", told(&story)) };
+    assert!(whole >= 5_000 && overhead == Some(0), "{whole} {overhead:?}");
+    let mut streamed = hello("large");
+    streamed["stream"] = json!(true);
+    let events = || vec![format!("data: {}\n\n", completion("gpt-4o")), "data: [DONE]\n\n".to_owned()];
+    let story = rig.chat(streamed, |_, _| Stream(events()));
+    assert_eq!((story.status, told(&story)), (200, [None, None]));
+}
+
+#[test]
 fn refused_then_failing_then_fallback() {
     let mut rig = Rig::new(TWO_GROUPS);
     let story = rig.chat(hello("small"), |attempt, _| match attempt {

@@ -238,8 +238,27 @@ pub(super) fn special<'a>(controls: &'a Controls, config: &'a Config, kind: Kind
 pub(super) struct Reach {
     /// The most attempts it can take: as no group comes twice, those of all groups together.
     pub(super) attempts: u32,
-    /// The deployments it may call.
-    pub(super) deployments: Vec<usize>,
+    /// The deployments it may call, each with the model that it would be asked for where its own holds `*`.
+    pub(super) deployments: Vec<(usize, String)>,
+}
+
+impl Reach {
+    /// Adds deployments that serve a name (`requested`, with what its wildcard's `*`s stand for).
+    pub(super) fn extend(
+        &mut self,
+        deployments: &[usize],
+        (requested, captures): (&str, &[String]),
+        config: &Config,
+    ) {
+        let model = |at: &usize| {
+            let any = config.deployments.get(*at).filter(|deployment| deployment.has_any_model());
+            any.map_or_else(String::new, |deployment| {
+                let captures: Vec<&str> = captures.iter().map(String::as_str).collect();
+                deployment.model_for(requested, &captures)
+            })
+        };
+        self.deployments.extend(deployments.iter().map(|at| (*at, model(at))));
+    }
 }
 
 /// What a call of `model` can lead to, by any kind of fallback.
@@ -257,7 +276,7 @@ pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach 
             let rules = Rules { config, asked: controls.num_retries, names };
             reach.attempts =
                 reach.attempts.saturating_add(rules.most(&resolved.deployments)).saturating_add(1);
-            reach.deployments.extend(&resolved.deployments);
+            reach.extend(&resolved.deployments, (&resolved.requested, &resolved.captures), config);
             for kind in [Kind::General, Kind::ContextWindow, Kind::ContentPolicy] {
                 for entry in fallbacks(controls, config, names, depth, kind) {
                     if seen.insert(key(&entry.model, &entry.overrides)) {

@@ -182,10 +182,12 @@ impl Plan {
         let reach = if jumps && !controls.disable_fallbacks {
             chain::reach(&controls, world.config, model)
         } else {
-            Reach {
-                attempts: segments.iter().map(|segment| segment.attempts).sum(),
-                deployments: segments.iter().flat_map(|segment| segment.order.iter().copied()).collect(),
+            let mut reach =
+                Reach { attempts: segments.iter().map(|segment| segment.attempts).sum(), ..Reach::default() };
+            for segment in &segments {
+                reach.extend(&segment.order, (&segment.requested, &segment.captures), world.config);
             }
+            reach
         };
         let current = Candidate { deployment, segment: 0, attempt: 0 };
         Ok(Plan { asked: model.to_owned(), segments, controls, current, reach: Rc::new(reach) })
@@ -208,7 +210,12 @@ impl Plan {
 
     /// Every deployment that may be tried.
     pub fn deployments(&self) -> impl Iterator<Item = usize> {
-        self.reach.deployments.iter().copied()
+        self.reach.deployments.iter().map(|(at, _)| *at)
+    }
+
+    /// The same, with the model that would be asked for where a deployment's own holds `*`; else that is empty.
+    pub fn reached(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.reach.deployments.iter().map(|(at, model)| (*at, model.as_str()))
     }
 
     /// The name that was asked for.

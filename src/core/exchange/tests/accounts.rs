@@ -390,6 +390,54 @@ fn what_costs_nothing_goes_on_without_money() {
 }
 
 #[test]
+fn refused_calls_are_counted_for_the_model_that_they_ask_for() {
+    let key = access::hash(b"sk-one");
+    let models = MODELS.split("router_settings").next().unwrap();
+    let counted = |limits: &str, path: &str, model: &str| {
+        let mut rig = Rig::new(&format!(
+            "{models}  - {{model_name: 'any/*', litellm_params: {{model: 'openai/*', api_key: k}}}}\n\
+             general_settings:\n  master_key: sk-master\n  keys: [{{token: {key}, {limits}}}]\n"
+        ));
+        rig.key = Some("sk-one");
+        let story = rig.call(path, hello(model), |_, _| panic!("no call"));
+        assert!(story.status >= 400, "{limits} {model}");
+        story.record.unwrap().counted_model(&rig.config).into_owned()
+    };
+    const CHAT: &str = "/v1/chat/completions";
+    for (limits, path, model, expected) in [
+        ("max_budget: 0", CHAT, "a", "a"),
+        ("max_budget: 0", CHAT, "any/gpt-4o", "any/*"),
+        ("models: [b]", CHAT, "a", "a"),
+        ("models: [b]", CHAT, "nonsense", "other"),
+        // Its body was not read.
+        ("blocked: true", CHAT, "a", "other"),
+        ("blocked: true", "/openai/deployments/a/chat/completions", "", "a"),
+    ] {
+        assert_eq!(counted(limits, path, model), expected, "{limits} {path} {model}");
+    }
+}
+
+#[test]
+fn what_costs_nothing_behind_a_wildcard_goes_on_without_money() {
+    let models = "model_list:\n  \
+        - {model_name: 'gemini/*', litellm_params: {model: 'gemini/*', api_base: \"http://f.test/v1\", api_key: k}}\n  \
+        - {model_name: 'own/*', litellm_params: {model: 'openai/*', api_base: \"http://f.test/v1\", api_key: k, input_cost_per_token: 0, output_cost_per_token: 0}}\n";
+    let key = access::hash(b"sk-one");
+    let mut rig = Rig::new(&format!(
+        "{models}general_settings:\n  master_key: sk-master\n  keys: [{{token: {key}, max_budget: 0}}]\n"
+    ));
+    rig.key = Some("sk-one");
+    for (model, status) in [
+        ("gemini/gemma-3-27b-it", 200),
+        ("gemini/gemini-2.5-pro", 400),
+        ("gemini/unheard-of", 400),
+        ("own/anything", 200),
+    ] {
+        assert_eq!(ok(&mut rig, model).status, status, "{model}");
+    }
+}
+
+#[test]
 fn another_teams_model_is_none() {
     let models = "model_list:\n  \
         - {model_name: mine, litellm_params: {model: openai/a, api_key: k}}\n  \
