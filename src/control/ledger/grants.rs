@@ -366,7 +366,7 @@ fn columns(alias: &str, names: &str) -> String {
 static GRANT: LazyLock<String> = LazyLock::new(|| {
     let key = columns(
         "k",
-        "key_name key_alias spend expires models aliases max_parallel_requests metadata blocked tpm_limit rpm_limit \
+        "key_name key_alias user_id spend expires models aliases max_parallel_requests metadata blocked tpm_limit rpm_limit \
          max_budget soft_budget budget_duration budget_reset_at allowed_routes model_max_budget budget_limits \
          first_token",
     );
@@ -478,7 +478,7 @@ impl Read<'_> {
                 Some(_) => role_of(&self.text("u_user_role").into()),
                 None => Role::Unknown,
             },
-            user: is_set("u_user_id").then(|| Box::new(self.user())),
+            user: self.owner().map(Box::new),
             team: is_set("t_team_id").then(|| Box::new(self.team())),
             member: is_set("m_user_id").then(|| Box::new(self.member())),
             organization: is_set("o_organization_id").then(|| Box::new(self.organization())),
@@ -537,6 +537,14 @@ impl Read<'_> {
             budget.max = budget.max.map(|max| max.saturating_add(raise));
         }
         budgets
+    }
+
+    /// Whose the key is. One whose user has no record is that user's all the same, who has no limits.
+    fn owner(&self) -> Option<Scope> {
+        match self.text("u_user_id") {
+            Some(_) => Some(self.user()),
+            None => Some(Scope { id: self.text("k_user_id")?, ..Scope::default() }),
+        }
     }
 
     fn user(&self) -> Scope {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::control::ledger::{
+    caller::hash,
     rows::Record,
     schema::{self, BUDGETS, END_USERS, KEYS, ORGANIZATIONS, TEAM_MEMBERS, TEAMS, USERS},
     testing::{START_MS, on_each},
@@ -131,6 +132,27 @@ fn a_grant_is_joined_from_all_tables() {
             (grant.global_spend, i64::try_from(grant.revision).unwrap()),
             (600, app.db.snapshot().await.unwrap().1)
         );
+    });
+}
+
+#[test]
+fn a_key_whose_user_has_no_record_is_that_users_all_the_same() {
+    on_each("", |ledger| async move {
+        let grant = async |key: &str| read(&ledger.app, &hash(key)).await.unwrap().unwrap();
+        let made = ledger.admin("POST", "/key/generate", Some(json!({"user_id": "ghost"}))).await;
+        let key = made["key"].as_str().unwrap();
+        let found = grant(key).await;
+        let user = found.user.as_deref().unwrap();
+        assert_eq!((user.id.as_str(), found.role), ("ghost", Role::Unknown));
+        assert_eq!(*user, Scope { id: "ghost".to_owned(), ..Scope::default() });
+        // Nobody's key stays nobody's.
+        let made = ledger.admin("POST", "/key/generate", Some(json!({}))).await;
+        assert_eq!(grant(made["key"].as_str().unwrap()).await.user, None);
+        // Once there is a record, it counts.
+        let body = json!({"user_id": "ghost", "user_role": "internal_user", "rpm_limit": 3});
+        ledger.admin("POST", "/user/new", Some(body)).await;
+        let found = grant(key).await;
+        assert_eq!((found.user.unwrap().limits.rpm, found.role), (Some(3), Role::InternalUser));
     });
 }
 
