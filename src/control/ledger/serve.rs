@@ -29,6 +29,7 @@ use crate::{
     control::{Failure, log as lines, state::ADMIN_SOCKET},
     core::{
         access::routes::{self, Right},
+        api::path,
         codec::escape,
         codec::json::complaint,
         model::general::General,
@@ -237,11 +238,11 @@ fn members(route: &Route, body: &[u8]) -> Result<Map<String, Value>, Problem> {
 }
 
 /// Finds the route of a method and a path.
-fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), Problem> {
+fn find(method: &Method, called: &str) -> Result<(&'static Route, Vec<String>), Problem> {
     let mut other_method = false;
     for route in api::routes() {
         for pattern in route.paths {
-            let Some(parts) = matched(pattern, path) else { continue };
+            let Some(parts) = matched(pattern, called) else { continue };
             if route.method == method.as_str() || (method == Method::HEAD && route.method == "GET") {
                 return Ok((route, parts));
             }
@@ -250,7 +251,11 @@ fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), Pr
     }
     Err(match other_method {
         true => Problem::Detail(405, json!("Method Not Allowed")),
-        false => Problem::Detail(404, json!("Not Found")),
+        false => Problem::Error(path::absent(
+            method.as_str(),
+            called,
+            api::routes().flat_map(|route| route.paths.iter().copied()),
+        )),
     })
 }
 

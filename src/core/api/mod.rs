@@ -1,5 +1,6 @@
 //! The client APIs the gateway speaks, and the table that finds one from a method and a path.
 
+pub mod managed;
 mod not_yet;
 pub mod path;
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Api, not_yet};
+use super::{Api, managed, not_yet};
 use crate::core::{
     codec::escape::unescape,
     error::{Error, ErrorFormat},
@@ -132,16 +132,22 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
     }
 }
 
-/// Why there is nothing at a path. A 404 also where LiteLLM has something: clients try again after a 501.
+/// Why there is nothing at a path.
 fn not_found(method: &str, path: &str) -> Error {
+    let routes = routes();
+    let managed = managed::ROUTES.iter().map(|(path, _)| *path);
+    absent(method, path, routes.iter().map(|(path, _)| path.as_str()).chain(managed))
+}
+
+/// Why there is nothing at a path, where there could be something at the `known` ones. A 404 also where LiteLLM has something:
+/// clients try again after a 501.
+pub fn absent<'k>(method: &str, path: &str, known: impl Iterator<Item = &'k str>) -> Error {
     let message = match not_yet::missing(path) {
         Some(what) => format!(
             "Not Found: Tollgate does not serve `{method} {path}` yet. LiteLLM has this route ({what}). GET /routes lists every \
              path that is served."
         ),
         None => {
-            let routes = routes();
-            let known = routes.iter().map(|(path, _)| path.as_str()).chain(MANAGED.iter().copied());
             let meant = not_yet::meant(path, known).map(|meant| format!(" Did you mean `{meant}`?"));
             let meant = meant.unwrap_or_default();
             format!("Not Found: no route `{method} {path}`.{meant} GET /routes lists every path.")
@@ -186,7 +192,7 @@ fn call<'p>(path: &'p str, short: &'p str) -> Option<(Api, Option<Cow<'p, str>>)
     None
 }
 
-/// The paths served, as `GET /routes` lists them.
+/// The paths that the filter answers by itself or through providers.
 pub fn routes() -> Vec<(String, &'static str)> {
     let mut routes = Vec::new();
     for (path, _, _) in CALLS {

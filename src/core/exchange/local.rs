@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::{Reply, listing};
 use crate::core::{
     access::trouble,
-    api::path::{self, Operation},
+    api::{
+        managed,
+        path::{self, Operation},
+    },
     config::Config,
     error::{Error, ErrorFormat},
     headers::Headers,
@@ -108,9 +111,9 @@ fn readiness(database: &Database) -> Reply {
 }
 
 fn routes() -> Value {
-    let routes: Vec<Value> =
-        path::routes().into_iter().map(|(path, method)| json!({"path": path, "methods": [method]})).collect();
-    json!({"routes": routes})
+    let own = path::routes().into_iter().map(|(path, method)| json!({"path": path, "methods": [method]}));
+    let managed = managed::ROUTES.iter().map(|(path, methods)| json!({"path": path, "methods": methods}));
+    json!({"routes": own.chain(managed).collect::<Vec<_>>()})
 }
 
 /// A JSON answer.

@@ -11,7 +11,7 @@ use crate::{
         route::Access,
         testing::{MASTER, on_each},
     },
-    core::api::path,
+    core::api::{managed, path},
 };
 
 /// The committed document.
@@ -156,6 +156,44 @@ fn every_route_is_in_the_document() {
         let is_filtered = path::routes().iter().any(|(known, by)| known == path && *by == method);
         assert!(is_managed || is_filtered, "{method} {path}");
     }
+}
+
+#[test]
+fn the_list_of_routes_has_every_path_of_the_document() {
+    let own = path::routes();
+    let own = own.iter().map(|(path, method)| (path.clone(), *method));
+    let managed =
+        managed::ROUTES.iter().flat_map(|(path, methods)| methods.iter().map(|by| ((*path).to_owned(), *by)));
+    let listed: BTreeSet<(String, String)> =
+        own.chain(managed).map(|(path, by)| (path, by.to_lowercase())).collect();
+    let document = document();
+    let told =
+        operations(&document).into_iter().map(|(path, by, _)| (path.to_owned(), by.to_owned())).collect();
+    assert_eq!(listed, told);
+}
+
+#[test]
+fn what_litellm_has_and_is_not_served_says_so_below_the_management_api_too() {
+    on_each("", |ledger| async move {
+        for (method, path, told) in [
+            (
+                "GET",
+                "/team/available",
+                "Not Found: Tollgate does not serve `GET /team/available` yet. LiteLLM has this route",
+            ),
+            ("POST", "/key/bulk_update", "Not Found: Tollgate does not serve `POST /key/bulk_update` yet."),
+            (
+                "POST",
+                "/key/genrate",
+                "Not Found: no route `POST /key/genrate`. Did you mean `/key/generate`?",
+            ),
+            ("GET", "/team", "Not Found: no route `GET /team`. GET /routes lists every path."),
+        ] {
+            let (status, _, answer) = ledger.call(method, path, Some(MASTER), None).await;
+            let message = answer["error"]["message"].as_str().unwrap_or_default();
+            assert!(status == 404 && message.starts_with(told), "{status} {answer}");
+        }
+    });
 }
 
 #[test]
