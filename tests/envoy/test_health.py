@@ -54,11 +54,12 @@ def test_every_deployment_is_called_once_and_told_of(start: Callable[..., Gatewa
     assert answered.status_code == 200, answered.text
     answer = answered.json()
     assert ids(answer, "healthy") == ["chat-1", "claude-1", "embed-1", "text-1", "wild-1"], answer
-    assert ids(answer, "unhealthy") == ["wild-2", "pictures-1", "broken-1", "refusing-1", "gone-1"]
+    assert ids(answer, "unhealthy") == ["broken-1", "refusing-1", "gone-1"]
+    assert ids(answer, "unchecked") == ["wild-2", "pictures-1"]
     shown = {"model": models[0]["litellm_params"]["model"], "api_base": openai.base, "model_id": "chat-1"}
     assert entry(answer, "healthy", "chat-1").items() >= shown.items()
-    assert "health_check_model" in entry(answer, "unhealthy", "wild-2")["error"]
-    assert "image_generation" in entry(answer, "unhealthy", "pictures-1")["error"]
+    assert "health_check_model" in entry(answer, "unchecked", "wild-2")["error"]
+    assert "image_generation" in entry(answer, "unchecked", "pictures-1")["error"]
     for model_id, code, says in [("broken-1", 500, "broken"), ("refusing-1", 401, "AuthenticationError"), ("gone-1", 500, "litellm.")]:
         failed = entry(answer, "unhealthy", model_id)
         assert failed["exception_status"] == code and says in failed["error"], failed

@@ -82,18 +82,26 @@ async fn deployments(call: Call) -> Result<Answer, Problem> {
         false => health::check(app, gateway, targets).await,
     };
     let details = config.ledger.health.details;
+    let (unchecked, checked): (Vec<_>, Vec<_>) =
+        found.iter().partition(|(_, outcome)| matches!(outcome, Outcome::Unchecked(_)));
     let (passed, failed): (Vec<_>, Vec<_>) =
-        found.iter().partition(|(_, outcome)| *outcome == Outcome::Passed);
+        checked.into_iter().partition(|(_, outcome)| *outcome == Outcome::Passed);
     let list = |some: &[&(Target, Outcome)]| -> Vec<Value> {
         let all = call.caller.may_see_all();
         some.iter().map(|(target, outcome)| shown(target, outcome, details, all)).collect()
     };
-    Ok(Answer::json(&json!({
+    let mut answer = json!({
         "healthy_endpoints": list(&passed),
         "unhealthy_endpoints": list(&failed),
         "healthy_count": passed.len(),
         "unhealthy_count": failed.len(),
-    })))
+    });
+    // Whoever watches the count of those that fail is not to be woken by those that cannot be checked.
+    if let Some(members) = answer.as_object_mut().filter(|_| !unchecked.is_empty()) {
+        members.insert("unchecked_endpoints".to_owned(), json!(list(&unchecked)));
+        members.insert("unchecked_count".to_owned(), json!(unchecked.len()));
+    }
+    Ok(Answer::json(&answer))
 }
 
 /// Whether a deployment is of a model: by its own, by its group, or by an alias of that.
