@@ -14,8 +14,9 @@ use crate::core::{
     quota::Worker,
     random::Random,
     route::{
-        explain::{self, Explanation, Group, Member, Question, Refusal},
-        plan::World,
+        explain::{self, Explanation, Question, Refusal},
+        trace::{Group, Member},
+        world::World,
     },
     store::Memory,
 };

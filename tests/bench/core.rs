@@ -43,7 +43,8 @@ use tollgate::core::{
     random::Random,
     route::{
         latency::{self, Sample},
-        plan::{Call, Controls, Plan, World},
+        plan::Plan,
+        world::{Call, Controls, World},
     },
     store::Memory,
 };

@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Alias, TollgateSettings, limits,
+    Alias, TollgateSettings,
+    blocks::Blocks,
+    limits,
     read::{Block, NAMES_TO_DROP, Reference, Source, flag_of, reference, scalar_text},
     settings::{self, Verdict},
     yaml::{item, member},
@@ -24,16 +26,6 @@ use crate::core::{
     },
     protocol::KEY_VARIABLE,
 };
-
-/// The four blocks, references resolved.
-pub(super) struct Blocks {
-    pub(super) litellm: Block,
-    pub(super) router: Block,
-    pub(super) general: Block,
-    pub(super) tollgate: Block,
-    /// `general_settings` as written.
-    pub(super) raw_general: Block,
-}
 
 /// `router_settings`, and `litellm_settings` for what it lacks.
 pub(super) fn router(src: &mut Source, blocks: &Blocks) -> Router {

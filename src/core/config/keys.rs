@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 
 use super::{
-    global::Blocks,
+    blocks::Blocks,
     read::{Block, Source, scalar_text},
     settings::Verdict,
     yaml::item,

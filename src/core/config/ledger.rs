@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Redis,
-    global::Blocks,
+    blocks::Blocks,
     read::{Reference, Source, reference},
     redis,
     settings::Verdict,

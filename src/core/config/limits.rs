@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 
 use super::{
-    global::Blocks,
+    blocks::Blocks,
     read::{Block, Source},
     yaml::member,
 };

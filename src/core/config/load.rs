@@ -1,18 +1,17 @@
 //! YAML text to [`Config`]: the order of things, and what must hold across entries.
 
-use std::fmt;
-
 use hashbrown::{HashMap, HashSet};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
     Config, Report, Wildcard,
+    blocks::Blocks,
     entry::{self, Entry, Shared},
-    global::{self, Blocks},
-    keys, ledger, limits,
+    global, keys, ledger, limits,
     lookup::Index,
     prices::Prices,
+    problem::Problem,
     read::{Block, Source, scalar_text},
     report::LeftOut,
     wildcard,
@@ -27,31 +26,6 @@ pub struct Loaded {
     pub config: Config,
     /// One verdict per setting of the text.
     pub report: Report,
-}
-
-/// Something in the text that must change before the gateway can start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Line of the text, from 1.
-    pub line: Option<usize>,
-    /// The setting's path; empty when it is about the text as a whole.
-    pub setting: String,
-    /// What should stand there and what does. Never a value: it may be a key.
-    pub expected: String,
-    /// What to do.
-    pub fix: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        if !self.setting.is_empty() {
-            write!(f, "`{}`: ", self.setting)?;
-        }
-        write!(f, "{}; {}", self.expected, self.fix)
-    }
 }
 
 /// Reads a LiteLLM `config.yaml`.

@@ -3,6 +3,7 @@
 //! [`load`](load()) makes it from YAML text and an environment look-up, together with a [`mod@report`]:
 //! one verdict per setting that the text contains. Nothing in here reads a file, the environment or a clock.
 
+mod blocks;
 mod entry;
 mod global;
 mod keys;
@@ -10,7 +11,9 @@ mod ledger;
 pub mod limits;
 pub mod load;
 pub mod lookup;
+mod note;
 mod prices;
+mod problem;
 mod read;
 mod redis;
 pub mod report;
@@ -25,8 +28,9 @@ use crate::core::model::{deployment::Deployment, endpoint::Endpoint, general::Ge
 
 pub use entry::LEFT_OUT;
 pub use ledger::{HealthChecks, Ledger};
-pub use load::{Loaded, Problem, load};
+pub use load::{Loaded, load};
 pub use lookup::Resolved;
+pub use problem::Problem;
 pub use redis::Redis;
 pub use report::{ENVIRONMENT, LeftOut, Report, Row};
 pub use yaml::{Read, Repeated, quoted_texts, read as read_yaml};

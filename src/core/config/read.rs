@@ -4,8 +4,8 @@ use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use super::{
-    load::Problem,
-    report::Note,
+    note::Note,
+    problem::Problem,
     settings::Verdict,
     yaml::{Lines, item, member},
 };

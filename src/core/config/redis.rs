@@ -1,7 +1,7 @@
 //! The Redis that several ledgers share: `router_settings.redis_*`, and LiteLLM's variables for what these leave open.
 
 use super::{
-    global::Blocks,
+    blocks::Blocks,
     read::{Block, Source, flag_of, word_flag},
     settings::Verdict,
     yaml::member,

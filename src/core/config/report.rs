@@ -48,12 +48,6 @@ pub struct Row {
 /// What the path of a row begins with that is about an environment variable.
 pub const ENVIRONMENT: &str = "environment: ";
 
-/// A verdict that loading gave to a setting, or to a whole `model_list` entry.
-pub(super) struct Note {
-    pub(super) path: String,
-    pub(super) verdict: Verdict,
-}
-
 impl Report {
     /// The report of a document. What loading noted goes before the table.
     pub(super) fn of(document: &Value, src: &Source, entries: usize, left_out: Vec<LeftOut>) -> Report {

@@ -13,7 +13,7 @@ use crate::core::{
         general::General,
         terms::Terms,
     },
-    route::plan::Controls,
+    route::world::Controls,
 };
 
 /// Everything the gateway reads out of a request.

@@ -73,7 +73,8 @@ use crate::core::{
     route::{
         affinity, chain, cooldown,
         latency::{self, Sample},
-        plan::{Call, Candidate, Plan, World},
+        plan::{Candidate, Plan},
+        world::{Call, World},
     },
 };
 

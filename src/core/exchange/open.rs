@@ -30,7 +30,7 @@ use crate::core::{
     random::Random,
     route::{
         explain::{self, Question},
-        plan::World,
+        world::World,
     },
 };
 

@@ -23,8 +23,10 @@ use crate::core::{
     protocol::Charged,
     quota::{self, Reservation, Why, Worker},
     route::{
-        plan::{Candidate, Plan, World, none_available},
-        strategy,
+        plan::{Candidate, Plan},
+        refusals,
+        refusals::none_available,
+        world::World,
     },
 };
 
@@ -95,7 +97,7 @@ impl Gate<'_> {
         match why {
             Why::Parallel => self.shut.busy = true,
             Why::Budget { spend, held } => {
-                self.shut.over_budget.push_str(&strategy::over_budget(deployment, rule, spend, held));
+                self.shut.over_budget.push_str(&refusals::over_budget(deployment, rule, spend, held));
             }
             Why::Requests { resets_at_ms } | Why::Tokens { resets_at_ms } => {
                 let (what, limit) = match why {
@@ -110,13 +112,13 @@ impl Gate<'_> {
                         "Deployment over defined {what} limit={}. current usage={used}",
                         limit.unwrap_or_default()
                     );
-                    Box::new(strategy::rate_limited(message, resets_at_ms, self.now_ms))
+                    Box::new(refusals::rate_limited(message, resets_at_ms, self.now_ms))
                 });
             }
             Why::Full => {
                 self.shut.over_rate.get_or_insert_with(|| {
                     let message = "the gateway counts too many meters; try again later.";
-                    Box::new(strategy::rate_limited(message.to_owned(), self.now_ms, self.now_ms))
+                    Box::new(refusals::rate_limited(message.to_owned(), self.now_ms, self.now_ms))
                 });
             }
         }
@@ -306,7 +308,7 @@ impl Shut {
         match self.over_rate {
             Some(error) => *error,
             None if self.over_budget.is_empty() => none_available(model, None, now_ms),
-            None => strategy::crossed_budget(&self.over_budget),
+            None => refusals::crossed_budget(&self.over_budget),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::core::{codec::json::Object, route::plan::Tokens};
+use crate::core::{codec::json::Object, route::world::Tokens};
 
 /// What every message costs besides its text, and every picture.
 const MESSAGE: u64 = 4;

@@ -6,8 +6,8 @@ use crate::core::{
     access::Caller,
     model::failure::Failure,
     route::{
-        explain::{Group, Trace},
         plan::{Candidate, Plan},
+        trace::{Group, Trace},
     },
 };
 

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 
 use super::{
     affinity, checks, cooldown,
-    plan::{Call, Controls, Segment, World},
     retries::{MOST, Rules},
+    segment::{Segment, key},
     strategy,
+    world::{Call, Controls, World},
 };
 use crate::core::{
     config::{Config, Resolved},
@@ -295,15 +296,6 @@ pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach 
         depth = depth.saturating_add(1);
     }
     reach
-}
-
-/// What makes two entries the same thing to try.
-pub(super) fn key(model: &str, overrides: &Map<String, Value>) -> String {
-    if overrides.is_empty() {
-        return model.to_owned();
-    }
-    let members: Vec<String> = overrides.iter().map(|(name, value)| format!("{name}\0{value}")).collect();
-    format!("{model}\0{}", members.join("\0"))
 }
 
 /// The deployments a name stands for.

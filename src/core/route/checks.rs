@@ -3,8 +3,8 @@
 //! One small value in shared data: until when it is to be believed, and the ids. A ledger that goes away leaves nothing behind
 //! for longer than that. Who fails is left out of a group's candidates while another one passes.
 
-use super::plan::World;
 use crate::core::host::Store;
+use crate::core::route::world::World;
 
 /// Key of the list.
 const KEY: &str = "route/failing";

@@ -4,10 +4,10 @@
 //! (when there is another deployment), a refused key, a missing model, or more than half of a minute's calls failing sends
 //! a deployment to rest; with one (or an `allowed_fails_policy`), more failures than it allows within the cooldown time do.
 
+use super::retries;
 use crate::core::{
     host::{Store, Topic},
     model::{deployment::Deployment, failure::Class, router::Router},
-    route::retries,
     store,
 };
 

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{
-    plan::{Call, Tokens, World, none_available},
-    strategy::{crossed_budget, over_budget},
+    refusals::{crossed_budget, none_available, over_budget},
+    world::{Call, Tokens, World},
 };
+
 use crate::core::{
     error::Error,
     model::{deployment::Deployment, failure::Class},

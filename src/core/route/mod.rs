@@ -4,7 +4,7 @@
 //! and their fallbacks in a row for it, [`retries`] counts, [`filters`] leaves out who may not take a call, [`strategy`] orders
 //! the deployments of a group ([`pick`] by chance, [`latency`] knows how quick they are), [`cooldown`] remembers failures across
 //! workers, [`affinity`] who has a prompt in its cache, [`checks`] what the ledger's health checks found,
-//! [`explain`] tells all that without a call. Envoy does the retrying; nothing in here makes a call.
+//! [`explain`] tells all that without a call. They speak of it in the words of [`world`], [`segment`], [`trace`] and [`refusals`]. Envoy does the retrying; nothing in here makes a call.
 
 pub mod affinity;
 pub mod chain;
@@ -15,5 +15,9 @@ pub mod filters;
 pub mod latency;
 pub mod pick;
 pub mod plan;
+pub mod refusals;
 pub mod retries;
+pub mod segment;
 pub mod strategy;
+pub mod trace;
+pub mod world;

@@ -8,137 +8,19 @@
 
 use std::rc::Rc;
 
-use serde_json::Value;
-
 use super::{
     affinity,
     chain::{self, Chain, Kind, MAX_SEGMENTS, Reach},
-    cooldown,
-    explain::Trace,
+    refusals::none_available,
     retries::Rules,
+    segment::Segment,
+    world::{Controls, World},
 };
 use crate::core::{
     config::Config,
     error::Error,
-    host::Store,
-    model::{
-        failure::Class,
-        fallback::{Fallback, Fallbacks},
-    },
-    quota::Worker,
-    random::Random,
+    model::{failure::Class, fallback::Fallback},
 };
-
-/// What planning needs to know of the world.
-pub struct World<'w> {
-    /// The configuration.
-    pub config: &'w Config,
-    /// Cooldowns of all workers.
-    pub shared: &'w dyn Store,
-    /// Unix milliseconds.
-    pub now_ms: u64,
-    /// Chance.
-    pub random: &'w mut Random,
-    /// Who asks, among all that count requests in flight.
-    pub worker: Worker,
-    /// Who wants to know why.
-    pub trace: Option<&'w Trace>,
-}
-
-impl World<'_> {
-    /// Tells why, when somebody wants to know.
-    pub(super) fn tell(&self, what: impl FnOnce(&Trace)) {
-        if let Some(trace) = self.trace {
-            what(trace);
-        }
-    }
-
-    /// Whether a deployment does not rest.
-    pub fn is_awake(&self, at: usize) -> bool {
-        let deployment = self.config.deployments.get(at);
-        deployment.is_some_and(|d| cooldown::resting_until(self.shared, d, self.now_ms).is_none())
-    }
-}
-
-/// What routing may look at of a call.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Call {
-    /// Tokens of the prompt, more or less.
-    pub prompt_tokens: u64,
-    /// It asks for a stream.
-    pub streaming: bool,
-    /// The caller's team.
-    pub team: Option<String>,
-    /// The caller may ask for any team's deployments, by their ids: it has the master key.
-    pub any_team: bool,
-    /// Its tags, the key's and the team's. Only with `enable_tag_filtering`.
-    pub tags: Vec<String>,
-    /// `allowed_model_region` of the end user.
-    pub region: Option<String>,
-    /// Tokens of its messages, if it has any. Only with `enable_pre_call_checks`.
-    pub messages: Option<Tokens>,
-    /// What its cached parts are known by, the longest first. Only with `optional_pre_call_checks: [prompt_caching]`.
-    pub cached: Vec<affinity::Print>,
-    /// It has a `response_format`.
-    pub response_format: bool,
-}
-
-/// An estimate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tokens {
-    /// Probably so many.
-    pub likely: u64,
-    /// Certainly not fewer.
-    pub least: u64,
-}
-
-/// What the client may say about routing, out of its request.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Controls {
-    /// `num_retries`.
-    pub num_retries: Option<u32>,
-    /// `fallbacks` as a list of names or parameter maps: used for every kind of error.
-    pub fallbacks: Option<Vec<Fallback>>,
-    /// `fallbacks` as router-style maps: in place of the configured ones.
-    pub group_fallbacks: Option<Fallbacks>,
-    /// `context_window_fallbacks`.
-    pub context_window_fallbacks: Option<Fallbacks>,
-    /// `content_policy_fallbacks`.
-    pub content_policy_fallbacks: Option<Fallbacks>,
-    /// `disable_fallbacks`.
-    pub disable_fallbacks: bool,
-    /// The call itself.
-    pub call: Call,
-}
-
-/// One model group of a plan.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Segment {
-    /// The name as it was asked for, or as a list of fallbacks has it.
-    pub name: String,
-    /// The group's name (`x-litellm-model-group`).
-    pub group: String,
-    /// The name that was matched, which fills wildcards.
-    pub requested: String,
-    /// What the `*`s of a wildcard group stand for.
-    pub captures: Vec<String>,
-    /// Deployments that may be called, in the order they are to be tried; never empty.
-    pub order: Vec<usize>,
-    /// The most attempts that there can be, the first included.
-    pub attempts: u32,
-    /// How many deployments the group has, resting ones included.
-    pub group_size: usize,
-    /// Request members to replace in this segment.
-    pub overrides: serde_json::Map<String, Value>,
-    /// 0 for the group asked for, 1 for its fallbacks, 2 for theirs.
-    pub depth: u32,
-}
-
-impl Segment {
-    pub(super) fn key(&self) -> String {
-        chain::key(&self.name, &self.overrides)
-    }
-}
 
 /// A deployment and its place in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,20 +267,6 @@ impl Plan {
         self.segments.extend(rest);
         self.segments.truncate(MAX_SEGMENTS);
     }
-}
-
-/// The refusal when no deployment of a group can be called, until the first that could be.
-pub fn none_available(model: &str, resting: Option<u64>, now_ms: u64) -> Error {
-    let wait = resting.map_or(0, |until| until.saturating_sub(now_ms).div_ceil(1_000));
-    let mut error = Error::provider(
-        Class::RateLimit,
-        format!(
-            "No deployments available for selected model, Try again in {wait} seconds. Passed model={model}. \
-             pre-call-checks=False"
-        ),
-    );
-    error.kind = None;
-    error.with_header("retry-after", wait.to_string())
 }
 
 #[cfg(test)]

@@ -6,16 +6,14 @@
 use std::fmt::Write as _;
 
 use super::{
-    explain::Trace,
     filters, latency, pick,
-    plan::{Call, World, none_available},
+    refusals::{none_available, rate_limited},
+    trace::Trace,
+    world::{Call, World},
 };
 use crate::core::{
-    access::refusals::dollars,
     error::Error,
-    model::{
-        deployment::Deployment, failure::Class, meter::Kind, money::Money, router::Strategy, rule::Rule,
-    },
+    model::{deployment::Deployment, meter::Kind, router::Strategy, rule::Rule},
     quota::{self, Counts},
 };
 
@@ -209,37 +207,6 @@ fn all_over(strategy: Strategy, group: &str, over: &[Counted], now_ms: u64) -> E
     let message =
         format!("No deployments available for selected model. Passed model={group}. Deployments={{{map}}}");
     rate_limited(message, resets_at_ms, now_ms)
-}
-
-/// A refusal for too many requests, with the time until there is room again.
-pub fn rate_limited(message: String, resets_at_ms: u64, now_ms: u64) -> Error {
-    let seconds = resets_at_ms.saturating_sub(now_ms).div_ceil(1_000).max(1);
-    Error::provider(Class::RateLimit, message).with_header("retry-after", seconds.to_string())
-}
-
-/// One line about a budget that is used up, as LiteLLM writes it.
-pub fn over_budget(deployment: &Deployment, rule: &Rule, spend: Money, held: Money) -> String {
-    let max = rule.max_budget.unwrap_or_default();
-    // What is only reserved is not spent.
-    let reserved = if spend < max { format!(" + {} reserved", dollars(held)) } else { String::new() };
-    let (max, spend) = (dollars(max), format!("{}{reserved}", dollars(spend)));
-    match rule.kind {
-        Kind::Provider => {
-            format!("Exceeded budget for provider {}: {spend} >= {max}\n", deployment.brand.name)
-        }
-        _ => format!(
-            "Exceeded budget for deployment model_name: {}, litellm_params.model: {}, model_id: {}: {spend} >= {max}\n",
-            deployment.group, deployment.litellm_model, deployment.id
-        ),
-    }
-}
-
-/// The refusal when every deployment has used up its budget.
-pub fn crossed_budget(told: &str) -> Error {
-    let message = format!("No deployments available - crossed budget: {}", told.trim_end());
-    let mut error = Error::provider(Class::RateLimit, message);
-    error.kind = None;
-    error
 }
 
 #[cfg(test)]

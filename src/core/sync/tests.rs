@@ -9,7 +9,10 @@ use crate::core::{
     },
     protocol::{Batch, Change, Health, SyncRequest},
     random::Random,
-    route::plan::{Controls, Plan, World},
+    route::{
+        plan::Plan,
+        world::{Controls, World},
+    },
     store::Memory,
 };
 

@@ -5,7 +5,7 @@ use crate::core::{
     config::{self, Config},
     quota::Worker,
     random::Random,
-    route::plan::{Controls, Plan},
+    route::{plan::Plan, world::Controls},
     store::Memory,
 };
 

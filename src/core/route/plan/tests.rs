@@ -3,7 +3,10 @@
 use super::*;
 use crate::core::{
     config::{self, Config},
-    route::checks,
+    model::fallback::Fallbacks,
+    quota::Worker,
+    random::Random,
+    route::{checks, cooldown},
     store::Memory,
 };
 

@@ -5,12 +5,10 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use super::*;
 use crate::core::{
     config::{self, Config},
+    model::money::Money,
     quota::{Counts, Estimate, Reservation, Worker},
     random::Random,
-    route::{
-        latency::Sample,
-        plan::{Controls, Plan},
-    },
+    route::{latency::Sample, plan::Plan, world::Controls},
     store::Memory,
 };
 
