@@ -9,12 +9,15 @@
 //! - `wasm` (wasm32 only) is the door through which Envoy comes in: the only files that name its SDK.
 //! - `control` (native only) is the command: it reads `config.yaml`, writes Envoy's configuration, starts Envoy and watches it.
 //!
-//! `gateway` and `control` both use `core` and never each other; what crosses between them is a type in `core`.
+//! `gateway` and `control` both use `core` and never each other; what crosses between them is a type in `core`. A test (`house`) holds
+//! the order of all modules.
 
 pub mod core;
 pub mod gateway;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod control;
+#[cfg(test)]
+mod house;
 #[cfg(target_arch = "wasm32")]
 mod wasm;

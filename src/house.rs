@@ -1,0 +1,338 @@
+//! Who uses whom, read out of the source: the order of the modules, and that no two files need each other.
+//!
+//! What stands in [`MAY_USE`] is the whole rule. A module is named after those that it may use, so there is no way round in a
+//! circle; an edge that is missing here is a decision to be made, not a line to be added.
+//! Methods are not seen: `impl` blocks of a noun may stand in the module that has the rule (`Usage::from_openai` in `cost`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each module, and what it may use besides itself.
+const MAY_USE: &[(&str, &[&str])] = &[
+    // The ground: bytes, chance, what hosts are like, and the nouns.
+    ("codec", &[]),
+    ("headers", &[]),
+    ("random", &[]),
+    ("model", &["codec"]),
+    ("host", &["headers"]),
+    ("store", &["host"]),
+    ("error", &["model"]),
+    ("protocol", &["codec", "model"]),
+    // Rules about one thing each. Where one of them needs another, it says so here.
+    ("api", &["codec", "error"]),
+    ("cost", &["model"]),
+    ("provider", &["api", "codec", "error", "headers", "model"]),
+    ("config", &["codec", "cost", "model", "protocol", "provider"]),
+    ("format", &["api", "codec", "cost", "error", "headers", "model", "provider"]),
+    ("quota", &["codec", "host", "model", "store"]),
+    (
+        "access",
+        &[
+            "api", "codec", "config", "cost", "error", "headers", "host", "model", "protocol", "provider",
+            "quota", "store",
+        ],
+    ),
+    // Where a call goes.
+    (
+        "route",
+        &["access", "api", "codec", "config", "cost", "error", "host", "model", "quota", "random", "store"],
+    ),
+    // The life of a request, and what the node tells the ledger.
+    (
+        "exchange",
+        &[
+            "access", "api", "codec", "config", "cost", "error", "format", "headers", "host", "model",
+            "protocol", "provider", "quota", "random", "route", "store",
+        ],
+    ),
+    (
+        "sync",
+        &["access", "codec", "config", "host", "model", "protocol", "quota", "random", "route", "store"],
+    ),
+    // What carries bytes between a host and the core, and the doors through which hosts come in.
+    ("gateway", CORE),
+    ("wasm", &["gateway", "headers", "host", "store"]),
+    // The command and the ledger: they know the core, and nobody of the filter.
+    ("control", CORE),
+];
+
+/// All of `core`.
+const CORE: &[&str] = &[
+    "access", "api", "codec", "config", "cost", "error", "exchange", "format", "headers", "host", "model",
+    "protocol", "provider", "quota", "random", "route", "store", "sync",
+];
+
+/// Files that need each other although they stand side by side. No other two may; a line goes when its files are untied.
+const CIRCLES: &[&[&str]] = &[
+    &["core::exchange::answer", "core::exchange::attempt", "core::exchange::record"],
+    &["core::format::messages::error", "core::format::messages::response::read"],
+    &["core::format::messages::response::write", "core::format::messages::stream::blocks"],
+];
+
+/// What is compiled into the product: the text of each module, by its path.
+struct Source {
+    modules: BTreeMap<String, String>,
+}
+
+impl Source {
+    /// Everything that the crate's root declares, except what is only for tests.
+    fn read() -> Source {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut source = Source { modules: BTreeMap::new() };
+        for name in declared(&without_tests(&fs::read_to_string(root.join("lib.rs")).unwrap())) {
+            source.add(&root, &name, &name);
+        }
+        source
+    }
+
+    /// The module of this name, whose file is in `folder`, and those that it declares.
+    fn add(&mut self, folder: &Path, name: &str, path: &str) {
+        let files: [PathBuf; 2] = [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")];
+        let file = files.iter().find(|file| file.exists()).unwrap_or_else(|| panic!("no file of {path}"));
+        let text = without_tests(&fs::read_to_string(file).unwrap());
+        for child in declared(&text) {
+            self.add(&folder.join(name), &child, &format!("{path}::{child}"));
+        }
+        self.modules.insert(path.to_owned(), text);
+    }
+
+    /// Which module uses which other.
+    fn edges(&self) -> BTreeSet<(&str, &str)> {
+        let mut edges = BTreeSet::new();
+        for (from, text) in &self.modules {
+            for used in paths(text, from) {
+                if let Some(to) = self.module_of(&used).filter(|to| to != from) {
+                    edges.insert((from.as_str(), to));
+                }
+            }
+        }
+        edges
+    }
+
+    /// The module in which a path ends.
+    fn module_of(&self, path: &str) -> Option<&str> {
+        let mut path = path;
+        loop {
+            if let Some((module, _)) = self.modules.get_key_value(path) {
+                return Some(module);
+            }
+            (path, _) = path.rsplit_once("::")?;
+        }
+    }
+}
+
+/// Source text without comments and without what is only compiled for tests.
+fn without_tests(text: &str) -> String {
+    let mut kept = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let indent = line.len() - line.trim_start().len();
+        if line.trim_start() != "#[cfg(test)]" {
+            let code = line.split("//").next().unwrap_or_default();
+            kept.extend([code, "\n"]);
+            continue;
+        }
+        // An item ends with its only line, or with a brace that stands where it began.
+        let closing = format!("{}}}", " ".repeat(indent));
+        let mut item = lines.by_ref().skip_while(|line| line.trim_start().starts_with("#["));
+        if item.next().is_some_and(|first| !first.ends_with([';', '}'])) {
+            item.find(|line| *line == closing);
+        }
+    }
+    kept
+}
+
+/// The modules that a file declares in files of their own.
+fn declared(text: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let (_, rest) = format!(" {line}").split_once(" mod ").map(|(a, b)| (a.to_owned(), b.to_owned()))?;
+        rest.strip_suffix(';').map(str::to_owned)
+    };
+    text.lines().filter(|line| !line.starts_with(' ')).filter_map(|line| name(line.trim_end())).collect()
+}
+
+/// Every path of the crate that a text names, from the crate's root on.
+fn paths(text: &str, module: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut rest = text;
+    while let Some(at) = ["crate::", "super::", "self::"].iter().filter_map(|word| rest.find(word)).min() {
+        let before = rest[..at].chars().next_back();
+        let tree = &rest[at..];
+        let end = end_of(tree);
+        // `$crate::` of a macro and `in_super::` are something else.
+        if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+            leaves(&tree[..end], "", &mut |leaf| _ = found.insert(absolute(leaf, module)));
+        }
+        rest = &tree[end..];
+    }
+    found
+}
+
+/// Where a path ends, with the braces behind it.
+fn end_of(tree: &str) -> usize {
+    let mut depth = 0;
+    for (at, c) in tree.char_indices() {
+        match c {
+            '{' if depth > 0 || tree[..at].ends_with("::") => depth += 1,
+            '}' if depth > 1 => depth -= 1,
+            '}' if depth == 1 => return at + 1,
+            _ if depth > 0 || c.is_alphanumeric() || "_:".contains(c) => {}
+            _ => return at,
+        }
+    }
+    tree.len()
+}
+
+/// The paths of a tree such as `a::{b, c::{d, e}}`.
+fn leaves(tree: &str, prefix: &str, found: &mut dyn FnMut(&str)) {
+    let Some((head, list)) = tree.split_once('{') else {
+        let name = tree.split(" as ").next().unwrap_or_default().trim();
+        return found(format!("{prefix}{name}").trim_end_matches("::self").trim_end_matches("::"));
+    };
+    let prefix = format!("{prefix}{}", head.trim());
+    let list =
+        list.trim_end().trim_end_matches(|c: char| c.is_whitespace()).strip_suffix('}').unwrap_or(list);
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                leaves(&list[start..at], &prefix, found);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if !list[start..].trim().is_empty() {
+        leaves(&list[start..], &prefix, found);
+    }
+}
+
+/// A path that begins with `crate`, `self` or `super`, from the crate's root on.
+fn absolute(path: &str, module: &str) -> String {
+    let mut at: Vec<&str> = module.split("::").collect();
+    let mut rest: Vec<&str> = path.split("::").collect();
+    match rest[0] {
+        "crate" => at.clear(),
+        "self" => {}
+        _ => {
+            while rest.first() == Some(&"super") {
+                at.pop();
+                rest.remove(0);
+            }
+            return [at, rest].concat().join("::");
+        }
+    }
+    rest.remove(0);
+    [at, rest].concat().join("::")
+}
+
+/// What a file belongs to: a module of `core`, or one beside it. None for the lists of modules themselves.
+fn home(module: &str) -> Option<&str> {
+    match module.strip_prefix("core::") {
+        Some(rest) => rest.split("::").next(),
+        None => module.split("::").next().filter(|name| *name != "core"),
+    }
+}
+
+#[test]
+fn modules_use_only_what_lies_below_them() {
+    for (at, (name, below)) in MAY_USE.iter().enumerate() {
+        let named = |other: &&str| MAY_USE[..at].iter().any(|(known, _)| known == other);
+        let others: Vec<_> = below.iter().filter(|other| !named(other)).collect();
+        assert!(others.is_empty(), "`{name}` may use {others:?}, which do not stand before it in the table");
+    }
+    let source = Source::read();
+    let homes: BTreeSet<&str> = source.modules.keys().filter_map(|module| home(module)).collect();
+    let listed: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
+    let missing: Vec<_> = homes.difference(&listed).collect();
+    assert!(missing.is_empty(), "{missing:?} have no line in the table");
+    let wrong: Vec<String> = source
+        .edges()
+        .into_iter()
+        .filter_map(|(from, to)| {
+            let (one, other) = (home(from)?, home(to)?);
+            let (_, below) = MAY_USE.iter().find(|(name, _)| *name == one)?;
+            (one != other && !below.contains(&other)).then(|| format!("{from} uses {to}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "not in the table:\n{}", wrong.join("\n"));
+}
+
+/// A file and one inside its folder may know each other: the outer one declares what the inner ones share.
+#[test]
+fn no_two_files_side_by_side_need_each_other() {
+    let source = Source::read();
+    let is_inside = |one: &str, other: &str| {
+        one.strip_prefix(other).is_some_and(|rest| rest.starts_with("::")) && other != "core"
+    };
+    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (from, to) in source.edges() {
+        if from.starts_with("core::") && !is_inside(from, to) && !is_inside(to, from) {
+            uses.entry(from).or_default().insert(to);
+        }
+    }
+    let reached = |start: &str| -> BTreeSet<&str> {
+        let mut reached = BTreeSet::new();
+        let mut next: Vec<&str> = uses.get(start).into_iter().flatten().copied().collect();
+        while let Some(module) = next.pop() {
+            if reached.insert(module) {
+                next.extend(uses.get(module).into_iter().flatten());
+            }
+        }
+        reached
+    };
+    let all: BTreeMap<&str, BTreeSet<&str>> = uses.keys().map(|module| (*module, reached(module))).collect();
+    let circles: BTreeSet<Vec<&str>> = all
+        .iter()
+        .filter(|(module, reached)| reached.contains(*module))
+        .map(|(module, reached)| {
+            reached
+                .iter()
+                .copied()
+                .filter(|other| all.get(other).is_some_and(|r| r.contains(module)))
+                .collect()
+        })
+        .collect();
+    let known: BTreeSet<Vec<&str>> = CIRCLES.iter().map(|circle| circle.to_vec()).collect();
+    assert_eq!(circles, known, "files that need each other (left) and those that are known to (right)");
+}
+
+#[test]
+fn only_the_door_names_the_hosts_interface() {
+    let source = Source::read();
+    let named: Vec<&String> = source
+        .modules
+        .iter()
+        .filter(|(module, text)| home(module) != Some("wasm") && text.contains("proxy_wasm"))
+        .map(|(module, _)| module)
+        .collect();
+    assert_eq!(named, [""; 0]);
+    assert!(source.modules.get("wasm").is_some_and(|text| text.contains("proxy_wasm")), "the door is read");
+}
+
+#[test]
+fn uses_are_read_as_the_compiler_reads_them() {
+    let text = "use super::{a, b::{self, C}};\nuse crate::core::{\n    d::{E, f::G},\n    h::I as J,\n};\n\
+                fn x() { crate::core::k::L::new(); self::m(); super::super::n::o() }\n\
+                // crate::not::this\nuse std::fmt;\n#[cfg(test)]\nmod tests {\n    use super::*;\n    use crate::nor::this;\n}\n#[cfg(test)]\n#[path = \"x.rs\"]\nmod y;\nuse crate::p;\n";
+    let found = paths(&without_tests(text), "core::q::r");
+    let expected = [
+        "core::d::E",
+        "core::d::f::G",
+        "core::h::I",
+        "core::k::L::new",
+        "core::n::o",
+        "core::q::a",
+        "core::q::b",
+        "core::q::b::C",
+        "core::q::r::m",
+        "p",
+    ];
+    assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_eq!(declared("mod a;\npub mod b;\npub(crate) mod c;\nmod d {\n    mod e;\n}\n"), ["a", "b", "c"]);
+}
