@@ -10,8 +10,9 @@ use hashbrown::HashMap;
 
 use crate::core::{
     config::Config,
-    exchange::record::Record,
+    exchange::record::counted_model,
     host::{Host, Metric, MetricId},
+    model::call_record::CallRecord,
 };
 
 /// The counters of a configuration's models.
@@ -40,8 +41,8 @@ const NAMES: [(&str, &str); 7] = [
 
 impl Metrics {
     /// A finished model call.
-    pub fn record(&self, host: &impl Host, record: &Record, config: &Config) {
-        let model = record.counted_model(config);
+    pub fn record(&self, host: &impl Host, record: &CallRecord, config: &Config) {
+        let model = counted_model(record, config);
         let model = model.as_ref();
         let Ok(mut models) = self.models.try_borrow_mut() else { return };
         let counters = models.entry_ref(model).or_default();
@@ -51,7 +52,7 @@ impl Metrics {
         };
         let usage = record.usage.as_ref();
         let nano = record.cost.and_then(|cost| u64::try_from(cost.pico() / 1_000).ok());
-        counters.request(host, &shown, record.status);
+        counters.request(host, &shown, record.status.unwrap_or(0));
         let counts = [
             record.attempts.into(),
             record.fallbacks.into(),

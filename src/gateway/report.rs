@@ -12,7 +12,7 @@ use std::{
 use super::sync;
 use crate::core::{
     host::{Host, Metric, QueueId},
-    protocol::Event,
+    model::call_record::CallRecord,
 };
 
 /// How often events go.
@@ -46,13 +46,13 @@ struct Waiting {
 
 impl Reports {
     /// Gives an event to the sync role. True: it waits, and [`Reports::flush`] is to be called in time.
-    pub fn report(&self, host: &impl Host, event: &Event, now_ms: u64) -> bool {
+    pub fn report(&self, host: &impl Host, event: &CallRecord, now_ms: u64) -> bool {
         if event.refused && !self.may_tell(now_ms) {
             count(host, UNTOLD, 1);
             return false;
         }
         let waits = self.waiting.try_borrow_mut().is_ok_and(|mut waiting| {
-            event.write_json(&mut waiting.lines);
+            event.write_event(&mut waiting.lines);
             waiting.lines.push(b'\n');
             waiting.count = waiting.count.saturating_add(1);
             let is_quiet = now_ms.abs_diff(waiting.sent_ms) >= u64::try_from(EVERY.as_millis()).unwrap_or(0);

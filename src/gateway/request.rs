@@ -435,8 +435,8 @@ impl<H: Host> Request<H> {
         let done = self.with(&exchange, stream, |exchange, env| (exchange.id, exchange.on_done(env)));
         let Some((id, record)) = done else { return };
         policy.worker.exchanges.forget(id);
-        let mut members = record.to_members();
-        if !record.is_whole() {
+        let mut members = exchange::record::members(&record);
+        if !record.is_whole {
             add_failure(stream, &mut members);
         }
         self.record(stream, &members);

@@ -11,7 +11,8 @@ use crate::core::{
     access::{changes, keyring::Keyring},
     exchange::{Env, Exchange, lengths::Lengths},
     host::{Attribute, Host, Level, Metric, Stream},
-    protocol::{Event, KEY_VARIABLE},
+    model::call_record::CallRecord,
+    protocol::KEY_VARIABLE,
     quota,
     random::Random,
 };
@@ -75,7 +76,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Gives an event to the sync role. True: it waits, and [`Worker::flush`] is to be called in time.
-    pub(super) fn report(&self, event: &Event) -> bool {
+    pub(super) fn report(&self, event: &CallRecord) -> bool {
         self.reports.report(&self.host, event, self.host.now_ms())
     }
 

@@ -9,9 +9,11 @@ use tollgate::core::{
         keyring::{Answer, Keyring},
     },
     config::{self, Config},
-    exchange::{Begin, Env, Exchange, Opening, attempt::StartAction, lengths::Lengths, open, record::Record},
+    exchange::{
+        Begin, Env, Exchange, Opening, attempt::StartAction, lengths::Lengths, open, record::members,
+    },
     headers::Headers,
-    model::grant::Grant,
+    model::{call_record::CallRecord, grant::Grant},
     protocol,
     quota::{self, Worker},
     random::Random,
@@ -85,7 +87,7 @@ impl Gateway {
     }
 
     /// One request from its headers to its record.
-    pub fn call(&mut self, scenario: &Scenario) -> Record {
+    pub fn call(&mut self, scenario: &Scenario) -> CallRecord {
         let mut exchange = self.open(scenario);
         let Begin::Forward { .. } = exchange.on_body(&scenario.request, &mut self.env()) else {
             panic!("the request goes to a provider")
@@ -104,9 +106,9 @@ impl Gateway {
         }
         assert!(exchange.is_answered());
         let record = exchange.on_done(&mut self.env());
-        black_box(record.to_json());
+        black_box(members(&record));
         let mut event = Vec::new();
-        record.event().expect("the ledger is told").write_json(&mut event);
+        record.event().expect("the ledger is told").write_event(&mut event);
         black_box(event);
         record
     }

@@ -219,7 +219,10 @@ mod tests {
             testing::{START_MS, on_each},
             usage,
         },
-        core::protocol::{Batch, Event, SyncRequest},
+        core::{
+            model::call_record::CallRecord,
+            protocol::{Batch, SyncRequest},
+        },
     };
 
     fn crossing(id: &str, is_hard: bool) -> Crossing {
@@ -337,13 +340,13 @@ mod tests {
                 (3, &[(Entity::Key, false, "k"), (Entity::Key, true, "k")]),
                 (4, &[(Entity::Key, false, "k"), (Entity::Key, true, "k"), (Entity::User, true, "u")]),
             ] {
-                let event = Event {
+                let event = CallRecord {
                     id: number.to_string(),
                     api_key: "k".into(),
                     user: Some("u".into()),
                     team: Some("t".into()),
                     spend: 1,
-                    ..Event::default()
+                    ..CallRecord::default()
                 };
                 let batch = Some(Batch { number, events: vec![event], folded: Vec::new() });
                 let request = SyncRequest { node: "n".into(), batch, ..SyncRequest::default() };

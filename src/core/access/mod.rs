@@ -59,6 +59,14 @@ impl Caller {
             Caller::Open | Caller::Master => None,
         }
     }
+
+    /// The same, to be kept.
+    pub fn shared_grant(&self) -> Option<Arc<Grant>> {
+        match self {
+            Caller::Key(grant) => Some(Arc::clone(grant)),
+            Caller::Open | Caller::Master => None,
+        }
+    }
 }
 
 /// Headers that may carry a key when no other header is configured, in the order they are asked. The first one present

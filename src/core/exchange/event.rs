@@ -4,9 +4,13 @@ use super::{Env, Exchange, record::Served};
 use crate::core::{
     access::Caller,
     codec::escape::hex,
-    model::{failure::Class, grant::Scope},
-    protocol::Event,
-    route::plan::Plan,
+    model::{
+        call_record::{CallRecord, Charged},
+        deployment::Deployment,
+        failure::Class,
+        grant::Scope,
+    },
+    route::{plan::Plan, segment::Segment},
 };
 
 /// LiteLLM's user of the master key.
@@ -15,60 +19,79 @@ const ADMIN: &str = "default_user_id";
 const MESSAGE_BYTES: usize = 1_000;
 
 impl Exchange {
-    /// The event of a call; none when there is nobody to tell. One that came to no deployment was refused.
-    pub(super) fn event(&mut self, used: &Served, env: &mut Env) -> Option<Event> {
-        let charged = self.charged();
+    /// Adds what the ledger is told of a call; nothing when there is none. One that came to no deployment was refused.
+    pub(super) fn tell_ledger(
+        &self,
+        record: &mut CallRecord,
+        used: &Served,
+        charged: Vec<Charged>,
+        env: &mut Env,
+    ) {
         if !self.config.general.has_ledger {
-            return None;
+            return;
         }
         let plan = self.plan.as_ref().filter(|_| !self.hold.refused);
         let planned =
             plan.and_then(|plan| Some((plan, self.config.deployments.get(plan.current().deployment)?)));
-        let Some((plan, deployment)) = planned else { return self.refusal(env) };
-        let segment = Plan::segment(plan);
-        let failed = !(200..300).contains(&self.status);
-        let model = match &self.attempt {
+        match planned {
+            Some((plan, deployment)) => {
+                self.tell_use(record, used, Plan::segment(plan), deployment);
+                record.charged = charged;
+            }
+            None if !self.tell_refusal(record) => return,
+            None => {}
+        }
+        self.tell_caller(record);
+        // A client may give two calls the same id.
+        record.id = numbered(&self.call_id, env.random.bits());
+        record.tags = self.tags();
+        record.ip.clone_from(&self.client);
+        record.session.clone_from(&self.asked.session);
+        record.is_told = true;
+    }
+
+    /// What a call used, and where.
+    fn tell_use(
+        &self,
+        record: &mut CallRecord,
+        used: &Served,
+        segment: Option<&Segment>,
+        deployment: &Deployment,
+    ) {
+        record.response_id = self.completed.as_ref().and_then(|completed| completed.id.clone());
+        record.model = match &self.attempt {
             Some(attempt) => attempt.model.clone(),
             None => segment.map_or_else(String::new, |segment| {
                 let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
                 deployment.model_for(&segment.requested, &captures)
             }),
         };
-        Some(Event {
-            response_id: self.completed.as_ref().and_then(|completed| completed.id.clone()),
-            model,
-            // A wildcard is no name that anybody asks for.
-            model_group: segment.map_or_else(String::new, |segment| match segment.group.contains('*') {
-                true => segment.requested.clone(),
-                false => segment.group.clone(),
-            }),
-            model_id: deployment.id.clone(),
-            provider: deployment.brand.name.to_owned(),
-            api_base: deployment.api_base.clone(),
-            spend: i64::try_from(used.cost.pico()).unwrap_or(i64::MAX),
-            mocked: i64::try_from(self.mock_cost().pico()).unwrap_or(i64::MAX),
-            prompt_tokens: used.usage.prompt_tokens,
-            completion_tokens: used.usage.completion_tokens,
-            total_tokens: used.usage.total_tokens,
-            cache_read_tokens: used.usage.cached_tokens,
-            cache_creation_tokens: used.usage.cache_creation_tokens,
-            first_ms: self.first_ms,
-            error: failed.then(|| self.failure_name()),
-            message: if failed { self.failure_message() } else { None },
-            estimated: used.usage.estimated,
-            metered: self.hold.metered.clone(),
-            charged,
-            ..self.blank(env)
-        })
+        // A wildcard is no name that anybody asks for.
+        record.model_group = segment.map_or_else(String::new, |segment| match segment.group.contains('*') {
+            true => segment.requested.clone(),
+            false => segment.group.clone(),
+        });
+        record.api_base.clone_from(&deployment.api_base);
+        record.spend = i64::try_from(used.cost.pico()).unwrap_or(i64::MAX);
+        record.prompt_tokens = used.usage.prompt_tokens;
+        record.completion_tokens = used.usage.completion_tokens;
+        record.total_tokens = used.usage.total_tokens;
+        record.cache_read_tokens = used.usage.cached_tokens;
+        record.cache_creation_tokens = used.usage.cache_creation_tokens;
+        record.first_ms = (self.first_ms > 0).then_some(self.first_ms);
+        if !record.is_good() {
+            record.error = Some(self.failure_name());
+            record.message = self.failure_message();
+        }
+        record.metered.clone_from(&self.hold.metered);
     }
 
-    /// What is told of a call that was refused, unless `disable_error_logs`.
-    fn refusal(&self, env: &mut Env) -> Option<Event> {
-        let error = self.first_error.as_ref()?;
+    /// Why a call was refused; `false` when nobody wants to know (`disable_error_logs`).
+    fn tell_refusal(&self, record: &mut CallRecord) -> bool {
+        let Some(error) = &self.first_error else { return false };
         if self.config.ledger.disable_error_logs || matches!(self.caller, Caller::Open) {
-            return None;
+            return false;
         }
-        let asked = self.asked.model.clone().or_else(|| self.path_model.clone()).unwrap_or_default();
         let kind = error.kind.as_deref();
         let class = match error.class.map(Class::name) {
             Some(class) => class,
@@ -76,45 +99,29 @@ impl Exchange {
             None if error.status == 429 => "HTTPException",
             None => "ProxyException",
         };
-        Some(Event {
-            model: asked.clone(),
-            model_group: asked,
-            error: Some(class.to_owned()),
-            refused: true,
-            message: self.failure_message(),
-            ..self.blank(env)
-        })
+        record.model = record.asked_model.clone().unwrap_or_default();
+        record.model_group.clone_from(&record.model);
+        record.error = Some(class.to_owned());
+        record.refused = true;
+        record.message = self.failure_message();
+        true
     }
 
-    /// What is known of every call: who, when, for whom.
-    fn blank(&self, env: &mut Env) -> Event {
+    /// Who is charged.
+    fn tell_caller(&self, record: &mut CallRecord) {
         let grant = self.caller.grant();
         let id = |scope: Option<&Scope>| scope.map(|scope| scope.id.clone());
-        Event {
-            // A client may give two calls the same id.
-            id: numbered(&self.call_id, env.random.bits()),
-            call_id: self.call_id.clone(),
-            call_type: self.api.call_type().to_owned(),
-            api_key: match &self.caller {
-                Caller::Open => String::new(),
-                Caller::Master => self.config.general.master_hash.clone(),
-                Caller::Key(grant) => grant.key.id.clone(),
-            },
-            user: match &self.caller {
-                Caller::Master => Some(ADMIN.to_owned()),
-                _ => id(grant.and_then(|grant| grant.user.as_deref())),
-            },
-            team: id(grant.and_then(|grant| grant.team.as_deref())),
-            organization: id(grant.and_then(|grant| grant.organization.as_deref())),
-            end_user: self.asked.end_user.clone(),
-            start_ms: self.started_ms,
-            end_ms: env.now_ms,
-            status: self.status,
-            tags: self.tags(),
-            ip: self.client.clone(),
-            session: self.asked.session.clone(),
-            ..Event::default()
-        }
+        record.api_key = match &self.caller {
+            Caller::Open => String::new(),
+            Caller::Master => self.config.general.master_hash.clone(),
+            Caller::Key(grant) => grant.key.id.clone(),
+        };
+        record.user = match &self.caller {
+            Caller::Master => Some(ADMIN.to_owned()),
+            _ => id(grant.and_then(|grant| grant.user.as_deref())),
+        };
+        record.team = id(grant.and_then(|grant| grant.team.as_deref()));
+        record.organization = id(grant.and_then(|grant| grant.organization.as_deref()));
     }
 
     /// The words that the client got, else those of the failure it left behind.

@@ -11,7 +11,7 @@
 //! | provider | [`Exchange::on_retry_body`] | the same for attempts after the first, which read the body again |
 //! | provider | [`Exchange::on_answer_headers`], [`Exchange::on_answer_body`] | hold, pass, or release with new headers and body |
 //! | policy | [`Exchange::on_release`] | what to do with headers on their way to the client (Envoy's own replies included) |
-//! | policy | [`Exchange::on_done`] | the [`Record`](record::Record); must come for every exchange, because it gives back what is reserved |
+//! | policy | [`Exchange::on_done`] | the [`CallRecord`](crate::core::model::call_record::CallRecord); must come for every exchange, because it gives back what is reserved |
 
 pub mod answer;
 pub mod attempt;
@@ -145,7 +145,7 @@ impl Reply {
 pub enum Opening {
     /// Answer at once.
     Reply(Reply),
-    /// The same to a caller that is known and may not make the call: it has a [`Record`](record::Record), as every call has.
+    /// The same to a caller that is known and may not make the call: it has a [`CallRecord`](crate::core::model::call_record::CallRecord), as every call has.
     Refuse(Box<Exchange>, Reply),
     /// None of our business: let Envoy go on.
     Pass,

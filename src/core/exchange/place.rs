@@ -14,13 +14,13 @@ use crate::core::{
     error::Error,
     host::Store,
     model::{
+        call_record::Charged,
         deployment::Deployment,
         failure::{Class, Failure},
         general::CountedTokens,
         money::Money,
         rule::Rule,
     },
-    protocol::Charged,
     quota::{self, Reservation, Why, Worker},
     route::{
         plan::{Candidate, Plan},

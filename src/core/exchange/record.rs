@@ -12,12 +12,12 @@ use crate::core::{
     format::pipeline::Pipeline,
     headers::Headers,
     model::{
+        call_record::CallRecord,
         failure::{Class, Failure},
         money::Money,
         terms::Terms,
         usage::Usage,
     },
-    protocol::Event,
     route::plan::Plan,
 };
 
@@ -83,70 +83,9 @@ impl Served {
     }
 }
 
-/// One finished request.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    /// The call's id.
-    pub call_id: String,
-    /// LiteLLM's call type.
-    pub call_type: &'static str,
-    /// The path as the client wrote it.
-    pub path: String,
-    /// The model asked for.
-    pub model: Option<String>,
-    /// The group that served (or failed last).
-    pub group: Option<String>,
-    /// The deployment.
-    pub deployment: Option<String>,
-    /// Its brand.
-    pub provider: Option<&'static str>,
-    /// The model at the provider.
-    pub provider_model: Option<String>,
-    /// The status the client got; 0 when it went away before.
-    pub status: u16,
-    /// Was a stream asked for.
-    pub streaming: bool,
-    /// Attempts made.
-    pub attempts: u32,
-    /// Groups left behind.
-    pub fallbacks: u32,
-    /// Tokens.
-    pub usage: Option<Usage>,
-    /// The provider did not say its usage; it was estimated.
-    pub estimated: bool,
-    /// The stream broke, or the client left, before its end.
-    pub incomplete: bool,
-    /// The price of it.
-    pub cost: Option<Money>,
-    /// What of it a mock cost.
-    pub mocked: Money,
-    /// The class of the failure the client saw.
-    pub error: Option<Class>,
-    /// Whose key it was.
-    caller: Caller,
-    /// The end user it was for.
-    end_user: Option<String>,
-    /// `x-request-id`, when the call has another id.
-    request_id: Option<String>,
-    /// The client's address, when it is not that of its connection.
-    client: Option<String>,
-    /// Attempts on the last group after its first.
-    retries: u32,
-    /// Milliseconds from the headers to the first part of the answer.
-    first_ms: Option<u64>,
-    /// The answer came whole.
-    complete: bool,
-    /// What the failure is called, and its words as far as they are ours.
-    failure: Option<(Cow<'static, str>, String)>,
-    /// Milliseconds from the headers to the end.
-    pub duration_ms: u64,
-    /// What the ledger is told.
-    event: Option<Box<Event>>,
-}
-
 impl Exchange {
     /// The request is over, complete or not.
-    pub fn on_done(&mut self, env: &mut Env) -> Record {
+    pub fn on_done(&mut self, env: &mut Env) -> CallRecord {
         let is_cut = self.completed.is_none() && self.status == 0 && self.is_under_way();
         if is_cut {
             self.charge_unanswered(env);
@@ -171,50 +110,59 @@ impl Exchange {
             self.note_latency(env);
         }
         self.leave_at_the_end(env);
-        let event = self.event(&used, env);
-        let mocked = self.mock_cost();
-        self.settle(&used, used.cost.saturating_sub(mocked), env);
-        let deployment =
-            self.plan.as_ref().and_then(|plan| self.config.deployments.get(plan.current().deployment));
-        let is_good = (200..300).contains(&self.status);
-        let failed = || self.told.as_ref().or(self.first_error.as_ref());
-        let call_id =
-            if self.trail.is_some() { self.call_id.clone() } else { std::mem::take(&mut self.call_id) };
-        let record = Record {
-            call_id,
-            call_type: self.api.call_type(),
-            path: std::mem::take(&mut self.path),
-            model: self.asked.model.take().or_else(|| self.path_model.take()),
-            group: self.plan.as_ref().and_then(Plan::segment).map(|segment| segment.group.clone()),
-            deployment: deployment.map(|deployment| deployment.id.clone()),
-            provider: deployment.map(|deployment| deployment.brand.name),
-            provider_model: self.attempt.as_ref().map(|attempt| attempt.model.clone()),
-            status: self.status,
-            streaming: self.asked.streaming,
-            attempts: self.attempts,
-            fallbacks: self.fallbacks,
-            estimated: used.usage.estimated,
-            usage: match self.served {
-                Some(_) => Some(used.usage),
-                None => self.completed.as_ref().and_then(|completed| completed.usage.clone()),
-            },
-            incomplete: is_incomplete,
-            cost: self.cost(),
-            mocked,
-            error: if is_good { None } else { self.first_error.as_ref().and_then(|e| e.class) },
-            caller: self.caller.clone(),
-            end_user: self.asked.end_user.take(),
-            request_id: self.request_id.take(),
-            client: self.client.take().filter(|_| self.config.general.use_forwarded_for),
-            retries: self.retries,
-            first_ms: (self.first_ms > 0).then(|| self.first_ms.saturating_sub(self.started_ms)),
-            complete: is_good && self.completed.is_some() && !is_incomplete,
-            failure: if is_good { None } else { failed().map(|error| (error.name(), error.logged())) },
-            duration_ms: env.now_ms.saturating_sub(self.started_ms),
-            event: event.map(Box::new),
-        };
+        let charged = self.charged();
+        let mut record = self.record(&used, is_incomplete, env.now_ms);
+        self.tell_ledger(&mut record, &used, charged, env);
+        self.settle(&used, used.cost.saturating_sub(self.mock_cost()), env);
         self.tell_end(&record);
         record
+    }
+
+    /// What every view of the call has, those that the ledger alone wants left out.
+    fn record(&mut self, used: &Served, incomplete: bool, now_ms: u64) -> CallRecord {
+        let status = (self.status > 0).then_some(self.status);
+        let is_good = (200..300).contains(&self.status);
+        let failed = || self.told.as_ref().or(self.first_error.as_ref()).filter(|_| !is_good);
+        let segment = self.plan.as_ref().and_then(Plan::segment);
+        // What its caller's limits refuse has come to no deployment, wherever it would have gone.
+        let deployment = self.plan.as_ref().filter(|_| !self.hold.refused);
+        let deployment = deployment.and_then(|plan| self.config.deployments.get(plan.current().deployment));
+        let usage = match self.served {
+            Some(_) => Some(used.usage.clone()),
+            None => self.completed.as_ref().and_then(|completed| completed.usage.clone()),
+        };
+        CallRecord {
+            request_id: self.request_id.take().map_or_else(|| self.call_id.clone(), |id| cut(&id).to_owned()),
+            call_id: self.call_id.clone(),
+            path: cut(&self.path).to_owned(),
+            call_type: self.api.call_type().into(),
+            asked_model: self.asked.model.take().or_else(|| self.path_model.take()),
+            group: segment.map(|segment| segment.group.clone()),
+            model_id: deployment.map(|deployment| deployment.id.clone()).unwrap_or_default(),
+            provider: deployment.map_or("", |deployment| deployment.brand.name).into(),
+            attempted_model: self.attempt.as_ref().map(|attempt| attempt.model.clone()),
+            grant: self.caller.shared_grant(),
+            end_user: self.asked.end_user.take(),
+            forwarded_for: self.client.clone().filter(|_| self.config.general.use_forwarded_for),
+            streaming: self.asked.streaming,
+            attempts: self.attempts,
+            retries: self.retries,
+            fallbacks: self.fallbacks,
+            first_after_ms: (self.first_ms > 0).then(|| self.first_ms.saturating_sub(self.started_ms)),
+            usage,
+            estimated: used.usage.estimated,
+            incomplete,
+            cost: self.cost(),
+            mocked: i64::try_from(self.mock_cost().pico()).unwrap_or(i64::MAX),
+            start_ms: self.started_ms,
+            end_ms: now_ms,
+            duration_ms: now_ms.saturating_sub(self.started_ms),
+            status,
+            failure: failed().map(Error::name),
+            failure_message: failed().map(Error::logged),
+            is_whole: is_good && self.completed.is_some() && !incomplete,
+            ..CallRecord::default()
+        }
     }
 
     /// What the last answer cost.
@@ -304,84 +252,27 @@ impl Exchange {
     }
 }
 
-impl Record {
-    /// The model that counters of the call go by: the group that served it, else that of the model it asked for. Names are the
-    /// configuration's, never a client's: whatever else was asked for, or was not read before it was refused, is `other`.
-    pub fn counted_model<'c>(&'c self, config: &'c Config) -> Cow<'c, str> {
-        let known = |name: &str| {
-            config.groups.contains_key(name)
-                || config.wildcards.iter().any(|wildcard| wildcard.pattern == name)
-        };
-        let team = self.caller.grant().and_then(|grant| grant.team_id());
-        let asked = || Some(config.resolve_for(self.model.as_deref()?, team)?.group);
-        match self.group.as_deref().filter(|name| known(name)) {
-            Some(served) => Cow::Borrowed(served),
-            None => asked().filter(|name| known(name)).map_or(Cow::Borrowed("other"), Cow::Owned),
-        }
+/// The model that counters of the call go by: the group that served it, else that of the model it asked for. Names are the
+/// configuration's, never a client's: whatever else was asked for, or was not read before it was refused, is `other`.
+pub fn counted_model<'c>(record: &'c CallRecord, config: &'c Config) -> Cow<'c, str> {
+    let known = |name: &str| {
+        config.groups.contains_key(name) || config.wildcards.iter().any(|wildcard| wildcard.pattern == name)
+    };
+    let team = record.grant.as_ref().and_then(|grant| grant.team_id());
+    let asked = || Some(config.resolve_for(record.asked_model.as_deref()?, team)?.group);
+    match record.group.as_deref().filter(|name| known(name)) {
+        Some(served) => Cow::Borrowed(served),
+        None => asked().filter(|name| known(name)).map_or(Cow::Borrowed("other"), Cow::Owned),
     }
+}
 
-    /// What the ledger is to be told; nothing when there is none.
-    pub fn event(&self) -> Option<&Event> {
-        self.event.as_deref()
-    }
-
-    /// Whether Envoy has more to say of why it ended as it did.
-    pub fn is_whole(&self) -> bool {
-        self.complete
-    }
-
-    /// The record as members that follow others in the JSON object of the access log.
-    pub fn to_members(&self) -> Vec<u8> {
-        let mut members = self.to_json();
-        members.pop();
-        if let Some(first) = members.first_mut() {
-            *first = b',';
-        }
-        members
-    }
-
-    /// The record as one JSON object. It holds no key and nothing of a prompt or an answer.
-    pub fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(1_024);
-        let mut shown = Writer::begin(&mut out);
-        shown.text("method", "POST");
-        shown.text("path", cut(&self.path));
-        shown.text("call_id", &self.call_id);
-        shown.text("request_id", self.request_id.as_deref().map_or(&self.call_id, cut));
-        shown.text("call_type", self.call_type);
-        shown.text_if("model", self.model.as_deref());
-        shown.text_if("model_group", self.group.as_deref());
-        shown.text_if("model_id", self.deployment.as_deref());
-        shown.text_if("provider", self.provider);
-        shown.text_if("provider_model", self.provider_model.as_deref());
-        show_caller(&mut shown, &self.caller);
-        shown.text_if("end_user", self.end_user.as_deref());
-        shown.text_if("client_address", self.client.as_deref());
-        shown.flag("stream", self.streaming);
-        shown.number("attempts", self.attempts);
-        shown.number("retries", self.retries);
-        shown.number("fallbacks", self.fallbacks);
-        if let Some(ms) = self.first_ms {
-            shown.number("first_ms", ms);
-        }
-        if let Some(usage) = &self.usage {
-            shown.number("prompt_tokens", usage.prompt_tokens);
-            shown.number("completion_tokens", usage.completion_tokens);
-            shown.number("total_tokens", usage.total_tokens);
-            shown.number("cached_tokens", usage.cached_tokens);
-            shown.flag("estimated", self.estimated);
-        }
-        if self.incomplete {
-            shown.flag("incomplete", true);
-        }
-        shown.text_if("cost", self.cost.map(Money::to_text).as_deref());
-        if let Some((name, words)) = &self.failure {
-            shown.text("error", name);
-            shown.text("error_message", words);
-        }
-        shown.end();
-        out
-    }
+/// The record as members that follow others in the JSON object of the access log. They hold no key and nothing of a prompt or
+/// a response.
+pub fn members(record: &CallRecord) -> Vec<u8> {
+    let mut members = Vec::with_capacity(1_024);
+    Writer::follow(&mut members).text("method", "POST");
+    record.write_log(&mut members);
+    members
 }
 
 /// What the access log has of a request that called no model, as members that follow others: what it was, whose key it had
@@ -396,7 +287,9 @@ pub fn request_members(headers: &Headers, caller: &Caller, refusal: Option<&Erro
     shown.text_if("method", shown_as_text(":method").as_deref().map(cut));
     shown.text_if("path", path.map(cut));
     shown.text_if("request_id", shown_as_text("x-request-id").as_deref().map(cut));
-    show_caller(&mut shown, caller);
+    if let Some(grant) = caller.grant() {
+        grant.write_log(&mut shown);
+    }
     if let Some(error) = refusal {
         shown.text("error", &error.name());
         shown.text("error_message", &error.logged());
@@ -410,18 +303,6 @@ pub fn add_failure(members: &mut Vec<u8>, details: Option<&[u8]>, connection: Op
     let mut shown = Writer::follow(members);
     shown.text_if("code_details", details.map(words).as_deref());
     shown.text_if("upstream_failure", connection.filter(|text| !text.is_empty()).map(words).as_deref());
-}
-
-/// Who called: the key by its hash and its alias, its team and its user.
-fn show_caller(shown: &mut Writer<'_>, caller: &Caller) {
-    let Some(grant) = caller.grant() else { return };
-    shown.text_if("key_hash", Some(grant.key.id.as_str()).filter(|id| !id.is_empty()));
-    shown.text_if("key_alias", grant.key.alias.as_deref());
-    shown.text_if("user_id", grant.user.as_ref().map(|user| user.id.as_str()));
-    shown.text_if("team_id", grant.team.as_ref().map(|team| team.id.as_str()));
-    shown.text_if("team_alias", grant.team.as_ref().and_then(|team| team.alias.as_deref()));
-    let organization = grant.organization.as_ref().map(|organization| organization.id.as_str());
-    shown.text_if("organization_id", organization);
 }
 
 /// The beginning of what a client wrote.

@@ -17,7 +17,7 @@ mod routing;
 use serde_json::{Value, json};
 
 use super::{attempt::StartAction, *};
-use crate::core::{config, quota, random::Random, store::Memory};
+use crate::core::{config, model::call_record::CallRecord, quota, random::Random, store::Memory};
 
 /// How a provider behaves for one attempt.
 enum Behaviour {
@@ -56,7 +56,7 @@ struct Story {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
-    record: Option<record::Record>,
+    record: Option<CallRecord>,
     /// How many answers the client got.
     answers: u32,
     /// The seconds that Envoy was told to wait before each retry that an answer asked for.

@@ -1,10 +1,10 @@
 //! What was decided about a request and why, line by line, for whoever watches (`--debug`). Nobody watching costs nothing: no line
 //! is written then. A line has names, numbers and our own words; never a key, a prompt, or what a provider said.
 
-use super::{Exchange, record::Record};
+use super::Exchange;
 use crate::core::{
     access::Caller,
-    model::failure::Failure,
+    model::{call_record::CallRecord, failure::Failure},
     route::{
         plan::{Candidate, Plan},
         trace::{Group, Trace},
@@ -84,19 +84,19 @@ impl Exchange {
     }
 
     /// It is over.
-    pub(super) fn tell_end(&mut self, record: &Record) {
+    pub(super) fn tell_end(&mut self, record: &CallRecord) {
         self.tell(|exchange| {
             let tokens = record
                 .usage
                 .as_ref()
                 .map(|usage| format!(", {} + {} tokens", usage.prompt_tokens, usage.completion_tokens));
             let cost = record.cost.map(|cost| format!(", cost {cost}"));
-            let is_good = (200..300).contains(&record.status);
-            let error = exchange.told.as_ref().or(exchange.first_error.as_ref()).filter(|_| !is_good);
+            let error =
+                exchange.told.as_ref().or(exchange.first_error.as_ref()).filter(|_| !record.is_good());
             let error = error.map(|error| format!(", {}: {}", error.name(), error.logged()));
             format!(
                 "over: status {} after {} ms, {} attempts, {} fallbacks{}{}{}",
-                record.status,
+                record.status.unwrap_or(0),
                 record.duration_ms,
                 record.attempts,
                 record.fallbacks,

@@ -6,6 +6,7 @@
 //! [`codec`](crate::core::codec) lies below.
 
 pub mod brand;
+pub mod call_record;
 pub mod deployment;
 pub mod endpoint;
 pub mod failure;

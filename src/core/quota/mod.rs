@@ -177,7 +177,7 @@ impl Reservation {
         }
     }
 
-    /// Names of the meters with a budget: those that settling charges (see [`crate::core::protocol::Event::metered`]).
+    /// Names of the meters with a budget: those that settling charges (see [`crate::core::model::call_record::CallRecord::metered`]).
     pub fn metered(&self) -> Vec<&str> {
         self.holds.iter().filter(|hold| hold.stake.budgeted).map(|hold| hold.meter.name()).collect()
     }

@@ -24,8 +24,14 @@ use crate::core::{
     access::{changes, trouble},
     codec::json::Object,
     host::Store,
-    model::{meter::Meter, money::Money, rate::Rate, rule::Base},
-    protocol::{Charged, Event, Folded, SyncReply},
+    model::{
+        call_record::{CallRecord, Charged},
+        meter::Meter,
+        money::Money,
+        rate::Rate,
+        rule::Base,
+    },
+    protocol::{Folded, SyncReply},
     quota,
     route::checks,
 };
@@ -197,7 +203,7 @@ impl Sync {
         self.has_room(now_ms) || queued > WAITING
     }
 
-    /// Takes events that came together out of the queue: [`Event`]s in JSON, a line each. They stay together.
+    /// Takes events that came together out of the queue: [`CallRecord`]s in JSON, a line each. They stay together.
     pub fn push(&mut self, events: &[u8], now_ms: u64) -> Taken {
         let mut taken = Taken::default();
         let has_room = self.has_room(now_ms);
@@ -207,7 +213,7 @@ impl Sync {
                 self.next_bytes = self.next_bytes.saturating_add(event.get().len());
                 self.next.push(event);
                 taken.whole += 1;
-            } else if !has_room && let Ok(event) = serde_json::from_slice::<Event>(event) {
+            } else if !has_room && let Ok(event) = serde_json::from_slice::<CallRecord>(event) {
                 self.folded.add(&event);
                 taken.folded += 1;
             }

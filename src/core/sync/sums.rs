@@ -2,7 +2,10 @@
 
 use hashbrown::HashMap;
 
-use crate::core::protocol::{Charged, Event, Folded};
+use crate::core::{
+    model::call_record::{CallRecord, Charged},
+    protocol::Folded,
+};
 
 /// Most sums that keep all their names. Beyond that, new ones keep only whose call it was and what it charged, and stand for
 /// whatever was called.
@@ -23,7 +26,7 @@ pub struct Sums {
 
 impl Sums {
     /// Counts a call in.
-    pub fn add(&mut self, event: &Event) {
+    pub fn add(&mut self, event: &CallRecord) {
         // A refusal has nothing that could be summed.
         if event.refused {
             return;
@@ -73,8 +76,8 @@ impl Sums {
 }
 
 /// What all calls of a sum have in common.
-fn kind_of(event: &Event) -> Event {
-    Event {
+fn kind_of(event: &CallRecord) -> CallRecord {
+    CallRecord {
         api_key: event.api_key.clone(),
         user: event.user.clone(),
         team: event.team.clone(),
@@ -84,23 +87,23 @@ fn kind_of(event: &Event) -> Event {
         model_group: event.model_group.clone(),
         provider: event.provider.clone(),
         metered: event.metered.clone(),
-        ..Event::default()
+        ..CallRecord::default()
     }
 }
 
 /// The same, without what was called and for whom: user, team and organization go with the key.
-fn without_call(kind: Event) -> Event {
-    Event {
+fn without_call(kind: CallRecord) -> CallRecord {
+    CallRecord {
         api_key: kind.api_key,
         user: kind.user,
         team: kind.team,
         organization: kind.organization,
         metered: kind.metered,
-        ..Event::default()
+        ..CallRecord::default()
     }
 }
 
-fn name_of(kind: &Event) -> String {
+fn name_of(kind: &CallRecord) -> String {
     let text = |part: &Option<String>| part.clone().unwrap_or_default();
     [
         kind.api_key.clone(),
@@ -110,13 +113,13 @@ fn name_of(kind: &Event) -> String {
         text(&kind.end_user),
         kind.model.clone(),
         kind.model_group.clone(),
-        kind.provider.clone(),
+        kind.provider.to_string(),
         kind.metered.join(SEPARATOR),
     ]
     .join(SEPARATOR)
 }
 
-fn count(folded: &mut Folded, event: &Event) {
+fn count(folded: &mut Folded, event: &CallRecord) {
     let sum = &mut folded.sum;
     sum.spend = sum.spend.saturating_add(event.spend);
     sum.mocked = sum.mocked.saturating_add(event.mocked);
@@ -140,8 +143,8 @@ fn count(folded: &mut Folded, event: &Event) {
 mod tests {
     use super::*;
 
-    fn event(key: usize, model: &str) -> Event {
-        Event {
+    fn event(key: usize, model: &str) -> CallRecord {
+        CallRecord {
             id: "x".to_owned(),
             api_key: format!("k{key}"),
             user: Some(format!("u{key}")),
@@ -151,7 +154,7 @@ mod tests {
             end_ms: key as u64,
             error: (model == "bad").then(|| "Timeout".to_owned()),
             metered: vec![format!("key:k{key}")],
-            ..Event::default()
+            ..CallRecord::default()
         }
     }
 

@@ -18,7 +18,8 @@ use crate::core::{
 
 fn event(id: u64, spend: i64, metered: &[&str]) -> Vec<u8> {
     let metered = metered.iter().map(|name| (*name).to_owned()).collect();
-    let event = Event { id: format!("c{id}"), api_key: "k".to_owned(), spend, metered, ..Event::default() };
+    let event =
+        CallRecord { id: format!("c{id}"), api_key: "k".to_owned(), spend, metered, ..CallRecord::default() };
     serde_json::to_vec(&event).unwrap()
 }
 
@@ -357,7 +358,7 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
     held.unwrap().settle(&shared, 0, Money::from_pico(30), 1_000);
     let mut sync = Sync::open(&shared, "n".to_owned());
     let charged = vec![Charged { meter: "deployment:d".to_owned(), spend: 30, period: None }];
-    let event = Event { id: "c".to_owned(), spend: 50, charged, ..Event::default() };
+    let event = CallRecord { id: "c".to_owned(), spend: 50, charged, ..CallRecord::default() };
     sync.push(&serde_json::to_vec(&event).unwrap(), 1_000);
     let batch = sent(&mut sync, &shared, 1_000).batch.unwrap();
     assert_eq!(batch.events, [event]);

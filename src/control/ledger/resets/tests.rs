@@ -9,7 +9,10 @@ use crate::control::ledger::{
     testing::{START_MS, on_each},
     usage,
 };
-use crate::core::protocol::{Batch, Event, SyncRequest};
+use crate::core::{
+    model::call_record::CallRecord,
+    protocol::{Batch, SyncRequest},
+};
 
 fn ms(text: &str) -> i64 {
     text.parse::<Timestamp>().unwrap().as_millisecond()
@@ -220,8 +223,13 @@ fn windows_follow_what_configuration_and_keys_say() {
         run(app, START_MS).await.unwrap();
         let spend = |number: u64| {
             let metered = vec!["key_model:k/m".to_owned()];
-            let event =
-                Event { id: number.to_string(), api_key: "k".into(), spend: 5, metered, ..Event::default() };
+            let event = CallRecord {
+                id: number.to_string(),
+                api_key: "k".into(),
+                spend: 5,
+                metered,
+                ..CallRecord::default()
+            };
             let batch = Some(Batch { number, events: vec![event], folded: Vec::new() });
             let request = SyncRequest { node: "n".into(), batch, cursor: 1, ..SyncRequest::default() };
             async move { usage::sync(app, &request).await.map(drop).unwrap() }

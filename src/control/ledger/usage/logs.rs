@@ -9,12 +9,19 @@ use sqlx::{AnyConnection, Row as _};
 use super::sums::events;
 use crate::{
     control::ledger::{bulk, db::DbError, rows::Stored, schema::SPEND_LOGS},
-    core::protocol::{Batch, Event},
+    core::{
+        model::call_record::{CallRecord, Cell},
+        protocol::Batch,
+    },
 };
 
 /// Writes a row for each call; for those that failed only when `failures` are kept. A call that has one already keeps it.
-pub async fn write(connection: &mut AnyConnection, events: &[Event], failures: bool) -> Result<(), DbError> {
-    let events: Vec<Event> =
+pub async fn write(
+    connection: &mut AnyConnection,
+    events: &[CallRecord],
+    failures: bool,
+) -> Result<(), DbError> {
+    let events: Vec<CallRecord> =
         events.iter().filter(|event| failures || event.error.is_none()).cloned().collect();
     let events = events.as_slice();
     let keys =
@@ -41,51 +48,28 @@ pub async fn write(connection: &mut AnyConnection, events: &[Event], failures: b
     Ok(())
 }
 
-/// The value of a column of [`SPEND_LOGS`].
-fn column(event: &Event, name: &str, metadata: &str) -> Stored {
-    let count = |number: u64| Stored::Int(Some(number.try_into().unwrap_or(i64::MAX)));
-    let time = |ms: u64| Stored::Int(i64::try_from(ms).ok().filter(|ms| *ms > 0));
-    let text = |text: &str| Stored::from(text);
-    match name {
-        "request_id" => text(&event.id),
-        "call_id" => text(&event.call_id),
-        "response_id" => event.response_id.clone().into(),
-        "call_type" => text(&event.call_type),
-        "api_key" => text(&event.api_key),
-        "spend" => event.spend.into(),
-        "total_tokens" => count(event.total_tokens),
-        "prompt_tokens" => count(event.prompt_tokens),
-        "completion_tokens" => count(event.completion_tokens),
-        // Lists are ordered by it, so it is always there.
-        "start_time" => count(event.start_ms),
-        "end_time" => time(event.end_ms),
-        "completion_start_time" => time(event.first_ms),
-        "model" => text(&event.model),
-        "model_id" => text(&event.model_id),
-        "model_group" => text(&event.model_group),
-        "custom_llm_provider" => text(&event.provider),
-        "api_base" => text(&event.api_base),
-        "user_id" => event.user.clone().into(),
-        "metadata" => text(metadata),
-        "cache_hit" => text("False"),
-        "cache_key" => text("Cache OFF"),
-        "request_tags" => Value::from(event.tags.clone()).to_string().into(),
-        "team_id" => event.team.clone().into(),
-        "organization_id" => event.organization.clone().into(),
-        "end_user" => event.end_user.clone().into(),
-        "requester_ip_address" => event.ip.clone().into(),
-        "session_id" => event.session.clone().into(),
-        "status" => text(status(event)),
-        _ => Stored::Text(None),
+/// The value of a column of [`SPEND_LOGS`]: a fact of the call, or what the ledger makes of several.
+fn column(record: &CallRecord, name: &str, metadata: &str) -> Stored {
+    match (name, record.cell(name)) {
+        ("metadata", _) => Stored::from(metadata),
+        ("status", _) => Stored::from(status(record)),
+        // When it ended nobody knows of calls that were imported.
+        ("end_time", _) => Stored::Int(i64::try_from(record.end_ms).ok().filter(|ms| *ms > 0)),
+        ("cache_hit", _) => Stored::from("False"),
+        ("cache_key", _) => Stored::from("Cache OFF"),
+        (_, Some(Cell::Text(text))) => Stored::Text(text.map(str::to_owned)),
+        (_, Some(Cell::Number(number))) => Stored::Int(number),
+        (_, Some(Cell::Texts(texts))) => Value::from(texts).to_string().into(),
+        (_, None) => Stored::Text(None),
     }
 }
 
-fn status(event: &Event) -> &'static str {
+fn status(event: &CallRecord) -> &'static str {
     if event.error.is_some() { "failure" } else { "success" }
 }
 
 /// What LiteLLM's readers find in a row's metadata.
-fn metadata(event: &Event, key_alias: Option<&String>, team_alias: Option<&String>) -> Value {
+fn metadata(event: &CallRecord, key_alias: Option<&String>, team_alias: Option<&String>) -> Value {
     let mut metadata = json!({
         "status": status(event),
         "user_api_key": event.api_key,
@@ -108,7 +92,7 @@ fn metadata(event: &Event, key_alias: Option<&String>, team_alias: Option<&Strin
     });
     if let Some(map) = metadata.as_object_mut() {
         if let Some(class) = &event.error {
-            let error = json!({"error_code": event.status.to_string(), "error_class": class,
+            let error = json!({"error_code": event.status.unwrap_or(0).to_string(), "error_class": class,
                                "llm_provider": event.provider, "traceback": "",
                                "error_message": event.message.as_deref().unwrap_or_default()});
             map.insert("error_information".to_owned(), error);
@@ -126,8 +110,8 @@ async fn aliases<'e>(
     key: &str,
     alias: &str,
     table: &str,
-    events: &'e [Event],
-    id: impl Fn(&'e Event) -> Option<&'e String>,
+    events: &'e [CallRecord],
+    id: impl Fn(&'e CallRecord) -> Option<&'e String>,
 ) -> Result<BTreeMap<String, String>, DbError> {
     let ids: BTreeSet<&String> = events.iter().filter_map(id).collect();
     let statement =
@@ -150,7 +134,7 @@ struct Day {
 }
 
 impl Day {
-    fn add(&mut self, event: &Event, calls: u64, failures: u64) {
+    fn add(&mut self, event: &CallRecord, calls: u64, failures: u64) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.spend = self.spend.saturating_add(event.spend).max(-i64::MAX);
         self.prompt = self.prompt.saturating_add(count(event.prompt_tokens));
@@ -258,7 +242,7 @@ async fn upsert<const N: usize>(
 }
 
 /// The day of a call, in UTC.
-pub(super) fn day(event: &Event) -> String {
+pub(super) fn day(event: &CallRecord) -> String {
     let ms = i64::try_from(event.start_ms).unwrap_or_default();
     let date = Timestamp::from_millisecond(ms).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC).date();
     date.to_string()

@@ -14,14 +14,11 @@ use crate::{
         rows::Stored,
         windows,
     },
-    core::{
-        config::Config,
-        protocol::{Batch, Event},
-    },
+    core::{config::Config, model::call_record::CallRecord, protocol::Batch},
 };
 
 /// All events of a batch that used something, with the number of calls each stands for; folded sums too.
-pub fn events(batch: &Batch) -> impl Iterator<Item = (&Event, u64)> {
+pub fn events(batch: &Batch) -> impl Iterator<Item = (&CallRecord, u64)> {
     let single = batch.events.iter().filter(|event| !event.refused).map(|event| (event, 1));
     single.chain(batch.folded.iter().map(|folded| (&folded.sum, folded.calls)))
 }
@@ -52,7 +49,7 @@ impl<'b> Sums<'b> {
         sums
     }
 
-    fn add(&mut self, event: &'b Event) {
+    fn add(&mut self, event: &'b CallRecord) {
         let spend = event.spend;
         for charged in event.charged.iter().filter(|charged| is_place(&charged.meter) && charged.spend != 0) {
             put(&mut self.windows, [&charged.meter], charged.spend);

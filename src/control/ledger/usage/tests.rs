@@ -19,8 +19,11 @@ use crate::{
         testing::{self, Ledger, START_MS, on_each},
     },
     core::{
-        model::rate::Rate,
-        protocol::{Charged, Event, Folded},
+        model::{
+            call_record::{CallRecord, Charged},
+            rate::Rate,
+        },
+        protocol::Folded,
     },
 };
 
@@ -46,18 +49,18 @@ async fn logs(ledger: &Ledger) -> Vec<Record> {
     rows::select(&mut connection, &SPEND_LOGS, &all).await.unwrap()
 }
 
-fn event(id: &str, key: &str, spend: i64) -> Event {
-    Event {
+fn event(id: &str, key: &str, spend: i64) -> CallRecord {
+    CallRecord {
         id: id.to_owned(),
         api_key: key.to_owned(),
         spend,
         start_ms: START_MS as u64,
         metered: vec![format!("key:{key}")],
-        ..Event::default()
+        ..CallRecord::default()
     }
 }
 
-fn request(node: &str, number: u64, events: Vec<Event>) -> SyncRequest {
+fn request(node: &str, number: u64, events: Vec<CallRecord>) -> SyncRequest {
     let batch = Some(Batch { number, events, folded: Vec::new() });
     SyncRequest { node: node.to_owned(), batch, cursor: 1, ..SyncRequest::default() }
 }
@@ -121,7 +124,7 @@ fn deployments_and_providers_have_periods_of_their_own() {
                 ("provider:openai".to_owned(), Some(provider)),
             ])
         };
-        let event = |id: &str, spend: i64| Event {
+        let event = |id: &str, spend: i64| CallRecord {
             metered: vec![],
             charged: charged(spend),
             ..event(id, "k", spend)
@@ -168,14 +171,14 @@ impl Dice {
     }
 }
 
-fn random(dice: &mut Dice, id: usize) -> Event {
+fn random(dice: &mut Dice, id: usize) -> CallRecord {
     let key = dice.next(30);
     let some = |dice: &mut Dice, name: &str, count| {
         (dice.next(4) > 0).then(|| format!("{name}{}", dice.next(count)))
     };
     let failed = dice.next(10) == 0;
     let spend = if failed { 0 } else { dice.next(1_000_000_000_000) as i64 };
-    Event {
+    CallRecord {
         id: format!("call-{id}"),
         api_key: format!("k{key}"),
         user: some(dice, "u", 10),
@@ -190,11 +193,11 @@ fn random(dice: &mut Dice, id: usize) -> Event {
         prompt_tokens: dice.next(1_000),
         completion_tokens: dice.next(1_000),
         start_ms: START_MS as u64 + dice.next(3) * 86_400_000,
-        status: if failed { 500 } else { 200 },
+        status: Some(if failed { 500 } else { 200 }),
         error: failed.then(|| "InternalServerError".to_owned()),
         tags: some(dice, "tag", 3).into_iter().collect(),
         metered: vec![format!("key:k{key}"), format!("key_model:k{key}/g")],
-        ..Event::default()
+        ..CallRecord::default()
     }
 }
 
@@ -219,7 +222,7 @@ fn ten_thousand_random_events_add_up_exactly() {
         tx.commit().await.unwrap();
 
         let mut dice = Dice(7);
-        let events: Vec<Event> = (0..10_000).map(|id| random(&mut dice, id)).collect();
+        let events: Vec<CallRecord> = (0..10_000).map(|id| random(&mut dice, id)).collect();
         let started = Instant::now();
         for (at, some) in events.chunks(1_000).enumerate() {
             let node = format!("n{}", at % 2);
@@ -330,7 +333,7 @@ fn several_ledgers_share_a_database() {
             all.spawn(async move {
                 let mut last = 0;
                 for number in 1..=20 {
-                    let mut events: Vec<Event> = (0..10)
+                    let mut events: Vec<CallRecord> = (0..10)
                         .map(|key| event(&format!("{node}-{number}-{key}"), &format!("k{key}"), 1))
                         .collect();
                     // Every node has its own order.
@@ -373,7 +376,7 @@ fn sums_stay_at_the_largest_number() {
         let reply = say(app, &request("n1", 2, vec![event("c", "k", 5)])).await;
         assert_eq!(reply.changes[0].spend, Some(i64::MAX));
         let events =
-            vec![event("d", "k", -7), Event { prompt_tokens: u64::MAX, ..event("e", "k", i64::MIN) }];
+            vec![event("d", "k", -7), CallRecord { prompt_tokens: u64::MAX, ..event("e", "k", i64::MIN) }];
         let reply = say(app, &request("n1", 3, events)).await;
         assert_eq!(reply.changes[0].spend, Some(0));
         let reply = say(app, &request("n1", 4, vec![event("f", "k", -7), event("g", "k", i64::MIN)])).await;
@@ -392,10 +395,10 @@ fn nothing_a_client_sends_stops_a_batch() {
             let noise = (0..20_000).map(|_| char::from_u32(0x4e00 + dice.next(20_000) as u32).unwrap());
             format!("{start}\0{}", noise.collect::<String>())
         };
-        let event = Event {
+        let event = CallRecord {
             model: long("m"),
             model_group: long("g"),
-            provider: long("p"),
+            provider: long("p").into(),
             user: Some(long("u")),
             team: Some(long("t")),
             organization: Some(long("o")),
@@ -512,7 +515,7 @@ fn every_meter_has_its_spend() {
             "key_model:k/x/y",
             "global",
         ];
-        let event = Event {
+        let event = CallRecord {
             user: Some("a/b".into()),
             team: Some("t".into()),
             organization: Some("o".into()),
@@ -549,7 +552,7 @@ fn logs_say_what_happened() {
         let app = &ledger.app;
         put(app, &KEYS, "key:k", json!({"token": "k", "key_alias": "mine"})).await;
         put(app, &TEAMS, "team:t", json!({"team_id": "t", "team_alias": "ours"})).await;
-        let good = Event {
+        let good = CallRecord {
             call_type: "acompletion".into(),
             team: Some("t".into()),
             end_user: Some("e".into()),
@@ -563,15 +566,21 @@ fn logs_say_what_happened() {
             total_tokens: 7,
             cache_read_tokens: 2,
             end_ms: START_MS as u64 + 500,
-            first_ms: START_MS as u64 + 100,
-            status: 200,
+            first_ms: Some(START_MS as u64 + 100),
+            status: Some(200),
             tags: vec!["x".into()],
             ip: Some("10.0.0.1".into()),
             session: Some("s".into()),
             ..event("a", "k", 1_500_000_000_000)
         };
-        let bad = Event { status: 429, error: Some("RateLimitError".into()), spend: 0, ..event("b", "k", 0) };
-        let folded = Folded { sum: Event { id: String::new(), ..event("", "k", 9) }, calls: 5, failures: 2 };
+        let bad = CallRecord {
+            status: Some(429),
+            error: Some("RateLimitError".into()),
+            spend: 0,
+            ..event("b", "k", 0)
+        };
+        let folded =
+            Folded { sum: CallRecord { id: String::new(), ..event("", "k", 9) }, calls: 5, failures: 2 };
         let mut request = request("n", 1, vec![good, bad]);
         request.batch.as_mut().unwrap().folded.push(folded);
         say(app, &request).await;

@@ -401,7 +401,7 @@ fn refused_calls_are_counted_for_the_model_that_they_ask_for() {
         rig.key = Some("sk-one");
         let story = rig.call(path, hello(model), |_, _| panic!("no call"));
         assert!(story.status >= 400, "{limits} {model}");
-        story.record.unwrap().counted_model(&rig.config).into_owned()
+        record::counted_model(&story.record.unwrap(), &rig.config).into_owned()
     };
     const CHAT: &str = "/v1/chat/completions";
     for (limits, path, model, expected) in [

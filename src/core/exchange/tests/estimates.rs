@@ -277,7 +277,7 @@ fn leaves(
     patience: u32,
     body: Value,
     play: impl FnMut(usize, &str) -> Behaviour,
-) -> record::Record {
+) -> CallRecord {
     rig.patience = Some(patience);
     let story = rig.run("/v1/chat/completions", body, play);
     assert_eq!((story.answers, story.status), (0, 0), "it has left: {story:?}");

@@ -21,7 +21,10 @@ use crate::{
         caller::hash,
         testing::{Ledger, START_MS, on_each},
     },
-    core::protocol::{Batch, Event, SyncRequest, escape},
+    core::{
+        model::call_record::CallRecord,
+        protocol::{Batch, SyncRequest, escape},
+    },
 };
 
 /// 10⁻¹² dollars of a dollar.
@@ -37,7 +40,7 @@ fn token(cast: &Cast, who: &str) -> String {
 }
 
 /// Gives events to the ledger, as Envoy's filter does.
-async fn feed(cast: &Cast, number: u64, events: Vec<Event>) {
+async fn feed(cast: &Cast, number: u64, events: Vec<CallRecord>) {
     let batch = Some(Batch { number, events, folded: Vec::new() });
     let request = SyncRequest { node: "n1".to_owned(), batch, cursor: 1, ..SyncRequest::default() };
     let body = serde_json::to_value(request).unwrap();
@@ -46,11 +49,11 @@ async fn feed(cast: &Cast, number: u64, events: Vec<Event>) {
 }
 
 /// A call by somebody's key: what it cost, when, which tokens it took.
-fn call(cast: &Cast, id: &str, who: &str, at: i64, spend: i64, tokens: (u64, u64)) -> Event {
+fn call(cast: &Cast, id: &str, who: &str, at: i64, spend: i64, tokens: (u64, u64)) -> CallRecord {
     let some = |text: &str| Some(text.to_owned());
-    Event {
+    CallRecord {
         id: id.to_owned(),
-        call_type: "acompletion".to_owned(),
+        call_type: "acompletion".into(),
         api_key: token(cast, who),
         user: some(who).filter(|who| !["service", "nobody"].contains(&who.as_str())),
         team: some("t1").filter(|_| ["member", "service"].contains(&who)),
@@ -58,7 +61,7 @@ fn call(cast: &Cast, id: &str, who: &str, at: i64, spend: i64, tokens: (u64, u64
         model: "gpt-4o".to_owned(),
         model_group: "large".to_owned(),
         model_id: "d1".to_owned(),
-        provider: "openai".to_owned(),
+        provider: "openai".into(),
         api_base: "https://api.openai.com/v1".to_owned(),
         spend,
         prompt_tokens: tokens.0,
@@ -66,8 +69,8 @@ fn call(cast: &Cast, id: &str, who: &str, at: i64, spend: i64, tokens: (u64, u64
         total_tokens: tokens.0 + tokens.1,
         start_ms: at as u64,
         end_ms: at as u64 + 2_000,
-        status: 200,
-        ..Event::default()
+        status: Some(200),
+        ..CallRecord::default()
     }
 }
 
@@ -77,10 +80,10 @@ async fn books(ledger: Ledger) -> Cast {
     let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let some = |text: &str| Some(text.to_owned());
     let day = 24 * HOUR;
-    let small = |event: Event| Event {
+    let small = |event: CallRecord| CallRecord {
         model: "claude-3".to_owned(),
         model_group: "small".to_owned(),
-        provider: "anthropic".to_owned(),
+        provider: "anthropic".into(),
         ..event
     };
     feed(
@@ -88,48 +91,48 @@ async fn books(ledger: Ledger) -> Cast {
         1,
         vec![
             // The last millisecond of a day, and the first of the next.
-            Event {
+            CallRecord {
                 end_user: some("e1"),
                 tags: texts(&["red"]),
                 ..call(&cast, "a", "member", DAY_15 - day - 1, DOLLAR / 10, (10, 5))
             },
-            Event {
+            CallRecord {
                 end_user: some("e1"),
                 tags: texts(&["red", "blue"]),
                 session: some("s1"),
                 ip: some("10.0.0.1"),
-                first_ms: (DAY_15 - day + 500) as u64,
+                first_ms: Some((DAY_15 - day + 500) as u64),
                 ..call(&cast, "b", "member", DAY_15 - day, DOLLAR / 5, (20, 10))
             },
             // The least there is, and a failure.
-            small(Event {
+            small(CallRecord {
                 end_user: some("e2"),
                 cache_read_tokens: 4,
                 cache_creation_tokens: 2,
                 ..call(&cast, "c", "loner", START_MS, 1, (7, 3))
             }),
-            small(Event {
+            small(CallRecord {
                 error: some("RateLimitError"),
-                status: 429,
+                status: Some(429),
                 ..call(&cast, "d", "loner", START_MS + 1_000, 0, (0, 0))
             }),
             // A key of a team that failed before there was a deployment.
-            Event {
+            CallRecord {
                 error: some("BadRequestError"),
-                status: 400,
+                status: Some(400),
                 model: String::new(),
-                provider: String::new(),
+                provider: "".into(),
                 ..call(&cast, "f", "service", START_MS + HOUR, 0, (0, 0))
             },
             // Key and team are gone since.
-            Event {
+            CallRecord {
                 api_key: "gone".to_owned(),
                 team: some("t9"),
                 organization: None,
                 ..call(&cast, "g", "member", START_MS + HOUR / 2, DOLLAR / 20, (5, 5))
             },
             // More than 30 days ago.
-            Event {
+            CallRecord {
                 end_user: some("e3"),
                 tags: texts(&["old"]),
                 ..call(&cast, "h", "nobody", DAY_15 - 45 * day, 7 * DOLLAR, (1, 1))
@@ -139,7 +142,7 @@ async fn books(ledger: Ledger) -> Cast {
     .await;
     cast.ledger.pass(12 * HOUR + 1_000);
     let last = call(&cast, "e", "nobody", DAY_15 + day, DOLLAR * 3 / 2, (100, 50));
-    feed(&cast, 2, vec![Event { tags: texts(&["blue"]), ..last }]).await;
+    feed(&cast, 2, vec![CallRecord { tags: texts(&["blue"]), ..last }]).await;
     cast
 }
 

@@ -242,7 +242,7 @@ fn a_cursor_loses_and_doubles_nothing() {
             let id = format!("id:{}&/ü {at}", at * 7 % 50);
             call(&cast, &id, "member", START_MS + i64::from(at) / 10, 1, (1, 1))
         });
-        let events: Vec<Event> = events.collect();
+        let events: Vec<CallRecord> = events.collect();
         let mut wanted: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
         feed(&cast, 1, events).await;
         let (mut seen, mut next, mut round): (Vec<String>, Option<String>, u64) = Default::default();
@@ -362,19 +362,20 @@ fn a_call_is_found_by_the_ids_that_its_client_knows() {
     on_each("", |ledger| async move {
         let cast = Cast::new(ledger).await;
         let some = |text: &str| Some(text.to_owned());
-        let event = |id: &str| Event { id: id.to_owned(), start_ms: START_MS as u64, ..Event::default() };
+        let event =
+            |id: &str| CallRecord { id: id.to_owned(), start_ms: START_MS as u64, ..CallRecord::default() };
         let events = vec![
             // Providers repeat themselves: both have a row.
-            Event { call_id: "call-1".to_owned(), response_id: some("chatcmpl-1"), ..event("i1") },
-            Event { call_id: "call-2".to_owned(), response_id: some("chatcmpl-1"), ..event("i2") },
-            Event {
+            CallRecord { call_id: "call-1".to_owned(), response_id: some("chatcmpl-1"), ..event("i1") },
+            CallRecord { call_id: "call-2".to_owned(), response_id: some("chatcmpl-1"), ..event("i2") },
+            CallRecord {
                 call_id: "call-3".to_owned(),
                 model: "nobody".to_owned(),
                 model_group: "nobody".to_owned(),
                 error: some("ProxyException"),
                 message: some("/chat/completions: Invalid model name passed in model=nobody"),
                 refused: true,
-                status: 400,
+                status: Some(400),
                 ..event("i3")
             },
         ];
@@ -417,12 +418,12 @@ fn a_call_is_found_by_the_ids_that_its_client_knows() {
 fn failures_have_no_rows_where_error_logs_are_disabled() {
     on_each("general_settings: {disable_error_logs: true}", |ledger| async move {
         let cast = Cast::new(ledger).await;
-        let event = |id: &str, error: Option<&str>| Event {
+        let event = |id: &str, error: Option<&str>| CallRecord {
             id: id.to_owned(),
             call_id: id.to_owned(),
             error: error.map(str::to_owned),
             start_ms: START_MS as u64,
-            ..Event::default()
+            ..CallRecord::default()
         };
         feed(&cast, 1, vec![event("a", None), event("b", Some("Timeout"))]).await;
         let (_, rows) = cast.call("master", "GET", "/spend/logs", Value::Null).await;
