@@ -55,7 +55,7 @@ impl Host for Envoy {
     }
 
     fn configuration(&self) -> Vec<u8> {
-        buffer(BufferType::PluginConfiguration, usize::MAX)
+        buffer(BufferType::PluginConfiguration)
     }
 
     fn enter(&self, id: StreamId) -> Option<HttpStream> {
@@ -144,7 +144,7 @@ impl Stream for HttpStream {
     }
 
     fn body(&self, side: Side) -> Vec<u8> {
-        buffer(body_type(side), usize::MAX)
+        buffer(body_type(side))
     }
 
     fn replace_body(&self, side: Side, body: &[u8]) {
@@ -211,8 +211,8 @@ fn call(callout: &Callout<'_>) -> Option<CallId> {
     call.ok().map(CallId::from)
 }
 
-fn buffer(buffer: BufferType, most: usize) -> Vec<u8> {
-    hostcalls::get_buffer(buffer, 0, most).ok().flatten().unwrap_or_default()
+fn buffer(buffer: BufferType) -> Vec<u8> {
+    hostcalls::get_buffer(buffer, 0, usize::MAX).ok().flatten().unwrap_or_default()
 }
 
 fn map_type(map: HeaderMap) -> MapType {

@@ -134,6 +134,22 @@ fn the_master_key_is_wanted_and_comes_from_the_environment() {
 }
 
 #[test]
+fn litellms_example_serves() {
+    let yaml = include_str!("../../../tests/fixtures/config/proxy_server_config.yaml");
+    let environment =
+        HashMap::from_iter([("OPENAI_API_KEY", "k1".to_owned()), ("AZURE_API_KEY", "k2".to_owned())]);
+    let mut envoy = Envoy::with_ledger(yaml, environment, good, |_| panic!("there is no ledger"));
+    assert_eq!(envoy.chat(&hello("fake-openai-endpoint-4")).status, 401);
+    let bearer = |ask: Ask| ask.with("authorization", "Bearer sk-1234");
+    for model in ["fake-openai-endpoint-4", "gpt-3.5-turbo", "fake-openai-endpoint-5"] {
+        let story = envoy.call(bearer(Ask::chat(&hello(model))));
+        assert_eq!(story.status, 200, "{}", story.body);
+    }
+    let list = envoy.call(bearer(Ask::get("/v1/models"))).body;
+    assert!(list.contains("fake-openai-endpoint-4"), "{list}");
+}
+
+#[test]
 fn what_is_not_a_model_call_is_answered_here_or_passes() {
     let mut envoy = Envoy::new(&config_of(&["a", "b"]), |_, _| panic!("no provider is called"));
     let story = envoy.call(Ask::get("/v1/models"));
