@@ -11,7 +11,7 @@ use crate::core::{cost::table, model::deployment::Deployment, provider::infer};
 pub struct Resolved {
     /// The model group (or wildcard pattern) that serves it: fallbacks, policies and metrics go by it.
     pub group: String,
-    /// The name that was matched, after renames and aliases: [`Deployment::model_for`](super::Deployment::model_for) takes
+    /// The name that was matched, after renames and aliases: [`Deployment::model_for`](Deployment::model_for) takes
     /// it together with `captures`.
     pub requested: String,
     /// Candidates, in file order.
