@@ -49,6 +49,20 @@ fn what_a_lost_worker_held_is_free_after_its_silence() {
 }
 
 #[test]
+fn a_worker_that_lives_keeps_what_it_holds() {
+    let mut envoy = Envoy::new(ONE_AT_A_TIME, |_, _| Later);
+    envoy.add_worker();
+    let first = envoy.begin(0, Ask::chat(&hello("a")));
+    let second = envoy.begin(1, Ask::chat(&hello("a")));
+    envoy.pass(60_000);
+    assert_eq!(envoy.sent.len(), 1, "it says that it lives, however long its provider takes");
+    envoy.respond(first, Answer(200, completion("a1")));
+    envoy.pass(20);
+    envoy.respond(second, Answer(200, completion("a1")));
+    assert_eq!((envoy.finish(first).status, envoy.finish(second).status), (200, 200));
+}
+
+#[test]
 fn an_attempt_in_a_new_worker_says_that_its_request_is_lost() {
     // The downstream part waits while the worker is replaced; its attempt begins in the new one.
     let mut envoy = Envoy::new(ONE_AT_A_TIME, |_, _| Later);
