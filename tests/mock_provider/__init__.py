@@ -1,4 +1,4 @@
-"""Scripted model providers on raw sockets: OpenAI, Azure OpenAI and Anthropic, with exact control of what goes over the wire.
+"""Scripted model providers on raw sockets: OpenAI, Azure OpenAI, Anthropic, Ollama and text generation, with exact control of what goes over the wire.
 
 One instance is one provider on its own port of 127.0.0.1. Each request takes the next behaviour of the mock's script, or the
 default one when the script is used up, and is recorded. The mocks refuse what the real APIs refuse, so a wrong translation fails
@@ -8,6 +8,7 @@ the test that made it.
 from .anthropic_wire import AnthropicMock
 from .certificates import Authority
 from .generate_wire import GenerateMock
+from .ollama_wire import OllamaMock
 from .openai_wire import AzureMock, OpenAiMock
 from .server import (
     WAIT,
@@ -38,6 +39,7 @@ __all__ = [
     "Gate",
     "GenerateMock",
     "Mock",
+    "OllamaMock",
     "OpenAiMock",
     "Recorded",
     "RefusedPort",

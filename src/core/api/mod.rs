@@ -4,7 +4,7 @@ pub mod managed;
 mod not_yet;
 pub mod path;
 
-use crate::core::{error::ErrorFormat, format};
+use crate::core::error::ErrorFormat;
 
 /// The API a client speaks in its request and wants to read in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +22,10 @@ pub enum Api {
 impl Api {
     /// The error shape of this API.
     pub fn error_format(self) -> ErrorFormat {
-        format::of(self).error_format()
+        match self {
+            Api::Messages => ErrorFormat::Anthropic,
+            _ => ErrorFormat::OpenAi,
+        }
     }
 
     /// The path as LiteLLM names it in messages.

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt};
 
 use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::scan::{self, MOST_MEMBERS, Member};
 
@@ -93,18 +93,6 @@ impl<'a> Object<'a> {
     /// Names and raw values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.members.iter().map(|(key, value, _)| (key.as_ref(), value.as_ref()))
-    }
-
-    /// The object with its values read; an error when there are more than [`MOST_VALUES`].
-    pub fn to_map(&self) -> serde_json::Result<Map<String, Value>> {
-        if self.all_values() > MOST_VALUES {
-            return Err(serde::de::Error::custom(format_args!("it has more than {MOST_VALUES} values")));
-        }
-        let mut map = Map::with_capacity(self.members.len());
-        for (name, raw, _) in &self.members {
-            map.insert(name.clone().into_owned(), serde_json::from_str(raw)?);
-        }
-        Ok(map)
     }
 
     /// The object as JSON bytes.

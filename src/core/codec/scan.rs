@@ -26,6 +26,11 @@ pub fn values(text: &str) -> usize {
     values
 }
 
+/// Where a string ends whose content begins at `start`: behind its last quote.
+pub fn string_end(bytes: &[u8], start: usize) -> usize {
+    bytes.len() - after_string(bytes.get(start..).unwrap_or_default()).len()
+}
+
 /// What follows a string whose first quote has been read.
 fn after_string(bytes: &[u8]) -> &[u8] {
     let mut rest = bytes;

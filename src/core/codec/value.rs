@@ -1,8 +1,11 @@
 //! `serde_json`'s values: made without copies, read and written with long texts taken as a whole instead of letter by letter.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
-use super::json::write_string;
+use super::{
+    json::{MOST_VALUES, Object, write_string},
+    scan,
+};
 
 /// A JSON object out of values that are moved into it. `serde_json::json!` copies what it is given, lists and texts too.
 macro_rules! object {
@@ -30,7 +33,118 @@ pub fn read(bytes: &[u8]) -> serde_json::Result<Value> {
     }
 }
 
-/// A value as JSON, the same bytes as `serde_json` writes.
+/// Reads a value whose numbers keep their digits: one that `serde_json` would write differently (`1e2`, `0.10`, 21 digits) is kept as
+/// a text behind [`DIGITS`], which [`to_bytes`] writes as the number it was. [`as_f64`] and its like read both.
+pub fn read_exact(bytes: &[u8]) -> serde_json::Result<Value> {
+    let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return read(bytes) };
+    match marked(text) {
+        Some(marked) => serde_json::from_str(&marked),
+        None => serde_json::from_str(text),
+    }
+}
+
+impl Object<'_> {
+    /// The object with its values read, numbers with their digits ([`read_exact`]); an error when there are more than
+    /// [`MOST_VALUES`].
+    pub fn to_map(&self) -> serde_json::Result<Map<String, Value>> {
+        if self.all_values() > MOST_VALUES {
+            return Err(serde::de::Error::custom(format_args!("it has more than {MOST_VALUES} values")));
+        }
+        self.iter().map(|(name, raw)| Ok((name.to_owned(), read_exact(raw.as_bytes())?))).collect()
+    }
+}
+
+/// What a text begins with that stands for a number. Begins with a character that no text of a client has; if one does, and digits
+/// follow, it becomes that number.
+const DIGITS: &str = "\u{0}number:";
+
+/// The same as it stands in JSON.
+const DIGITS_ESCAPED: &str = "\"\\u0000number:";
+
+/// The JSON with the numbers that would not keep their digits as texts; `None` when there are none.
+fn marked(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut out = String::new();
+    let (mut at, mut written) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = scan::string_end(bytes, at + 1),
+            b'-' | b'0'..=b'9' => {
+                let rest = bytes.get(at..).unwrap_or_default();
+                let length = rest.iter().position(|byte| !is_numeric(*byte)).unwrap_or(rest.len());
+                let number = text.get(at..at + length).unwrap_or_default();
+                if !keeps_digits(number) && is_number_text(number) {
+                    out.push_str(text.get(written..at).unwrap_or_default());
+                    out.push_str(DIGITS_ESCAPED);
+                    out.push_str(number);
+                    out.push('"');
+                    written = at + length;
+                }
+                at += length;
+            }
+            _ => at += 1,
+        }
+    }
+    if written == 0 {
+        return None;
+    }
+    out.push_str(text.get(written..).unwrap_or_default());
+    Some(out)
+}
+
+fn is_numeric(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+}
+
+/// Whether `serde_json` writes this number as it reads it.
+fn keeps_digits(number: &str) -> bool {
+    let is_integer = number.strip_prefix('-').unwrap_or(number).bytes().all(|byte| byte.is_ascii_digit());
+    match is_integer {
+        true if number.len() <= 18 => number != "-0",
+        true => number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok(),
+        false => serde_json::from_str::<Number>(number).is_ok_and(|read| read.to_string() == number),
+    }
+}
+
+/// Whether it is a number as JSON has it, however large.
+fn is_number_text(number: &str) -> bool {
+    let unsigned = number.strip_prefix('-').unwrap_or(number);
+    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (unsigned.get(..at).unwrap_or_default(), unsigned.get(at + 1..)),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
+}
+
+/// The digits of a number that was read with [`read_exact`] and kept as a text.
+pub fn digits(value: &Value) -> Option<&str> {
+    value.as_str()?.strip_prefix(DIGITS).filter(|number| is_number_text(number))
+}
+
+/// Whether it is a number.
+pub fn is_number(value: &Value) -> bool {
+    value.is_number() || digits(value).is_some()
+}
+
+/// A number as a float.
+pub fn as_f64(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| digits(value)?.parse().ok())
+}
+
+/// A value as JSON text.
+pub fn to_text(value: &Value) -> String {
+    String::from_utf8(to_bytes(value)).unwrap_or_default()
+}
+
+/// A value as JSON, the same bytes as `serde_json` writes, but for numbers that were kept as texts.
 pub fn to_bytes(value: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     write(&mut out, value);
@@ -47,6 +161,10 @@ fn write(out: &mut Vec<u8>, value: &Value) {
             Some(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
             // Writing to a Vec cannot fail.
             None => _ = serde_json::to_writer(out, number),
+        },
+        Value::String(text) if text.starts_with(DIGITS) => match digits(value) {
+            Some(number) => out.extend_from_slice(number.as_bytes()),
+            None => write_string(out, text),
         },
         Value::String(text) => write_string(out, text),
         Value::Array(values) => {
@@ -96,6 +214,52 @@ mod tests {
         for bytes in [&b""[..], b"{", b"[1,]", b"\"\xff\"", b"{\"a\":\"\xc3\x28\"}"] {
             let (ours, theirs) = (read(bytes), serde_json::from_slice::<Value>(bytes));
             assert_eq!(ours.unwrap_err().to_string(), theirs.unwrap_err().to_string());
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        let kept = [
+            "0",
+            "-1",
+            "1.0",
+            "1e2",
+            "1E-7",
+            "0.1000",
+            "-0",
+            "-0.0",
+            "18446744073709551615",
+            "18446744073709551616",
+            "-9223372036854775809",
+            "123456789012345678901",
+            "1e309",
+            "1e-400",
+            "0.30000000000000004",
+            "3.14159265358979323846",
+        ];
+        for number in kept {
+            let text = format!(r#"{{"a":[{number}, "{number}"],"{number}":{number}}}"#).replace(", ", ",");
+            assert_eq!(to_text(&read_exact(text.as_bytes()).unwrap()), text);
+            assert!(is_number(&read_exact(number.as_bytes()).unwrap()), "{number}");
+        }
+        assert_eq!(read_exact(b"1e2").ok().as_ref().and_then(as_f64), Some(100.0));
+        for number in ["01", "1.", ".5", "1e", "--1", "1-2", "+1", "0x1", "1.2.3", "1e2e3"] {
+            assert!(read_exact(number.as_bytes()).is_err(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_a_client_is_never_written_as_anything_but_a_text_or_a_number() {
+        for text in [
+            "\0number:1,\"x\":2",
+            "\0number:",
+            "\0number:01",
+            "\0number:1e2 ",
+            "\0number:true",
+            "\0number:[1]",
+        ] {
+            let value = json!([text]);
+            assert_eq!(serde_json::from_slice::<Value>(&to_bytes(&value)).unwrap(), value);
         }
     }
 

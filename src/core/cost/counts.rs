@@ -9,10 +9,13 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::core::model::{
-    money::{Money, scaled},
-    terms::SearchSize,
-    usage::Usage,
+use crate::core::{
+    codec::value,
+    model::{
+        money::{Money, scaled},
+        terms::SearchSize,
+        usage::Usage,
+    },
 };
 
 /// No answer has used more; a larger number is a provider's bug and must not empty a budget.
@@ -286,7 +289,7 @@ impl Counts {
 fn dollars(value: &Value) -> Option<Money> {
     let money = match value {
         Value::Number(number) => Money::parse(&number.to_string()),
-        Value::String(text) => Money::parse(text),
+        Value::String(text) => Money::parse(value::digits(value).unwrap_or(text)),
         _ => None,
     };
     money.filter(|money| (0..=MOST_PICODOLLARS).contains(&money.pico()))

@@ -12,8 +12,9 @@ use crate::core::{
     headers::Headers,
     model::{deployment::Deployment, money::Money, terms::Terms},
     provider::{
-        auth, speaks,
+        auth,
         target::{Target, body_model, target},
+        url::Call,
     },
     route::plan::{Candidate, Plan},
 };
@@ -172,7 +173,7 @@ impl Exchange {
         let segment = segment.ok_or_else(|| Error::internal("a candidate has no segment"))?;
         let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
         let model = deployment.model_for(&segment.requested, &captures);
-        let format = speaks(deployment, self.api)?;
+        let format = format::spoken(deployment, self.api)?;
 
         for (name, value) in &segment.overrides {
             // How the answer comes has been settled with the client.
@@ -191,7 +192,13 @@ impl Exchange {
         };
         let made =
             translate::make(object, &prepare, self.config.general.modify_params, self.asked.include_usage)?;
-        let mut where_to = target(deployment, format, &model, self.api_version.as_deref());
+        let mut where_to = target(&Call {
+            deployment,
+            leaf: format.path(),
+            headers: format.headers(),
+            model: &model,
+            api_version: self.api_version.as_deref(),
+        });
         where_to.headers.append(&made.headers);
         let mut headers = self.header_list(deployment, format, where_to, &made.betas, made.body.len());
         self.add_timed_headers(&mut headers, candidate.deployment, deployment);

@@ -10,12 +10,15 @@
 
 pub mod chat;
 pub mod completions;
+#[cfg(test)]
+mod digits;
 pub mod embeddings;
 pub mod failure;
 pub mod generate;
 #[cfg(test)]
 mod golden;
 pub mod messages;
+pub mod ollama;
 mod params;
 mod path;
 pub mod pipeline;
@@ -39,16 +42,22 @@ use crate::core::{
     api::Api,
     codec::{framing::Framing, json::Object},
     error::{Error, ErrorFormat},
-    model::failure::Class,
-    model::{terms::Terms, usage::Usage},
+    model::{deployment::Deployment, failure::Class, terms::Terms, usage::Usage},
+    provider,
 };
 
 /// A format of the table.
 pub type Ref = &'static dyn Format;
 
 /// All formats.
-pub static FORMATS: &[Ref] =
-    &[&chat::Format, &completions::Format, &embeddings::Format, &generate::Format, &messages::Format];
+pub static FORMATS: &[Ref] = &[
+    &chat::Format,
+    &completions::Format,
+    &embeddings::Format,
+    &generate::Format,
+    &messages::Format,
+    &ollama::Format,
+];
 
 /// The format that a client API speaks.
 pub fn of(api: Api) -> Ref {
@@ -63,6 +72,12 @@ pub fn of(api: Api) -> Ref {
 /// The format that a row of a brand names.
 pub fn named(name: &str) -> Option<Ref> {
     FORMATS.iter().copied().find(|format| format.name() == name)
+}
+
+/// The format that serves a client API at a deployment.
+pub fn spoken(deployment: &Deployment, api: Api) -> Result<Ref, Error> {
+    let name = provider::speaks(deployment, api)?;
+    named(name).ok_or_else(|| Error::internal(format!("no format is called `{name}`")))
 }
 
 /// One API's way of writing requests, responses, streams and errors.

@@ -3,7 +3,12 @@
 
 use serde_json::{Map, Value};
 
-use crate::core::{error::Error, format::Context, model::failure::Class};
+use crate::core::{
+    codec::{json::MOST_VALUES, scan, value},
+    error::Error,
+    format::Context,
+    model::failure::Class,
+};
 
 /// Takes `names` out of `body`. One that says something (see [`is_default`]) is refused unless `drop_params` is on or
 /// `allowed_openai_params` lists it; a listed one stays.
@@ -36,6 +41,24 @@ pub fn unsupported(names: &[&str], brand: &str, model: &str) -> Error {
     Error::provider(Class::UnsupportedParams, message).with_kind("invalid_request_error")
 }
 
+/// Arguments are texts that hold JSON: what they would be as values is bounded like what stands in the body itself.
+pub fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
+    let messages = messages.and_then(Value::as_array).into_iter().flatten();
+    let calls = messages.flat_map(|message| {
+        let listed = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+        listed.filter_map(|call| call.get("function")).chain(message.get("function_call"))
+    });
+    let texts = calls.filter_map(|call| call.get("arguments")?.as_str());
+    let values = texts.fold(0_usize, |sum, text| sum.saturating_add(scan::values(text)));
+    if values <= MOST_VALUES {
+        return Ok(());
+    }
+    let message = format!(
+        "the arguments of the tool calls in `messages` hold {values} values: expected at most {MOST_VALUES}. Send fewer."
+    );
+    Err(Error::new(413, message).with_kind("invalid_request_error").with_param("messages"))
+}
+
 /// Takes the limit on the answer's length: `max_completion_tokens` wins over `max_tokens`.
 pub fn take_max_tokens(body: &mut Map<String, Value>) -> Option<Value> {
     let older = body.shift_remove("max_tokens");
@@ -58,6 +81,9 @@ pub fn model(body: &mut Map<String, Value>, context: &Context<'_>) -> Value {
 
 /// Whether leaving the parameter out changes nothing.
 fn is_default(name: &str, value: &Value) -> bool {
+    if let Some(number) = value::digits(value) {
+        return number.parse() == Ok(if matches!(name, "n" | "best_of") { 1.0 } else { 0.0 });
+    }
     match (name, value) {
         ("tool_choice" | "function_call", Value::String(choice)) => choice == "none" || choice == "auto",
         ("parallel_tool_calls", Value::Bool(_)) => true,

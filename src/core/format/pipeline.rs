@@ -129,7 +129,7 @@ impl Pipeline {
             self.note_whole(body)?;
             return Ok(None);
         };
-        let value = value::read(body).map_err(|e| not_json(&e.to_string()))?;
+        let value = value::read_exact(body).map_err(|e| not_json(&e.to_string()))?;
         let chat = reader.whole(value, &mut self.observed)?;
         self.answered = true;
         self.observed.model = chat.get("model").and_then(Value::as_str).map(str::to_owned);
@@ -255,7 +255,7 @@ impl Pipeline {
         let Some((reader, _)) = &mut self.translation else {
             return self.pass(event, data, told, out);
         };
-        let value = value::read(data).map_err(|e| not_json(&e.to_string()))?;
+        let value = value::read_exact(data).map_err(|e| not_json(&e.to_string()))?;
         let mut chunks = Vec::new();
         reader.event(value, data, &mut self.observed, &mut chunks)?;
         let is_finished = reader.is_finished();

@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{Ref, splice};
 use crate::core::{
-    codec::json::{Object, string},
+    codec::{
+        json::{Object, string},
+        value,
+    },
     error::Error,
     headers::Headers,
     model::deployment::Deployment,
@@ -56,7 +59,7 @@ pub fn prepare(body: &mut Object<'_>, p: &Prepare<'_>) -> Result<Facts, Error> {
     }
     p.to.fit(body, p, &facts)?;
     for (name, value) in &facts.extra_body {
-        body.set(name.clone(), value.to_string());
+        body.set(name.clone(), value::to_text(value));
     }
     Ok(facts)
 }
@@ -113,7 +116,8 @@ fn read_map(body: &Object<'_>, name: &'static str) -> Result<Map<String, Value>,
     if !body.has(name) {
         return Ok(Map::new());
     }
-    body.read(name).ok_or_else(|| {
+    let whole = body.read::<Object<'_>>(name).and_then(|object| object.to_map().ok());
+    whole.ok_or_else(|| {
         Error::bad_request(format!("`{name}` must be an object from names to values.")).with_param(name)
     })
 }
@@ -136,6 +140,7 @@ fn header(member: &'static str, name: &str, value: &Value) -> Result<(String, Ve
         return refuse("is set by the gateway");
     }
     let text = match value {
+        _ if value::digits(value).is_some() => value::to_text(value),
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         Value::Bool(on) => on.to_string(),

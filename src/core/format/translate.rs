@@ -129,7 +129,7 @@ fn as_chat(
         .map_err(|e| Error::internal(format!("a translated request cannot be read: {e}")))?;
     prepare::prepare(&mut chat, p)?;
     for (name, value) in extra {
-        chat.set(name.clone(), value.to_string());
+        chat.set(name.clone(), value::to_text(value));
     }
     let terms = p.to.terms(&chat);
     Ok((chat.to_bytes(), terms))

@@ -1,9 +1,6 @@
 //! The table of provider brands: one row each, and what single models of a brand do differently.
 
-use crate::core::{
-    format::{chat, completions, embeddings, generate, messages},
-    model::brand::{AuthScheme, Brand, Quirks, UrlScheme},
-};
+use crate::core::model::brand::{AuthScheme, Brand, Quirks, UrlScheme};
 
 /// Every provider name that LiteLLM knows. A brand whose API is OpenAI's is one row and nothing else.
 #[rustfmt::skip]
@@ -54,13 +51,13 @@ pub static BRANDS: &[Brand] = &[
     Brand { unsupported: COHERE_REFUSES, quirks: MAX_TOKENS, ..compatible("cohere_chat", "Cohere_chat", Some("https://api.cohere.ai/compatibility/v1"), &[], &["COHERE_API_KEY", "CO_API_KEY"]) },
     Brand { quirks: MAX_TOKENS, ..compatible("databricks", "Databricks", None, &["DATABRICKS_API_BASE"], &["DATABRICKS_API_KEY"]) },
     Brand { append_v1: true, text_completions: true, quirks: MAX_TOKENS, ..compatible("ollama", "Ollama", Some("http://localhost:11434/v1"), &["OLLAMA_API_BASE"], &["OLLAMA_API_KEY"]) },
-    Brand { append_v1: true, text_completions: true, quirks: MAX_TOKENS, ..compatible("ollama_chat", "Ollama_chat", Some("http://localhost:11434/v1"), &["OLLAMA_API_BASE"], &["OLLAMA_API_KEY"]) },
+    Brand { speaks: Some("ollama"), url: UrlScheme::Versioned, auth: AuthScheme::Bearer, ..compatible("ollama_chat", "Ollama_chat", Some("http://localhost:11434"), &["OLLAMA_API_BASE"], &["OLLAMA_API_KEY"]) },
     Brand { hosts: &["api.voyageai.com"], ..compatible("voyage", "Voyage", Some("https://api.voyageai.com/v1"), &["VOYAGE_API_BASE"], &["VOYAGE_API_KEY", "VOYAGE_AI_API_KEY", "VOYAGE_AI_TOKEN"]) },
     // Formats of their own.
-    Brand { speaks: Some(completions::NAME), text_completions: true, ..compatible("text-completion-openai", "Text-completion-openai", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
+    Brand { speaks: Some("completions"), text_completions: true, ..compatible("text-completion-openai", "Text-completion-openai", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
     Brand { url: UrlScheme::Azure, auth: AuthScheme::Azure, ..compatible("azure", "Azure", None, &["AZURE_API_BASE"], &["AZURE_API_KEY", "AZURE_OPENAI_API_KEY"]) },
-    Brand { speaks: Some(messages::NAME), embeds: None, url: UrlScheme::Versioned, auth: AuthScheme::XApiKey, hosts: &["api.anthropic.com"], ..compatible("anthropic", "Anthropic", Some("https://api.anthropic.com"), &["ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"], &["ANTHROPIC_API_KEY"]) },
-    Brand { with_template: Some(generate::NAME), url: UrlScheme::Versioned, auth: AuthScheme::Bearer, ..compatible("huggingface", "Huggingface", Some("https://router.huggingface.co"), &["HF_API_BASE", "HUGGINGFACE_API_BASE"], &["HF_TOKEN", "HUGGINGFACE_API_KEY"]) },
+    Brand { speaks: Some("messages"), embeds: None, url: UrlScheme::Versioned, auth: AuthScheme::XApiKey, hosts: &["api.anthropic.com"], ..compatible("anthropic", "Anthropic", Some("https://api.anthropic.com"), &["ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"], &["ANTHROPIC_API_KEY"]) },
+    Brand { with_template: Some("generate"), url: UrlScheme::Versioned, auth: AuthScheme::Bearer, ..compatible("huggingface", "Huggingface", Some("https://router.huggingface.co"), &["HF_API_BASE", "HUGGINGFACE_API_BASE"], &["HF_TOKEN", "HUGGINGFACE_API_KEY"]) },
     // Known, reported, never called.
     not_yet("aiohttp_openai", "Aiohttp_openai"),
     not_yet("aleph_alpha", "Aleph_alpha"),
@@ -190,9 +187,9 @@ const fn compatible(
     Brand {
         name,
         title,
-        speaks: Some(chat::NAME),
+        speaks: Some("chat"),
         with_template: None,
-        embeds: Some(embeddings::NAME),
+        embeds: Some("embeddings"),
         url: UrlScheme::Joined,
         auth: AuthScheme::OpenAi,
         base,

@@ -1,10 +1,12 @@
 //! Where a call goes: the format for a client API, and the URL and headers of an attempt.
 
-use super::{infer::is_completion_model, url};
+use super::{
+    infer::is_completion_model,
+    url::{self, Call},
+};
 use crate::core::{
     api::Api,
     error::Error,
-    format,
     headers::Headers,
     model::{brand::Brand, deployment::Deployment, endpoint::Endpoint, failure::Class},
 };
@@ -20,40 +22,36 @@ pub struct Target {
     pub headers: Headers,
 }
 
-/// The format that serves a client API at a deployment.
-pub fn speaks(d: &Deployment, api: Api) -> Result<format::Ref, Error> {
+/// The name of the format that serves a client API at a deployment.
+pub fn speaks(d: &Deployment, api: Api) -> Result<&'static str, Error> {
     let refuse =
         |why: String| Err(Error::provider(Class::BadRequest, format!("litellm.BadRequestError: {why}")));
     let Some(speaks) = d.brand.speaks else {
         return refuse(format!("Tollgate cannot call provider `{}` yet", d.brand.name));
     };
-    let name = match (api, d.brand.with_template) {
+    match (api, d.brand.with_template) {
         (Api::Embeddings, _) => match d.brand.embeds {
-            Some(name) => name,
+            Some(name) => Ok(name),
             None => {
                 let title = d.brand.title;
-                return refuse(format!(
-                    "{title}Exception - {title} has no embeddings; name an embedding model"
-                ));
+                refuse(format!("{title}Exception - {title} has no embeddings; name an embedding model"))
             }
         },
-        (_, Some(name)) if d.template.is_some() => name,
-        (Api::Completions, _) if serves_completions(d) => return Ok(format::of(api)),
-        _ => speaks,
-    };
-    format::named(name).ok_or_else(|| Error::internal(format!("no format is called `{name}`")))
+        (_, Some(name)) if d.template.is_some() => Ok(name),
+        (Api::Completions, _) if serves_completions(d) => Ok("completions"),
+        _ => Ok(speaks),
+    }
 }
 
-/// Where a call to `model` goes (see [`Deployment::model_for`]), in the format spoken. `api_version` is what the client asked
-/// for, which wins over the deployment's (Azure).
-pub fn target(d: &Deployment, format: format::Ref, model: &str, api_version: Option<&str>) -> Target {
-    let (path, query) = url::path(&url::Call { deployment: d, format, model, api_version });
+/// Where a call goes.
+pub fn target(call: &Call<'_>) -> Target {
+    let (path, query) = url::path(call);
     let path = if path.is_empty() { "/".to_owned() } else { path };
     let path = match query {
         Some(query) => format!("{path}?{query}"),
         None => path,
     };
-    Target { path, authority: d.endpoint.authority(), headers: headers(d, format) }
+    Target { path, authority: call.deployment.endpoint.authority(), headers: headers(call) }
 }
 
 /// The model as it stands in the body of a call: `model` itself, except at Hugging Face's router, where a leading provider
@@ -88,12 +86,13 @@ fn serves_completions(d: &Deployment) -> bool {
 }
 
 /// The format's headers, then the deployment's own over them.
-fn headers(d: &Deployment, format: format::Ref) -> Headers {
-    let mut headers = Headers::with_capacity(3 + d.headers.len());
-    for (name, value) in format.headers() {
+fn headers(call: &Call<'_>) -> Headers {
+    let own = &call.deployment.headers;
+    let mut headers = Headers::with_capacity(3 + own.len());
+    for (name, value) in call.headers {
         headers.set(name, value.as_bytes());
     }
-    for (name, value) in &d.headers {
+    for (name, value) in own {
         headers.set(&name.to_ascii_lowercase(), value.reveal().as_bytes());
     }
     headers

@@ -2,7 +2,6 @@
 
 use crate::core::{
     codec::escape::percent,
-    format,
     model::{brand::UrlScheme, deployment::Deployment},
 };
 
@@ -11,8 +10,10 @@ use crate::core::{
 pub struct Call<'a> {
     /// Who is called.
     pub deployment: &'a Deployment,
-    /// The format that is spoken.
-    pub format: format::Ref,
+    /// What the format's paths end in.
+    pub leaf: &'static str,
+    /// Headers that the format's requests have.
+    pub headers: &'static [(&'static str, &'static str)],
     /// The model asked for.
     pub model: &'a str,
     /// The `api-version` that the client asked for, which wins over the deployment's (Azure).
@@ -35,13 +36,17 @@ pub const AZURE_API_VERSION: &str = "2025-02-01-preview";
 /// The format's path behind the base URL.
 fn joined(call: &Call<'_>) -> (String, Option<String>) {
     let endpoint = &call.deployment.endpoint;
-    (join(&endpoint.path, call.format.path()), endpoint.query.clone())
+    (join(&endpoint.path, call.leaf), endpoint.query.clone())
 }
 
-/// The format's path under `/v1`, for a base URL that may stop before it.
+/// The format's path under `/v1`, for a base URL that may stop before it. One under `/api` stands beside it.
 fn versioned(call: &Call<'_>) -> (String, Option<String>) {
     let endpoint = &call.deployment.endpoint;
-    (with_v1(&endpoint.path, call.format.path()), endpoint.query.clone())
+    if call.leaf.starts_with("/api/") {
+        let root = endpoint.path.strip_suffix("/v1").unwrap_or(&endpoint.path);
+        return (join(root, call.leaf), endpoint.query.clone());
+    }
+    (with_v1(&endpoint.path, call.leaf), endpoint.query.clone())
 }
 
 /// `base` + `leaf`, unless `base` is the whole path already.
@@ -59,7 +64,7 @@ fn with_v1(base: &str, leaf: &str) -> String {
 
 /// Azure AI Foundry: its own hosts have the API under `/models`, everything else is OpenAI's shape.
 fn azure_ai(call: &Call<'_>) -> (String, Option<String>) {
-    let (d, leaf) = (call.deployment, call.format.path());
+    let (d, leaf) = (call.deployment, call.leaf);
     let base = &d.endpoint.path;
     if !d.endpoint.host.ends_with(".services.ai.azure.com") {
         return (join(base, leaf), d.endpoint.query.clone());
@@ -77,7 +82,7 @@ fn azure_ai(call: &Call<'_>) -> (String, Option<String>) {
 /// the usual `/openai/deployments/{model}`.
 fn azure(call: &Call<'_>) -> (String, Option<String>) {
     let Call { deployment: d, model, api_version: asked, .. } = *call;
-    let (base, leaf) = (d.endpoint.path.as_str(), call.format.path());
+    let (base, leaf) = (d.endpoint.path.as_str(), call.leaf);
     let version = asked.or(d.api_version.as_deref()).unwrap_or(AZURE_API_VERSION);
     let query = d.endpoint.query.as_deref();
     let dated = Some(with_version(query, version, asked.is_some()));

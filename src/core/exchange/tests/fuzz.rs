@@ -13,6 +13,7 @@ model_list:
   - {model_name: flat, litellm_params: {model: mistral/a, api_base: "http://c.test/v1", api_key: k}}
   - {model_name: claude, litellm_params: {model: anthropic/claude-1, api_base: "http://d.test", api_key: k}}
   - {model_name: tgi, litellm_params: {model: huggingface/tgi, api_base: "http://e.test", api_key: k}}
+  - {model_name: llama, litellm_params: {model: ollama_chat/llama, api_base: "http://h.test"}}
   - {model_name: text, litellm_params: {model: text-completion-openai/instruct, api_base: "http://f.test/v1", api_key: k}}
   - {model_name: "*", litellm_params: {model: "openai/*", api_base: "http://g.test/v1", api_key: k}}
 router_settings:
@@ -24,7 +25,7 @@ router_settings:
   context_window_fallbacks: [{same: [flat]}]
 litellm_settings: {drop_params: true}
 "#;
-const MODELS: [&str; 7] = ["same", "flat", "claude", "tgi", "text", "other/model", "same"];
+const MODELS: [&str; 8] = ["same", "flat", "claude", "tgi", "llama", "text", "other/model", "same"];
 const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/messages", "/v1/completions", "/v1/embeddings"];
 
 /// What stands where it is not expected.
@@ -203,6 +204,20 @@ fn answer_of(path: &str, model: &str, streaming: bool) -> Vec<u8> {
             last,
         ]);
     }
+    if path.ends_with("/api/chat") {
+        let line = |message: Value| json!({"model": model, "message": message, "done": false});
+        let call = json!({"role": "assistant", "content": "hi", "thinking": "t", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]});
+        let mut last = line(json!({"role": "assistant", "content": ""}));
+        last["done"] = json!(true);
+        last["eval_count"] = json!(5);
+        return match streaming {
+            true => format!("{}\n{last}\n", line(call)).into_bytes(),
+            false => {
+                last["message"] = call;
+                last.to_string().into_bytes()
+            }
+        };
+    }
     // Hugging Face's own format, at the root of its server.
     if !path.ends_with("/completions") {
         let details = json!({"finish_reason": "length", "generated_tokens": 5, "prefill": [], "tokens": []});
@@ -263,7 +278,15 @@ fn play(random: &mut Random, path: &str, model: &str, streaming: bool) -> Behavi
             answer_of(PATHS[below(random, 4)], model, random.bits().is_multiple_of(2)),
             ["text/event-stream", json, ""][below(random, 3)],
         ),
-        _ => (200, answer_of(path, model, streaming), if streaming { "text/event-stream" } else { json }),
+        _ => (
+            200,
+            answer_of(path, model, streaming),
+            match (streaming, path.ends_with("/api/chat")) {
+                (true, true) => "application/x-ndjson",
+                (true, false) => "text/event-stream",
+                (false, _) => json,
+            },
+        ),
     };
     if below(random, 3) != 0 {
         bites(random, &mut text);

@@ -49,6 +49,11 @@ impl Chunks {
         self.choice(index, delta, None)
     }
 
+    /// Any other piece of a choice.
+    pub fn delta(&mut self, index: u64, delta: Map<String, Value>) -> Value {
+        self.choice(index, delta, None)
+    }
+
     /// The end of a choice.
     pub fn finish(&mut self, index: u64, reason: &str) -> Value {
         self.choice(index, Map::new(), Some(reason))

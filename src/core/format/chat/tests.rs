@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{super::FORMATS, *};
+use super::{
+    super::{FORMATS, named, of},
+    *,
+};
+use crate::core::{api::Api, provider::BRANDS};
 
 /// A chat request with each of the extensions in it.
 fn extended() -> Map<String, Value> {
@@ -31,7 +35,8 @@ fn whoever_writes_a_request_keeps_refuses_or_leaves_out_what_is_not_openais() {
         for member in ["thinking_blocks", "reasoning_content"] {
             assert!(!body.contains(member), "{format:?}: {body}");
         }
-        assert_eq!(body.contains("\"thinking\""), format.name() == "messages", "{format:?}: {body}");
+        let has_thinking = ["messages", "ollama"].contains(&format.name());
+        assert_eq!(body.contains("\"thinking\""), has_thinking, "{format:?}: {body}");
         assert_eq!(body.contains("top_k"), format.name() != "chat", "{format:?}: {body}");
     }
 }
@@ -41,5 +46,24 @@ fn each_extension_is_listed_once_and_says_what_it_means() {
     for (at, extension) in EXTENSIONS.iter().enumerate() {
         assert!(!extension.means.is_empty() && extension.at.contains(['_', '.']), "{extension:?}");
         assert!(EXTENSIONS.iter().skip(at + 1).all(|other| other.at != extension.at), "{extension:?} twice");
+    }
+}
+
+#[test]
+fn rows_of_brands_name_formats_that_there_are() {
+    for brand in BRANDS {
+        for name in [brand.speaks, brand.with_template, brand.embeds].into_iter().flatten() {
+            assert!(named(name).is_some(), "{} names `{name}`", brand.name);
+        }
+    }
+    for (at, format) in FORMATS.iter().enumerate() {
+        assert_eq!(FORMATS.iter().position(|other| other == format), Some(at), "{format:?} twice");
+    }
+}
+
+#[test]
+fn a_client_reads_errors_in_its_own_format() {
+    for api in [Api::Chat, Api::Completions, Api::Embeddings, Api::Messages] {
+        assert_eq!(of(api).error_format(), api.error_format(), "{api:?}");
     }
 }

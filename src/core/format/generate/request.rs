@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::Asked;
 use crate::core::format::{completions::request::write::take_messages, params, template};
-use crate::core::{error::Error, format::Context, model::template::PromptTemplate};
+use crate::core::{codec::value, error::Error, format::Context, model::template::PromptTemplate};
 
 /// OpenAI parameters that the server has nothing for.
 const UNSUPPORTED: [&str; 18] = [
@@ -73,13 +73,13 @@ fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {
     let mut sample = false;
     // The server wants a temperature above 0 and a top_p below 1; at these ends, leaving them out means the same.
     if let Some(temperature) = body.shift_remove("temperature")
-        && temperature.as_f64() != Some(0.0)
+        && value::as_f64(&temperature) != Some(0.0)
     {
         parameters.insert("temperature".into(), temperature);
         sample = true;
     }
     if let Some(top_p) = body.shift_remove("top_p")
-        && top_p.as_f64().is_none_or(|p| p < 1.0)
+        && value::as_f64(&top_p).is_none_or(|p| p < 1.0)
     {
         parameters.insert("top_p".into(), top_p);
         sample = true;

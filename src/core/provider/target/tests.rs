@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     config::load,
-    format::{Ref, chat, completions, embeddings, generate, messages},
+    format::{Ref, chat, completions, embeddings, generate, messages, ollama, spoken},
     provider::{auth, url::path_segment},
 };
 
@@ -11,12 +11,18 @@ const CHAT: Ref = &chat::Format;
 const COMPLETIONS: Ref = &completions::Format;
 const EMBEDDINGS: Ref = &embeddings::Format;
 const MESSAGES: Ref = &messages::Format;
+const OLLAMA: Ref = &ollama::Format;
 const GENERATE: Ref = &generate::Format;
 
 fn deployment(params: &str) -> Deployment {
     let text = format!("model_list:\n- model_name: m\n  litellm_params: {{{params}}}\n");
     let mut config = load(&text, &|_| None, &|_| None).unwrap_or_else(|p| panic!("{p:?}")).config;
     config.deployments.pop().unwrap_or_else(|| panic!("{params}: {:?}", config.unavailable))
+}
+
+fn target(d: &Deployment, format: Ref, model: &str, api_version: Option<&str>) -> Target {
+    let (leaf, headers) = (format.path(), format.headers());
+    super::target(&Call { deployment: d, leaf, headers, model, api_version })
 }
 
 fn url(params: &str, format: Ref) -> String {
@@ -43,6 +49,9 @@ fn urls_of_every_family() {
         ("model: mistral/x, api_base: 'https://m.example'", CHAT, "m.example/v1/chat/completions"),
         ("model: ollama/x", CHAT, "localhost:11434/v1/chat/completions"),
         ("model: ollama_chat/x, api_base: 'http://o:1'", EMBEDDINGS, "o:1/v1/embeddings"),
+        ("model: ollama_chat/x", OLLAMA, "localhost:11434/api/chat"),
+        ("model: ollama_chat/x, api_base: 'http://o:1/v1/'", OLLAMA, "o:1/api/chat"),
+        ("model: ollama_chat/x, api_base: 'http://o:1/api/chat'", OLLAMA, "o:1/api/chat"),
         ("model: gemini/g", CHAT, "generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
         ("model: gpt-3.5-turbo-instruct", COMPLETIONS, "api.openai.com/v1/completions"),
         ("model: claude-3", MESSAGES, "api.anthropic.com/v1/messages"),
@@ -139,7 +148,7 @@ fn a_model_stays_inside_its_segment() {
 fn credentials_by_family() {
     let of = |params: &str| {
         let d = deployment(params);
-        let mut target = target(&d, speaks(&d, Api::Chat).unwrap(), &d.model, None);
+        let mut target = target(&d, spoken(&d, Api::Chat).unwrap(), &d.model, None);
         auth::sign(&d, &mut target.headers);
         target
     };
@@ -188,6 +197,7 @@ fn wire_formats() {
             "model: azure/gpt-35-instruct, api_base: 'https://a'",
             [Some(CHAT), Some(COMPLETIONS), Some(EMBEDDINGS), Some(CHAT)],
         ),
+        ("model: ollama_chat/m", [Some(OLLAMA), Some(OLLAMA), Some(EMBEDDINGS), Some(OLLAMA)]),
         (
             "model: huggingface/o/m, api_base: 'http://t', eos_token: x",
             [Some(GENERATE), Some(GENERATE), Some(EMBEDDINGS), Some(GENERATE)],
@@ -196,10 +206,10 @@ fn wire_formats() {
     for (params, wanted) in rows {
         let d = deployment(params);
         for (api, wanted) in [Chat, Completions, Embeddings, Messages].into_iter().zip(wanted) {
-            assert_eq!(speaks(&d, api).ok(), *wanted, "{params} {api:?}");
+            assert_eq!(spoken(&d, api).ok(), *wanted, "{params} {api:?}");
         }
     }
-    let refused = speaks(&deployment("model: claude-3"), Embeddings).unwrap_err();
+    let refused = spoken(&deployment("model: claude-3"), Embeddings).unwrap_err();
     assert_eq!(refused.status, 400);
 }
 

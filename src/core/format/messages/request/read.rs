@@ -6,7 +6,11 @@
 use serde_json::{Map, Value};
 
 use crate::core::format::{params, path::Path};
-use crate::core::{codec::value::object, error::Error, format::Context};
+use crate::core::{
+    codec::value::{self, object},
+    error::Error,
+    format::Context,
+};
 
 /// Members of the request that mean nothing to a chat model.
 const ANTHROPIC_ONLY: [&str; 10] = [
@@ -273,7 +277,7 @@ fn tool_call(mut block: Map<String, Value>, path: &Path) -> Result<Value, Error>
         None | Some(Value::Null) => Map::new(),
         Some(input) => path.member("input").object(input)?,
     };
-    let arguments = Value::Object(input).to_string();
+    let arguments = value::to_text(&Value::Object(input));
     Ok(object! {"id": id, "type": "function", "function": object! {"name": name, "arguments": arguments}})
 }
 
@@ -281,8 +285,8 @@ fn tool_call(mut block: Map<String, Value>, path: &Path) -> Result<Value, Error>
 fn settings(body: &mut Map<String, Value>, chat: &mut Map<String, Value>) -> Result<(), Error> {
     for (name, expected, holds) in [
         ("max_tokens", "a positive integer", Value::is_u64 as fn(&Value) -> bool),
-        ("temperature", "a number", Value::is_number),
-        ("top_p", "a number", Value::is_number),
+        ("temperature", "a number", value::is_number),
+        ("top_p", "a number", value::is_number),
         ("top_k", "an integer", Value::is_i64),
         ("stream", "`true` or `false`", Value::is_boolean),
     ] {

@@ -6,7 +6,12 @@ mod tests;
 use serde_json::{Map, Value};
 
 use super::super::{Asked, error, request::write::JSON_TOOL, usage::Usage};
-use crate::core::{codec::value::object, error::Error, format::response::ResponseIds, model::failure::Class};
+use crate::core::{
+    codec::value::{self, object},
+    error::Error,
+    format::response::ResponseIds,
+    model::failure::Class,
+};
 
 /// Turns a whole answer into a `chat.completion`.
 ///
@@ -68,7 +73,7 @@ impl Parts {
             "tool_use" => {
                 let input = match block.get("input") {
                     None | Some(Value::Null) => "{}".to_owned(),
-                    Some(input) => input.to_string(),
+                    Some(input) => value::to_text(input),
                 };
                 if asked.json_tool && text(block, "name") == JSON_TOOL {
                     self.json.get_or_insert(input);

@@ -224,7 +224,7 @@ fn tool_use(call: &Value, at: usize, stamp: &ResponseIds) -> Option<Value> {
 fn input(arguments: Option<&Value>) -> Value {
     match arguments {
         Some(Value::Object(object)) => Value::Object(object.clone()),
-        Some(Value::String(text)) if !text.trim().is_empty() => match serde_json::from_str(text) {
+        Some(Value::String(text)) if !text.trim().is_empty() => match value::read_exact(text.as_bytes()) {
             Ok(Value::Object(object)) => Value::Object(object),
             _ => object! {"arguments": text.as_str()},
         },

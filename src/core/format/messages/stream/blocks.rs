@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use super::super::response::write::{Event, made_up_id};
-use crate::core::codec::value::object;
+use crate::core::codec::value::{self, object};
 
 /// Bytes that may wait for an earlier block to be completed. Beyond it the earlier block is closed as it is.
 const HELD_MAX: usize = 1 << 20;
@@ -118,7 +118,7 @@ impl Blocks {
         let name = text(function.and_then(|function| function.get("name")));
         let arguments = match function.and_then(|function| function.get("arguments")) {
             Some(Value::String(text)) => text.clone(),
-            Some(object @ Value::Object(_)) => object.to_string(),
+            Some(object @ Value::Object(_)) => value::to_text(object),
             _ => String::new(),
         };
         let index = fragment.get("index").and_then(Value::as_u64);

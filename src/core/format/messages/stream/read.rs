@@ -9,7 +9,7 @@ use super::super::{
     usage::Usage,
 };
 use crate::core::{
-    codec::value::object,
+    codec::value::{self, object},
     error::Error,
     format::{
         chat::response as chat,
@@ -178,10 +178,10 @@ impl Stream {
                     self.call_start(block, out);
                 }
                 // Anthropic sends the input in deltas; servers that imitate it send it whole.
-                if let Some(Value::Object(input)) = block.get("input")
-                    && !input.is_empty()
+                if let Some(input) = block.get("input")
+                    && input.as_object().is_some_and(|input| !input.is_empty())
                 {
-                    self.arguments(&serde_json::to_string(input).unwrap_or_default(), out);
+                    self.arguments(&value::to_text(input), out);
                 }
             }
             _ => self.open = Open::Hidden,

@@ -8,7 +8,7 @@ use super::{
     fault::{Fault, clip},
     take,
 };
-use crate::core::codec::value::object;
+use crate::core::codec::value::{self, object};
 
 /// A conversation in Anthropic's order: system blocks apart, and no two turns of one role in a row.
 #[derive(Debug, Default)]
@@ -283,7 +283,7 @@ fn call_block(function: Value, id: String) -> Result<Value, Fault> {
     let arguments = match take(&mut function, "arguments") {
         None => Value::Object(Map::new()),
         Some(Value::String(text)) if matches!(text.trim(), "" | "null") => Value::Object(Map::new()),
-        Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::Null),
+        Some(Value::String(text)) => value::read_exact(text.as_bytes()).unwrap_or(Value::Null),
         Some(arguments) => arguments,
     };
     if !arguments.is_object() {

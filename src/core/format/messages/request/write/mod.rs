@@ -17,9 +17,13 @@ use serde_json::{Map, Value};
 pub(in crate::core::format) use self::tools::JSON_TOOL;
 use self::{fault::Fault, messages::Turns, tools::Tools};
 use crate::core::{
-    codec::{json::MOST_VALUES, scan, value::object},
+    codec::value::{self, object},
     error::Error,
-    format::{Context, messages::Asked, params::unsupported},
+    format::{
+        Context,
+        messages::Asked,
+        params::{refuse_large_arguments, unsupported},
+    },
     model::failure::Class,
 };
 
@@ -51,24 +55,6 @@ const UNSUPPORTED: [&str; 16] = [
 
 /// The request body, the `anthropic-beta` values it needs, and what the way back must know.
 pub type Translated = (Map<String, Value>, Vec<String>, Asked);
-
-/// Arguments are texts that hold JSON: what they would be as values is bounded like what stands in the body itself.
-fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
-    let messages = messages.and_then(Value::as_array).into_iter().flatten();
-    let calls = messages.flat_map(|message| {
-        let listed = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
-        listed.filter_map(|call| call.get("function")).chain(message.get("function_call"))
-    });
-    let texts = calls.filter_map(|call| call.get("arguments")?.as_str());
-    let values = texts.fold(0_usize, |sum, text| sum.saturating_add(scan::values(text)));
-    if values <= MOST_VALUES {
-        return Ok(());
-    }
-    let message = format!(
-        "the arguments of the tool calls in `messages` hold {values} values: expected at most {MOST_VALUES}. Send fewer."
-    );
-    Err(Error::new(413, message).with_kind("invalid_request_error").with_param("messages"))
-}
 
 /// Turns a chat request into a Messages request for `context.model`.
 ///
@@ -174,6 +160,10 @@ fn is_anthropic_tier(name: &str, chat: &Map<String, Value>) -> bool {
 /// Whether an unsupported parameter has the value it would have had anyway. Client libraries send such defaults.
 fn asks_for_nothing(name: &str, value: &Value) -> bool {
     match value {
+        Value::String(_) if value::digits(value).is_some() => {
+            let usual = if name == "n" { 1.0 } else { 0.0 };
+            name != "seed" && value::as_f64(value) == Some(usual)
+        }
         Value::Number(number) => {
             let usual = if name == "n" { 1.0 } else { 0.0 };
             name != "seed" && number.as_f64() == Some(usual)

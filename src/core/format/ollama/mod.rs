@@ -1,0 +1,73 @@
+//! Ollama's own chat API: an object on each line of a stream, pictures beside the text, settings under `options`. Spoken by
+//! providers only.
+
+pub mod request;
+pub mod response;
+pub mod stream;
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+
+use super::{Context, StreamedTexts, Written};
+use crate::core::{codec::framing::Framing, error::Error};
+
+/// OpenAI's chat parameters that it has something for.
+const PARAMS: &[&str] = &[
+    "max_tokens",
+    "max_completion_tokens",
+    "stream",
+    "top_p",
+    "temperature",
+    "seed",
+    "frequency_penalty",
+    "stop",
+    "tools",
+    "tool_choice",
+    "functions",
+    "response_format",
+    "reasoning_effort",
+];
+
+/// What a response is read by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The model as the client is told it (`ollama_chat/llama3.2`), as LiteLLM does.
+    pub model: String,
+    /// Estimated length of the prompt, which is not counted where the server had all of it in its cache.
+    pub prompt_tokens: u64,
+}
+
+/// What rows of brands call it.
+pub const NAME: &str = "ollama";
+
+/// The format.
+pub struct Format;
+
+impl super::Format for Format {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn path(&self) -> &'static str {
+        "/api/chat"
+    }
+
+    fn framing(&self) -> Framing {
+        Framing::JsonLines
+    }
+
+    fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
+        let (body, asked) = request::request(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(asked, ids)) as _);
+        Ok(Written { body, betas: Vec::new(), reader })
+    }
+
+    fn chat_params(&self) -> &'static [&'static str] {
+        PARAMS
+    }
+
+    fn texts(&self) -> StreamedTexts {
+        StreamedTexts::Events
+    }
+}

@@ -1,0 +1,88 @@
+//! Requests, responses and streams against goldens, and streams cut anywhere.
+
+use serde_json::json;
+
+use super::*;
+use crate::core::{
+    api::Api,
+    codec::value,
+    format::{
+        self, generate,
+        golden::{self, requests, responses},
+        pipeline::Pipeline,
+        response::{Observed, ReadResponse},
+        translate::Back,
+    },
+    model::terms::Terms,
+};
+
+const TRANSLATE: requests::Translate = |chat, context| {
+    let (body, asked) = request::request(chat, context)?;
+    Ok((body, generate::Asked { prompt_tokens: asked.prompt_tokens, ..generate::Asked::default() }))
+};
+
+fn asked(case: generate::Asked) -> Asked {
+    Asked { model: "ollama_chat/llama3.2".to_owned(), prompt_tokens: case.prompt_tokens }
+}
+
+#[test]
+fn whole_requests() {
+    requests::walk("ollama/request", TRANSLATE);
+}
+
+#[test]
+fn odd_values_are_refused_or_taken() {
+    requests::mutate("ollama/request", TRANSLATE);
+}
+
+#[test]
+fn whole_answers() {
+    responses::answers("ollama/answer", |body, case, ids| response::answer(body, &asked(case), ids));
+}
+
+#[test]
+fn whole_streams() {
+    responses::streams("ollama/stream", |chunks, case, include_usage| {
+        let mut reader = stream::Reader::new(asked(case), &responses::stamp());
+        let mut out = Vec::new();
+        let result = chunks.iter().try_for_each(|chunk| reader.push(chunk, &mut out));
+        let result = result.and_then(|()| reader.finish(&mut Observed::default(), &mut Vec::new()));
+        (responses::seen(out, include_usage), result)
+    });
+}
+
+/// What a client reads of a stream that arrives in these pieces.
+fn read(api: Api, pieces: &[&[u8]]) -> Vec<u8> {
+    let chat = json!({"messages": [{"role": "user", "content": "Hi"}]});
+    let context = Context { model: "llama3.2", brand: "ollama_chat", ..Context::default() };
+    let written =
+        format::Format::write_request(&Format, chat.as_object().cloned().unwrap(), &context).unwrap();
+    let writer = format::of(api).writer(true).unwrap();
+    let translation = Some((written.reader, writer));
+    let back = Back { client: format::of(api), provider: &Format, include_usage: true, translation };
+    let mut pipeline = Pipeline::new(back, Terms::default(), &responses::stamp());
+    let mut out = Vec::new();
+    let result = pieces.iter().try_for_each(|piece| pipeline.chunk(piece, &mut out));
+    match result.and_then(|()| pipeline.end(&mut out)) {
+        Ok(()) => out,
+        Err(error) => error.message.into_bytes(),
+    }
+}
+
+#[test]
+fn a_stream_reads_the_same_however_it_is_cut() {
+    golden::each("ollama/stream", |case| {
+        let lines = case["chunks"].as_array().unwrap().iter();
+        let bytes: Vec<u8> =
+            lines.flat_map(|line| [value::to_bytes(line), b"\n".to_vec()].concat()).collect();
+        for api in [Api::Chat, Api::Completions, Api::Messages] {
+            let whole = read(api, &[&bytes]);
+            for at in 0..=bytes.len() {
+                let (one, two) = bytes.split_at(at);
+                assert_eq!(read(api, &[one, two]), whole, "{api:?} cut at {at}: {case}");
+            }
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            assert_eq!(read(api, &single), whole, "{api:?} byte by byte: {case}");
+        }
+    });
+}
