@@ -69,8 +69,6 @@ const CORE: &[&str] = &[
 const CIRCLES: &[&[&str]] = &[
     &["core::exchange::listing", "core::exchange::local"],
     &["core::exchange::answer", "core::exchange::attempt", "core::exchange::record"],
-    &["core::format::messages::error", "core::format::messages::response::read"],
-    &["core::format::messages::response::write", "core::format::messages::stream::blocks"],
 ];
 
 /// What is compiled into the product: the text of each module, by its path.

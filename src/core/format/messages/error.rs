@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::response::read::text;
+use super::text;
 use crate::core::{error::Error, format::words::Said, model::failure::Class};
 
 /// How much of a provider's message is kept, in bytes.

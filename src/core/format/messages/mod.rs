@@ -129,3 +129,8 @@ impl super::Format for Format {
         error::error_class(status, body)
     }
 }
+
+/// A string member, empty when it is absent or no string.
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}

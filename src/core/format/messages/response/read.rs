@@ -5,7 +5,7 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-use super::super::{Asked, error, request::write::JSON_TOOL, usage::Usage};
+use super::super::{Asked, error, request::write::JSON_TOOL, text, usage::Usage};
 use crate::core::{
     codec::value::{self, object},
     error::Error,
@@ -134,9 +134,4 @@ pub(in crate::core::format::messages) fn finish_reason(
         "tool_use" if !has_json => "tool_calls",
         _ => "stop",
     }
-}
-
-/// A string member, empty when it is absent or no string.
-pub(in crate::core::format::messages) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value.get(name).and_then(Value::as_str).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::stream::blocks::Blocks;
+use super::super::stream::{Event, blocks::Blocks, made_up_id};
 use crate::core::{
     codec::{
         sse,
@@ -14,9 +14,6 @@ use crate::core::{
         response::{ResponseIds, WriteResponse},
     },
 };
-
-/// An event's name and its data; the name is also the data's `type`.
-pub type Event = (&'static str, Value);
 
 /// Makes the Anthropic message of a `chat.completion`. A message has one answer: the first choice.
 pub fn answer(body: &Value, stamp: &ResponseIds) -> Result<Value, Error> {
@@ -230,11 +227,6 @@ fn input(arguments: Option<&Value>) -> Value {
         },
         _ => object! {},
     }
-}
-
-/// An id for a call that the provider gave none: unique within the answer, and over answers because the answer's id is.
-pub(in crate::core::format::messages) fn made_up_id(message: &str, at: usize) -> String {
-    format!("call_{}_{at}", message.trim_start_matches("msg_"))
 }
 
 /// Anthropic's ids begin with `msg_`.

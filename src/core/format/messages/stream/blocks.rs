@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use super::super::response::write::{Event, made_up_id};
+use super::{Event, made_up_id};
 use crate::core::codec::value::{self, object};
 
 /// Bytes that may wait for an earlier block to be completed. Beyond it the earlier block is closed as it is.

@@ -47,3 +47,11 @@ pub(super) fn note_usage(event: &Value, observed: &mut Observed) {
         }
     }
 }
+
+/// An event's name and its data; the name is also the data's `type`.
+pub(super) type Event = (&'static str, Value);
+
+/// An id for a call that the provider gave none: unique within the answer, and over answers because the answer's id is.
+pub(super) fn made_up_id(message: &str, at: usize) -> String {
+    format!("call_{}_{at}", message.trim_start_matches("msg_"))
+}

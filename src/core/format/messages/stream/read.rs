@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::super::{
     Asked, error,
     request::write::JSON_TOOL,
-    response::read::{answer, finish_reason, text},
+    response::read::{answer, finish_reason},
+    text,
     usage::Usage,
 };
 use crate::core::{
