@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`model`] | nothing: the nouns that all others read (deployments, keys, limits, money, usage, failures …) |
 //! | [`config`] | what a LiteLLM `config.yaml` means, and a verdict for every setting in it |
-//! | [`api`] | which client API and operation a method and path name |
+//! | [`operation`] | what a client may ask for, found by method and path |
 //! | [`codec`] | JSON objects by member, server-sent events: bytes in, frames out |
 //! | [`provider`] | the table of provider brands: base URL, credentials, quirks |
 //! | [`format`] | one API's request and answer as another's |
@@ -22,7 +22,6 @@
 //! | [`error`] | every refusal, in the client's own format |
 
 pub mod access;
-pub mod api;
 pub mod codec;
 pub mod config;
 pub mod cost;
@@ -34,6 +33,7 @@ pub mod fuzz;
 pub mod headers;
 pub mod host;
 pub mod model;
+pub mod operation;
 pub mod protocol;
 pub mod provider;
 pub mod quota;

@@ -20,7 +20,6 @@ use divan::{Bencher, Divan, black_box, counter::BytesCount};
 use scenario::{Gateway, NAMES, Scenario};
 use serde_json::{Map, Value, json};
 use tollgate::core::{
-    api::Api,
     codec::{
         json::{Object, string},
         sse,
@@ -39,6 +38,7 @@ use tollgate::core::{
         terms::Terms,
         usage::Usage,
     },
+    operation,
     quota::{self, Estimate, Worker},
     random::Random,
     route::{
@@ -194,29 +194,29 @@ mod request_of {
 }
 
 /// A client API and the wire format of the provider that answers. The same on both sides passes.
-struct Pair(Api, Ref);
+struct Pair(operation::ApiRef, Ref);
 
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} from {:?}", self.0, self.1)
+        write!(f, "{:?} from {:?}", self.0.dialect, self.1)
     }
 }
 
 const STREAMED: [Pair; 12] = [
-    Pair(Api::Chat, &chat::Format),
-    Pair(Api::Chat, &messages::Format),
-    Pair(Api::Chat, &completions::Format),
-    Pair(Api::Chat, &generate::Format),
-    Pair(Api::Messages, &chat::Format),
-    Pair(Api::Messages, &messages::Format),
-    Pair(Api::Messages, &completions::Format),
-    Pair(Api::Messages, &generate::Format),
-    Pair(Api::Completions, &chat::Format),
-    Pair(Api::Completions, &messages::Format),
-    Pair(Api::Completions, &completions::Format),
-    Pair(Api::Completions, &generate::Format),
+    Pair(&operation::CHAT, &chat::Format),
+    Pair(&operation::CHAT, &messages::Format),
+    Pair(&operation::CHAT, &completions::Format),
+    Pair(&operation::CHAT, &generate::Format),
+    Pair(&operation::MESSAGES, &chat::Format),
+    Pair(&operation::MESSAGES, &messages::Format),
+    Pair(&operation::MESSAGES, &completions::Format),
+    Pair(&operation::MESSAGES, &generate::Format),
+    Pair(&operation::COMPLETIONS, &chat::Format),
+    Pair(&operation::COMPLETIONS, &messages::Format),
+    Pair(&operation::COMPLETIONS, &completions::Format),
+    Pair(&operation::COMPLETIONS, &generate::Format),
 ];
-const EMBEDDINGS: [Pair; 1] = [Pair(Api::Embeddings, &embeddings::Format)];
+const EMBEDDINGS: [Pair; 1] = [Pair(&operation::EMBEDDINGS, &embeddings::Format)];
 
 impl Pair {
     fn pipeline(&self) -> Pipeline {

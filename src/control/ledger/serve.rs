@@ -29,10 +29,10 @@ use crate::{
     control::{Failure, log as lines, state::ADMIN_SOCKET},
     core::{
         access::routes::{self, Right},
-        api::path,
         codec::escape,
         codec::json::complaint,
         model::general::General,
+        operation::path,
         protocol::{CHANGED_HEADER, EVERYTHING, escape},
     },
 };

@@ -6,13 +6,13 @@
 
 use super::{Caller, models::is_match, refusals};
 use crate::core::{
-    api::{Api, path::Operation},
     error::Error,
     model::{
         general::General,
         grant::{Grant, Role},
         meter::Kind,
     },
+    operation::{Dialect, path::Action},
 };
 
 /// What kind of path one is, in LiteLLM's groups of routes.
@@ -137,21 +137,21 @@ const MANAGEMENT: &[&str] = &[
 
 impl<'r> Route<'r> {
     /// The route of an operation that the filter serves itself.
-    pub fn of(operation: &Operation<'_>, path: &'r str) -> Route<'r> {
-        let (names, area): (&[&str], Area) = match operation {
-            Operation::Call { api, .. } => (
-                match api {
-                    Api::Chat => CHAT,
-                    Api::Completions => COMPLETIONS,
-                    Api::Embeddings => EMBEDDINGS,
-                    Api::Messages => MESSAGES,
+    pub fn of(action: &Action<'_>, path: &'r str) -> Route<'r> {
+        let (names, area): (&[&str], Area) = match action {
+            Action::Call { api, .. } => (
+                match api.dialect {
+                    Dialect::Chat => CHAT,
+                    Dialect::Completions => COMPLETIONS,
+                    Dialect::Embeddings => EMBEDDINGS,
+                    Dialect::Messages => MESSAGES,
                 },
                 Area::Models,
             ),
-            Operation::Models => (MODELS, Area::Models),
-            Operation::Model(_) => (&["/models/{model}", "/v1/models/{model}"], Area::Models),
-            Operation::ModelInfo => (&["/model/info", "/v1/model/info"], Area::Info),
-            Operation::Manage => (&[], Area::Management),
+            Action::Models => (MODELS, Area::Models),
+            Action::Model(_) => (&["/models/{model}", "/v1/models/{model}"], Area::Models),
+            Action::ModelInfo => (&["/model/info", "/v1/model/info"], Area::Info),
+            Action::Manage => (&[], Area::Management),
             _ => (&[], Area::Info),
         };
         Route { path, names, area, access: Access::AnyKey }

@@ -6,7 +6,6 @@
 
 use super::{Env, Exchange, RETRY_HEADER, Released, WAIT_HEADER, local, record};
 use crate::core::{
-    api::Api,
     codec::tap::Tap,
     error::Error,
     format::{
@@ -16,6 +15,7 @@ use crate::core::{
     },
     headers::Headers,
     model::failure::{Class, Failure},
+    operation::{Dialect, Operation},
     route::{affinity, cooldown, plan::Plan, retries},
 };
 
@@ -245,7 +245,7 @@ impl Exchange {
 
     /// Whether a chat answer was stopped by a content filter and there is a fallback for that.
     fn is_cut_by_filter(&self, body: &[u8]) -> bool {
-        let (Some(attempt), Some(plan), Api::Chat) = (&self.attempt, &self.plan, self.api) else {
+        let (Some(attempt), Some(plan), Dialect::Chat) = (&self.attempt, &self.plan, self.api.dialect) else {
             return false;
         };
         plan.minds_content_filter(&self.config) && attempt.format.is_filtered(body)
@@ -287,7 +287,7 @@ impl Exchange {
             return self.fail_with(error, env);
         }
         self.complete(&stream.pipeline);
-        Step { body: Some(error.event(self.api.error_format())), ..Step::default() }
+        Step { body: Some(error.event(self.api.error_format)), ..Step::default() }
     }
 
     /// A failed answer has been read.
@@ -406,7 +406,8 @@ impl Exchange {
         }
         let kind = match provider.text("content-type") {
             Some(kind)
-                if self.api == Api::Embeddings || (!streaming && kind.starts_with("application/json")) =>
+                if self.api.operation == Operation::Embed
+                    || (!streaming && kind.starts_with("application/json")) =>
             {
                 kind
             }

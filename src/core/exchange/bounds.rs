@@ -6,10 +6,10 @@
 //! [`MOST_TIMES`] times its body, or [`LEAST_BOUND`] when that is more.
 
 use crate::core::{
-    api::Api,
     codec::json::{MOST_VALUES, Object},
     error::Error,
     format::prepare::OURS,
+    operation::{Api, Operation},
 };
 
 /// How many times its body a request may make the core hold at once.
@@ -67,7 +67,7 @@ pub fn settings() -> impl Iterator<Item = &'static str> {
 }
 
 /// Refuses what is too large to be read.
-pub fn check(body: &Object<'_>, api: Api) -> Result<(), Error> {
+pub fn check(body: &Object<'_>, api: &Api) -> Result<(), Error> {
     for (name, raw) in body.iter().filter(|(_, raw)| raw.len() > SETTING) {
         let Some(most) = most_bytes(name).filter(|most| raw.len() > *most) else { continue };
         let message =
@@ -75,7 +75,7 @@ pub fn check(body: &Object<'_>, api: Api) -> Result<(), Error> {
         return Err(Error::bad_request(message).with_param(name.to_owned()));
     }
     // Embeddings go to the provider as they are, and lists of tokens may be long.
-    let untouched = if api == Api::Embeddings { body.values("input") } else { 0 };
+    let untouched = if api.operation == Operation::Embed { body.values("input") } else { 0 };
     let values = body.all_values().saturating_sub(untouched);
     if values > MOST_VALUES {
         let message = format!(
@@ -103,8 +103,9 @@ fn most_bytes(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::operation::{CHAT, EMBEDDINGS};
 
-    fn checked(body: &str, api: Api) -> Result<(), Error> {
+    fn checked(body: &str, api: &Api) -> Result<(), Error> {
         check(&Object::parse(body.as_bytes()).unwrap(), api)
     }
 
@@ -113,15 +114,15 @@ mod tests {
         let own = OURS.iter().chain(SETTINGS).copied().chain(["mock_tool_calls", "mock_testing_fallbacks"]);
         for name in own {
             let large = format!(r#"{{"{name}":"{}"}}"#, "x".repeat(PART));
-            let error = checked(&large, Api::Chat).unwrap_err();
+            let error = checked(&large, &CHAT).unwrap_err();
             assert_eq!((error.status, error.param.as_deref()), (400, Some(name)));
             assert!(error.message.contains("expected at most"), "{}", error.message);
             let small = format!(r#"{{"{name}":"{}"}}"#, "x".repeat(SETTING - 2));
-            assert_eq!(checked(&small, Api::Chat), Ok(()), "{name}");
+            assert_eq!(checked(&small, &CHAT), Ok(()), "{name}");
         }
         for name in ["messages", "prompt", "input", "system", "tools", "response_format", "documents"] {
             let large = format!(r#"{{"{name}":"{}"}}"#, "x".repeat(PART));
-            assert_eq!(checked(&large, Api::Chat), Ok(()), "{name}");
+            assert_eq!(checked(&large, &CHAT), Ok(()), "{name}");
         }
     }
 
@@ -130,16 +131,16 @@ mod tests {
         let many = |filler: &str| format!("[{}]", vec![filler; MOST_VALUES / 2 + 10].join(","));
         for filler in ["[0]", r#"{"a":0}"#, r#"{"a":""}"#, "[[]]"] {
             for name in ["messages", "prompt", "whatever"] {
-                let error = checked(&format!(r#"{{"{name}":{}}}"#, many(filler)), Api::Chat).unwrap_err();
+                let error = checked(&format!(r#"{{"{name}":{}}}"#, many(filler)), &CHAT).unwrap_err();
                 assert_eq!(error.status, 413, "{name} {filler}");
             }
         }
         let half = many("0");
-        assert_eq!(checked(&format!(r#"{{"messages":{half}}}"#), Api::Chat), Ok(()));
-        assert!(checked(&format!(r#"{{"messages":{half},"tools":{half}}}"#), Api::Chat).is_err());
-        assert_eq!(checked(&format!(r#"{{"input":{}}}"#, many("[0]")), Api::Embeddings), Ok(()));
-        assert!(checked(&format!(r#"{{"messages":{}}}"#, many("[0]")), Api::Embeddings).is_err());
+        assert_eq!(checked(&format!(r#"{{"messages":{half}}}"#), &CHAT), Ok(()));
+        assert!(checked(&format!(r#"{{"messages":{half},"tools":{half}}}"#), &CHAT).is_err());
+        assert_eq!(checked(&format!(r#"{{"input":{}}}"#, many("[0]")), &EMBEDDINGS), Ok(()));
+        assert!(checked(&format!(r#"{{"messages":{}}}"#, many("[0]")), &EMBEDDINGS).is_err());
         let text = ",[{".repeat(MOST_VALUES);
-        assert_eq!(checked(&format!(r#"{{"messages":"{text}"}}"#), Api::Chat), Ok(()), "text is no value");
+        assert_eq!(checked(&format!(r#"{{"messages":"{text}"}}"#), &CHAT), Ok(()), "text is no value");
     }
 }

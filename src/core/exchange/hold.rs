@@ -11,7 +11,6 @@ use crate::core::{
         refusals,
         rules::rules,
     },
-    api::Api,
     codec::json::Object,
     cost::table,
     error::Error,
@@ -26,6 +25,7 @@ use crate::core::{
         rule::Rule,
         usage::Usage,
     },
+    operation::Operation,
     quota::{self, Claim, Estimate, Refused, Reservation, Why},
     route::plan::Plan,
 };
@@ -235,8 +235,8 @@ impl Exchange {
     /// What a call of the current group will probably use; and what its client says that it may use besides.
     pub(super) fn guess(&self, at: usize, typical: u64) -> (Usage, u64) {
         let prompt = self.prompt_tokens();
-        let (output, claim) = match (self.api, self.asked.max_output) {
-            (Api::Embeddings, _) => (0, 0),
+        let (output, claim) = match (self.api.operation, self.asked.max_output) {
+            (Operation::Embed, _) => (0, 0),
             (_, None) => (typical, 0),
             (_, Some(most)) => {
                 let most = most.min(self.longest_answer(at, most, typical));

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{Reply, local};
 use crate::core::{
     access::{Caller, models},
-    api::path::parameter,
     config::Config,
+    operation::path::parameter,
 };
 
 /// LiteLLM's constant `created` of a listed model.

@@ -5,26 +5,22 @@ use serde_json::{Value, json};
 use super::{Reply, listing};
 use crate::core::{
     access::trouble,
-    api::{
-        managed,
-        path::{self, Operation},
-    },
     config::Config,
     error::{Error, ErrorFormat},
     headers::Headers,
     host::Store,
     model::general::General,
+    operation::{
+        managed,
+        path::{self, Action},
+    },
 };
 
-/// Whether an operation is for everybody.
-pub fn is_public(operation: &Operation<'_>) -> bool {
+/// Whether an action is for everybody.
+pub fn is_public(action: &Action<'_>) -> bool {
     matches!(
-        operation,
-        Operation::Preflight
-            | Operation::Liveliness
-            | Operation::Readiness
-            | Operation::Home
-            | Operation::Routes
+        action,
+        Action::Preflight | Action::Liveliness | Action::Readiness | Action::Home | Action::Routes
     )
 }
 
@@ -38,22 +34,22 @@ pub struct Catalog<'c> {
     pub exists: &'c dyn Fn(&str) -> bool,
 }
 
-/// Answers an operation that calls no model; `database` is how the ledger's database is.
+/// Answers an action that calls no model; `database` is how the ledger's database is.
 pub fn answer(
-    operation: &Operation<'_>,
+    action: &Action<'_>,
     config: &Config,
     headers: &Headers,
     models: &Catalog<'_>,
     database: &Database,
 ) -> Result<Reply, Error> {
-    match operation {
-        Operation::Preflight => Ok(preflight(headers)),
-        Operation::Liveliness => Ok(body(&json!("I'm alive!"))),
-        Operation::Readiness => Ok(readiness(database)),
-        Operation::Home => Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
-        Operation::Routes => Ok(body(&routes())),
-        Operation::Models => Ok((models.list)()),
-        Operation::Model(name) => {
+    match action {
+        Action::Preflight => Ok(preflight(headers)),
+        Action::Liveliness => Ok(body(&json!("I'm alive!"))),
+        Action::Readiness => Ok(readiness(database)),
+        Action::Home => Ok(body(&json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))),
+        Action::Routes => Ok(body(&routes())),
+        Action::Models => Ok((models.list)()),
+        Action::Model(name) => {
             if (models.exists)(name) || (models.listed)().iter().any(|known| known == name.as_ref()) {
                 return Ok(body(&listing::model(name)));
             }
@@ -61,7 +57,7 @@ pub fn answer(
                 .with_kind("invalid_request_error")
                 .with_param("model"))
         }
-        Operation::ModelInfo => Ok(body(&config.model_info())),
+        Action::ModelInfo => Ok(body(&config.model_info())),
         _ => Err(Error::internal("a model call was taken for a list")),
     }
 }

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Env, Exchange, Released, Reply, answer, local, record};
 use crate::core::{
-    api::Api,
     codec::sse,
     error::Error,
     format::{
@@ -18,6 +17,7 @@ use crate::core::{
         failure::{Class, Failure},
         terms::Terms,
     },
+    operation::Operation,
 };
 
 /// The failure that a mock response stands for, when its text names one of LiteLLM's errors.
@@ -42,7 +42,7 @@ impl Exchange {
         });
         let stamp =
             ResponseIds { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
-        let is_embedding = self.api == Api::Embeddings;
+        let is_embedding = self.api.operation == Operation::Embed;
         let (client, include_usage) = (format::of(self.api), self.asked.include_usage);
         let back = match is_embedding {
             true => Back::passing(client, include_usage),

@@ -45,7 +45,6 @@ use crate::core::{
         models::{self, Names},
         refusals,
     },
-    api::Api,
     codec::json::Object,
     config::Config,
     error::Error,
@@ -68,6 +67,7 @@ use crate::core::{
         money::Money,
         router::Strategy,
     },
+    operation::ApiRef,
     quota::Worker,
     random::Random,
     route::{
@@ -199,7 +199,7 @@ pub struct Exchange {
     /// `x-request-id`, when it is not the call's id.
     request_id: Option<String>,
     started_ms: u64,
-    api: Api,
+    api: ApiRef,
     /// The path as the client wrote it.
     path: String,
     path_model: Option<String>,
@@ -305,7 +305,7 @@ impl Exchange {
             |name: &&String| caller.grant().is_none_or(|grant| models::may_call(name, grant, &config));
         let asked = asked.or_else(|| config.default_model.as_ref().filter(may_call).cloned());
         let Some(asked) = asked else {
-            return Err(Error::new(400, chain::unknown_model(self.api.path(), "None")));
+            return Err(Error::new(400, chain::unknown_model(self.api.path, "None")));
         };
         if asked.len() > MAX_MODEL_BYTES {
             return Err(Error::bad_request(format!(
@@ -508,7 +508,7 @@ impl Exchange {
     fn refuse(&mut self, error: Error) -> Reply {
         self.released = Released::Answer;
         self.status = error.status;
-        let mut reply = local::refusal(&error, self.api.error_format(), &self.call_id);
+        let mut reply = local::refusal(&error, self.api.error_format, &self.call_id);
         let mut more = Headers::with_capacity(16);
         self.add_routing_headers(&mut more);
         self.add_limit_headers(&mut more, None);

@@ -19,14 +19,14 @@ use crate::core::{
         self, Caller, Stop, models, refusals,
         routes::{self, Route},
     },
-    api::{
-        Api,
-        path::{self, Operation},
-    },
     config::Config,
     error::{Error, ErrorFormat},
     headers::Headers,
     model::{general::General, grant::Role},
+    operation::{
+        ApiRef,
+        path::{self, Action},
+    },
     random::Random,
     route::{
         explain::{self, Question},
@@ -59,20 +59,20 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
             &who,
         );
     };
-    let operation = match path::find(method, target) {
-        Ok(operation) => operation,
+    let action = match path::find(method, target) {
+        Ok(action) => action,
         Err(error) => return refuse(error, path::error_format(target), &who),
     };
-    let format = match &operation {
-        Operation::Call { api, .. } => api.error_format(),
+    let format = match &action {
+        Action::Call { api, .. } => api.error_format,
         _ => ErrorFormat::OpenAi,
     };
     let path = target.split('?').next().unwrap_or_default();
-    match admit(&operation, path, config, headers, env, &mut who) {
+    match admit(&action, path, config, headers, env, &mut who) {
         Ok(Entry::Caller) => {}
         Ok(Entry::Manage) => return Opening::Manage,
         Ok(Entry::Refused(error)) => {
-            let Operation::Call { api, model, .. } = operation else {
+            let Action::Call { api, model, .. } = action else {
                 return refuse(error, format, &who);
             };
             let mut reply = local::refusal(&error, format, &call_id);
@@ -88,17 +88,17 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Err(Stop::Refuse(error)) => return refuse(error, format, &who),
     }
     let caller = who;
-    let answer = match operation {
-        Operation::Call { api, model, api_version } => {
+    let answer = match action {
+        Action::Call { api, model, api_version } => {
             return Opening::Call(Box::new(Exchange {
                 path_model: model.map(|model| model.into_owned()),
                 api_version: api_version.map(|version| version.into_owned()),
                 ..Exchange::new(config, caller, call_id, api, path, headers, env)
             }));
         }
-        Operation::Metrics => return Opening::Pass,
-        Operation::Manage => Err(refusals::no_ledger()),
-        Operation::Explain(query) => explain_call(query, path, &caller, &mut env.world(config)),
+        Action::Metrics => return Opening::Pass,
+        Action::Manage => Err(refusals::no_ledger()),
+        Action::Explain(query) => explain_call(query, path, &caller, &mut env.world(config)),
         _ => {
             let database = Database::of(&config.general, env.shared);
             let catalog = local::Catalog {
@@ -106,7 +106,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
                 listed: &|| models::listed(&caller, config, false),
                 exists: &|name| models::exists(name, &caller, config),
             };
-            local::answer(&operation, config, headers, &catalog, &database)
+            local::answer(&action, config, headers, &catalog, &database)
         }
     };
     match answer {
@@ -146,7 +146,7 @@ enum Entry {
 /// Judges a request by its headers, in the order of the reference: size, address and path; then who it is and what it may.
 /// `who` is told as soon as it is known, so that a refusal can be put down to its key.
 fn admit(
-    operation: &Operation<'_>,
+    action: &Action<'_>,
     path: &str,
     config: &Config,
     headers: &Headers,
@@ -155,15 +155,15 @@ fn admit(
 ) -> Result<Entry, Stop> {
     let general = &config.general;
     one_host(headers)?;
-    if matches!(operation, Operation::Call { .. }) {
+    if matches!(action, Action::Call { .. }) {
         size_allowed(announced(headers), config)?;
     }
-    let route = Route::of(operation, path);
-    let for_all = local::is_public(operation) || (*operation == Operation::Metrics && !general.auth_metrics);
+    let route = Route::of(action, path);
+    let for_all = local::is_public(action) || (*action == Action::Metrics && !general.auth_metrics);
     if !for_all {
         routes::gate(route, general, || client(headers, general, env))?;
     }
-    if general.has_ledger && matches!(operation, Operation::Manage | Operation::ModelInfo | Operation::Home) {
+    if general.has_ledger && matches!(action, Action::Manage | Action::ModelInfo | Action::Home) {
         return Ok(Entry::Manage);
     }
     if for_all || route.is_in(&general.public_routes) {
@@ -226,7 +226,7 @@ impl Exchange {
         config: &Rc<Config>,
         caller: Caller,
         call_id: String,
-        api: Api,
+        api: ApiRef,
         path: &str,
         headers: &Headers,
         env: &mut Env,

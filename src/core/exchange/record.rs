@@ -135,7 +135,7 @@ impl Exchange {
             request_id: self.request_id.take().map_or_else(|| self.call_id.clone(), |id| cut(&id).to_owned()),
             call_id: self.call_id.clone(),
             path: cut(&self.path).to_owned(),
-            call_type: self.api.call_type().into(),
+            call_type: self.api.call_type.into(),
             asked_model: self.asked.model.take().or_else(|| self.path_model.take()),
             group: segment.map(|segment| segment.group.clone()),
             model_id: deployment.map(|deployment| deployment.id.clone()).unwrap_or_default(),

@@ -11,10 +11,10 @@ use super::{
     translate::{self, Made},
 };
 use crate::core::{
-    api::Api,
     codec::{json::Object, sse},
     config::load,
     model::terms::Terms,
+    operation::{self, ApiRef, Dialect},
 };
 
 /// Numbers that mean the same when written otherwise, and are not the same.
@@ -32,11 +32,11 @@ model_list:
 "#;
 
 /// A request of a client with the numbers wherever one may stand.
-fn request(api: Api) -> String {
+fn request(api: ApiRef) -> String {
     let schema = format!(r#"{{"type":"object","properties":{{"a":{{"enum":{NUMBERS}}}}}}}"#);
-    let own = match api {
-        Api::Completions => r#""prompt":"Hi""#.to_owned(),
-        Api::Messages => format!(
+    let own = match api.dialect {
+        Dialect::Completions => r#""prompt":"Hi""#.to_owned(),
+        Dialect::Messages => format!(
             r#""max_tokens":5,"tools":[{{"name":"f","input_schema":{schema}}}],"messages":[{{"role":"user","content":"Hi"}},
             {{"role":"assistant","content":[{{"type":"tool_use","id":"c","name":"f","input":{{"a":{NUMBERS}}}}}]}},
             {{"role":"user","content":[{{"type":"tool_result","tool_use_id":"c","content":"x"}}]}}]"#
@@ -57,7 +57,7 @@ fn request(api: Api) -> String {
 }
 
 /// A request of a client as each provider gets it.
-fn each(api: Api, mut found: impl FnMut(&str, Made)) {
+fn each(api: ApiRef, mut found: impl FnMut(&str, Made)) {
     let config = load(FILE, &|_| None, &|_| None).unwrap_or_else(|p| panic!("{p:?}")).config;
     for deployment in &config.deployments {
         let to = spoken(deployment, api).unwrap();
@@ -72,12 +72,13 @@ fn each(api: Api, mut found: impl FnMut(&str, Made)) {
 #[test]
 fn requests_keep_the_digits_of_every_number() {
     let mut formats = Vec::new();
-    for api in [Api::Chat, Api::Completions, Api::Messages] {
+    for api in [&operation::CHAT, &operation::COMPLETIONS, &operation::MESSAGES] {
         each(api, |format, made| {
             let body = String::from_utf8(made.body).unwrap();
             // Written as text in text, quotes apart, the numbers are the same.
             let times = body.matches(NUMBERS).count();
-            let tells_tools = ["chat", "messages", "ollama"].contains(&format) && api != Api::Completions;
+            let tells_tools =
+                ["chat", "messages", "ollama"].contains(&format) && api.dialect != Dialect::Completions;
             assert_eq!(times, if tells_tools { 4 } else { 2 }, "{api:?} to {format}: {body}");
             assert!(body.contains("0.7000") && body.contains("5e-1"), "{api:?} to {format}: {body}");
             formats.push(format.to_owned());
@@ -136,7 +137,7 @@ fn response(format: &str) -> Option<(String, Vec<String>)> {
 #[test]
 fn responses_keep_the_digits_of_every_number() {
     let ids = ResponseIds { id: "chatcmpl-1".to_owned(), created: 1, model: "m".to_owned() };
-    for api in [Api::Chat, Api::Messages] {
+    for api in [&operation::CHAT, &operation::MESSAGES] {
         each(api, |format, made| {
             let Some((whole, _)) = response(format) else { return };
             let mut pipeline = Pipeline::new(made.back, Terms::default(), &ids);

@@ -39,10 +39,10 @@ use self::{
     words::Said,
 };
 use crate::core::{
-    api::Api,
     codec::{framing::Framing, json::Object},
     error::{Error, ErrorFormat},
     model::{deployment::Deployment, failure::Class, terms::Terms, usage::Usage},
+    operation::{Api, Dialect},
     provider,
 };
 
@@ -60,12 +60,12 @@ pub static FORMATS: &[Ref] = &[
 ];
 
 /// The format that a client API speaks.
-pub fn of(api: Api) -> Ref {
-    match api {
-        Api::Chat => &chat::Format,
-        Api::Completions => &completions::Format,
-        Api::Embeddings => &embeddings::Format,
-        Api::Messages => &messages::Format,
+pub fn of(api: &Api) -> Ref {
+    match api.dialect {
+        Dialect::Chat => &chat::Format,
+        Dialect::Completions => &completions::Format,
+        Dialect::Embeddings => &embeddings::Format,
+        Dialect::Messages => &messages::Format,
     }
 }
 
@@ -75,7 +75,7 @@ pub fn named(name: &str) -> Option<Ref> {
 }
 
 /// The format that serves a client API at a deployment.
-pub fn spoken(deployment: &Deployment, api: Api) -> Result<Ref, Error> {
+pub fn spoken(deployment: &Deployment, api: &Api) -> Result<Ref, Error> {
     let name = provider::speaks(deployment, api)?;
     named(name).ok_or_else(|| Error::internal(format!("no format is called `{name}`")))
 }

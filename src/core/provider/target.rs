@@ -5,10 +5,10 @@ use super::{
     url::{self, Call},
 };
 use crate::core::{
-    api::Api,
     error::Error,
     headers::Headers,
     model::{brand::Brand, deployment::Deployment, endpoint::Endpoint, failure::Class},
+    operation::{Api, Dialect, Operation},
 };
 
 /// What an attempt sends besides its body. Header names are lower-case.
@@ -23,14 +23,14 @@ pub struct Target {
 }
 
 /// The name of the format that serves a client API at a deployment.
-pub fn speaks(d: &Deployment, api: Api) -> Result<&'static str, Error> {
+pub fn speaks(d: &Deployment, api: &Api) -> Result<&'static str, Error> {
     let refuse =
         |why: String| Err(Error::provider(Class::BadRequest, format!("litellm.BadRequestError: {why}")));
     let Some(speaks) = d.brand.speaks else {
         return refuse(format!("Tollgate cannot call provider `{}` yet", d.brand.name));
     };
-    match (api, d.brand.with_template) {
-        (Api::Embeddings, _) => match d.brand.embeds {
+    match (api.operation, d.brand.with_template) {
+        (Operation::Embed, _) => match d.brand.embeds {
             Some(name) => Ok(name),
             None => {
                 let title = d.brand.title;
@@ -38,7 +38,7 @@ pub fn speaks(d: &Deployment, api: Api) -> Result<&'static str, Error> {
             }
         },
         (_, Some(name)) if d.template.is_some() => Ok(name),
-        (Api::Completions, _) if serves_completions(d) => Ok("completions"),
+        _ if api.dialect == Dialect::Completions && serves_completions(d) => Ok("completions"),
         _ => Ok(speaks),
     }
 }

@@ -11,7 +11,7 @@ use super::{
     trace::{Group, Trace},
     world::{Call, Controls, Tokens, World},
 };
-use crate::core::{api::path::parameter, codec::escape::percent, config::Config, error::Error};
+use crate::core::{codec::escape::percent, config::Config, error::Error, operation::path::parameter};
 
 /// What a call would try, and why each deployment is in or out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

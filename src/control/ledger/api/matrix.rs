@@ -13,9 +13,9 @@ use crate::{
     },
     core::{
         access::{self, routes},
-        api::path::{self, Operation},
         exchange::local::is_public,
         model::{general::General, grant::Role},
+        operation::path::{self, Action},
     },
 };
 
@@ -255,7 +255,7 @@ fn verdict(message: &str) -> char {
 /// The gate of a route that the filter serves itself.
 async fn by_filter(
     ledger: &Ledger,
-    operation: &Operation<'_>,
+    operation: &Action<'_>,
     path: &str,
     key: &str,
     general: &General,
@@ -267,14 +267,14 @@ async fn by_filter(
             access::Caller::Key(grant.into())
         }
     };
-    if is_public(operation) || *operation == Operation::Metrics {
+    if is_public(operation) || *operation == Action::Metrics {
         return '+';
     }
     let now = u64::try_from(ledger.app.now_ms()).unwrap();
     if let Err(error) = routes::permit(&caller, routes::Route::of(operation, path), general, now) {
         return verdict(&error.message);
     }
-    let explains = matches!(operation, Operation::Explain(_));
+    let explains = matches!(operation, Action::Explain(_));
     match caller.grant() {
         Some(grant) if explains && grant.role != Role::ProxyAdmin => 'a',
         _ => '+',
@@ -307,14 +307,14 @@ fn every_route_by_every_kind_of_caller() {
             for key in &all {
                 row.push(match &operation {
                     Some(
-                        operation @ (Operation::Call { .. }
-                        | Operation::Models
-                        | Operation::Model(_)
-                        | Operation::Liveliness
-                        | Operation::Readiness
-                        | Operation::Routes
-                        | Operation::Metrics
-                        | Operation::Explain(_)),
+                        operation @ (Action::Call { .. }
+                        | Action::Models
+                        | Action::Model(_)
+                        | Action::Liveliness
+                        | Action::Readiness
+                        | Action::Routes
+                        | Action::Metrics
+                        | Action::Explain(_)),
                     ) => by_filter(&cast.ledger, operation, &called, key, &config.general).await,
                     _ => {
                         let body = (method != "GET").then(|| json!({}));

@@ -6,7 +6,7 @@ use super::{
     super::{FORMATS, named, of},
     *,
 };
-use crate::core::{api::Api, provider::BRANDS};
+use crate::core::{operation::APIS, provider::BRANDS};
 
 /// A chat request with each of the extensions in it.
 fn extended() -> Map<String, Value> {
@@ -63,7 +63,7 @@ fn rows_of_brands_name_formats_that_there_are() {
 
 #[test]
 fn a_client_reads_errors_in_its_own_format() {
-    for api in [Api::Chat, Api::Completions, Api::Embeddings, Api::Messages] {
-        assert_eq!(of(api).error_format(), api.error_format(), "{api:?}");
+    for api in APIS {
+        assert_eq!(of(api).error_format(), api.error_format, "{api:?}");
     }
 }

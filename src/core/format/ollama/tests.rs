@@ -4,7 +4,6 @@ use serde_json::json;
 
 use super::*;
 use crate::core::{
-    api::Api,
     codec::value,
     format::{
         self, generate,
@@ -14,6 +13,7 @@ use crate::core::{
         translate::Back,
     },
     model::terms::Terms,
+    operation::{self, ApiRef},
 };
 
 const TRANSLATE: requests::Translate = |chat, context| {
@@ -52,7 +52,7 @@ fn whole_streams() {
 }
 
 /// What a client reads of a stream that arrives in these pieces.
-fn read(api: Api, pieces: &[&[u8]]) -> Vec<u8> {
+fn read(api: ApiRef, pieces: &[&[u8]]) -> Vec<u8> {
     let chat = json!({"messages": [{"role": "user", "content": "Hi"}]});
     let context = Context { model: "llama3.2", brand: "ollama_chat", ..Context::default() };
     let written =
@@ -75,7 +75,7 @@ fn a_stream_reads_the_same_however_it_is_cut() {
         let lines = case["chunks"].as_array().unwrap().iter();
         let bytes: Vec<u8> =
             lines.flat_map(|line| [value::to_bytes(line), b"\n".to_vec()].concat()).collect();
-        for api in [Api::Chat, Api::Completions, Api::Messages] {
+        for api in [&operation::CHAT, &operation::COMPLETIONS, &operation::MESSAGES] {
             let whole = read(api, &[&bytes]);
             for at in 0..=bytes.len() {
                 let (one, two) = bytes.split_at(at);

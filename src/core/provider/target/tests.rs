@@ -4,6 +4,7 @@ use super::*;
 use crate::core::{
     config::load,
     format::{Ref, chat, completions, embeddings, generate, messages, ollama, spoken},
+    operation,
     provider::{auth, url::path_segment},
 };
 
@@ -148,7 +149,7 @@ fn a_model_stays_inside_its_segment() {
 fn credentials_by_family() {
     let of = |params: &str| {
         let d = deployment(params);
-        let mut target = target(&d, spoken(&d, Api::Chat).unwrap(), &d.model, None);
+        let mut target = target(&d, spoken(&d, &operation::CHAT).unwrap(), &d.model, None);
         auth::sign(&d, &mut target.headers);
         target
     };
@@ -181,7 +182,6 @@ fn credentials_by_family() {
 
 #[test]
 fn wire_formats() {
-    use Api::{Chat, Completions, Embeddings, Messages};
     let rows: &[(&str, [Option<Ref>; 4])] = &[
         ("model: gpt-4o", [Some(CHAT), Some(CHAT), Some(EMBEDDINGS), Some(CHAT)]),
         (
@@ -205,11 +205,11 @@ fn wire_formats() {
     ];
     for (params, wanted) in rows {
         let d = deployment(params);
-        for (api, wanted) in [Chat, Completions, Embeddings, Messages].into_iter().zip(wanted) {
+        for (api, wanted) in operation::APIS.into_iter().zip(wanted) {
             assert_eq!(spoken(&d, api).ok(), *wanted, "{params} {api:?}");
         }
     }
-    let refused = spoken(&deployment("model: claude-3"), Embeddings).unwrap_err();
+    let refused = spoken(&deployment("model: claude-3"), &operation::EMBEDDINGS).unwrap_err();
     assert_eq!(refused.status, 400);
 }
 

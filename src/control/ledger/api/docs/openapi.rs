@@ -7,7 +7,7 @@ use crate::{
         api,
         route::{Access, Field, Route, Type},
     },
-    core::api::path,
+    core::operation::path,
 };
 
 /// The whole document.

@@ -11,7 +11,7 @@ use crate::{
         route::Access,
         testing::{MASTER, on_each},
     },
-    core::api::{managed, path},
+    core::operation::{managed, path},
 };
 
 /// The committed document.

@@ -25,12 +25,12 @@ use crate::{
             models::is_allowed,
             routes::{Access, Route},
         },
-        api::path,
         config::Config,
         model::{
             grant::{Role, Scope},
             limits::Budget,
         },
+        operation::path,
     },
 };
 
@@ -250,7 +250,7 @@ fn is_within(entry: &str, list: &[String]) -> bool {
     }
     let managed = api::routes().find(|route| route.paths.contains(&entry));
     let calls = ["POST", "GET"].into_iter().find_map(|method| match path::find(method, entry) {
-        Ok(path::Operation::Manage) | Err(_) => None,
+        Ok(path::Action::Manage) | Err(_) => None,
         Ok(operation) => Some(Route::of(&operation, entry).is_in(list)),
     });
     managed.map(|route| route.judged(entry).is_in(list)).or(calls).unwrap_or(false)

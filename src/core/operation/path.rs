@@ -1,11 +1,11 @@
-//! The path table: which operation a method and a path name.
+//! The path table: which action a method and a path name.
 //!
 //! Every OpenAI path is served with and without `/v1`, and as `/engines/{model}/…` and `/openai/deployments/{model}/…`, as
 //! the LiteLLM proxy does. A model in the path may hold slashes and percent escapes.
 
 use std::borrow::Cow;
 
-use super::{Api, managed, not_yet};
+use super::{APIS, ApiRef, managed, not_yet};
 use crate::core::{
     codec::escape::unescape,
     error::{Error, ErrorFormat},
@@ -13,11 +13,11 @@ use crate::core::{
 
 /// What a request asks the gateway to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation<'p> {
+pub enum Action<'p> {
     /// Call a model.
     Call {
         /// The API spoken.
-        api: Api,
+        api: ApiRef,
         /// A model in the path; it overrides the body's.
         model: Option<Cow<'p, str>>,
         /// `?api-version=` (Azure clients).
@@ -48,32 +48,22 @@ pub enum Operation<'p> {
 }
 
 /// Pattern without `/v1`, its method, whether `/v1` may stand before it, and what it asks for.
-type Fixed = (&'static str, &'static str, bool, fn() -> Operation<'static>);
+type Fixed = (&'static str, &'static str, bool, fn() -> Action<'static>);
 
 /// Paths without a part that varies.
 const TABLE: &[Fixed] = &[
-    ("/models", "GET", true, || Operation::Models),
-    ("/model/info", "GET", true, || Operation::ModelInfo),
-    ("/health/liveliness", "GET", false, || Operation::Liveliness),
-    ("/health/liveness", "GET", false, || Operation::Liveliness),
-    ("/health/readiness", "GET", false, || Operation::Readiness),
-    ("/routes", "GET", false, || Operation::Routes),
-    ("/metrics", "GET", false, || Operation::Metrics),
-    ("/", "GET", false, || Operation::Home),
+    ("/models", "GET", true, || Action::Models),
+    ("/model/info", "GET", true, || Action::ModelInfo),
+    ("/health/liveliness", "GET", false, || Action::Liveliness),
+    ("/health/liveness", "GET", false, || Action::Liveliness),
+    ("/health/readiness", "GET", false, || Action::Readiness),
+    ("/routes", "GET", false, || Action::Routes),
+    ("/metrics", "GET", false, || Action::Metrics),
+    ("/", "GET", false, || Action::Home),
 ];
 
 /// Explains where a call would go.
 const EXPLAIN: &str = "/tollgate/explain";
-
-/// Model calls: the path without `/v1`, its API, and whether a model may stand in the path.
-const CALLS: &[(&str, Api, bool)] = &[
-    ("/chat/completions", Api::Chat, true),
-    ("/completions", Api::Completions, true),
-    ("/embeddings", Api::Embeddings, true),
-];
-
-/// Anthropic's path; it exists with `/v1` only, as theirs does.
-const MESSAGES: &str = "/v1/messages";
 
 /// What the ledger serves: each path and everything below it.
 const MANAGED: &[&str] = &[
@@ -100,32 +90,32 @@ const MANAGED: &[&str] = &[
     "/get/litellm_model_cost_map",
 ];
 
-/// Finds the operation, or says with 404 or 405 why there is none.
-pub fn find<'p>(method: &str, target: &'p str) -> Result<Operation<'p>, Error> {
+/// Finds the action, or says with 404 or 405 why there is none.
+pub fn find<'p>(method: &str, target: &'p str) -> Result<Action<'p>, Error> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
     let bare = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/'));
     let versioned = bare.is_some();
     let short = bare.unwrap_or(path);
 
-    let (operation, allowed) = if let Some((api, model)) = call(path, short) {
-        (Operation::Call { api, model, api_version: parameter(query, "api-version") }, "POST")
+    let (action, allowed) = if let Some((api, model)) = call(path, short) {
+        (Action::Call { api, model, api_version: parameter(query, "api-version") }, api.method)
     } else if let Some((_, allowed, _, make)) =
         TABLE.iter().find(|(known, _, with_version, _)| *known == short && (*with_version || !versioned))
     {
         (make(), *allowed)
     } else if let Some(model) = short.strip_prefix("/models/").filter(|model| !model.is_empty()) {
-        (Operation::Model(unescape(model)), "GET")
+        (Action::Model(unescape(model)), "GET")
     } else if path == EXPLAIN {
-        (Operation::Explain(query), "GET")
+        (Action::Explain(query), "GET")
     } else if is_managed(path) {
-        return Ok(if method == "OPTIONS" { Operation::Preflight } else { Operation::Manage });
+        return Ok(if method == "OPTIONS" { Action::Preflight } else { Action::Manage });
     } else {
         return Err(not_found(method, path));
     };
     match method {
-        "OPTIONS" => Ok(Operation::Preflight),
-        _ if method == allowed || (method == "HEAD" && allowed == "GET") => Ok(operation),
+        "OPTIONS" => Ok(Action::Preflight),
+        _ if method == allowed || (method == "HEAD" && allowed == "GET") => Ok(action),
         _ => Err(Error::new(405, format!("Method Not Allowed: `{path}` takes {allowed}, not {method}."))
             .with_kind("invalid_request_error")
             .with_header("allow", format!("{allowed}, OPTIONS"))),
@@ -173,21 +163,15 @@ fn is_managed(path: &str) -> bool {
 }
 
 /// The API and path model of a model call.
-fn call<'p>(path: &'p str, short: &'p str) -> Option<(Api, Option<Cow<'p, str>>)> {
-    if path == MESSAGES {
-        return Some((Api::Messages, None));
-    }
-    for (known, api, in_path) in CALLS {
-        if short == *known {
-            return Some((*api, None));
+fn call<'p>(path: &'p str, short: &'p str) -> Option<(ApiRef, Option<Cow<'p, str>>)> {
+    for api in APIS {
+        if api.path == if api.with_version { short } else { path } {
+            return Some((api, None));
         }
-        if !in_path {
-            continue;
-        }
-        let Some(form) = short.strip_suffix(known) else { continue };
+        let Some(form) = short.strip_suffix(api.path).filter(|_| api.model_in_path) else { continue };
         let model = form.strip_prefix("/engines/").or_else(|| form.strip_prefix("/openai/deployments/"))?;
-        // `/completions` is also the end of `/chat/completions`, so the first suffix that fits decides.
-        return (!model.is_empty()).then(|| (*api, Some(unescape(model))));
+        // The first suffix that fits decides.
+        return (!model.is_empty()).then(|| (api, Some(unescape(model))));
     }
     None
 }
@@ -195,12 +179,15 @@ fn call<'p>(path: &'p str, short: &'p str) -> Option<(Api, Option<Cow<'p, str>>)
 /// The paths that the filter answers by itself or through providers.
 pub fn routes() -> Vec<(String, &'static str)> {
     let mut routes = Vec::new();
-    for (path, _, _) in CALLS {
-        for form in ["", "/v1", "/engines/{model}", "/openai/deployments/{model}"] {
-            routes.push((format!("{form}{path}"), "POST"));
+    for api in APIS {
+        routes.push((api.path.to_owned(), api.method));
+        if api.with_version {
+            routes.push((format!("/v1{}", api.path), api.method));
+        }
+        for form in ["/engines/{model}", "/openai/deployments/{model}"].iter().filter(|_| api.model_in_path) {
+            routes.push((format!("{form}{}", api.path), api.method));
         }
     }
-    routes.push((MESSAGES.to_owned(), "POST"));
     for (path, method, with_version, _) in TABLE {
         routes.push(((*path).to_owned(), method));
         if *with_version {
@@ -223,51 +210,54 @@ pub fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES},
+        *,
+    };
 
     #[test]
     fn every_path_of_the_product() {
-        let call = |api, model: Option<&'static str>| Operation::Call {
+        let call = |api, model: Option<&'static str>| Action::Call {
             api,
             model: model.map(Cow::Borrowed),
             api_version: None,
         };
         let rows = [
-            ("POST", "/chat/completions", call(Api::Chat, None)),
-            ("POST", "/v1/chat/completions", call(Api::Chat, None)),
-            ("POST", "/v1/chat/completions/", call(Api::Chat, None)),
-            ("POST", "/engines/gpt-4/chat/completions", call(Api::Chat, Some("gpt-4"))),
-            ("POST", "/openai/deployments/a/b/chat/completions", call(Api::Chat, Some("a/b"))),
-            ("POST", "/openai/deployments/a%2Fb%3A1/embeddings", call(Api::Embeddings, Some("a/b:1"))),
-            ("POST", "/engines/x/completions", call(Api::Completions, Some("x"))),
-            ("POST", "/completions", call(Api::Completions, None)),
-            ("POST", "/v1/embeddings", call(Api::Embeddings, None)),
-            ("POST", "/v1/messages", call(Api::Messages, None)),
-            ("GET", "/models", Operation::Models),
-            ("GET", "/v1/models?x=1", Operation::Models),
-            ("HEAD", "/v1/models", Operation::Models),
-            ("GET", "/v1/models/openai/gpt-4o", Operation::Model(Cow::Borrowed("openai/gpt-4o"))),
-            ("GET", "/model/info", Operation::ModelInfo),
-            ("GET", "/v1/model/info", Operation::ModelInfo),
-            ("GET", "/health/liveliness", Operation::Liveliness),
-            ("GET", "/health/liveness", Operation::Liveliness),
-            ("GET", "/health/readiness", Operation::Readiness),
-            ("GET", "/routes", Operation::Routes),
-            ("GET", "/metrics/", Operation::Metrics),
-            ("GET", "/", Operation::Home),
-            ("GET", "/tollgate/explain?model=a", Operation::Explain("model=a")),
-            ("OPTIONS", "/chat/completions", Operation::Preflight),
-            ("OPTIONS", "/key/generate", Operation::Preflight),
-            ("POST", "/key/generate", Operation::Manage),
-            ("POST", "/key/sk-1/regenerate", Operation::Manage),
-            ("GET", "/v2/key/info?key=x", Operation::Manage),
-            ("PATCH", "/model/abc/update", Operation::Manage),
-            ("POST", "/model/new", Operation::Manage),
-            ("GET", "/health", Operation::Manage),
-            ("GET", "/health/services?service=slack", Operation::Manage),
-            ("GET", "/global/spend/logs", Operation::Manage),
-            ("DELETE", "/customer/", Operation::Manage),
-            ("GET", "/openapi.json", Operation::Manage),
+            ("POST", "/chat/completions", call(&CHAT, None)),
+            ("POST", "/v1/chat/completions", call(&CHAT, None)),
+            ("POST", "/v1/chat/completions/", call(&CHAT, None)),
+            ("POST", "/engines/gpt-4/chat/completions", call(&CHAT, Some("gpt-4"))),
+            ("POST", "/openai/deployments/a/b/chat/completions", call(&CHAT, Some("a/b"))),
+            ("POST", "/openai/deployments/a%2Fb%3A1/embeddings", call(&EMBEDDINGS, Some("a/b:1"))),
+            ("POST", "/engines/x/completions", call(&COMPLETIONS, Some("x"))),
+            ("POST", "/completions", call(&COMPLETIONS, None)),
+            ("POST", "/v1/embeddings", call(&EMBEDDINGS, None)),
+            ("POST", "/v1/messages", call(&MESSAGES, None)),
+            ("GET", "/models", Action::Models),
+            ("GET", "/v1/models?x=1", Action::Models),
+            ("HEAD", "/v1/models", Action::Models),
+            ("GET", "/v1/models/openai/gpt-4o", Action::Model(Cow::Borrowed("openai/gpt-4o"))),
+            ("GET", "/model/info", Action::ModelInfo),
+            ("GET", "/v1/model/info", Action::ModelInfo),
+            ("GET", "/health/liveliness", Action::Liveliness),
+            ("GET", "/health/liveness", Action::Liveliness),
+            ("GET", "/health/readiness", Action::Readiness),
+            ("GET", "/routes", Action::Routes),
+            ("GET", "/metrics/", Action::Metrics),
+            ("GET", "/", Action::Home),
+            ("GET", "/tollgate/explain?model=a", Action::Explain("model=a")),
+            ("OPTIONS", "/chat/completions", Action::Preflight),
+            ("OPTIONS", "/key/generate", Action::Preflight),
+            ("POST", "/key/generate", Action::Manage),
+            ("POST", "/key/sk-1/regenerate", Action::Manage),
+            ("GET", "/v2/key/info?key=x", Action::Manage),
+            ("PATCH", "/model/abc/update", Action::Manage),
+            ("POST", "/model/new", Action::Manage),
+            ("GET", "/health", Action::Manage),
+            ("GET", "/health/services?service=slack", Action::Manage),
+            ("GET", "/global/spend/logs", Action::Manage),
+            ("DELETE", "/customer/", Action::Manage),
+            ("GET", "/openapi.json", Action::Manage),
         ];
         for (method, path, operation) in rows {
             assert_eq!(find(method, path), Ok(operation), "{method} {path}");
@@ -331,7 +321,7 @@ mod tests {
     #[test]
     fn an_api_version_comes_from_the_query() {
         let found = find("POST", "/openai/deployments/d/chat/completions?api-version=2024-02-01&x").unwrap();
-        let Operation::Call { api_version, .. } = found else { panic!("{found:?}") };
+        let Action::Call { api_version, .. } = found else { panic!("{found:?}") };
         assert_eq!(api_version.as_deref(), Some("2024-02-01"));
     }
 }
