@@ -23,6 +23,6 @@ fn main() {
     let mut gateway = Gateway::new();
     for _ in 0..count {
         let record = gateway.call(&scenario);
-        assert!(record.status == 200 && record.cost.is_some());
+        assert!(record.status == Some(200) && record.cost.is_some());
     }
 }
