@@ -112,14 +112,14 @@ fn all_roles_share_one_vm_config() {
 fn settings_reach_envoy() {
     let setup = Setup { tls: Some(("c.pem".into(), "k.pem".into())), host: "[::]".to_owned(), ..setup() };
     let mut config = sample_config();
-    config.tollgate.request_body_buffer_limit_bytes = 1 << 20;
+    config.tollgate.request_body_buffer_limit_bytes = 64 << 20;
     config.general.max_request_bytes = Some(1 << 10);
     config.router.timeout_ms = 9_000_000;
     let log = AccessLog::File("/var/log/x".to_owned());
     let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &log };
     let listener = listener::listener(&gateway, None).to_string();
     for expected in [
-        r#""request_body_buffer_limit":1048576"#,
+        r#""request_body_buffer_limit":67108864"#,
         r#""stream_idle_timeout":"9060s""#,
         r#""path":"/var/log/x""#,
         r#""certificate_chain":{"filename":"c.pem"}"#,
@@ -127,6 +127,11 @@ fn settings_reach_envoy() {
     ] {
         assert!(listener.contains(expected), "{expected} is missing in {listener}");
     }
+    // Responses are held under the same limit: small requests make no small responses. The filter refuses what is larger.
+    config.tollgate.request_body_buffer_limit_bytes = 1 << 20;
+    let gateway = Gateway { config: &config, document: DOCUMENT, setup: &setup, access_log: &log };
+    let listener = listener::listener(&gateway, None).to_string();
+    assert!(listener.contains(r#""request_body_buffer_limit":33554432"#), "{listener}");
 }
 
 #[test]

@@ -164,9 +164,15 @@ mod tests {
         let asked = AtomicBool::new(false);
         for stream in listener.incoming().take(2) {
             let mut stream = stream.unwrap();
-            let mut request = [0; 1024];
-            let size = stream.read(&mut request).unwrap();
-            let request = String::from_utf8_lossy(&request[..size]).into_owned();
+            // It may come in pieces.
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut piece = [0; 1024];
+                let size = stream.read(&mut piece).unwrap();
+                assert!(size > 0, "a request is whole");
+                request.extend_from_slice(&piece[..size]);
+            }
+            let request = String::from_utf8_lossy(&request).into_owned();
             asked.store(
                 request.starts_with("GET /internal/alive") && request.contains(header),
                 Ordering::Relaxed,
