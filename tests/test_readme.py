@@ -298,7 +298,9 @@ def test_fields_of_the_access_log_are_those_that_are_written(demonstration):
     listener = (ROOT / "src/control/envoy/listener.rs").read_text()
     outer = re.findall(r'"(\w+)":"?%', listener[listener.index("const RECORD") : listener.index("fn access_log")])
     record = (ROOT / "src/core/exchange/record.rs").read_text()
-    inner = re.findall(r'shown\.\w+\(\s*"(\w+)"', record[record.index("fn to_json") :])
+    facts = (ROOT / "src/core/model/call_record.rs").read_text().partition("#[cfg(test)]")[0]
+    inner = re.findall(r'shown\.\w+\(\s*"(\w+)"', record)
+    inner += re.findall(r'=>.* log(?:_always)? "(\w+)"', facts) + re.findall(r'json\.\w+\(\s*"(\w+)"', facts)
     assert named == {*outer, *inner}
 
 
