@@ -20,7 +20,7 @@ VMS = WORKERS + 2
 IDLE_KB = 3 << 10
 STREAMS = 200
 STREAM_KB = 13
-AGAIN_KB = 512
+AGAIN_KB = 1024
 ENVOY_STREAM_KB = 160
 """What Envoy holds of a stream beside that: two connections with their buffers, and the request in case it is to be repeated."""
 LARGE = 1 << 20
