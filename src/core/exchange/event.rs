@@ -47,7 +47,6 @@ impl Exchange {
         record.tags = self.tags();
         record.ip.clone_from(&self.client);
         record.session.clone_from(&self.asked.session);
-        record.is_told = true;
     }
 
     /// What a call used, and where.

@@ -156,7 +156,6 @@ impl Exchange {
             mocked: i64::try_from(self.mock_cost().pico()).unwrap_or(i64::MAX),
             start_ms: self.started_ms,
             end_ms: now_ms,
-            duration_ms: now_ms.saturating_sub(self.started_ms),
             status,
             failure: failed().map(Error::name),
             failure_message: failed().map(Error::logged),

@@ -97,7 +97,7 @@ impl Exchange {
             format!(
                 "over: status {} after {} ms, {} attempts, {} fallbacks{}{}{}",
                 record.status.unwrap_or(0),
-                record.duration_ms,
+                record.end_ms.saturating_sub(record.start_ms),
                 record.attempts,
                 record.fallbacks,
                 tokens.unwrap_or_default(),

@@ -85,7 +85,7 @@ macro_rules! call_record {
 }
 
 call_record! {
-    /// Names the record; two never share one.
+    /// Names the record to the ledger; two never share one. Empty when the ledger is not to hear of it.
     id: String => event id row "request_id" most TEXT;
     /// The path as the client wrote it, its beginning.
     #[serde(skip)]
@@ -207,18 +207,12 @@ call_record! {
     /// The response came whole.
     #[serde(skip)]
     is_whole: bool => ;
-    /// Milliseconds from the request's headers to its end.
-    #[serde(skip)]
-    duration_ms: u64 => ;
-    /// There is a ledger that is to hear of it.
-    #[serde(skip)]
-    is_told: bool => ;
 }
 
 impl CallRecord {
     /// What the ledger is to be told; nothing when there is none.
     pub fn event(&self) -> Option<&CallRecord> {
-        self.is_told.then_some(self)
+        (!self.id.is_empty()).then_some(self)
     }
 
     /// Whether the client got what it asked for.
@@ -521,8 +515,6 @@ mod tests {
             metered: vec!["key:k".to_owned()],
             charged: vec![Charged { meter: "provider:p".to_owned(), spend: -1, period: text("1d") }],
             is_whole: true,
-            duration_ms: 1,
-            is_told: true,
         }
     }
 
@@ -554,8 +546,6 @@ mod tests {
             failure: None,
             failure_message: None,
             is_whole: false,
-            duration_ms: 0,
-            is_told: false,
             ..full.clone()
         };
         assert_eq!(read, expected);
