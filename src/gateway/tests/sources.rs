@@ -1,4 +1,4 @@
-//! What the sources of the roles may not say, so that every host can run them.
+//! What the sources of the crate may not say, so that every host can run the gateway.
 
 use std::{
     fs,
@@ -39,6 +39,16 @@ fn is_static(line: &str) -> bool {
         .map_or(line, |rest| rest.trim_start_matches("(super)").trim_start_matches("(crate)"));
     let is_item = ["static ", "unsafe static "].iter().any(|word| item.trim_start().starts_with(word));
     is_item || line.contains(concat!("thread_", "local!"))
+}
+
+#[test]
+fn only_the_door_names_the_sdk() {
+    let name = concat!("proxy", "_wasm");
+    let (own, others): (Vec<_>, Vec<_>) = sources("")
+        .into_iter()
+        .partition(|(path, _)| path.components().any(|part| part.as_os_str() == "wasm"));
+    assert!(!places(&own, |line| line.contains(name)).is_empty() && others.len() > 100);
+    assert_eq!(places(&others, |line| line.contains(name)), [""; 0], "only src/wasm may name it");
 }
 
 #[test]
