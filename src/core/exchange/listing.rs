@@ -9,16 +9,8 @@ use crate::core::{
     operation::path::parameter,
 };
 
-/// LiteLLM's constant `created` of a listed model.
-const MODEL_CREATED: u64 = 1_677_610_602;
-
 /// What `include_metadata` may tell the fallbacks of.
 const FALLBACK_TYPES: [&str; 3] = ["general", "context_window", "content_policy"];
-
-/// One model of a list.
-pub fn model(name: &str) -> Value {
-    json!({"id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "openai"})
-}
 
 /// Answers `query`, what stands behind the path's `?`.
 pub fn answer(query: &str, caller: &Caller, config: &Config) -> Reply {
@@ -54,7 +46,7 @@ fn list(query: &str, caller: &Caller, config: &Config) -> Result<Vec<Value>, (u1
         names.extend(models::access_groups(caller, config));
     }
     let shown = |name: &String| {
-        let mut shown = model(name);
+        let mut shown = local::model(name);
         if let Some(shown) = shown.as_object_mut().filter(|_| with_metadata) {
             shown.insert("metadata".to_owned(), json!({"fallbacks": fallbacks(name, kind, config)}));
         }

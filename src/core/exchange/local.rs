@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Reply, listing};
+use super::Reply;
 use crate::core::{
     access::trouble,
     config::Config,
@@ -15,6 +15,9 @@ use crate::core::{
         path::{self, Action},
     },
 };
+
+/// LiteLLM's constant `created` of a listed model.
+const MODEL_CREATED: u64 = 1_677_610_602;
 
 /// Whether an action is for everybody.
 pub fn is_public(action: &Action<'_>) -> bool {
@@ -51,7 +54,7 @@ pub fn answer(
         Action::Models => Ok((models.list)()),
         Action::Model(name) => {
             if (models.exists)(name) || (models.listed)().iter().any(|known| known == name.as_ref()) {
-                return Ok(body(&listing::model(name)));
+                return Ok(body(&model(name)));
             }
             Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
                 .with_kind("invalid_request_error")
@@ -110,6 +113,11 @@ fn routes() -> Value {
     let own = path::routes().into_iter().map(|(path, method)| json!({"path": path, "methods": [method]}));
     let managed = managed::ROUTES.iter().map(|(path, methods)| json!({"path": path, "methods": methods}));
     json!({"routes": own.chain(managed).collect::<Vec<_>>()})
+}
+
+/// A model, as lists have it.
+pub(super) fn model(name: &str) -> Value {
+    json!({"id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "openai"})
 }
 
 /// A JSON answer.
