@@ -20,7 +20,7 @@ VMS = WORKERS + 2
 IDLE_KB = 3 << 10
 STREAMS = 200
 STREAM_KB = 13
-AGAIN_KB = 1024
+AGAIN_KB = 512
 ENVOY_STREAM_KB = 160
 """What Envoy holds of a stream beside that: two connections with their buffers, and the request in case it is to be repeated."""
 LARGE = 1 << 20
@@ -126,12 +126,13 @@ def test_a_stream_holds_little_and_leaves_nothing(
         mocks[model].clear()
         return taken
 
-    rounds = [one_round() for _ in range(4)]
+    rounds = [one_round() for _ in range(6)]
     vms, envoy = [vms for vms, _ in rounds], [envoy for _, envoy in rounds]
     assert vms[0] <= STREAMS * STREAM_KB, f"{STREAMS} streams take {vms[0]} kB of the VMs"
     assert envoy[0] <= STREAMS * ENVOY_STREAM_KB, f"{STREAMS} streams take {envoy[0]} kB of Envoy"
-    # The sync role takes some when the first round is accounted for, and a worker may get more of them than before.
-    assert vms[3] - vms[1] <= AGAIN_KB, f"VMs have {vms} kB more than at rest in four equal rounds"
+    # The sync role takes some when the first round is accounted for, and a worker may get more of them than before: each has
+    # had its most after a few.
+    assert vms[5] - vms[3] <= AGAIN_KB, f"VMs have {vms} kB more than at rest in six equal rounds"
 
 
 def test_large_requests_use_the_same_memory_again(gateway: Gateway, key: str) -> None:
