@@ -47,12 +47,16 @@ impl Checked {
             }
         }
         let mut remarks: Vec<String> = told.into_iter().map(|(row, more)| remark(row, more)).collect();
-        remarks.extend(self.report.served().into_iter().skip(1));
         let waiting = self.report.count(|verdict| matches!(verdict, Verdict::NotYet(_)));
         if waiting > 0 {
             remarks.push(format!("{waiting} settings have no effect yet: `tollgate check` lists them"));
         }
         remarks
+    }
+
+    /// The entries that are not served, a line each with the reason.
+    pub fn left_out(&self) -> Vec<String> {
+        self.report.served().into_iter().skip(1).collect()
     }
 
     /// Refuses what nobody could call. With `store_model_in_db` models may come later.
@@ -68,7 +72,7 @@ impl Checked {
                 .to_owned(),
             (_, false) => "correct one of these entries, or add another".to_owned(),
         };
-        let mut problems: Vec<String> = self.report.served().into_iter().skip(1).collect();
+        let mut problems = self.left_out();
         problems.push(format!("`model_list`: expected at least one model that can be called; {fix}"));
         Err(name_file(Failure::Configuration(problems), document))
     }

@@ -44,15 +44,14 @@ pub fn warnings(document: &Document, checked: &Checked, address: &str) -> Vec<St
     }
     warnings.extend(weak_key(&checked.config));
     let keyless = keyless(&checked.config);
-    // The summary tells what is left out, and one line is enough for a key that is missing.
+    // One line is enough for a key that is missing.
     let told = |remark: &String| {
         let variable =
             remark.split("environment variable ").nth(1).and_then(|rest| rest.strip_suffix(GETS_NO_KEY));
         variable
             .is_some_and(|name| keyless.iter().any(|line| line.split([' ', ',']).any(|word| word == name)))
     };
-    let remarks =
-        checked.remarks().into_iter().filter(|remark| !remark.starts_with(LEFT_OUT) && !told(remark));
+    let remarks = checked.remarks().into_iter().filter(|remark| !told(remark));
     warnings.extend(keyless.iter().cloned());
     warnings.extend(remarks);
     warnings

@@ -270,7 +270,7 @@ impl Instance<'_> {
         self.lasting.waits(&checked.config).iter().for_each(|remark| complain(remark));
         if new != self.served {
             self.apply(new)?;
-            checked.remarks().iter().for_each(|remark| complain(remark));
+            checked.remarks().iter().chain(&checked.left_out()).for_each(|line| complain(line));
             log::info(&format!("configuration reloaded: {}", deployments(&checked.config)));
         } else if asked {
             log::info(&format!(
