@@ -61,9 +61,11 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -
 
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without provider keys and proxies, and with `extra`."""
-    foreign = re.compile(r"_API_KEY$|_API_BASE$|_BASE_URL$|^LITELLM_|^DATABASE_URL$|_PROXY$", re.IGNORECASE)
-    return {name: value for name, value in os.environ.items() if not foreign.search(name)} | (extra or {})
+    """This process's environment without provider keys, proxies and others' state, and with `extra`."""
+    foreign = re.compile(r"_API_KEY$|_API_BASE$|_BASE_URL$|^LITELLM_|^TOLLGATE_STATE|^DATABASE_URL$|_PROXY$", re.IGNORECASE)
+    kept = {name: value for name, value in os.environ.items() if not foreign.search(name)}
+    # A gateway that runs on this machine besides keeps its state where it is by convention.
+    return kept | {"XDG_STATE_HOME": f"{tempfile.gettempdir()}/tollgate-tests-{os.getpid()}"} | (extra or {})
 
 
 def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

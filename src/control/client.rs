@@ -14,7 +14,7 @@ use super::{Failure, checked, cli::Serve, document, state};
 #[derive(Clone, Debug, Default, Args)]
 #[command(rename_all = "snake_case")]
 pub struct HealthcheckFlags {
-    /// Port the gateway listens on [default: the one that was started last, else $PORT, else 4000]
+    /// Port the gateway listens on [default: that of the one that runs, else $PORT, else 4000]
     #[arg(long)]
     pub port: Option<u16>,
     /// State directory of the gateway, which says where it listens

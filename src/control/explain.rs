@@ -49,7 +49,7 @@ pub struct Flags {
     /// Region that the end user must stay in
     #[arg(long)]
     pub region: Option<String>,
-    /// Port of the gateway on this machine [default: the one that was started last, else $PORT, else 4000]
+    /// Port of the gateway on this machine [default: that of the one that runs, else $PORT, else 4000]
     #[arg(long)]
     pub port: Option<u16>,
     /// State directory of that gateway

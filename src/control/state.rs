@@ -198,7 +198,7 @@ pub fn await_end_of_the_last(base: Option<&Path>) {
     let folder = base.map_or_else(default_base, Path::to_owned);
     let deadline = Instant::now() + LEFT_BEHIND;
     // In a container the numbers of processes begin anew.
-    let is_dead = |pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+    let is_dead = |pid| pid == std::process::id() || !is_process(pid);
     while Instant::now() < deadline
         && address_in(&folder).is_some_and(|last| is_dead(last.pid))
         && File::open(folder.join("lock"))
@@ -270,10 +270,17 @@ fn adopt(folder: &Path, preferred: &str) -> Result<Vec<String>, Failure> {
     Ok(told)
 }
 
-/// Where the gateway listens whose state is in `base`, or where state is kept by convention; `None` when none was started.
+/// Where the gateway listens whose state is in `base`, or where state is kept by convention; `None` when none runs there. One that
+/// was killed leaves its address behind: that says nothing of the gateway that is asked for.
 pub fn address(base: Option<&Path>) -> Option<Address> {
+    let running = |folder: &Path| address_in(folder).filter(|address| is_process(address.pid));
     let preferred = base.map_or_else(default_base, Path::to_owned);
-    address_in(&preferred).or_else(|| if base.is_none() { address_in(&fallback_base()) } else { None })
+    running(&preferred).or_else(|| if base.is_none() { running(&fallback_base()) } else { None })
+}
+
+/// Whether there is a process of this number.
+fn is_process(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 fn address_in(folder: &Path) -> Option<Address> {
@@ -448,6 +455,17 @@ mod tests {
         drop(first);
         State::open(Some(&base), "0.0.0.0", 4001).unwrap();
         assert_eq!(address(Some(&base)).unwrap().url, "http://127.0.0.1:4000");
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn the_address_of_a_gateway_that_was_killed_is_not_asked() {
+        let base = base("killed");
+        let state = State::open(Some(&base), "0.0.0.0", 4000).unwrap();
+        // No process has this number: the kernel's own limit is 2^22.
+        let dead = Address { url: "http://127.0.0.1:4000".to_owned(), pid: 1 << 30 };
+        state.replace(ADDRESS, &serde_json::to_vec(&dead).unwrap()).unwrap();
+        assert_eq!(address(Some(&base)), None);
         fs::remove_dir_all(base).unwrap();
     }
 
