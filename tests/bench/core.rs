@@ -132,7 +132,8 @@ fn sse_scan(bencher: Bencher, pieces: &str) {
 
 /// A part of a golden fixture.
 fn fixture(case: &str, member: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{case}.json"));
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats").join(format!("{case}.json"));
     let text = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut case: Value = serde_json::from_slice(&text).expect("a fixture is JSON");
     case[member].take()
@@ -154,7 +155,7 @@ mod request_of {
 
     #[divan::bench]
     fn chat_to_messages(bencher: Bencher) {
-        let body = fixture("anthropic/request/tool_round", "chat");
+        let body = fixture("messages/request/write/tool_round", "chat");
         translate(bencher, "claude-x", &body, |body, options| {
             messages::request::write::request(body, options).expect("it is translated").0
         });
@@ -162,7 +163,7 @@ mod request_of {
 
     #[divan::bench]
     fn messages_to_chat(bencher: Bencher) {
-        let body = fixture("messages_api/request/tool_round", "request");
+        let body = fixture("messages/request/read/tool_round", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
             messages::request::read::request(body, options).expect("it is translated")
         });
@@ -170,7 +171,7 @@ mod request_of {
 
     #[divan::bench]
     fn chat_to_completions(bencher: Bencher) {
-        let body = fixture("completions_api/provider_request/several", "request");
+        let body = fixture("completions/request/write/several", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
             completions::request::write::request(body, options).expect("it is translated")
         });
@@ -178,7 +179,7 @@ mod request_of {
 
     #[divan::bench]
     fn completions_to_chat(bencher: Bencher) {
-        let body = fixture("completions_api/request/simple", "request");
+        let body = fixture("completions/request/read/simple", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
             completions::request::read::request(body, options).expect("it is translated")
         });
@@ -186,7 +187,7 @@ mod request_of {
 
     #[divan::bench]
     fn chat_to_generate(bencher: Bencher) {
-        let body = fixture("generate/request/zephyr", "request");
+        let body = fixture("generate/request/write/zephyr", "request");
         translate(bencher, "HuggingFaceH4/zephyr-7b-beta", &body, |body, options| {
             generate::request::request(body, options).expect("it is translated").0
         });
@@ -246,10 +247,10 @@ impl Pair {
     /// A buffered answer of the provider.
     fn whole(&self) -> Vec<u8> {
         let answer = match self.1.name() {
-            "chat" => fixture("messages_api/answer/text", "answer"),
-            "messages" => fixture("anthropic/answer/text", "body"),
-            "completions" => fixture("completions_api/provider_answer/two_choices", "answer"),
-            "generate" => fixture("generate/answer/list_with_marks", "answer"),
+            "chat" => fixture("messages/response/write/text", "answer"),
+            "messages" => fixture("messages/response/read/text", "body"),
+            "completions" => fixture("completions/response/read/two_choices", "answer"),
+            "generate" => fixture("generate/response/read/list_with_marks", "answer"),
             _ => {
                 let numbers: Vec<f64> = (0..1_536).map(|at| f64::from(at) / 65_537.0 - 0.011).collect();
                 json!({
@@ -264,10 +265,10 @@ impl Pair {
     /// A streamed answer, event by event: a fixture whose text comes in many pieces.
     fn events(&self) -> Vec<Vec<u8>> {
         let (case, member, text) = match self.1.name() {
-            "chat" => ("messages_api/stream/text", "chunks", 1),
-            "messages" => ("anthropic/stream/text", "events", 3),
-            "completions" => ("completions_api/provider_stream/with_usage", "chunks", 0),
-            "generate" => ("generate/stream/end_token", "chunks", 0),
+            "chat" => ("messages/stream/write/text", "chunks", 1),
+            "messages" => ("messages/stream/read/text", "events", 3),
+            "completions" => ("completions/stream/read/with_usage", "chunks", 0),
+            "generate" => ("generate/stream/read/end_token", "chunks", 0),
             _ => panic!("embeddings are not streamed"),
         };
         let events = fixture(case, member);

@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn whole_requests() {
-        cases::walk("generate/request", super::request);
+        cases::walk("generate/request/write", super::request);
     }
 
     #[test]
     fn odd_values_are_refused_or_taken() {
-        cases::mutate("generate/request", super::request);
+        cases::mutate("generate/request/write", super::request);
     }
 }

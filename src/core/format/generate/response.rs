@@ -209,12 +209,12 @@ mod tests {
 
     #[test]
     fn whole_answers() {
-        cases::answers("generate/answer", |body, asked, ids| answer(body, &asked, ids));
+        cases::answers("generate/response/read", |body, asked, ids| answer(body, &asked, ids));
     }
 
     #[test]
     fn whole_streams() {
-        cases::streams("generate/stream", |chunks, asked, include_usage| {
+        cases::streams("generate/stream/read", |chunks, asked, include_usage| {
             let mut stream = Stream::new(&asked, &cases::stamp());
             let mut out = Vec::new();
             let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));

@@ -1,4 +1,7 @@
 //! Golden fixtures: `<case>.json` goes in, what comes out must be `<case>.out.json`. `UPDATE=1` rewrites the latter.
+//!
+//! They stand in `tests/fixtures/formats/<format>/{request,response,stream}/{read,write}`, `read` being what makes chat of the
+//! format and `write` what makes the format of chat.
 
 pub(in crate::core::format) mod requests;
 pub(in crate::core::format) mod responses;
@@ -10,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Runs every case of a folder under `tests/fixtures` and compares; all differences are reported together.
+/// Runs every case of a folder and compares; all differences are reported together.
 #[allow(clippy::disallowed_methods, reason = "whoever runs the tests may have the goldens written")]
 pub(in crate::core::format) fn walk(folder: &str, run: impl Fn(&Value) -> Value) {
     let mut wrong = Vec::new();
@@ -66,7 +69,7 @@ fn pointers(value: &Value, at: String, places: &mut Vec<String>) {
 
 /// The cases of a folder in order, with their content.
 fn cases(folder: &str) -> Vec<(PathBuf, Value)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats").join(folder);
     let read = |path: PathBuf| {
         let value = serde_json::from_slice(&fs::read(&path).unwrap());
         let value = value.unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -27,22 +27,22 @@ fn asked(case: generate::Asked) -> Asked {
 
 #[test]
 fn whole_requests() {
-    requests::walk("ollama/request", TRANSLATE);
+    requests::walk("ollama/request/write", TRANSLATE);
 }
 
 #[test]
 fn odd_values_are_refused_or_taken() {
-    requests::mutate("ollama/request", TRANSLATE);
+    requests::mutate("ollama/request/write", TRANSLATE);
 }
 
 #[test]
 fn whole_answers() {
-    responses::answers("ollama/answer", |body, case, ids| response::answer(body, &asked(case), ids));
+    responses::answers("ollama/response/read", |body, case, ids| response::answer(body, &asked(case), ids));
 }
 
 #[test]
 fn whole_streams() {
-    responses::streams("ollama/stream", |chunks, case, include_usage| {
+    responses::streams("ollama/stream/read", |chunks, case, include_usage| {
         let mut reader = stream::Reader::new(asked(case), &responses::stamp());
         let mut out = Vec::new();
         let result = chunks.iter().try_for_each(|chunk| reader.push(chunk, &mut out));
@@ -71,7 +71,7 @@ fn read(api: ApiRef, pieces: &[&[u8]]) -> Vec<u8> {
 
 #[test]
 fn a_stream_reads_the_same_however_it_is_cut() {
-    golden::each("ollama/stream", |case| {
+    golden::each("ollama/stream/read", |case| {
         let lines = case["chunks"].as_array().unwrap().iter();
         let bytes: Vec<u8> =
             lines.flat_map(|line| [value::to_bytes(line), b"\n".to_vec()].concat()).collect();

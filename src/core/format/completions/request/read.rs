@@ -41,11 +41,11 @@ mod tests {
 
     #[test]
     fn whole_requests() {
-        cases::walk("completions_api/request", TRANSLATE);
+        cases::walk("completions/request/read", TRANSLATE);
     }
 
     #[test]
     fn odd_values_are_refused_or_taken() {
-        cases::mutate("completions_api/request", TRANSLATE);
+        cases::mutate("completions/request/read", TRANSLATE);
     }
 }

@@ -76,11 +76,11 @@ mod tests {
 
     #[test]
     fn whole_requests() {
-        cases::walk("completions_api/provider_request", TRANSLATE);
+        cases::walk("completions/request/write", TRANSLATE);
     }
 
     #[test]
     fn odd_values_are_refused_or_taken() {
-        cases::mutate("completions_api/provider_request", TRANSLATE);
+        cases::mutate("completions/request/write", TRANSLATE);
     }
 }

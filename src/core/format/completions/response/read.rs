@@ -124,12 +124,12 @@ mod tests {
 
     #[test]
     fn whole_answers() {
-        cases::answers("completions_api/provider_answer", |body, _, ids| answer(body, ids));
+        cases::answers("completions/response/read", |body, _, ids| answer(body, ids));
     }
 
     #[test]
     fn whole_streams() {
-        cases::streams("completions_api/provider_stream", |chunks, _, include_usage| {
+        cases::streams("completions/stream/read", |chunks, _, include_usage| {
             let mut stream = Stream::new(&cases::stamp());
             let mut out = Vec::new();
             let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));

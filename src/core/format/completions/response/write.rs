@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn whole_answers() {
-        cases::answers("completions_api/answer", |body, _, ids| answer(body, ids));
+        cases::answers("completions/response/write", |body, _, ids| answer(body, ids));
     }
 
     #[test]
     fn whole_streams() {
-        cases::streams("completions_api/stream", |chunks, _, include_usage| {
+        cases::streams("completions/stream/write", |chunks, _, include_usage| {
             let mut stream = Stream::new(include_usage, &cases::stamp());
             let mut out = Vec::new();
             let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));

@@ -12,12 +12,12 @@ const TRANSLATE: cases::Translate = |body, context| Ok((request(body, context)?,
 
 #[test]
 fn whole_requests() {
-    cases::walk("messages_api/request", TRANSLATE);
+    cases::walk("messages/request/read", TRANSLATE);
 }
 
 #[test]
 fn odd_values_are_refused_or_taken() {
-    cases::mutate("messages_api/request", TRANSLATE);
+    cases::mutate("messages/request/read", TRANSLATE);
 }
 
 /// What a history holds, in order: who said which text, which calls were made, which results came.
@@ -150,7 +150,7 @@ fn refusals_name_the_place() {
 /// Anthropic's prompt caching marks must not reach a server that refuses unknown members.
 #[test]
 fn no_cache_control_is_left() {
-    golden::each("messages_api/request", |case| {
+    golden::each("messages/request/read", |case| {
         let body = case["request"].as_object().unwrap().clone();
         if let Ok(chat) = request(body, &Context { drop_params: true, ..Context::default() }) {
             assert!(!Value::Object(chat).to_string().contains("cache_control"));

@@ -33,7 +33,7 @@ fn run(members: Value, settings: &Value) -> Result<Translated, Error> {
 
 #[test]
 fn whole_requests() {
-    golden::walk("anthropic/request", |case| {
+    golden::walk("messages/request/write", |case| {
         match request(object(&case["chat"]), &options(&case["options"])) {
             Ok((body, betas, asked)) => json!({
                 "body": body,
@@ -316,7 +316,7 @@ fn odd_values_anywhere_are_answered_not_trapped() {
         json!({"type": "function"}),
     ];
     let mut runs = 0;
-    golden::each("anthropic/request", |case| {
+    golden::each("messages/request/write", |case| {
         let settings = options(&case["options"]);
         golden::mutants(&case["chat"], &odd, &mut |chat| {
             runs += 1;

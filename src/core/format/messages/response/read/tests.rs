@@ -35,15 +35,19 @@ fn play(events: &[Value], asked: Asked) -> Value {
 
 #[test]
 fn whole_answers() {
-    golden::walk("anthropic/answer", |case| match answer(&case["body"], &asked(&case["memo"]), &stamp()) {
-        Ok(completion) => completion,
-        Err(error) => json!({"status": error.status, "message": error.message}),
+    golden::walk("messages/response/read", |case| {
+        match answer(&case["body"], &asked(&case["memo"]), &stamp()) {
+            Ok(completion) => completion,
+            Err(error) => json!({"status": error.status, "message": error.message}),
+        }
     });
 }
 
 #[test]
 fn whole_streams() {
-    golden::walk("anthropic/stream", |case| play(case["events"].as_array().unwrap(), asked(&case["memo"])));
+    golden::walk("messages/stream/read", |case| {
+        play(case["events"].as_array().unwrap(), asked(&case["memo"]))
+    });
 }
 
 /// The events that Anthropic would have sent for a buffered answer.
@@ -190,14 +194,14 @@ fn odd_values_anywhere_are_answered_not_trapped() {
         json!([{}]),
         json!({"type": "tool_use"}),
     ];
-    golden::each("anthropic/answer", |case| {
+    golden::each("messages/response/read", |case| {
         golden::mutants(&case["body"], &odd, &mut |body| {
             if let Err(error) = answer(body, &asked(&case["memo"]), &stamp()) {
                 assert_eq!((error.status >= 400, error.class.is_some()), (true, true), "{}", error.message);
             }
         });
     });
-    golden::each("anthropic/stream", |case| {
+    golden::each("messages/stream/read", |case| {
         golden::mutants(&case["events"], &odd, &mut |events| {
             let played = play(events.as_array().map_or(&[], Vec::as_slice), asked(&case["memo"]));
             let usages =

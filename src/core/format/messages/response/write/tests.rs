@@ -17,12 +17,12 @@ fn events(chunks: &[Value]) -> (Vec<Event>, Result<(), Error>) {
 
 #[test]
 fn whole_answers() {
-    cases::answers("messages_api/answer", |body, _, ids| answer(body, ids));
+    cases::answers("messages/response/write", |body, _, ids| answer(body, ids));
 }
 
 #[test]
 fn whole_streams() {
-    cases::streams("messages_api/stream", |chunks, _, _| {
+    cases::streams("messages/stream/write", |chunks, _, _| {
         let (out, result) = events(chunks);
         assert!(out.iter().all(|(name, data)| data["type"] == *name));
         (out.into_iter().map(|(_, data)| data).collect(), result)
@@ -33,7 +33,7 @@ fn whole_streams() {
 #[test]
 fn events_keep_anthropics_order() {
     let odd = [json!(null), json!(7), json!("x"), json!([]), json!({})];
-    golden::each("messages_api/stream", |case| {
+    golden::each("messages/stream/write", |case| {
         golden::mutants(&case["chunks"], &odd, &mut |mutant| {
             let Some(chunks) = mutant.as_array() else { return };
             if let (out, Ok(())) = events(chunks) {
@@ -87,7 +87,7 @@ fn usage_is_told_once_and_zero_when_none_came() {
 /// A buffered answer and the same one streamed in pieces say the same.
 #[test]
 fn buffered_and_streamed_agree() {
-    golden::each("messages_api/answer", |case| {
+    golden::each("messages/response/write", |case| {
         let Ok(message) = answer(&case["answer"], &cases::stamp()) else { return };
         let mut chunk = case["answer"].clone();
         let mut delta = chunk["choices"][0]["message"].take();
