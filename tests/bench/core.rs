@@ -32,7 +32,7 @@ use tollgate::core::{
     },
     model::{
         limits::Limits,
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         rule::{Base, Rule},
         terms::Terms,
@@ -324,7 +324,7 @@ fn memory() -> Memory {
 }
 
 /// A rule with every limit, none of them near.
-fn rule(kind: Kind) -> Rule {
+fn rule(kind: MeterKind) -> Rule {
     Rule {
         owner: None,
         kind,
@@ -343,7 +343,8 @@ fn rule(kind: Kind) -> Rule {
 /// A request comes and is over, under so many rules.
 #[divan::bench(args = [1, 5])]
 fn quota_reserve_and_settle(bencher: Bencher, rules: usize) {
-    let kinds = [Kind::Key, Kind::User, Kind::Team, Kind::Member, Kind::Organization];
+    let kinds =
+        [MeterKind::Key, MeterKind::User, MeterKind::Team, MeterKind::Member, MeterKind::Organization];
     let rules: Vec<Rule> = kinds.into_iter().take(rules).map(rule).collect();
     let shared = memory();
     let estimate = Estimate { tokens: 500, cost: Money::from_pico(1_000_000), ..Estimate::default() };

@@ -13,7 +13,7 @@ use crate::core::{
     error::Error,
     model::{
         grant::{EndUser, Role},
-        meter::Kind,
+        meter::MeterKind,
     },
 };
 
@@ -54,18 +54,18 @@ pub enum Step {
 
 impl Step {
     /// When the budget of a kind of meter is checked.
-    pub fn of_budget(kind: Kind) -> Step {
+    pub fn of_budget(kind: MeterKind) -> Step {
         match kind {
-            Kind::EndUser | Kind::EndUserModel => Step::EndUser,
-            Kind::Member | Kind::MemberModel => Step::MemberBudget,
-            Kind::Key | Kind::KeyWindow => Step::KeyBudget,
-            Kind::KeyModel => Step::KeyModelBudget,
-            Kind::Team | Kind::TeamModel | Kind::TeamWindow => Step::TeamBudget,
-            Kind::User | Kind::UserModel | Kind::UserWindow => Step::UserBudget,
-            Kind::Organization | Kind::OrganizationMember | Kind::OrganizationModel => {
+            MeterKind::EndUser | MeterKind::EndUserModel => Step::EndUser,
+            MeterKind::Member | MeterKind::MemberModel => Step::MemberBudget,
+            MeterKind::Key | MeterKind::KeyWindow => Step::KeyBudget,
+            MeterKind::KeyModel => Step::KeyModelBudget,
+            MeterKind::Team | MeterKind::TeamModel | MeterKind::TeamWindow => Step::TeamBudget,
+            MeterKind::User | MeterKind::UserModel | MeterKind::UserWindow => Step::UserBudget,
+            MeterKind::Organization | MeterKind::OrganizationMember | MeterKind::OrganizationModel => {
                 Step::OrganizationBudget
             }
-            Kind::Global | Kind::Deployment | Kind::Provider => Step::GlobalBudget,
+            MeterKind::Global | MeterKind::Deployment | MeterKind::Provider => Step::GlobalBudget,
         }
     }
 }

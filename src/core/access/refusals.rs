@@ -3,7 +3,7 @@
 use crate::core::model::grant::{EndUser, Grant, Role, Scope};
 use crate::core::{
     error::Error,
-    model::{meter::Kind, money::Money, period::Civil, rule::Rule},
+    model::{meter::MeterKind, money::Money, period::Civil, rule::Rule},
     quota::Why,
 };
 
@@ -120,7 +120,7 @@ fn masked(id: &str) -> String {
 }
 
 /// Refuses a team, user or organization whose budget is used up.
-pub fn within_budget(kind: Kind, scope: &Scope) -> Result<(), Error> {
+pub fn within_budget(kind: MeterKind, scope: &Scope) -> Result<(), Error> {
     match scope.budget.max.filter(|max| scope.budget.spend > *max) {
         None => Ok(()),
         Some(max) => Err(over_budget(kind, &scope.id, money(scope.budget.spend), money(max), None)),
@@ -179,53 +179,58 @@ fn budget(rule: &Rule, id: &str, spend: Money, held: Money, alias: Option<&str>)
     error
 }
 
-fn over_budget(kind: Kind, id: &str, spend: Money, limit: Money, alias: Option<&str>) -> Error {
+fn over_budget(kind: MeterKind, id: &str, spend: Money, limit: Money, alias: Option<&str>) -> Error {
     let (cost, max) = (dollars(spend), dollars(limit));
     let message = match kind {
-        Kind::Team => {
+        MeterKind::Team => {
             format!("Budget has been exceeded! Team={id} Current cost: {cost}, Max budget: {max}")
         }
-        Kind::User => format!("ExceededBudget: User={id} over budget. Spend={cost}, Budget={max}"),
-        Kind::EndUser => format!("ExceededBudget: End User={id} over budget. Spend={cost}, Budget={max}"),
-        Kind::Organization => {
+        MeterKind::User => format!("ExceededBudget: User={id} over budget. Spend={cost}, Budget={max}"),
+        MeterKind::EndUser => {
+            format!("ExceededBudget: End User={id} over budget. Spend={cost}, Budget={max}")
+        }
+        MeterKind::Organization => {
             format!("Budget has been exceeded! Organization={id} Current cost: {cost}, Max budget: {max}")
         }
-        Kind::KeyModel => {
+        MeterKind::KeyModel => {
             let (hash, model) = id.split_once('/').unwrap_or((id, ""));
             let alias = alias.unwrap_or("None");
             format!("LiteLLM Virtual Key: {hash}, key_alias: {alias}, exceeded budget for model={model}")
         }
-        Kind::TeamModel | Kind::UserModel | Kind::OrganizationModel | Kind::EndUserModel => {
+        MeterKind::TeamModel
+        | MeterKind::UserModel
+        | MeterKind::OrganizationModel
+        | MeterKind::EndUserModel => {
             let (id, model) = id.split_once('/').unwrap_or((id, ""));
             let who = match kind {
-                Kind::TeamModel => "Team",
-                Kind::UserModel => "User",
-                Kind::OrganizationModel => "Organization",
+                MeterKind::TeamModel => "Team",
+                MeterKind::UserModel => "User",
+                MeterKind::OrganizationModel => "Organization",
                 _ => "End User",
             };
             format!("Budget has been exceeded! {who}={id} exceeded budget for model={model}")
         }
-        Kind::MemberModel => {
+        MeterKind::MemberModel => {
             let (team, rest) = id.split_once('/').unwrap_or((id, ""));
             let (user, model) = rest.split_once('/').unwrap_or((rest, ""));
             format!("Budget has been exceeded! User={user} in Team={team} exceeded budget for model={model}")
         }
-        Kind::KeyWindow | Kind::UserWindow | Kind::TeamWindow => {
+        MeterKind::KeyWindow | MeterKind::UserWindow | MeterKind::TeamWindow => {
             let (id, period) = id.rsplit_once('/').unwrap_or(("", id));
             let who = match kind {
-                Kind::UserWindow => format!("User={id}"),
-                Kind::TeamWindow => format!("Team={id}"),
+                MeterKind::UserWindow => format!("User={id}"),
+                MeterKind::TeamWindow => format!("Team={id}"),
                 _ => "Key".to_owned(),
             };
             let (cost, max) = (rounded(spend, 4), rounded(limit, 2));
             format!("ExceededBudget: {who} over {period} budget. Spend=${cost}, Limit=${max}")
         }
-        Kind::Key
-        | Kind::Member
-        | Kind::OrganizationMember
-        | Kind::Global
-        | Kind::Deployment
-        | Kind::Provider => {
+        MeterKind::Key
+        | MeterKind::Member
+        | MeterKind::OrganizationMember
+        | MeterKind::Global
+        | MeterKind::Deployment
+        | MeterKind::Provider => {
             format!("Budget has been exceeded! Current cost: {cost}, Max budget: {max}")
         }
     };
@@ -243,15 +248,15 @@ fn rate(
     let (who, limit) = (rule.kind.descriptor(), limit.unwrap_or_default());
     // LiteLLM has a colon where the meter's name has a slash.
     let id = match rule.kind {
-        Kind::KeyModel
-        | Kind::TeamModel
-        | Kind::UserModel
-        | Kind::OrganizationModel
-        | Kind::EndUserModel
-        | Kind::Member
-        | Kind::OrganizationMember => id.replacen('/', ":", 1),
-        Kind::MemberModel => id.replacen('/', ":", 2),
-        Kind::Global => "proxy".to_owned(),
+        MeterKind::KeyModel
+        | MeterKind::TeamModel
+        | MeterKind::UserModel
+        | MeterKind::OrganizationModel
+        | MeterKind::EndUserModel
+        | MeterKind::Member
+        | MeterKind::OrganizationMember => id.replacen('/', ":", 1),
+        MeterKind::MemberModel => id.replacen('/', ":", 2),
+        MeterKind::Global => "proxy".to_owned(),
         _ => id.to_owned(),
     };
     let resets_at = format!("{} UTC", utc(resets_at_ms.div_ceil(1_000).saturating_mul(1_000)));
@@ -301,7 +306,7 @@ mod tests {
     use super::*;
     use crate::core::model::{limits::Limits, meter::Meter, rule::Base};
 
-    fn rule(kind: Kind, id: &str) -> Rule {
+    fn rule(kind: MeterKind, id: &str) -> Rule {
         Rule {
             owner: None,
             kind,
@@ -317,30 +322,33 @@ mod tests {
     fn budgets() {
         let why = Why::Budget { spend: Money::parse("1.2").unwrap(), held: Money::parse("3").unwrap() };
         let rows = [
-            (rule(Kind::Key, "h"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
-            (rule(Kind::Member, "t/u"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
+            (rule(MeterKind::Key, "h"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
+            (rule(MeterKind::Member, "t/u"), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
             (
-                rule(Kind::MemberModel, "t/u/m/n"),
+                rule(MeterKind::MemberModel, "t/u/m/n"),
                 "Budget has been exceeded! User=u in Team=t exceeded budget for model=m/n",
             ),
-            (rule(Kind::Global, ""), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
-            (rule(Kind::Team, "t"), "Budget has been exceeded! Team=t Current cost: 1.2, Max budget: 1.0"),
-            (rule(Kind::User, "u"), "ExceededBudget: User=u over budget. Spend=1.2, Budget=1.0"),
-            (rule(Kind::EndUser, "e"), "ExceededBudget: End User=e over budget. Spend=1.2, Budget=1.0"),
+            (rule(MeterKind::Global, ""), "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0"),
             (
-                rule(Kind::KeyModel, "h/openai/gpt-4o"),
+                rule(MeterKind::Team, "t"),
+                "Budget has been exceeded! Team=t Current cost: 1.2, Max budget: 1.0",
+            ),
+            (rule(MeterKind::User, "u"), "ExceededBudget: User=u over budget. Spend=1.2, Budget=1.0"),
+            (rule(MeterKind::EndUser, "e"), "ExceededBudget: End User=e over budget. Spend=1.2, Budget=1.0"),
+            (
+                rule(MeterKind::KeyModel, "h/openai/gpt-4o"),
                 "LiteLLM Virtual Key: h, key_alias: mine, exceeded budget for model=openai/gpt-4o",
             ),
             (
-                rule(Kind::KeyWindow, "h/30d"),
+                rule(MeterKind::KeyWindow, "h/30d"),
                 "ExceededBudget: Key over 30d budget. Spend=$1.2000, Limit=$1.00",
             ),
             (
-                rule(Kind::TeamWindow, "a/b/1d"),
+                rule(MeterKind::TeamWindow, "a/b/1d"),
                 "ExceededBudget: Team=a/b over 1d budget. Spend=$1.2000, Limit=$1.00",
             ),
             (
-                rule(Kind::UserWindow, "u/1h"),
+                rule(MeterKind::UserWindow, "u/1h"),
                 "ExceededBudget: User=u over 1h budget. Spend=$1.2000, Limit=$1.00",
             ),
         ];
@@ -372,7 +380,7 @@ mod tests {
     fn what_is_only_reserved_is_not_called_cost() {
         let why = Why::Budget { spend: Money::parse("0.25").unwrap(), held: Money::parse("3").unwrap() };
         assert_eq!(
-            limit(&rule(Kind::Team, "t"), why, None, 0).message,
+            limit(&rule(MeterKind::Team, "t"), why, None, 0).message,
             "Budget has been exceeded! Team=t Current cost: 0.25, Max budget: 1.0. \
              Requests in flight have reserved 3.0 more"
         );
@@ -383,25 +391,25 @@ mod tests {
         let (now, at) = (1_767_225_600_001, 1_767_225_609_001);
         let rows = [
             (
-                rule(Kind::Key, "h"),
+                rule(MeterKind::Key, "h"),
                 Why::Requests { resets_at_ms: at },
                 "api_key: h. Limit type: requests. Current limit: 3",
                 "9",
             ),
             (
-                rule(Kind::User, "u"),
+                rule(MeterKind::User, "u"),
                 Why::Tokens { resets_at_ms: at },
                 "user: u. Limit type: tokens. Current limit: 40",
                 "9",
             ),
             (
-                rule(Kind::KeyModel, "h/a/b"),
+                rule(MeterKind::KeyModel, "h/a/b"),
                 Why::Tokens { resets_at_ms: at },
                 "model_per_key: h:a/b. Limit type: tokens. Current limit: 40",
                 "9",
             ),
             (
-                rule(Kind::Key, "h"),
+                rule(MeterKind::Key, "h"),
                 Why::Parallel,
                 "api_key: h. Limit type: max_parallel_requests. Current limit: 2",
                 "1",
@@ -420,6 +428,6 @@ mod tests {
             assert_eq!((header("retry-after"), header("reset_at")), (Some(wait), Some(reset)));
             assert!(header("rate_limit_type").is_some());
         }
-        assert_eq!(limit(&rule(Kind::Key, "h"), Why::Full, None, 0).status, 503);
+        assert_eq!(limit(&rule(MeterKind::Key, "h"), Why::Full, None, 0).status, 503);
     }
 }

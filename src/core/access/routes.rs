@@ -10,7 +10,7 @@ use crate::core::{
     model::{
         general::General,
         grant::{Grant, Role},
-        meter::Kind,
+        meter::MeterKind,
     },
     operation::{Dialect, path::Action},
 };
@@ -310,21 +310,21 @@ fn owners_stand(grant: &Grant) -> Result<(), Error> {
         if team.blocked {
             return Err(refusals::blocked_team(team));
         }
-        refusals::within_budget(Kind::Team, team)?;
+        refusals::within_budget(MeterKind::Team, team)?;
     }
     if let Some(user) = grant.user.as_deref() {
         if user.blocked {
             return Err(refusals::blocked_owner("User", user));
         }
         if team.is_none() {
-            refusals::within_budget(Kind::User, user)?;
+            refusals::within_budget(MeterKind::User, user)?;
         }
     }
     if let Some(organization) = grant.organization.as_deref() {
         if organization.blocked {
             return Err(refusals::blocked_owner("Organization", organization));
         }
-        refusals::within_budget(Kind::Organization, organization)?;
+        refusals::within_budget(MeterKind::Organization, organization)?;
     }
     Ok(())
 }

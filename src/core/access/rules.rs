@@ -8,7 +8,7 @@ use crate::core::{
     model::{
         grant::{EndUser, Grant, Scope},
         limits::{Budget, Limits},
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         period,
         rule::{Base, Rule},
@@ -29,14 +29,14 @@ pub fn rules(
     }
     if let Some(end_user) = end_user {
         let scope = &end_user.scope;
-        let meter = || scope.meter(Kind::EndUser);
-        rules.add(Kind::EndUser, meter, scope.limits, Some(&scope.budget), end_user.revision);
+        let meter = || scope.meter(MeterKind::EndUser);
+        rules.add(MeterKind::EndUser, meter, scope.limits, Some(&scope.budget), end_user.revision);
     }
     if let Some(grant) = grant {
         rules.models(grant, end_user);
         rules.whole(grant);
     } else if let Some(end_user) = end_user {
-        rules.model(Kind::EndUserModel, &end_user.scope, end_user.revision);
+        rules.model(MeterKind::EndUserModel, &end_user.scope, end_user.revision);
     }
     rules.list
 }
@@ -54,40 +54,40 @@ impl Rules<'_> {
     /// Who stands behind a key.
     fn holders(&mut self, grant: &Grant) {
         let parallel = grant.key.limits.parallel.or(self.config.general.key_max_parallel);
-        self.scope(Kind::Key, &grant.key, Limits { parallel, ..grant.key.limits }, true);
-        self.windows(Kind::KeyWindow, &grant.key);
+        self.scope(MeterKind::Key, &grant.key, Limits { parallel, ..grant.key.limits }, true);
+        self.windows(MeterKind::KeyWindow, &grant.key);
         if let Some(user) = &grant.user {
             // A key of a team spends the team's money.
-            self.scope(Kind::User, user, user.limits, grant.team.is_none());
+            self.scope(MeterKind::User, user, user.limits, grant.team.is_none());
             if grant.team.is_none() {
-                self.windows(Kind::UserWindow, user);
+                self.windows(MeterKind::UserWindow, user);
             }
         }
         if let Some(team) = &grant.team {
-            self.scope(Kind::Team, team, team.limits, true);
-            self.windows(Kind::TeamWindow, team);
+            self.scope(MeterKind::Team, team, team.limits, true);
+            self.windows(MeterKind::TeamWindow, team);
         }
         if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
-            let meter = || Meter::new(Kind::Member, &format!("{}/{}", team.id, member.id));
-            self.add(Kind::Member, meter, member.limits, Some(&member.budget), grant.revision);
+            let meter = || Meter::new(MeterKind::Member, &format!("{}/{}", team.id, member.id));
+            self.add(MeterKind::Member, meter, member.limits, Some(&member.budget), grant.revision);
         }
     }
 
     /// What they have for the model.
     fn models(&mut self, grant: &Grant, end_user: Option<&EndUser>) {
         let revision = grant.revision;
-        self.model(Kind::KeyModel, &grant.key, revision);
+        self.model(MeterKind::KeyModel, &grant.key, revision);
         if let Some(team) = &grant.team {
-            self.model(Kind::TeamModel, team, revision);
+            self.model(MeterKind::TeamModel, team, revision);
         }
         if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
-            self.model_of(Kind::MemberModel, &|| format!("{}/{}", team.id, member.id), member, revision);
+            self.model_of(MeterKind::MemberModel, &|| format!("{}/{}", team.id, member.id), member, revision);
         }
         if let Some(user) = &grant.user {
-            self.model(Kind::UserModel, user, revision);
+            self.model(MeterKind::UserModel, user, revision);
         }
         if let Some(end_user) = end_user {
-            self.model(Kind::EndUserModel, &end_user.scope, end_user.revision);
+            self.model(MeterKind::EndUserModel, &end_user.scope, end_user.revision);
         }
     }
 
@@ -95,26 +95,38 @@ impl Rules<'_> {
     fn whole(&mut self, grant: &Grant) {
         if let (Some(organization), Some(member)) = (&grant.organization, &grant.organization_member) {
             let meter =
-                || Meter::new(Kind::OrganizationMember, &format!("{}/{}", organization.id, member.id));
-            self.add(Kind::OrganizationMember, meter, member.limits, Some(&member.budget), grant.revision);
+                || Meter::new(MeterKind::OrganizationMember, &format!("{}/{}", organization.id, member.id));
+            self.add(
+                MeterKind::OrganizationMember,
+                meter,
+                member.limits,
+                Some(&member.budget),
+                grant.revision,
+            );
         }
         if let Some(organization) = &grant.organization {
-            self.scope(Kind::Organization, organization, organization.limits, true);
-            self.model(Kind::OrganizationModel, organization, grant.revision);
+            self.scope(MeterKind::Organization, organization, organization.limits, true);
+            self.model(MeterKind::OrganizationModel, organization, grant.revision);
         }
         let general = &self.config.general;
         let limits = Limits { parallel: general.max_parallel, ..Limits::default() };
         let budget = Budget { spend: grant.global_spend, ..general.budget.clone() };
-        self.add(Kind::Global, || Meter::new(Kind::Global, ""), limits, Some(&budget), grant.revision);
+        self.add(
+            MeterKind::Global,
+            || Meter::new(MeterKind::Global, ""),
+            limits,
+            Some(&budget),
+            grant.revision,
+        );
     }
 
-    fn scope(&mut self, kind: Kind, scope: &Scope, limits: Limits, has_budget: bool) {
+    fn scope(&mut self, kind: MeterKind, scope: &Scope, limits: Limits, has_budget: bool) {
         let budget = Some(&scope.budget).filter(|_| has_budget);
         self.add(kind, || scope.meter(kind), limits, budget, self.grant.map_or(0, |grant| grant.revision));
     }
 
     /// What a scope may spend in several periods at a time.
-    fn windows(&mut self, kind: Kind, scope: &Scope) {
+    fn windows(&mut self, kind: MeterKind, scope: &Scope) {
         let revision = self.grant.map_or(0, |grant| grant.revision);
         for budget in scope.budget_limits.iter().flat_map(|several| &several.0) {
             let period = budget.duration.as_deref().unwrap_or_default();
@@ -124,12 +136,12 @@ impl Rules<'_> {
     }
 
     /// The limits that a scope has for the model that is called.
-    fn model(&mut self, kind: Kind, scope: &Scope, revision: u64) {
+    fn model(&mut self, kind: MeterKind, scope: &Scope, revision: u64) {
         self.model_of(kind, &|| scope.counted_as().to_owned(), scope, revision);
     }
 
     /// The same, of a scope whose meters go by `id`.
-    fn model_of(&mut self, kind: Kind, id: &dyn Fn() -> String, scope: &Scope, revision: u64) {
+    fn model_of(&mut self, kind: MeterKind, id: &dyn Fn() -> String, scope: &Scope, revision: u64) {
         if scope.model_rpm.is_empty() && scope.model_tpm.is_empty() && scope.model_budgets.is_empty() {
             return;
         }
@@ -150,7 +162,7 @@ impl Rules<'_> {
 
     fn add(
         &mut self,
-        kind: Kind,
+        kind: MeterKind,
         meter: impl Fn() -> Meter,
         limits: Limits,
         budget: Option<&Budget>,
@@ -162,7 +174,7 @@ impl Rules<'_> {
         }
         // Budgets start again by themselves where nobody else sees to it.
         let resets = match kind {
-            Kind::Global => !self.config.general.has_ledger,
+            MeterKind::Global => !self.config.general.has_ledger,
             _ => self.grant.is_some_and(|grant| grant.revision == 0),
         };
         let duration = budget.and_then(|budget| budget.duration.as_deref());
@@ -178,13 +190,13 @@ impl Rules<'_> {
     }
 
     /// Who can make any number of what is counted: users make keys, and who has a key names end users.
-    fn owner(&self, kind: Kind) -> Option<[u8; 16]> {
+    fn owner(&self, kind: MeterKind) -> Option<[u8; 16]> {
         match kind {
-            Kind::Key | Kind::KeyModel | Kind::KeyWindow => {
-                Some(self.grant?.user.as_ref()?.meter(Kind::User).print())
+            MeterKind::Key | MeterKind::KeyModel | MeterKind::KeyWindow => {
+                Some(self.grant?.user.as_ref()?.meter(MeterKind::User).print())
             }
-            Kind::EndUser | Kind::EndUserModel => {
-                Some(self.grant.map_or([0; 16], |grant| grant.key.meter(Kind::Key).print()))
+            MeterKind::EndUser | MeterKind::EndUserModel => {
+                Some(self.grant.map_or([0; 16], |grant| grant.key.meter(MeterKind::Key).print()))
             }
             _ => None,
         }
@@ -248,8 +260,8 @@ mod tests {
         assert_eq!(all[2].base.revision, 4);
         assert_eq!((all[5].base.spend, all[5].base.revision), (Money::from_pico(9), 3));
         assert!(all.iter().all(|rule| rule.resets.is_none()), "the ledger resets");
-        let user = Some(Meter::new(Kind::User, "u").print());
-        let key = Some(Meter::new(Kind::Key, "h").print());
+        let user = Some(Meter::new(MeterKind::User, "u").print());
+        let key = Some(Meter::new(MeterKind::Key, "h").print());
         let owners: Vec<_> = all.iter().map(|rule| rule.owner).collect();
         assert_eq!(owners, [user, None, key, user, None, None]);
 
@@ -296,7 +308,7 @@ mod tests {
         assert_eq!(names(&all), ["key_window:h/1d", "key_window:h/30d", "user_window:u/7d"]);
         assert!(all.iter().all(|rule| rule.max_budget == Some(Money::from_pico(9)) && rule.resets.is_none()));
         assert_eq!((all[1].base.spend, all[1].base.revision), (Money::from_pico(2), 3));
-        assert_eq!(all[0].owner, Some(Meter::new(Kind::User, "u").print()));
+        assert_eq!(all[0].owner, Some(Meter::new(MeterKind::User, "u").print()));
         // A key of a team spends the team's money.
         grant.team = several("t", &["1h"]);
         let all = list(&grant, None, "a", &config);
@@ -393,10 +405,11 @@ litellm_settings: {model_alias_map: {old-name: cheap}}
             }
             grant.team = Some(Box::new(team));
             let all = list(&grant, None, asked, &config);
-            let named = |kind: Kind, id: &'static str| {
+            let named = |kind: MeterKind, id: &'static str| {
                 counted.iter().map(move |model| Meter::new(kind, &format!("{id}/{model}")))
             };
-            let expected: Vec<Meter> = named(Kind::KeyModel, "").chain(named(Kind::TeamModel, "t")).collect();
+            let expected: Vec<Meter> =
+                named(MeterKind::KeyModel, "").chain(named(MeterKind::TeamModel, "t")).collect();
             let got: Vec<Meter> = all.into_iter().map(|rule| rule.meter).collect();
             assert_eq!(got, expected, "{limited:?} {asked}");
         }

@@ -12,7 +12,7 @@ use crate::core::{
     model::{
         deployment::Deployment,
         limits::{Allowance, Limits},
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         period,
         router::{LatencyArgs, Router, Strategy},
@@ -117,7 +117,7 @@ pub(super) fn set_rules(deployments: &mut [Deployment], router: &Router, has_led
 }
 
 fn rules(deployment: &Deployment, router: &Router) -> Vec<Rule> {
-    let rule = |kind: Kind, id: &str, limits: Limits, budget: Option<&Allowance>| Rule {
+    let rule = |kind: MeterKind, id: &str, limits: Limits, budget: Option<&Allowance>| Rule {
         owner: None,
         kind,
         meter: Meter::new(kind, id),
@@ -126,10 +126,11 @@ fn rules(deployment: &Deployment, router: &Router) -> Vec<Rule> {
         base: Base::default(),
         resets: budget.and_then(|budget| budget.resets),
     };
-    let own = rule(Kind::Deployment, &deployment.id, limits(deployment, router), deployment.budget.as_ref());
+    let own =
+        rule(MeterKind::Deployment, &deployment.id, limits(deployment, router), deployment.budget.as_ref());
     let provider = router.provider_budgets.get(deployment.brand.name);
-    let provider =
-        provider.map(|budget| rule(Kind::Provider, deployment.brand.name, Limits::default(), Some(budget)));
+    let provider = provider
+        .map(|budget| rule(MeterKind::Provider, deployment.brand.name, Limits::default(), Some(budget)));
     let binds = own.limits.any() || own.max_budget.is_some();
     Some(own).filter(|_| binds).into_iter().chain(provider).collect()
 }

@@ -20,7 +20,7 @@ use crate::core::{
         general::CountedTokens,
         grant::{EndUser, Grant},
         lookup::Lookup,
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         rule::Rule,
         usage::Usage,
@@ -66,7 +66,7 @@ impl Hold {
 
 /// What is left of a limit of tokens.
 struct TokensLeft {
-    kind: Kind,
+    kind: MeterKind,
     /// What the call has reserved is off it.
     left: u64,
     reserved: u64,
@@ -219,8 +219,8 @@ impl Exchange {
             };
             push(list, &["x-ratelimit-", kind.descriptor(), "-remaining-tokens"]);
             match (kind, &self.hold.model) {
-                (Kind::Key, _) => push(list, &["x-ratelimit-remaining-tokens"]),
-                (Kind::KeyModel, Some(model)) => push(list, &["x-litellm-key-remaining-tokens-", model]),
+                (MeterKind::Key, _) => push(list, &["x-ratelimit-remaining-tokens"]),
+                (MeterKind::KeyModel, Some(model)) => push(list, &["x-litellm-key-remaining-tokens-", model]),
                 _ => {}
             }
         }
@@ -324,16 +324,16 @@ impl Exchange {
         let mut headers = Headers::with_capacity(16);
         let mut spend = grant.map_or(Money::ZERO, |grant| Money::from_pico(grant.key.budget.spend.into()));
         self.hold.tokens_left.clear();
-        for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == Kind::Key) {
+        for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == MeterKind::Key) {
             let standing = held.and_then(|held| held.standing(&rule.meter));
             let standing = standing.unwrap_or_else(|| quota::standing(env.shared, rule, env.now_ms));
-            if rule.kind == Kind::Key && rule.max_budget.is_some() {
+            if rule.kind == MeterKind::Key && rule.max_budget.is_some() {
                 spend = standing.spend.saturating_sub(standing.held);
             }
             if let Some(left) = standing.tokens_left {
                 let reserved = held.and_then(|held| held.tokens(&rule.meter)).unwrap_or(0);
                 self.hold.tokens_left.push(TokensLeft { kind: rule.kind, left, reserved });
-                if rule.kind == Kind::KeyModel && is_header_text(names.called) {
+                if rule.kind == MeterKind::KeyModel && is_header_text(names.called) {
                     self.hold.model = Some(names.called.to_owned());
                 }
             }
@@ -351,13 +351,13 @@ impl Exchange {
                 }
                 headers.push_number_of(&["x-ratelimit-", who, "-limit-", what], limit);
                 match rule.kind {
-                    Kind::Key if what != "max_parallel_requests" => {
+                    MeterKind::Key if what != "max_parallel_requests" => {
                         if is_settled {
                             headers.push_number_of(&["x-ratelimit-remaining-", what], left);
                         }
                         headers.push_number_of(&["x-ratelimit-limit-", what], limit);
                     }
-                    Kind::KeyModel if is_settled && is_header_text(names.called) => {
+                    MeterKind::KeyModel if is_settled && is_header_text(names.called) => {
                         headers.push_number_of(&["x-litellm-key-remaining-", what, "-", names.called], left);
                     }
                     _ => {}

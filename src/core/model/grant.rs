@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     limits::{Budget, Limits, Several},
-    meter::{Kind, Meter},
+    meter::{Meter, MeterKind},
 };
 
 /// The meter of a scope, once it was asked for: its fingerprint takes longer to make than all else that a limit costs. It says
@@ -81,7 +81,7 @@ pub struct Scope {
 
 impl Scope {
     /// What counts for it. It is made once for each copy of a record, not for each request.
-    pub fn meter(&self, kind: Kind) -> Meter {
+    pub fn meter(&self, kind: MeterKind) -> Meter {
         let id = self.counted_as();
         let meter = self.known_meter.0.get_or_init(|| Box::new(Meter::new(kind, id)));
         if meter.is_of(kind, id) { (**meter).clone() } else { Meter::new(kind, id) }

@@ -8,7 +8,7 @@ use crate::core::codec::escape::hex;
 
 /// What a meter stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum MeterKind {
     /// A virtual key; the id is its hash.
     Key,
     /// One model of a key: `<hash>/<model>`.
@@ -49,72 +49,72 @@ pub enum Kind {
     Provider,
 }
 
-impl Kind {
+impl MeterKind {
     /// The word of LiteLLM's rate limiter (v3), as its messages and headers spell it.
     pub fn descriptor(self) -> &'static str {
         match self {
-            Kind::Key => "api_key",
-            Kind::KeyModel => "model_per_key",
-            Kind::KeyWindow => "window_per_key",
-            Kind::User => "user",
-            Kind::UserModel => "model_per_user",
-            Kind::UserWindow => "window_per_user",
-            Kind::Team => "team",
-            Kind::TeamModel => "model_per_team",
-            Kind::TeamWindow => "window_per_team",
-            Kind::Member => "team_member",
-            Kind::MemberModel => "model_per_team_member",
-            Kind::Organization => "organization",
-            Kind::OrganizationMember => "organization_member",
-            Kind::OrganizationModel => "model_per_organization",
-            Kind::EndUser => "end_user",
-            Kind::EndUserModel => "model_per_end_user",
-            Kind::Global => "global",
-            Kind::Deployment => "deployment",
-            Kind::Provider => "provider",
+            MeterKind::Key => "api_key",
+            MeterKind::KeyModel => "model_per_key",
+            MeterKind::KeyWindow => "window_per_key",
+            MeterKind::User => "user",
+            MeterKind::UserModel => "model_per_user",
+            MeterKind::UserWindow => "window_per_user",
+            MeterKind::Team => "team",
+            MeterKind::TeamModel => "model_per_team",
+            MeterKind::TeamWindow => "window_per_team",
+            MeterKind::Member => "team_member",
+            MeterKind::MemberModel => "model_per_team_member",
+            MeterKind::Organization => "organization",
+            MeterKind::OrganizationMember => "organization_member",
+            MeterKind::OrganizationModel => "model_per_organization",
+            MeterKind::EndUser => "end_user",
+            MeterKind::EndUserModel => "model_per_end_user",
+            MeterKind::Global => "global",
+            MeterKind::Deployment => "deployment",
+            MeterKind::Provider => "provider",
         }
     }
 
     /// Whether attempts are counted by it rather than callers.
     pub fn is_place(self) -> bool {
-        matches!(self, Kind::Deployment | Kind::Provider)
+        matches!(self, MeterKind::Deployment | MeterKind::Provider)
     }
 
     /// Whether it counts for one model of somebody.
     pub fn is_by_model(self) -> bool {
         matches!(
             self,
-            Kind::KeyModel
-                | Kind::UserModel
-                | Kind::TeamModel
-                | Kind::MemberModel
-                | Kind::OrganizationModel
-                | Kind::EndUserModel
+            MeterKind::KeyModel
+                | MeterKind::UserModel
+                | MeterKind::TeamModel
+                | MeterKind::MemberModel
+                | MeterKind::OrganizationModel
+                | MeterKind::EndUserModel
         )
     }
 
     /// What the names of its meters begin with.
     pub fn prefix(self) -> &'static str {
         match self {
-            Kind::Key => "key",
-            Kind::KeyModel => "key_model",
-            Kind::KeyWindow => "key_window",
-            Kind::User => "user",
-            Kind::UserModel => "user_model",
-            Kind::UserWindow => "user_window",
-            Kind::Team => "team",
-            Kind::TeamModel => "team_model",
-            Kind::TeamWindow => "team_window",
-            Kind::Member => "member",
-            Kind::MemberModel => "member_model",
-            Kind::Organization => "org",
-            Kind::OrganizationMember => "org_member",
-            Kind::OrganizationModel => "org_model",
-            Kind::EndUser => "end_user",
-            Kind::EndUserModel => "end_user_model",
-            Kind::Global => "global",
-            Kind::Deployment => "deployment",
-            Kind::Provider => "provider",
+            MeterKind::Key => "key",
+            MeterKind::KeyModel => "key_model",
+            MeterKind::KeyWindow => "key_window",
+            MeterKind::User => "user",
+            MeterKind::UserModel => "user_model",
+            MeterKind::UserWindow => "user_window",
+            MeterKind::Team => "team",
+            MeterKind::TeamModel => "team_model",
+            MeterKind::TeamWindow => "team_window",
+            MeterKind::Member => "member",
+            MeterKind::MemberModel => "member_model",
+            MeterKind::Organization => "org",
+            MeterKind::OrganizationMember => "org_member",
+            MeterKind::OrganizationModel => "org_model",
+            MeterKind::EndUser => "end_user",
+            MeterKind::EndUserModel => "end_user_model",
+            MeterKind::Global => "global",
+            MeterKind::Deployment => "deployment",
+            MeterKind::Provider => "provider",
         }
     }
 }
@@ -127,19 +127,19 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The meter of `id`, named `key:<id>` and so on; [`Kind::Global`] is just `global`.
-    pub fn new(kind: Kind, id: &str) -> Meter {
+    /// The meter of `id`, named `key:<id>` and so on; [`MeterKind::Global`] is just `global`.
+    pub fn new(kind: MeterKind, id: &str) -> Meter {
         match kind {
-            Kind::Global => Meter::named(kind.prefix()),
+            MeterKind::Global => Meter::named(kind.prefix()),
             _ => Meter::named(&format!("{}:{id}", kind.prefix())),
         }
     }
 
     /// Whether it is the meter of `id`.
-    pub fn is_of(&self, kind: Kind, id: &str) -> bool {
+    pub fn is_of(&self, kind: MeterKind, id: &str) -> bool {
         let rest = self.name.strip_prefix(kind.prefix());
         rest.is_some_and(|rest| {
-            rest.strip_prefix(':') == Some(id) || (kind == Kind::Global && rest.is_empty())
+            rest.strip_prefix(':') == Some(id) || (kind == MeterKind::Global && rest.is_empty())
         })
     }
 
@@ -181,22 +181,22 @@ mod tests {
     #[test]
     fn names_and_words() {
         let rows = [
-            (Kind::Key, "key:x", "api_key"),
-            (Kind::KeyModel, "key_model:x", "model_per_key"),
-            (Kind::User, "user:x", "user"),
-            (Kind::UserModel, "user_model:x", "model_per_user"),
-            (Kind::Team, "team:x", "team"),
-            (Kind::TeamModel, "team_model:x", "model_per_team"),
-            (Kind::Member, "member:x", "team_member"),
-            (Kind::MemberModel, "member_model:x", "model_per_team_member"),
-            (Kind::OrganizationMember, "org_member:x", "organization_member"),
-            (Kind::Organization, "org:x", "organization"),
-            (Kind::OrganizationModel, "org_model:x", "model_per_organization"),
-            (Kind::EndUser, "end_user:x", "end_user"),
-            (Kind::EndUserModel, "end_user_model:x", "model_per_end_user"),
-            (Kind::Global, "global", "global"),
-            (Kind::Deployment, "deployment:x", "deployment"),
-            (Kind::Provider, "provider:x", "provider"),
+            (MeterKind::Key, "key:x", "api_key"),
+            (MeterKind::KeyModel, "key_model:x", "model_per_key"),
+            (MeterKind::User, "user:x", "user"),
+            (MeterKind::UserModel, "user_model:x", "model_per_user"),
+            (MeterKind::Team, "team:x", "team"),
+            (MeterKind::TeamModel, "team_model:x", "model_per_team"),
+            (MeterKind::Member, "member:x", "team_member"),
+            (MeterKind::MemberModel, "member_model:x", "model_per_team_member"),
+            (MeterKind::OrganizationMember, "org_member:x", "organization_member"),
+            (MeterKind::Organization, "org:x", "organization"),
+            (MeterKind::OrganizationModel, "org_model:x", "model_per_organization"),
+            (MeterKind::EndUser, "end_user:x", "end_user"),
+            (MeterKind::EndUserModel, "end_user_model:x", "model_per_end_user"),
+            (MeterKind::Global, "global", "global"),
+            (MeterKind::Deployment, "deployment:x", "deployment"),
+            (MeterKind::Provider, "provider:x", "provider"),
         ];
         for (kind, name, descriptor) in rows {
             let meter = Meter::new(kind, "x");
@@ -205,7 +205,7 @@ mod tests {
             for (other, _, _) in rows {
                 assert_eq!(meter.is_of(other, "x"), other == kind, "{name}");
             }
-            assert_eq!(meter.is_of(kind, "y"), kind == Kind::Global);
+            assert_eq!(meter.is_of(kind, "y"), kind == MeterKind::Global);
             assert_eq!(unhex(&meter.hex()), Some(meter.print()));
         }
     }

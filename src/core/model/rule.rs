@@ -2,7 +2,7 @@
 
 use super::{
     limits::Limits,
-    meter::{Kind, Meter},
+    meter::{Meter, MeterKind},
     money::Money,
     period::Period,
 };
@@ -11,7 +11,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Decides how a budget is compared.
-    pub kind: Kind,
+    pub kind: MeterKind,
     /// What is counted.
     pub meter: Meter,
     /// Rates. Without limits and budget the meter is not touched at all.

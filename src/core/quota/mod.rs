@@ -41,7 +41,7 @@ use self::{
 use crate::core::{
     host::{Secret, Store},
     model::{
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         rule::Rule,
     },
@@ -165,7 +165,7 @@ impl Reservation {
     /// The same where the gateway as a whole has spent something else than its caller.
     pub fn settle_with(self, shared: &dyn Store, tokens: u64, cost: Money, gateways: Money, now_ms: u64) {
         for Hold { meter, stake, .. } in &self.holds {
-            let cost = if meter.is_of(Kind::Global, "") { gateways } else { cost };
+            let cost = if meter.is_of(MeterKind::Global, "") { gateways } else { cost };
             amend(shared, meter, |entry| entry.settle(self.worker, stake, tokens, cost, now_ms));
         }
     }

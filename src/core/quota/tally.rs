@@ -7,7 +7,7 @@ use super::{
 };
 use crate::core::{
     host::Secret,
-    model::{meter::Kind, money::Money, period::Period, rule::Rule},
+    model::{meter::MeterKind, money::Money, period::Period, rule::Rule},
 };
 
 /// How long a window is, from its first request.
@@ -45,7 +45,7 @@ impl Entry {
         let owner = rule.owner.map_or(0, |print| bucket::owner(secret, print));
         Entry {
             owner,
-            guest: matches!(rule.kind, Kind::EndUser | Kind::EndUserModel),
+            guest: matches!(rule.kind, MeterKind::EndUser | MeterKind::EndUserModel),
             ..Entry::new(rule.meter.print())
         }
     }
@@ -163,14 +163,14 @@ impl Entry {
     fn claimed(&self, rule: &Rule, estimate: &Estimate) -> (u64, i64) {
         if matches!(
             rule.kind,
-            Kind::Key
-                | Kind::KeyModel
-                | Kind::KeyWindow
-                | Kind::Member
-                | Kind::MemberModel
-                | Kind::OrganizationMember
-                | Kind::EndUser
-                | Kind::EndUserModel
+            MeterKind::Key
+                | MeterKind::KeyModel
+                | MeterKind::KeyWindow
+                | MeterKind::Member
+                | MeterKind::MemberModel
+                | MeterKind::OrganizationMember
+                | MeterKind::EndUser
+                | MeterKind::EndUserModel
         ) {
             return (estimate.claim.tokens, pico(estimate.claim.cost).max(0));
         }
@@ -310,9 +310,10 @@ fn is_open(window_ms: u64, now_ms: u64) -> bool {
 
 /// LiteLLM refuses a key, a deployment, a provider and whoever has several budgets when they have reached one, and everybody else
 /// once they passed it.
-fn stops_at_budget(kind: Kind) -> bool {
-    let windows = matches!(kind, Kind::KeyWindow | Kind::UserWindow | Kind::TeamWindow);
-    windows || matches!(kind, Kind::Key | Kind::KeyModel | Kind::Deployment | Kind::Provider)
+fn stops_at_budget(kind: MeterKind) -> bool {
+    let windows = matches!(kind, MeterKind::KeyWindow | MeterKind::UserWindow | MeterKind::TeamWindow);
+    windows
+        || matches!(kind, MeterKind::Key | MeterKind::KeyModel | MeterKind::Deployment | MeterKind::Provider)
 }
 
 /// In 10⁻¹² dollars, at the limits of the type when it is more than 9 million of them.

@@ -26,7 +26,7 @@ fn table() -> Memory {
     shared
 }
 
-fn rule(kind: Kind) -> Rule {
+fn rule(kind: MeterKind) -> Rule {
     Rule {
         owner: None,
         kind,
@@ -39,18 +39,18 @@ fn rule(kind: Kind) -> Rule {
 }
 
 fn rpm(limit: u64) -> Rule {
-    Rule { limits: Limits { rpm: Some(limit), ..Limits::default() }, ..rule(Kind::Key) }
+    Rule { limits: Limits { rpm: Some(limit), ..Limits::default() }, ..rule(MeterKind::Key) }
 }
 
 fn tpm(limit: u64) -> Rule {
-    Rule { limits: Limits { tpm: Some(limit), ..Limits::default() }, ..rule(Kind::User) }
+    Rule { limits: Limits { tpm: Some(limit), ..Limits::default() }, ..rule(MeterKind::User) }
 }
 
 fn parallel(limit: u64) -> Rule {
-    Rule { limits: Limits { parallel: Some(limit), ..Limits::default() }, ..rule(Kind::Team) }
+    Rule { limits: Limits { parallel: Some(limit), ..Limits::default() }, ..rule(MeterKind::Team) }
 }
 
-fn budget(kind: Kind, max: i128) -> Rule {
+fn budget(kind: MeterKind, max: i128) -> Rule {
     Rule { max_budget: Some(pico(max)), ..rule(kind) }
 }
 
@@ -95,11 +95,11 @@ fn exactly_as_many_as_the_limit_says() {
 #[test]
 fn a_rule_without_limits_touches_nothing() {
     let shared = table();
-    let reservation = ask(&shared, &rule(Kind::Global), estimate(5, 5), NOW).unwrap();
+    let reservation = ask(&shared, &rule(MeterKind::Global), estimate(5, 5), NOW).unwrap();
     assert!(reservation.metered().is_empty());
     reservation.settle(&shared, 5, pico(5), NOW);
-    assert_eq!(bucket::look(&shared, rule(Kind::Global).meter.print()), None);
-    let bare = Rule { base: Base { spend: pico(7), revision: 1 }, ..rule(Kind::Global) };
+    assert_eq!(bucket::look(&shared, rule(MeterKind::Global).meter.print()), None);
+    let bare = Rule { base: Base { spend: pico(7), revision: 1 }, ..rule(MeterKind::Global) };
     let standing = standing(&shared, &bare, NOW);
     assert_eq!((standing.requests_left, standing.spend), (None, pico(7)));
 }
@@ -116,7 +116,7 @@ fn refusals_come_in_order_and_say_when_it_is_over() {
     ];
     for (limits, max, why) in rows {
         let shared = table();
-        let rule = Rule { limits, max_budget: max.map(pico), ..rule(Kind::User) };
+        let rule = Rule { limits, max_budget: max.map(pico), ..rule(MeterKind::User) };
         let _held = ask(&shared, &rule, estimate(9, 10), NOW).unwrap();
         let before = entry(&shared, &rule);
         let later = NOW + 20_000;
@@ -133,7 +133,7 @@ fn refusals_come_in_order_and_say_when_it_is_over() {
 #[test]
 fn all_rules_or_none() {
     let shared = table();
-    let rules = [rpm(5), rule(Kind::Member), tpm(5), budget(Kind::Organization, 5), parallel(1)];
+    let rules = [rpm(5), rule(MeterKind::Member), tpm(5), budget(MeterKind::Organization, 5), parallel(1)];
     let first = reserve(&shared, A, &rules, estimate(1, 1), NOW).unwrap();
     let refused = reserve(&shared, A, &rules, estimate(1, 1), NOW).unwrap_err();
     assert_eq!(refused, Refused { rule: 4, why: Why::Parallel });
@@ -195,28 +195,28 @@ fn tokens_count_in_the_window_that_is_open_when_they_are_settled() {
 #[test]
 fn keys_stop_at_their_budget_and_all_others_after_it() {
     let rows = [
-        (Kind::Key, 0, 0, false),
-        (Kind::Key, 10, 9, true),
-        (Kind::Key, 10, 10, false),
-        (Kind::KeyModel, 10, 9, true),
-        (Kind::KeyModel, 10, 10, false),
-        (Kind::KeyWindow, 10, 9, true),
-        (Kind::KeyWindow, 10, 10, false),
-        (Kind::TeamWindow, 10, 10, false),
-        (Kind::User, 0, 0, true),
-        (Kind::User, 10, 10, true),
-        (Kind::User, 10, 11, false),
-        (Kind::Team, 10, 11, false),
-        (Kind::TeamModel, 10, 10, true),
-        (Kind::Member, 10, 10, true),
-        (Kind::Organization, 10, 10, true),
-        (Kind::EndUser, 10, 10, true),
-        (Kind::EndUser, 10, 11, false),
-        (Kind::Global, 10, 10, true),
-        (Kind::Global, 10, 11, false),
-        (Kind::Deployment, 10, 9, true),
-        (Kind::Deployment, 10, 10, false),
-        (Kind::Provider, 10, 10, false),
+        (MeterKind::Key, 0, 0, false),
+        (MeterKind::Key, 10, 9, true),
+        (MeterKind::Key, 10, 10, false),
+        (MeterKind::KeyModel, 10, 9, true),
+        (MeterKind::KeyModel, 10, 10, false),
+        (MeterKind::KeyWindow, 10, 9, true),
+        (MeterKind::KeyWindow, 10, 10, false),
+        (MeterKind::TeamWindow, 10, 10, false),
+        (MeterKind::User, 0, 0, true),
+        (MeterKind::User, 10, 10, true),
+        (MeterKind::User, 10, 11, false),
+        (MeterKind::Team, 10, 11, false),
+        (MeterKind::TeamModel, 10, 10, true),
+        (MeterKind::Member, 10, 10, true),
+        (MeterKind::Organization, 10, 10, true),
+        (MeterKind::EndUser, 10, 10, true),
+        (MeterKind::EndUser, 10, 11, false),
+        (MeterKind::Global, 10, 10, true),
+        (MeterKind::Global, 10, 11, false),
+        (MeterKind::Deployment, 10, 9, true),
+        (MeterKind::Deployment, 10, 10, false),
+        (MeterKind::Provider, 10, 10, false),
     ];
     for (kind, max, spend, expected) in rows {
         let shared = table();
@@ -230,8 +230,10 @@ fn keys_stop_at_their_budget_and_all_others_after_it() {
 #[test]
 fn spend_is_what_the_ledger_says_and_what_it_does_not_know_yet() {
     let shared = table();
-    let at =
-        |spend, revision| Rule { base: Base { spend: pico(spend), revision }, ..budget(Kind::Key, 1_000) };
+    let at = |spend, revision| Rule {
+        base: Base { spend: pico(spend), revision },
+        ..budget(MeterKind::Key, 1_000)
+    };
     let rule = at(100, 5);
     let spend = |rule: &Rule| standing(&shared, rule, NOW).spend.pico();
     assert_eq!(spend(&rule), 100);
@@ -266,7 +268,7 @@ fn a_budget_that_is_set_later_starts_from_its_record() {
     let _held =
         ask(&shared, &Rule { base: Base { spend: pico(3), revision: 9 }, ..rpm(5) }, estimate(0, 5), NOW);
     rebase(&shared, &rpm(5).meter, pico(50), 10);
-    let rule = Rule { base: Base { spend: pico(7), revision: 9 }, ..budget(Kind::Key, 100) };
+    let rule = Rule { base: Base { spend: pico(7), revision: 9 }, ..budget(MeterKind::Key, 100) };
     assert_eq!(standing(&shared, &rule, NOW).spend, pico(7));
 }
 
@@ -276,7 +278,7 @@ fn amounts_beyond_the_type_stay_at_its_limit() {
     let rule = Rule {
         base: Base { spend: pico(i128::MAX), revision: 1 },
         limits: Limits { tpm: Some(u64::MAX), ..Limits::default() },
-        ..budget(Kind::User, i128::MAX)
+        ..budget(MeterKind::User, i128::MAX)
     };
     let huge = estimate(u64::MAX - 1, i128::MAX);
     let first = ask(&shared, &rule, huge, NOW).unwrap();
@@ -313,8 +315,8 @@ fn a_lost_worker_holds_nothing() {
     let shared = table();
     let rules = [
         parallel(2),
-        Rule { limits: Limits { tpm: Some(20), ..Limits::default() }, ..rule(Kind::User) },
-        budget(Kind::Key, 20),
+        Rule { limits: Limits { tpm: Some(20), ..Limits::default() }, ..rule(MeterKind::User) },
+        budget(MeterKind::Key, 20),
     ];
     for _ in 0..2 {
         std::mem::forget(reserve(&shared, B, &rules, estimate(10, 10), NOW));
@@ -357,11 +359,11 @@ fn holders_of_forgotten_workers_are_cleared_away() {
 fn crowd(count: usize, base: Base) -> Vec<Rule> {
     static METERS: OnceLock<Vec<Meter>> = OnceLock::new();
     let meters = METERS.get_or_init(|| {
-        let all = (0..).map(|n| Meter::new(Kind::Team, &n.to_string()));
+        let all = (0..).map(|n| Meter::new(MeterKind::Team, &n.to_string()));
         all.filter(|meter| bucket::index([1, 2], meter.print()) == 0).take(bucket::ENTRIES + 1).collect()
     });
     let limits = Limits { rpm: Some(1_000), ..Limits::default() };
-    let rule = Rule { limits, base, ..budget(Kind::Team, 1_000) };
+    let rule = Rule { limits, base, ..budget(MeterKind::Team, 1_000) };
     meters.iter().take(count).map(|meter| Rule { meter: meter.clone(), ..rule.clone() }).collect()
 }
 
@@ -442,7 +444,7 @@ fn the_end_of_a_long_request_counts_as_use() {
 #[test]
 fn budgets_of_the_configuration_start_again_by_themselves() {
     let shared = table();
-    let rule = Rule { resets: period::parse("1h").ok(), ..budget(Kind::Key, 10) };
+    let rule = Rule { resets: period::parse("1h").ok(), ..budget(MeterKind::Key, 10) };
     let spend = |now_ms| standing(&shared, &rule, now_ms).spend.pico();
     // 12:36:16; the next hour begins in 23:44.
     let hour = NOW + (23 * 60 + 44) * 1_000;
@@ -468,7 +470,7 @@ fn budgets_of_the_configuration_start_again_by_themselves() {
 fn other_nodes_count_while_they_are_heard_of() {
     let shared = table();
     let limits = Limits { rpm: Some(10), tpm: Some(100), parallel: Some(5) };
-    let rule = Rule { limits, ..rule(Kind::Key) };
+    let rule = Rule { limits, ..rule(MeterKind::Key) };
     let theirs = Rate { window_ms: NOW - 30_000, requests: 4, tokens: 40, parallel: 2, ..Rate::default() };
     let rate = Rate { meter: rule.meter.hex(), ..theirs };
     set_remote(&shared, std::slice::from_ref(&rate), NOW);
@@ -510,7 +512,7 @@ fn other_nodes_count_while_they_are_heard_of() {
 fn deployments_of_other_nodes_count_before_they_are_called_here() {
     let shared = table();
     let limits = Limits { rpm: Some(5), tpm: None, parallel: Some(5) };
-    let rule = Rule { limits, meter: Meter::new(Kind::Deployment, "d"), ..rule(Kind::Deployment) };
+    let rule = Rule { limits, meter: Meter::new(MeterKind::Deployment, "d"), ..rule(MeterKind::Deployment) };
     let theirs = Rate { window_ms: NOW - 30_000, requests: 4, tokens: 40, parallel: 2, ..Rate::default() };
     let rate = Rate { meter: rule.meter.hex(), place: true, ..theirs };
     set_remote(&shared, std::slice::from_ref(&rate), NOW);
@@ -542,7 +544,7 @@ fn deployments_of_other_nodes_count_before_they_are_called_here() {
 #[test]
 fn other_nodes_are_not_told_of_lost_workers() {
     let shared = table();
-    let rule = Rule { limits: Limits { parallel: Some(5), ..Limits::default() }, ..rule(Kind::Key) };
+    let rule = Rule { limits: Limits { parallel: Some(5), ..Limits::default() }, ..rule(MeterKind::Key) };
     std::mem::forget(ask(&shared, &rule, estimate(7, 0), NOW).unwrap());
     let told = |now_ms| {
         open_rates(&shared, now_ms).into_iter().map(|rate| (rate.tokens, rate.parallel)).collect::<Vec<_>>()
@@ -602,23 +604,30 @@ fn a_store_that_takes_nothing_refuses() {
 
 /// Calls by a key for an end user, each settled at once; whether it was let in.
 fn call_for(shared: &dyn Store, key: &str, end_user: &str, now_ms: u64) -> Result<(), Why> {
-    let owner = Some(Meter::new(Kind::Key, key).print());
+    let owner = Some(Meter::new(MeterKind::Key, key).print());
     let limits = Limits { rpm: Some(100), ..Limits::default() };
-    let meter = Meter::new(Kind::EndUser, end_user);
-    let rule = Rule { meter, owner, limits, ..budget(Kind::EndUser, 1_000) };
+    let meter = Meter::new(MeterKind::EndUser, end_user);
+    let rule = Rule { meter, owner, limits, ..budget(MeterKind::EndUser, 1_000) };
     ask(shared, &rule, estimate(1, 1), now_ms)?.settle(shared, 1, pico(1), now_ms);
     Ok(())
 }
 
 /// Every kind of meter that others than the attacker have, none of them in the table.
 fn others() -> Vec<Rule> {
-    let named = |kind: Kind, n: u32| Rule {
+    let named = |kind: MeterKind, n: u32| Rule {
         meter: Meter::new(kind, &format!("other{n}")),
         limits: Limits { rpm: Some(100), ..Limits::default() },
-        owner: (kind == Kind::EndUser).then(|| Meter::new(Kind::Key, "other").print()),
+        owner: (kind == MeterKind::EndUser).then(|| Meter::new(MeterKind::Key, "other").print()),
         ..budget(kind, 1_000)
     };
-    let kinds = [Kind::Key, Kind::KeyModel, Kind::User, Kind::Team, Kind::EndUser, Kind::Deployment];
+    let kinds = [
+        MeterKind::Key,
+        MeterKind::KeyModel,
+        MeterKind::User,
+        MeterKind::Team,
+        MeterKind::EndUser,
+        MeterKind::Deployment,
+    ];
     kinds.into_iter().flat_map(|kind| (0..200).map(move |n| named(kind, n))).collect()
 }
 
@@ -627,16 +636,17 @@ fn names_that_were_chosen_to_fall_together_do_not() {
     let shared = table();
     // What stood beside the team when values were found by the fingerprint itself, which anybody can compute.
     let place = |meter: &Meter| u16::from_le_bytes([meter.print()[0], meter.print()[1]]) % 1_024;
-    let team = Rule { limits: Limits { rpm: Some(5), ..Limits::default() }, ..rule(Kind::Team) };
-    let keys = (0..).map(|n| Meter::new(Kind::Key, &n.to_string()));
+    let team = Rule { limits: Limits { rpm: Some(5), ..Limits::default() }, ..rule(MeterKind::Team) };
+    let keys = (0..).map(|n| Meter::new(MeterKind::Key, &n.to_string()));
     let chosen: Vec<Meter> = keys.filter(|meter| place(meter) == place(&team.meter)).take(128).collect();
-    let owner = Some(Meter::new(Kind::User, "attacker").print());
+    let owner = Some(Meter::new(MeterKind::User, "attacker").print());
     for meter in chosen {
         assert!(admitted(&shared, &Rule { meter, owner, ..rpm(1) }));
     }
     assert!(admitted(&shared, &team));
     let values = |secret| {
-        let all = (0..1_000).map(|n| bucket::index(secret, Meter::new(Kind::Key, &n.to_string()).print()));
+        let all =
+            (0..1_000).map(|n| bucket::index(secret, Meter::new(MeterKind::Key, &n.to_string()).print()));
         all.collect::<Vec<_>>()
     };
     assert_ne!(values([1, 2]), values([1, 3]), "another process, other places");
@@ -668,9 +678,9 @@ fn seventy_thousand_end_users_of_one_key_shut_out_nobody() {
 #[test]
 fn keys_that_a_user_makes_shut_out_nobody() {
     let shared = table();
-    let owner = Some(Meter::new(Kind::User, "attacker").print());
+    let owner = Some(Meter::new(MeterKind::User, "attacker").print());
     for n in 0..80_000 {
-        let meter = Meter::new(Kind::Key, &n.to_string());
+        let meter = Meter::new(MeterKind::Key, &n.to_string());
         ask(&shared, &Rule { meter, owner, ..rpm(1) }, estimate(1, 0), NOW).unwrap().settle(
             &shared,
             1,
@@ -689,8 +699,14 @@ fn what_a_client_says_it_may_use_keeps_nobody_out() {
     let limits = Limits { tpm: Some(1_000), ..Limits::default() };
     let claim = Claim { tokens: u64::MAX, cost: pico(i128::MAX) };
     let huge = Estimate { claim, ..estimate(1, 1) };
-    for kind in [Kind::Team, Kind::User, Kind::Organization, Kind::Global, Kind::Deployment, Kind::TeamModel]
-    {
+    for kind in [
+        MeterKind::Team,
+        MeterKind::User,
+        MeterKind::Organization,
+        MeterKind::Global,
+        MeterKind::Deployment,
+        MeterKind::TeamModel,
+    ] {
         let shared = table();
         let rule = Rule { limits, ..budget(kind, 1_000_000) };
         // Half of what is left, and then what the requests are likely to use.
@@ -711,7 +727,7 @@ fn what_a_client_says_it_may_use_keeps_nobody_out() {
     }
     // A key keeps out nobody but itself.
     let shared = table();
-    let rule = Rule { limits, ..budget(Kind::Key, 1_000_000) };
+    let rule = Rule { limits, ..budget(MeterKind::Key, 1_000_000) };
     std::mem::forget(ask(&shared, &rule, huge, NOW).unwrap());
     assert!(matches!(ask(&shared, &rule, huge, NOW), Err(Why::Budget { .. })));
 }

@@ -27,18 +27,18 @@ const MAX_ENTRIES: usize = 4 * MAX_SEGMENTS;
 
 /// Which list of fallbacks a failure asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FallbackKind {
     General,
     ContextWindow,
     ContentPolicy,
 }
 
-impl Kind {
+impl FallbackKind {
     /// The list that failures of a class have to themselves.
-    pub(super) fn of(class: Class) -> Option<Kind> {
+    pub(super) fn of(class: Class) -> Option<FallbackKind> {
         match class {
-            Class::ContextWindowExceeded => Some(Kind::ContextWindow),
-            Class::ContentPolicyViolation => Some(Kind::ContentPolicy),
+            Class::ContextWindowExceeded => Some(FallbackKind::ContextWindow),
+            Class::ContentPolicyViolation => Some(FallbackKind::ContentPolicy),
             _ => None,
         }
     }
@@ -85,14 +85,14 @@ impl<'c> Chain<'c> {
         let failure = self.segment(resolved, entry, depth, world);
         // A prompt that is too long for the whole group goes where such failures go.
         let own_list = depth == 0 && self.controls.fallbacks.is_some();
-        let kind = failure.and_then(Kind::of).filter(|_| !own_list);
+        let kind = failure.and_then(FallbackKind::of).filter(|_| !own_list);
         let kind = kind.filter(|&kind| special(self.controls, world.config, kind).is_some());
-        self.fallbacks([&entry.model, &group], depth, kind.unwrap_or(Kind::General), world);
+        self.fallbacks([&entry.model, &group], depth, kind.unwrap_or(FallbackKind::General), world);
         Ok(())
     }
 
     /// Adds the fallbacks of a group for one kind of failure, each with its own general fallbacks after it.
-    pub(super) fn fallbacks(&mut self, names: [&str; 2], depth: u32, kind: Kind, world: &mut World) {
+    pub(super) fn fallbacks(&mut self, names: [&str; 2], depth: u32, kind: FallbackKind, world: &mut World) {
         let config = world.config;
         for entry in fallbacks(self.controls, config, names, depth, kind) {
             // A fallback that names nothing callable is skipped: it must not take the others down with it.
@@ -188,7 +188,7 @@ pub(super) fn fallbacks<'a>(
     config: &'a Config,
     names: [&str; 2],
     depth: u32,
-    kind: Kind,
+    kind: FallbackKind,
 ) -> impl Iterator<Item = &'a Fallback> + use<'a> {
     all_fallbacks(controls, config, names, depth, kind).iter().take(MAX_ENTRIES)
 }
@@ -198,22 +198,22 @@ fn all_fallbacks<'a>(
     config: &'a Config,
     names: [&str; 2],
     depth: u32,
-    kind: Kind,
+    kind: FallbackKind,
 ) -> &'a [Fallback] {
     if controls.disable_fallbacks || depth >= config.router.max_fallbacks {
         return &[];
     }
-    if let (0, Kind::General, Some(list)) = (depth, kind, &controls.fallbacks) {
+    if let (0, FallbackKind::General, Some(list)) = (depth, kind, &controls.fallbacks) {
         return list;
     }
     let found = match kind {
-        Kind::General => {
+        FallbackKind::General => {
             let map = controls.group_fallbacks.as_ref().unwrap_or(&config.router.fallbacks);
             let bare = |name: &str| name.split_once('/').and_then(|(_, rest)| map.get(rest));
             let exact = names.iter().find_map(|name| map.get(*name));
             exact.or_else(|| names.iter().find_map(|name| bare(name))).or_else(|| map.get("*"))
         }
-        Kind::ContextWindow | Kind::ContentPolicy => {
+        FallbackKind::ContextWindow | FallbackKind::ContentPolicy => {
             special(controls, config, kind).and_then(|map| names.iter().find_map(|name| map.get(*name)))
         }
     };
@@ -222,13 +222,17 @@ fn all_fallbacks<'a>(
 
 /// The table that failures of a kind have to themselves, if there is one. Where there is, the general fallbacks are not
 /// theirs.
-pub(super) fn special<'a>(controls: &'a Controls, config: &'a Config, kind: Kind) -> Option<&'a Fallbacks> {
+pub(super) fn special<'a>(
+    controls: &'a Controls,
+    config: &'a Config,
+    kind: FallbackKind,
+) -> Option<&'a Fallbacks> {
     match kind {
-        Kind::General => None,
-        Kind::ContextWindow => {
+        FallbackKind::General => None,
+        FallbackKind::ContextWindow => {
             controls.context_window_fallbacks.as_ref().or(config.router.context_window_fallbacks.as_ref())
         }
-        Kind::ContentPolicy => {
+        FallbackKind::ContentPolicy => {
             controls.content_policy_fallbacks.as_ref().or(config.router.content_policy_fallbacks.as_ref())
         }
     }
@@ -278,7 +282,7 @@ pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach 
             reach.attempts =
                 reach.attempts.saturating_add(rules.most(&resolved.deployments)).saturating_add(1);
             reach.extend(&resolved.deployments, (&resolved.requested, &resolved.captures), config);
-            for kind in [Kind::General, Kind::ContextWindow, Kind::ContentPolicy] {
+            for kind in [FallbackKind::General, FallbackKind::ContextWindow, FallbackKind::ContentPolicy] {
                 for entry in fallbacks(controls, config, names, depth, kind) {
                     if seen.insert(key(&entry.model, &entry.overrides)) {
                         deeper.push((entry.model.as_str(), &entry.overrides));

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chain::{self, Kind},
+    chain::{self, FallbackKind},
     plan::Plan,
     trace::{Group, Trace},
     world::{Call, Controls, Tokens, World},
@@ -142,8 +142,8 @@ pub fn explain(question: &Question, world: &mut World) -> Explanation {
     let mut explanation = Explanation {
         model: model.to_owned(),
         strategy: config.router.strategy.name().to_owned(),
-        context_window_fallbacks: names(Kind::ContextWindow),
-        content_policy_fallbacks: names(Kind::ContentPolicy),
+        context_window_fallbacks: names(FallbackKind::ContextWindow),
+        content_policy_fallbacks: names(FallbackKind::ContentPolicy),
         ..Explanation::default()
     };
     match Plan::new(model, controls, &mut world) {
@@ -157,7 +157,7 @@ pub fn explain(question: &Question, world: &mut World) -> Explanation {
 }
 
 /// The fallbacks that failures of a kind have to themselves.
-fn names(model: &str, controls: &Controls, config: &Config, kind: Kind) -> Vec<String> {
+fn names(model: &str, controls: &Controls, config: &Config, kind: FallbackKind) -> Vec<String> {
     let resolved = config.resolve_for(model, controls.call.team.as_deref());
     let group = resolved.map(|resolved| resolved.group).unwrap_or_default();
     let entries = chain::fallbacks(controls, config, [model, &group], 0, kind);

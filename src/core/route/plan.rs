@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::{
     affinity,
-    chain::{self, Chain, Kind, MAX_SEGMENTS, Reach},
+    chain::{self, Chain, FallbackKind, MAX_SEGMENTS, Reach},
     refusals::none_available,
     retries::Rules,
     segment::Segment,
@@ -60,7 +60,7 @@ impl Plan {
             return Err(chain.why.unwrap_or_else(|| none_available(model, resting, world.now_ms)));
         };
         let special = |kind| chain::special(&controls, world.config, kind).is_some();
-        let jumps = special(Kind::ContextWindow) || special(Kind::ContentPolicy);
+        let jumps = special(FallbackKind::ContextWindow) || special(FallbackKind::ContentPolicy);
         let reach = if jumps && !controls.disable_fallbacks {
             chain::reach(&controls, world.config, model)
         } else {
@@ -183,7 +183,7 @@ impl Plan {
     /// such list, everything has one.
     pub fn minds_content_filter(&self, config: &Config) -> bool {
         let Some(segment) = self.segment().filter(|_| !self.controls.disable_fallbacks) else { return false };
-        match chain::special(&self.controls, config, Kind::ContentPolicy) {
+        match chain::special(&self.controls, config, FallbackKind::ContentPolicy) {
             Some(map) => map.contains_key(&segment.name) || map.contains_key(&segment.group),
             None => config.router.fallbacks.contains_key("*"),
         }
@@ -242,8 +242,8 @@ impl Plan {
 
     /// The list that a failure of `class` of the current group is to go by instead of the general fallbacks. A client's own
     /// list serves every kind of failure.
-    fn special(&self, class: Class, config: &Config) -> Option<Kind> {
-        let kind = Kind::of(class)?;
+    fn special(&self, class: Class, config: &Config) -> Option<FallbackKind> {
+        let kind = FallbackKind::of(class)?;
         let asked_group = self.segment().is_some_and(|segment| segment.depth == 0);
         let own_list = asked_group && self.controls.fallbacks.is_some();
         let applies = !self.controls.disable_fallbacks && !own_list;
@@ -252,7 +252,7 @@ impl Plan {
 
     /// Puts the fallbacks for a kind of failure in place of the current group's general ones. What follows for other groups'
     /// sake stays.
-    fn jump(&mut self, kind: Kind, world: &mut World) {
+    fn jump(&mut self, kind: FallbackKind, world: &mut World) {
         let tried = self.current.segment.saturating_add(1).min(self.segments.len());
         let rest = self.segments.split_off(tried);
         let Some(here) = self.segments.last() else { return };

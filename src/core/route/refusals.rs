@@ -3,7 +3,7 @@
 use crate::core::{
     access::refusals::dollars,
     error::Error,
-    model::{deployment::Deployment, failure::Class, meter::Kind, money::Money, rule::Rule},
+    model::{deployment::Deployment, failure::Class, meter::MeterKind, money::Money, rule::Rule},
 };
 
 /// The refusal when no deployment of a group can be called, until the first that could be.
@@ -33,7 +33,7 @@ pub fn over_budget(deployment: &Deployment, rule: &Rule, spend: Money, held: Mon
     let reserved = if spend < max { format!(" + {} reserved", dollars(held)) } else { String::new() };
     let (max, spend) = (dollars(max), format!("{}{reserved}", dollars(spend)));
     match rule.kind {
-        Kind::Provider => {
+        MeterKind::Provider => {
             format!("Exceeded budget for provider {}: {spend} >= {max}\n", deployment.brand.name)
         }
         _ => format!(

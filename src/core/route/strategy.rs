@@ -13,7 +13,7 @@ use super::{
 };
 use crate::core::{
     error::Error,
-    model::{deployment::Deployment, meter::Kind, router::Strategy, rule::Rule},
+    model::{deployment::Deployment, meter::MeterKind, router::Strategy, rule::Rule},
     quota::{self, Counts},
 };
 
@@ -81,7 +81,7 @@ impl Counted<'_> {
 
 /// A deployment's own limits and budget.
 fn own_rule(deployment: &Deployment) -> Option<&Rule> {
-    deployment.rules.iter().find(|rule| rule.kind == Kind::Deployment)
+    deployment.rules.iter().find(|rule| rule.kind == MeterKind::Deployment)
 }
 
 /// Reads the counts of all deployments; those without limits have none.

@@ -4,7 +4,7 @@ use super::*;
 use crate::core::{
     config,
     model::{
-        meter::Kind,
+        meter::MeterKind,
         rule::{Base, Rule},
     },
     protocol::{Batch, Change, Health, SyncRequest},
@@ -155,7 +155,7 @@ fn what_a_batch_charged_leaves_the_meters_with_it() {
     quota::beat(&shared, Worker(1), 1);
     let rule = Rule {
         owner: None,
-        kind: Kind::Key,
+        kind: MeterKind::Key,
         meter: Meter::named("key:k"),
         limits: Default::default(),
         max_budget: Some(Money::from_pico(1_000)),
@@ -345,7 +345,7 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
     let meter = Meter::named("deployment:d");
     let rule = Rule {
         owner: None,
-        kind: Kind::Deployment,
+        kind: MeterKind::Deployment,
         meter: meter.clone(),
         limits: Default::default(),
         max_budget: Some(Money::from_pico(100)),

@@ -4,7 +4,7 @@ use super::*;
 use crate::core::{
     access,
     model::{
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
     },
 };
@@ -485,7 +485,7 @@ fn a_number_of_a_client_reserves_no_more_than_the_model_can_answer() {
         body["n"] = choices.clone();
         let prompt = (body.to_string().len() as u64).div_ceil(4);
         let mut exchange = begin(&mut rig, body).unwrap();
-        let held = quota::counts(&rig.shared, std::iter::once(&Meter::new(Kind::Key, &key)), rig.now_ms);
+        let held = quota::counts(&rig.shared, std::iter::once(&Meter::new(MeterKind::Key, &key)), rig.now_ms);
         assert_eq!(held[0].tokens, expected + prompt, "{model} {most} {choices}");
         exchange.on_done(&mut rig.env());
     }

@@ -5,7 +5,7 @@ use crate::core::{
     access,
     model::{
         limits::Limits,
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         rule::{Base, Rule},
     },
@@ -38,7 +38,7 @@ fn with(model: &str, members: Value) -> Value {
     body
 }
 
-fn spend_of(rig: &Rig, kind: Kind, id: &str) -> Money {
+fn spend_of(rig: &Rig, kind: MeterKind, id: &str) -> Money {
     let rule = Rule {
         owner: None,
         kind,
@@ -81,13 +81,22 @@ fn a_mocks_usage_is_the_gateways_own() {
                 assert_eq!(record.cost, Some(Money::from_pico(1_000_000 * i128::from(tokens))), "{what}");
                 assert!(!story.body.contains("1000000000"), "{what}");
                 let hash = access::hash(b"sk-one");
-                assert_eq!(spend_of(&rig, Kind::Key, &hash), record.cost.unwrap(), "its caller pays: {what}");
-                for (kind, id) in [(Kind::Global, ""), (Kind::Deployment, "a1"), (Kind::Provider, "openai")] {
+                assert_eq!(
+                    spend_of(&rig, MeterKind::Key, &hash),
+                    record.cost.unwrap(),
+                    "its caller pays: {what}"
+                );
+                for (kind, id) in
+                    [(MeterKind::Global, ""), (MeterKind::Deployment, "a1"), (MeterKind::Provider, "openai")]
+                {
                     assert_eq!(spend_of(&rig, kind, id), Money::ZERO, "{id} has paid nothing: {what}");
                 }
                 assert_eq!(
-                    quota::counts(&rig.shared, [&Meter::new(Kind::Deployment, "a1")].into_iter(), rig.now_ms)
-                        [0]
+                    quota::counts(
+                        &rig.shared,
+                        [&Meter::new(MeterKind::Deployment, "a1")].into_iter(),
+                        rig.now_ms
+                    )[0]
                     .requests,
                     0
                 );

@@ -5,7 +5,7 @@ use crate::core::{
     access,
     model::{
         limits::Limits,
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         rule::{Base, Rule},
     },
@@ -43,8 +43,8 @@ fn rig_of(models: &str, settings: &str) -> Rig {
 fn spend_of(rig: &Rig) -> Money {
     let rule = Rule {
         owner: None,
-        kind: Kind::Key,
-        meter: Meter::new(Kind::Key, &access::hash(KEY.as_bytes())),
+        kind: MeterKind::Key,
+        meter: Meter::new(MeterKind::Key, &access::hash(KEY.as_bytes())),
         limits: Limits { rpm: Some(100), ..Limits::default() },
         max_budget: Some(Money::parse("1000").unwrap()),
         base: Base::default(),
@@ -302,7 +302,7 @@ fn who_leaves_while_a_provider_works_pays_for_the_prompt() {
                 assert_eq!(spend_of(&rig), dollars(expected, 0), "{what}");
                 assert_eq!(record.cost.unwrap_or_default(), dollars(expected, 0), "{what}");
                 assert_eq!((record.estimated, record.incomplete), (expected > 0, expected > 0), "{what}");
-                let hash = Meter::new(Kind::Key, &access::hash(KEY.as_bytes()));
+                let hash = Meter::new(MeterKind::Key, &access::hash(KEY.as_bytes()));
                 let counts = quota::counts(&rig.shared, std::iter::once(&hash), rig.now_ms)[0];
                 assert_eq!(
                     (counts.requests, counts.tokens, counts.parallel),

@@ -5,7 +5,7 @@ use crate::core::{
     access,
     model::{
         limits::Limits,
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         rule::{Base, Rule},
     },
 };
@@ -186,8 +186,8 @@ fn a_group_left_behind_is_charged_for_what_it_used() {
     let spent = |model: &str| {
         let rule = Rule {
             owner: None,
-            kind: Kind::KeyModel,
-            meter: Meter::new(Kind::KeyModel, &format!("{}/{model}", access::hash(b"sk-one"))),
+            kind: MeterKind::KeyModel,
+            meter: Meter::new(MeterKind::KeyModel, &format!("{}/{model}", access::hash(b"sk-one"))),
             limits: Limits::default(),
             max_budget: Some(Money::parse("1").unwrap()),
             base: Base::default(),

@@ -77,7 +77,7 @@ fn what_it_costs() {
         std::mem::forget(ask(&shared, &others, Estimate::default(), NOW));
     }
     let mut rules = crowd(1, Base::default());
-    rules.push(budget(Kind::User, i128::MAX));
+    rules.push(budget(MeterKind::User, i128::MAX));
     rules.push(parallel(1_000));
     let rounds = 100_000_u32;
     let start = Instant::now();

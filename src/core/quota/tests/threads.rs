@@ -120,7 +120,8 @@ fn never_more_than_five_at_a_time_from_eight_threads() {
 
 #[test]
 fn a_budget_of_a_hundred_admits_a_hundred_from_eight_threads() {
-    let (shared, rules) = (Locked::default(), [budget(Kind::Key, 100 * 7), budget(Kind::Global, i128::MAX)]);
+    let (shared, rules) =
+        (Locked::default(), [budget(MeterKind::Key, 100 * 7), budget(MeterKind::Global, i128::MAX)]);
     let admitted: usize = workers(&shared, |worker, random| {
         (0..50)
             .filter(|_| {
