@@ -140,7 +140,7 @@ impl Gateway {
         let config = config::load(CONFIG, &|_| None, &|_| None).unwrap().config;
         let shared = Memory::default();
         quota::prepare(&shared, [1, 2]);
-        quota::beat(&shared, Worker(1), 1_000_000);
+        quota::heartbeat(&shared, Worker(1), 1_000_000);
         Gateway {
             config: Rc::new(config),
             shared,

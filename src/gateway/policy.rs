@@ -68,7 +68,7 @@ impl<H: Host> Policy<H> {
     /// Makes ready what requests need.
     fn begin(worker: &Rc<Worker<H>>, config: Config) -> Policy<H> {
         worker.prepare();
-        worker.beat();
+        worker.heartbeat();
         worker.host.tick_every(IDLE);
         let sync =
             config.general.has_ledger.then(|| sync::Role::stand_by(worker, config.ledger.batch_write_ms));
@@ -121,7 +121,7 @@ impl<H: Host> Policy<H> {
         let now = host.now_ms();
         let reports = self.worker.flush();
         if now.saturating_sub(self.worker.beaten_ms()) >= IDLE.as_millis() as u64 / 2 {
-            self.worker.beat();
+            self.worker.heartbeat();
             self.with_sync(sync::Role::tick);
         }
         for Waiter { stream: id, exchange, .. } in self.waiting.due(now) {

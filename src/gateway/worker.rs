@@ -59,10 +59,10 @@ impl<H: Host> Worker<H> {
     }
 
     /// Says that this worker lives, so that the requests it holds count.
-    pub(super) fn beat(&self) {
+    pub(super) fn heartbeat(&self) {
         let now = self.host.now_ms();
         self.beaten_ms.set(now);
-        quota::beat(self.host.store(), self.id, now);
+        quota::heartbeat(self.host.store(), self.id, now);
     }
 
     /// When it last said so, Unix milliseconds.

@@ -319,7 +319,7 @@ fn answer_streamed(bencher: Bencher, pair: &Pair) {
 fn memory() -> Memory {
     let shared = Memory::default();
     quota::prepare(&shared, [1, 2]);
-    quota::beat(&shared, WORKER, NOW_MS);
+    quota::heartbeat(&shared, WORKER, NOW_MS);
     shared
 }
 

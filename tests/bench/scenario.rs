@@ -59,7 +59,7 @@ impl Gateway {
         let shared = Memory::default();
         quota::prepare(&shared, [1, 2]);
         access::changes::prepare(&shared);
-        quota::beat(&shared, Worker(1), NOW_MS);
+        quota::heartbeat(&shared, Worker(1), NOW_MS);
         let mut grant = Grant { revision: 1, ..Grant::default() };
         grant.key.id = access::hash(KEY.as_bytes());
         grant.key.limits.rpm = Some(1_000_000_000);

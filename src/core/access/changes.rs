@@ -128,7 +128,7 @@ pub fn since(shared: &dyn Store, seen: u64) -> Option<Vec<Changed>> {
 
 /// The fingerprint of a name.
 pub fn fingerprint(name: &str) -> Fingerprint {
-    name.strip_prefix("key:").and_then(hash_start).unwrap_or_else(|| print_of(&Sha256::digest(name)))
+    name.strip_prefix("key:").and_then(hash_start).unwrap_or_else(|| fingerprint_of(&Sha256::digest(name)))
 }
 
 /// The first 16 bytes of a hash in hexadecimal; none when it is no such hash.
@@ -193,10 +193,10 @@ fn split(bytes: &[u8]) -> (u64, &[u8]) {
 
 fn change_of(bytes: &[u8]) -> Changed {
     let revision = bytes.last_chunk::<8>().map_or(Changed::UNKNOWN, |bytes| u64::from_be_bytes(*bytes));
-    Changed { name: print_of(bytes), revision }
+    Changed { name: fingerprint_of(bytes), revision }
 }
 
-fn print_of(bytes: &[u8]) -> Fingerprint {
+fn fingerprint_of(bytes: &[u8]) -> Fingerprint {
     bytes.first_chunk::<NAME_BYTES>().map_or(0, |bytes| u128::from_be_bytes(*bytes))
 }
 

@@ -83,7 +83,7 @@ pub struct Keyring {
 
 #[derive(Clone, Copy)]
 struct Unknown {
-    print: Fingerprint,
+    fingerprint: Fingerprint,
     until_ms: u64,
 }
 
@@ -102,7 +102,7 @@ impl Keyring {
         Keyring {
             keys: Cache::new(capacity),
             end_users: Cache::new(capacity),
-            unknown: vec![Unknown { print: 0, until_ms: 0 }; UNKNOWN_SLOTS].into(),
+            unknown: vec![Unknown { fingerprint: 0, until_ms: 0 }; UNKNOWN_SLOTS].into(),
             ttl_ms: 60_000,
             away_until_ms: 0,
             asked: 0,
@@ -140,7 +140,7 @@ impl Keyring {
                 self.end_users.drop_changed(&names);
                 for change in &names {
                     let slot = self.slot(change.name);
-                    if let Some(slot) = slot.filter(|slot| slot.print == change.name) {
+                    if let Some(slot) = slot.filter(|slot| slot.fingerprint == change.name) {
                         slot.until_ms = 0;
                     }
                 }
@@ -165,33 +165,36 @@ impl Keyring {
 
     /// The record of a key, by its hash in lower-case hexadecimal.
     pub fn key(&mut self, hash: &str, now_ms: u64) -> Found<Grant> {
-        let Some(print) = hash_start(hash) else { return Found::Unknown };
-        match self.keys.find(print, now_ms) {
+        let Some(fingerprint) = hash_start(hash) else { return Found::Unknown };
+        match self.keys.find(fingerprint, now_ms) {
             // Half a hash finds the record; all of it must fit.
             Some(Copy::Good(grant)) if grant.key.id == hash => return Found::Known(grant),
             Some(Copy::Good(_)) => return Found::Unknown,
-            Some(Copy::Old) => return self.ask(print, now_ms),
+            Some(Copy::Old) => return self.ask(fingerprint, now_ms),
             None => {}
         }
-        if self.slot(print).is_some_and(|slot| slot.print == print && slot.until_ms > now_ms) {
+        if self
+            .slot(fingerprint)
+            .is_some_and(|slot| slot.fingerprint == fingerprint && slot.until_ms > now_ms)
+        {
             return Found::Unknown;
         }
-        self.ask(print, now_ms)
+        self.ask(fingerprint, now_ms)
     }
 
     /// The record of an end user.
     pub fn end_user(&mut self, id: &str, now_ms: u64) -> Found<EndUser> {
-        let print = end_user_print(id);
-        match self.end_users.find(print, now_ms) {
+        let fingerprint = end_user_fingerprint(id);
+        match self.end_users.find(fingerprint, now_ms) {
             Some(Copy::Good(record)) => Found::Known(record),
-            Some(Copy::Old) | None => self.ask(print, now_ms),
+            Some(Copy::Old) | None => self.ask(fingerprint, now_ms),
         }
     }
 
     /// Takes in what the ledger said of a key.
     pub fn learn_key(&mut self, hash: &str, answer: Answer<Grant>, now_ms: u64) {
-        let Some(print) = hash_start(hash) else { return };
-        let watch = self.watched.remove(&print);
+        let Some(fingerprint) = hash_start(hash) else { return };
+        let watch = self.watched.remove(&fingerprint);
         if matches!(answer, Answer::Record(_) | Answer::None) {
             self.lost = None;
         }
@@ -199,14 +202,14 @@ impl Keyring {
             Answer::Record(grant) => {
                 let (names, revision) = (names_of(&grant), grant.revision);
                 let until = self.good_until(watch, &names, revision, now_ms);
-                self.keys.put(print, (names, revision), grant, until);
+                self.keys.put(fingerprint, (names, revision), grant, until);
             }
             Answer::None => {
-                self.keys.drop_changed(&[Changed { name: print, revision: Changed::UNKNOWN }]);
+                self.keys.drop_changed(&[Changed { name: fingerprint, revision: Changed::UNKNOWN }]);
                 let until =
-                    self.good_until(watch, &[print], 0, now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
-                if let Some(slot) = self.slot(print) {
-                    *slot = Unknown { print, until_ms: until };
+                    self.good_until(watch, &[fingerprint], 0, now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
+                if let Some(slot) = self.slot(fingerprint) {
+                    *slot = Unknown { fingerprint, until_ms: until };
                 }
             }
             Answer::Lost => self.lose(watch, now_ms),
@@ -216,7 +219,7 @@ impl Keyring {
 
     /// How many changes had been seen when this key was asked for. Unknown after a reset: as many as there can be.
     pub fn seen_when_asked(&self, hash: &str) -> u64 {
-        let watch = hash_start(hash).and_then(|print| self.watched.get(&print));
+        let watch = hash_start(hash).and_then(|fingerprint| self.watched.get(&fingerprint));
         let now = self.mark.map_or(0, |mark| mark.count);
         watch.map_or(now, |watch| watch.count.unwrap_or(now))
     }
@@ -224,17 +227,17 @@ impl Keyring {
     /// Takes in a record that another VM has learnt, while the ledger cannot be asked: it is gone on with until it can.
     pub fn adopt(&mut self, grant: Grant, now_ms: u64) -> Arc<Grant> {
         let kept = Arc::new(grant.clone());
-        if let Some(print) = hash_start(&grant.key.id) {
+        if let Some(fingerprint) = hash_start(&grant.key.id) {
             let (names, revision) = (names_of(&grant), grant.revision);
-            self.keys.put(print, (names, revision), grant, now_ms);
+            self.keys.put(fingerprint, (names, revision), grant, now_ms);
         }
         kept
     }
 
     /// Takes in what the ledger said of an end user. One without a record has no limits.
     pub fn learn_end_user(&mut self, id: &str, answer: Answer<EndUser>, now_ms: u64) {
-        let print = end_user_print(id);
-        let watch = self.watched.remove(&print);
+        let fingerprint = end_user_fingerprint(id);
+        let watch = self.watched.remove(&fingerprint);
         if matches!(answer, Answer::Record(_) | Answer::None) {
             self.lost = None;
         }
@@ -249,11 +252,11 @@ impl Keyring {
             Answer::Unreachable => return self.leave_alone(now_ms),
         };
         let revision = record.revision;
-        let until = self.good_until(watch, &[print], revision, now_ms);
-        self.end_users.put(print, (Box::new([print]), revision), record, until);
+        let until = self.good_until(watch, &[fingerprint], revision, now_ms);
+        self.end_users.put(fingerprint, (Box::new([fingerprint]), revision), record, until);
     }
 
-    fn ask<T>(&mut self, print: Fingerprint, now_ms: u64) -> Found<T> {
+    fn ask<T>(&mut self, fingerprint: Fingerprint, now_ms: u64) -> Found<T> {
         if now_ms < self.away_until_ms {
             return Found::Unreachable;
         }
@@ -265,7 +268,7 @@ impl Keyring {
             let count = Some(self.mark.map_or(0, |mark| mark.count));
             self.asked = self.asked.saturating_add(1);
             let asked = self.asked;
-            self.watched.entry(print).or_insert(Watch { count, since_ms: now_ms, asked });
+            self.watched.entry(fingerprint).or_insert(Watch { count, since_ms: now_ms, asked });
         }
         Found::Ask
     }
@@ -317,13 +320,13 @@ impl Keyring {
         self.unknown.iter_mut().for_each(|slot| slot.until_ms = 0);
     }
 
-    fn slot(&mut self, print: Fingerprint) -> Option<&mut Unknown> {
-        let at = usize::try_from(print % (UNKNOWN_SLOTS as u128)).ok()?;
+    fn slot(&mut self, fingerprint: Fingerprint) -> Option<&mut Unknown> {
+        let at = usize::try_from(fingerprint % (UNKNOWN_SLOTS as u128)).ok()?;
         self.unknown.get_mut(at)
     }
 }
 
-fn end_user_print(id: &str) -> Fingerprint {
+fn end_user_fingerprint(id: &str) -> Fingerprint {
     fingerprint(&format!("end_user:{id}"))
 }
 

@@ -193,10 +193,10 @@ impl Rules<'_> {
     fn owner(&self, kind: MeterKind) -> Option<[u8; 16]> {
         match kind {
             MeterKind::Key | MeterKind::KeyModel | MeterKind::KeyWindow => {
-                Some(self.grant?.user.as_ref()?.meter(MeterKind::User).print())
+                Some(self.grant?.user.as_ref()?.meter(MeterKind::User).fingerprint())
             }
             MeterKind::EndUser | MeterKind::EndUserModel => {
-                Some(self.grant.map_or([0; 16], |grant| grant.key.meter(MeterKind::Key).print()))
+                Some(self.grant.map_or([0; 16], |grant| grant.key.meter(MeterKind::Key).fingerprint()))
             }
             _ => None,
         }
@@ -260,8 +260,8 @@ mod tests {
         assert_eq!(all[2].base.revision, 4);
         assert_eq!((all[5].base.spend, all[5].base.revision), (Money::from_pico(9), 3));
         assert!(all.iter().all(|rule| rule.resets.is_none()), "the ledger resets");
-        let user = Some(Meter::new(MeterKind::User, "u").print());
-        let key = Some(Meter::new(MeterKind::Key, "h").print());
+        let user = Some(Meter::new(MeterKind::User, "u").fingerprint());
+        let key = Some(Meter::new(MeterKind::Key, "h").fingerprint());
         let owners: Vec<_> = all.iter().map(|rule| rule.owner).collect();
         assert_eq!(owners, [user, None, key, user, None, None]);
 
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(names(&all), ["key_window:h/1d", "key_window:h/30d", "user_window:u/7d"]);
         assert!(all.iter().all(|rule| rule.max_budget == Some(Money::from_pico(9)) && rule.resets.is_none()));
         assert_eq!((all[1].base.spend, all[1].base.revision), (Money::from_pico(2), 3));
-        assert_eq!(all[0].owner, Some(Meter::new(MeterKind::User, "u").print()));
+        assert_eq!(all[0].owner, Some(Meter::new(MeterKind::User, "u").fingerprint()));
         // A key of a team spends the team's money.
         grant.team = several("t", &["1h"]);
         let all = list(&grant, None, "a", &config);

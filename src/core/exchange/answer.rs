@@ -401,8 +401,8 @@ impl Exchange {
             cooldown::succeeded(env.shared, deployment, env.now_ms);
         }
         let cached = self.plan.as_ref().and_then(Plan::cached);
-        if let (Some(deployment), Some(print)) = (deployment, cached) {
-            affinity::note(env.shared, print, deployment, env.now_ms);
+        if let (Some(deployment), Some(fingerprint)) = (deployment, cached) {
+            affinity::note(env.shared, fingerprint, deployment, env.now_ms);
         }
         let kind = match provider.text("content-type") {
             Some(kind)

@@ -358,7 +358,7 @@ impl Exchange {
             streaming: self.asked.streaming,
             team: team.map(|team| team.id.clone()),
             any_team: self.caller.grant().is_none(),
-            cached: if router.prompt_affinity { affinity::prints(object) } else { Vec::new() },
+            cached: if router.prompt_affinity { affinity::fingerprints(object) } else { Vec::new() },
             ..Call::default()
         };
         if !router.has_filters() {

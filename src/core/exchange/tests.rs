@@ -154,7 +154,7 @@ impl Rig {
         let mut story = Story::default();
         let headers = self.headers(path);
         let config = Rc::clone(&self.config);
-        quota::beat(&self.shared, Worker(1), self.now_ms);
+        quota::heartbeat(&self.shared, Worker(1), self.now_ms);
         macro_rules! env {
             () => {
                 &mut self.env()

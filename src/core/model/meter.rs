@@ -123,7 +123,7 @@ impl MeterKind {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Meter {
     name: Arc<str>,
-    print: [u8; 16],
+    fingerprint: [u8; 16],
 }
 
 impl Meter {
@@ -145,11 +145,11 @@ impl Meter {
 
     /// The meter with this whole name, as [`crate::core::protocol`] spells it.
     pub fn named(name: &str) -> Meter {
-        let mut print = [0; 16];
-        for (to, from) in print.iter_mut().zip(Sha256::digest(name.as_bytes())) {
+        let mut fingerprint = [0; 16];
+        for (to, from) in fingerprint.iter_mut().zip(Sha256::digest(name.as_bytes())) {
             *to = from;
         }
-        Meter { name: name.into(), print }
+        Meter { name: name.into(), fingerprint }
     }
 
     /// `key:<hash>`, `team:<id>`, …
@@ -158,13 +158,13 @@ impl Meter {
     }
 
     /// The fingerprint: the first half of the name's SHA-256.
-    pub fn print(&self) -> [u8; 16] {
-        self.print
+    pub fn fingerprint(&self) -> [u8; 16] {
+        self.fingerprint
     }
 
     /// The fingerprint as 32 hexadecimal digits, by which nodes tell each other their rates.
     pub fn hex(&self) -> String {
-        hex(&self.print)
+        hex(&self.fingerprint)
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
                 assert_eq!(meter.is_of(other, "x"), other == kind, "{name}");
             }
             assert_eq!(meter.is_of(kind, "y"), kind == MeterKind::Global);
-            assert_eq!(unhex(&meter.hex()), Some(meter.print()));
+            assert_eq!(unhex(&meter.hex()), Some(meter.fingerprint()));
         }
     }
 

@@ -46,13 +46,13 @@ const OWNER_BITS: u32 = 5;
 /// How many numbers of owners there are.
 const OWNERS: u64 = 1 << (16 - OWNER_BITS);
 
-/// A fingerprint, see [`super::Meter::print`].
-pub(super) type Print = [u8; 16];
+/// A fingerprint, see [`super::Meter::fingerprint`].
+pub(super) type Fingerprint = [u8; 16];
 
 /// What is counted for one meter. Money in 10⁻¹² dollars, times in Unix milliseconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Entry {
-    pub print: Print,
+    pub fingerprint: Fingerprint,
     /// It has rate limits.
     pub rated: bool,
     /// It has a budget: `base` is filled.
@@ -111,10 +111,10 @@ pub(super) struct Holder {
 impl Entry {
     fn decode(bytes: &[u8]) -> Option<Entry> {
         let mut words = Words(bytes);
-        let print = words.take()?;
+        let fingerprint = words.take()?;
         let (holders, flags) = (words.u16()?, words.u16()?);
         let mut entry = Entry {
-            print,
+            fingerprint,
             rated: flags & RATED != 0,
             budgeted: flags & BUDGETED != 0,
             place: flags & PLACE != 0,
@@ -161,7 +161,7 @@ impl Entry {
         let flags = flags.into_iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
         let flags = flags | self.owner << OWNER_BITS;
         let mut bytes = Vec::with_capacity(FIXED + usize::from(holders) * HOLDER);
-        bytes.extend_from_slice(&self.print);
+        bytes.extend_from_slice(&self.fingerprint);
         bytes.extend_from_slice(&holders.to_le_bytes());
         bytes.extend_from_slice(&flags.to_le_bytes());
         for word in [self.used_ms, self.window_ms, self.requests, self.tokens] {
@@ -229,8 +229,8 @@ impl Bucket {
     }
 
     /// The entry of a meter.
-    pub(super) fn find(&self, print: Print) -> Option<Entry> {
-        self.place(print).and_then(|span| self.bytes.get(span)).and_then(Entry::decode)
+    pub(super) fn find(&self, fingerprint: Fingerprint) -> Option<Entry> {
+        self.place(fingerprint).and_then(|span| self.bytes.get(span)).and_then(Entry::decode)
     }
 
     /// Every entry.
@@ -242,7 +242,7 @@ impl Bucket {
     pub(super) fn put(&mut self, entry: &Entry) {
         let bytes = entry.encode();
         self.changed = true;
-        match self.place(entry.print) {
+        match self.place(entry.fingerprint) {
             None => self.bytes.extend_from_slice(&bytes),
             Some(span) => match self.bytes.get_mut(span.clone()) {
                 Some(old) if old.len() == bytes.len() => old.copy_from_slice(&bytes),
@@ -292,9 +292,9 @@ impl Bucket {
             let rank = |(entry, loss): &&(Entry, Loss)| {
                 (of(entry.owner), *loss == Loss::Little, u64::MAX - entry.used_ms)
             };
-            match kept.iter().filter(may_go).max_by_key(rank).map(|(entry, _)| entry.print) {
-                Some(print) => {
-                    kept.retain(|(entry, _)| entry.print != print);
+            match kept.iter().filter(may_go).max_by_key(rank).map(|(entry, _)| entry.fingerprint) {
+                Some(fingerprint) => {
+                    kept.retain(|(entry, _)| entry.fingerprint != fingerprint);
                     Room::Made
                 }
                 // Who has more than its share in a value with room left takes some of that, when nothing of it can go.
@@ -314,9 +314,9 @@ impl Bucket {
         room
     }
 
-    fn place(&self, print: Print) -> Option<Range<usize>> {
+    fn place(&self, fingerprint: Fingerprint) -> Option<Range<usize>> {
         spans(&self.bytes)
-            .find(|span| self.bytes.get(span.clone()).is_some_and(|entry| entry.starts_with(&print)))
+            .find(|span| self.bytes.get(span.clone()).is_some_and(|entry| entry.starts_with(&fingerprint)))
     }
 }
 
@@ -324,10 +324,10 @@ impl Bucket {
 /// else wrote in between. `None` only when the host is broken.
 pub(super) fn change<T>(
     shared: &dyn Store,
-    print: Print,
+    fingerprint: Fingerprint,
     mut step: impl FnMut(&mut Bucket) -> T,
 ) -> Option<T> {
-    let name = name(index(shared.secret(), print));
+    let name = name(index(shared.secret(), fingerprint));
     for _ in 0..TRIES {
         let Some((bytes, version)) = shared.get(&name) else {
             store::create(shared, &name, EMPTY);
@@ -343,9 +343,9 @@ pub(super) fn change<T>(
 }
 
 /// The entry of a meter, for those who only look.
-pub(super) fn look(shared: &dyn Store, print: Print) -> Option<Entry> {
-    let (bytes, _) = shared.get(&name(index(shared.secret(), print)))?;
-    Bucket::read(bytes).find(print)
+pub(super) fn look(shared: &dyn Store, fingerprint: Fingerprint) -> Option<Entry> {
+    let (bytes, _) = shared.get(&name(index(shared.secret(), fingerprint)))?;
+    Bucket::read(bytes).find(fingerprint)
 }
 
 /// One of all values.
@@ -359,14 +359,14 @@ pub(super) fn name(index: u16) -> String {
 }
 
 /// Which value a meter is in.
-pub(super) fn index(secret: Secret, print: Print) -> u16 {
-    (store::keyed(secret, print) % u64::from(BUCKETS)) as u16
+pub(super) fn index(secret: Secret, fingerprint: Fingerprint) -> u16 {
+    (store::keyed(secret, fingerprint) % u64::from(BUCKETS)) as u16
 }
 
 /// The number of an owner, never 0.
-pub(super) fn owner(secret: Secret, print: Print) -> u16 {
+pub(super) fn owner(secret: Secret, fingerprint: Fingerprint) -> u16 {
     // Other bits than a value is found by.
-    (1 + (store::keyed(secret, print) >> 32) % (OWNERS - 1)) as u16
+    (1 + (store::keyed(secret, fingerprint) >> 32) % (OWNERS - 1)) as u16
 }
 
 /// Where the entries are.
@@ -415,15 +415,15 @@ mod tests {
     use super::*;
     use crate::core::random::Random;
 
-    fn entry(print: u8, holders: u32) -> Entry {
+    fn entry(fingerprint: u8, holders: u32) -> Entry {
         Entry {
-            print: [print; 16],
+            fingerprint: [fingerprint; 16],
             rated: true,
-            budgeted: print & 1 == 0,
-            place: print & 2 == 0,
-            ahead: print & 4 == 0,
-            guest: print & 3 == 0,
-            owner: u16::from(print) << 3,
+            budgeted: fingerprint & 1 == 0,
+            place: fingerprint & 2 == 0,
+            ahead: fingerprint & 4 == 0,
+            guest: fingerprint & 3 == 0,
+            owner: u16::from(fingerprint) << 3,
             used_ms: 1,
             window_ms: 2,
             requests: 3,
@@ -484,17 +484,18 @@ mod tests {
     #[test]
     fn entries_that_nothing_is_lost_with_go_when_it_gets_crowded() {
         let mut bucket = Bucket::read(EMPTY.to_vec());
-        let plain = |print: u8| Entry { owner: 0, guest: false, ..entry(print, 0) };
+        let plain = |fingerprint: u8| Entry { owner: 0, guest: false, ..entry(fingerprint, 0) };
         for n in 0..7 {
             bucket.put(&plain(n));
             assert_eq!(bucket.make_room(&plain(99), |_| Loss::Nothing), Room::Free, "{n}");
         }
         assert_eq!(bucket.entries().count(), 7);
         bucket.put(&plain(7));
-        let all_but =
-            |kept: u8| move |entry: &Entry| if entry.print[0] == kept { Loss::Little } else { Loss::Nothing };
+        let all_but = |kept: u8| {
+            move |entry: &Entry| if entry.fingerprint[0] == kept { Loss::Little } else { Loss::Nothing }
+        };
         assert_eq!(bucket.make_room(&plain(99), all_but(3)), Room::Free);
-        assert_eq!(bucket.entries().map(|entry| entry.print[0]).collect::<Vec<_>>(), [3]);
+        assert_eq!(bucket.entries().map(|entry| entry.fingerprint[0]).collect::<Vec<_>>(), [3]);
         for n in 0..ENTRIES as u8 {
             bucket.put(&plain(n));
         }
@@ -573,21 +574,21 @@ mod tests {
             let mut lost = Vec::new();
             for &(owner, count, guest, loss) in *crowd {
                 for _ in 0..count {
-                    let print = lost.len() as u8;
+                    let fingerprint = lost.len() as u8;
                     bucket.put(&Entry {
-                        print: [print; 16],
+                        fingerprint: [fingerprint; 16],
                         owner,
                         guest,
-                        used_ms: 100 - u64::from(print) % 100,
+                        used_ms: 100 - u64::from(fingerprint) % 100,
                         ..Entry::default()
                     });
                     lost.push(loss);
                 }
             }
-            let newcomer = Entry { print: [255; 16], owner: *owner, guest: *guest, ..Entry::default() };
+            let newcomer = Entry { fingerprint: [255; 16], owner: *owner, guest: *guest, ..Entry::default() };
             let before: Vec<Entry> = bucket.entries().collect();
             assert_eq!(
-                bucket.make_room(&newcomer, |entry| lost[usize::from(entry.print[0])]),
+                bucket.make_room(&newcomer, |entry| lost[usize::from(entry.fingerprint[0])]),
                 *room,
                 "{name}"
             );

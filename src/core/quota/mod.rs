@@ -17,26 +17,26 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `tally` | the rules: what one entry says about the next request, how requests change it |
+//! | `entry` | the rules: what one entry says about the next request, how requests change it |
 //! | `bucket` | how entries stand in shared data |
-//! | `crew` | which workers live, so that what a lost VM held does not stay held |
+//! | `liveness` | which workers live, so that what a lost VM held does not stay held |
 //! | `synced` | what the ledger and other nodes say |
 
 mod bucket;
-mod crew;
+mod entry;
+mod liveness;
 mod synced;
-mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use crew::beat;
+pub use entry::IDLE_MS;
+pub use liveness::heartbeat;
 pub use synced::{acknowledge, know, open_rates, rebase, set_remote, synced};
-pub use tally::IDLE_MS;
 
 use self::{
     bucket::{Entry, Room},
-    crew::Crew,
-    tally::{Held, Stake},
+    entry::{Held, Reserved},
+    liveness::Liveness,
 };
 use crate::core::{
     host::{Secret, Store},
@@ -69,7 +69,7 @@ pub struct Claim {
     pub cost: Money,
 }
 
-/// A VM, as the holder of requests in flight. A VM takes a new number at each start (chance will do) and says [`beat`] before
+/// A VM, as the holder of requests in flight. A VM takes a new number at each start (chance will do) and says [`heartbeat`] before
 /// its first [`reserve`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Worker(pub u32);
@@ -151,7 +151,7 @@ pub struct Reservation {
 #[derive(Debug)]
 struct Hold {
     meter: Meter,
-    stake: Stake,
+    reserved: Reserved,
     /// Where the meter stood right after it.
     standing: Standing,
 }
@@ -164,32 +164,38 @@ impl Reservation {
 
     /// The same where the gateway as a whole has spent something else than its caller.
     pub fn settle_with(self, shared: &dyn Store, tokens: u64, cost: Money, gateways: Money, now_ms: u64) {
-        for Hold { meter, stake, .. } in &self.holds {
+        for Hold { meter, reserved, .. } in &self.holds {
             let cost = if meter.is_of(MeterKind::Global, "") { gateways } else { cost };
-            amend(shared, meter, |entry| entry.settle(self.worker, stake, tokens, cost, now_ms));
+            amend(shared, meter, |entry| entry.settle(self.worker, reserved, tokens, cost, now_ms));
         }
     }
 
     /// As if the request had never been: it counts for no limit, not even as a request.
     pub fn cancel(self, shared: &dyn Store, now_ms: u64) {
-        for Hold { meter, stake, .. } in &self.holds {
-            amend(shared, meter, |entry| entry.cancel(self.worker, stake, now_ms));
+        for Hold { meter, reserved, .. } in &self.holds {
+            amend(shared, meter, |entry| entry.cancel(self.worker, reserved, now_ms));
         }
     }
 
     /// Names of the meters with a budget: those that settling charges (see [`crate::core::model::call_record::CallRecord::metered`]).
     pub fn metered(&self) -> Vec<&str> {
-        self.holds.iter().filter(|hold| hold.stake.budgeted).map(|hold| hold.meter.name()).collect()
+        self.holds.iter().filter(|hold| hold.reserved.budgeted).map(|hold| hold.meter.name()).collect()
     }
 
     /// How many tokens of a meter it holds.
     pub fn tokens(&self, meter: &Meter) -> Option<u64> {
-        self.holds.iter().find(|hold| hold.meter.print() == meter.print()).map(|hold| hold.stake.tokens)
+        self.holds
+            .iter()
+            .find(|hold| hold.meter.fingerprint() == meter.fingerprint())
+            .map(|hold| hold.reserved.tokens)
     }
 
     /// Where a meter stood right after this request was let in.
     pub fn standing(&self, meter: &Meter) -> Option<Standing> {
-        self.holds.iter().find(|hold| hold.meter.print() == meter.print()).map(|hold| hold.standing)
+        self.holds
+            .iter()
+            .find(|hold| hold.meter.fingerprint() == meter.fingerprint())
+            .map(|hold| hold.standing)
     }
 }
 
@@ -206,7 +212,7 @@ pub fn prepare(shared: &dyn Store, secret: Secret) {
     store::seal(shared, secret);
     let last = bucket::BUCKETS - 1;
     if shared.get(&bucket::name(last)).is_none() {
-        crew::prepare(shared);
+        liveness::prepare(shared);
         for index in 0..=last {
             store::create(shared, &bucket::name(index), bucket::EMPTY);
         }
@@ -221,12 +227,12 @@ pub fn reserve(
     estimate: Estimate,
     now_ms: u64,
 ) -> Result<Reservation, Refused> {
-    let crew = Crew::new(shared, Some(worker), now_ms);
+    let liveness = Liveness::new(shared, Some(worker), now_ms);
     let mut reservation = Reservation { worker, holds: Vec::with_capacity(rules.len()) };
     for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.binds()) {
-        match take(shared, &crew, worker, rule, estimate, now_ms) {
-            Ok((stake, standing)) => {
-                reservation.holds.push(Hold { meter: rule.meter.clone(), stake, standing });
+        match take(shared, &liveness, worker, rule, estimate, now_ms) {
+            Ok((reserved, standing)) => {
+                reservation.holds.push(Hold { meter: rule.meter.clone(), reserved, standing });
             }
             Err(why) => {
                 reservation.cancel(shared, now_ms);
@@ -246,7 +252,7 @@ pub fn check(shared: &dyn Store, worker: Worker, rule: &Rule, now_ms: u64) -> Op
 pub fn check_budget(shared: &dyn Store, worker: Worker, rule: &Rule, now_ms: u64) -> Option<Why> {
     rule.max_budget?;
     let entry = look(shared, rule, now_ms);
-    refusal(&entry, &Crew::new(shared, Some(worker), now_ms), |held| entry.over_budget(rule, held))
+    refusal(&entry, &Liveness::new(shared, Some(worker), now_ms), |held| entry.over_budget(rule, held))
 }
 
 /// [`check`] of the rates alone.
@@ -255,23 +261,24 @@ pub fn check_rates(shared: &dyn Store, worker: Worker, rule: &Rule, now_ms: u64)
         return None;
     }
     let entry = look(shared, rule, now_ms);
-    refusal(&entry, &Crew::new(shared, Some(worker), now_ms), |held| entry.over_rates(rule, held, now_ms))
+    refusal(&entry, &Liveness::new(shared, Some(worker), now_ms), |held| entry.over_rates(rule, held, now_ms))
 }
 
 /// Where a rule's meter stands now.
 pub fn standing(shared: &dyn Store, rule: &Rule, now_ms: u64) -> Standing {
-    let entry = if rule.binds() { look(shared, rule, now_ms) } else { Entry::new(rule.meter.print()) };
-    let crew = Crew::new(shared, None, now_ms);
-    entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)
+    let entry = if rule.binds() { look(shared, rule, now_ms) } else { Entry::new(rule.meter.fingerprint()) };
+    let liveness = Liveness::new(shared, None, now_ms);
+    entry.standing(rule, &entry.held(|worker| liveness.lives(worker)), now_ms)
 }
 
 /// What meters count now, in their order. Those that are not in the table count nothing.
 pub fn counts<'m>(shared: &dyn Store, meters: impl Iterator<Item = &'m Meter>, now_ms: u64) -> Vec<Counts> {
-    let crew = Crew::new(shared, None, now_ms);
+    let liveness = Liveness::new(shared, None, now_ms);
     let count = |meter: &Meter| {
-        let mut entry = bucket::look(shared, meter.print()).unwrap_or_else(|| Entry::new(meter.print()));
+        let mut entry =
+            bucket::look(shared, meter.fingerprint()).unwrap_or_else(|| Entry::new(meter.fingerprint()));
         entry.turn(None, now_ms);
-        entry.counts(&entry.held(|worker| crew.lives(worker)), now_ms)
+        entry.counts(&entry.held(|worker| liveness.lives(worker)), now_ms)
     };
     meters.map(count).collect()
 }
@@ -279,33 +286,33 @@ pub fn counts<'m>(shared: &dyn Store, meters: impl Iterator<Item = &'m Meter>, n
 /// Checks and reserves in one step, and looks where that leaves the meter.
 fn take(
     shared: &dyn Store,
-    crew: &Crew,
+    liveness: &Liveness,
     worker: Worker,
     rule: &Rule,
     estimate: Estimate,
     now_ms: u64,
-) -> Result<(Stake, Standing), Why> {
-    let print = rule.meter.print();
+) -> Result<(Reserved, Standing), Why> {
+    let fingerprint = rule.meter.fingerprint();
     let mut room = Room::Free;
-    let taken = bucket::change(shared, print, |bucket| {
-        let found = bucket.find(print);
+    let taken = bucket::change(shared, fingerprint, |bucket| {
+        let found = bucket.find(fingerprint);
         let is_new = found.is_none();
         let mut entry = found.unwrap_or_else(|| Entry::of(rule, shared.secret()));
         entry.adopt(rule, now_ms);
         let over =
             |held: &Held| entry.over_budget(rule, held).or_else(|| entry.over_rates(rule, held, now_ms));
-        if let Some(why) = refusal(&entry, crew, over) {
+        if let Some(why) = refusal(&entry, liveness, over) {
             return Err(why);
         }
         if is_new {
-            room = bucket.make_room(&entry, |entry| entry.loss(crew, now_ms));
+            room = bucket.make_room(&entry, |entry| entry.loss(liveness, now_ms));
             if room == Room::None {
                 return Err(Why::Full);
             }
         }
-        let stake = entry.take(rule, worker, crew, estimate, now_ms);
+        let reserved = entry.take(rule, worker, liveness, estimate, now_ms);
         bucket.put(&entry);
-        Ok((stake, entry.standing(rule, &entry.held(|worker| crew.lives(worker)), now_ms)))
+        Ok((reserved, entry.standing(rule, &entry.held(|worker| liveness.lives(worker)), now_ms)))
     });
     match room {
         Room::Free => {}
@@ -318,27 +325,27 @@ fn take(
 
 /// The verdict on an entry. Whether workers live is only asked when it matters: without the lost ones less is held, so what
 /// is admitted with them is admitted anyway.
-fn refusal(entry: &Entry, crew: &Crew, over: impl Fn(&Held) -> Option<Why>) -> Option<Why> {
+fn refusal(entry: &Entry, liveness: &Liveness, over: impl Fn(&Held) -> Option<Why>) -> Option<Why> {
     let why = over(&entry.held(|_| true))?;
-    if entry.holders.iter().all(|holder| crew.is_own(holder.worker)) {
+    if entry.holders.iter().all(|holder| liveness.is_own(holder.worker)) {
         return Some(why);
     }
-    over(&entry.held(|worker| crew.lives(worker)))
+    over(&entry.held(|worker| liveness.lives(worker)))
 }
 
 /// A rule's entry as a request would find it now.
 fn look(shared: &dyn Store, rule: &Rule, now_ms: u64) -> Entry {
-    let print = rule.meter.print();
-    let mut entry = bucket::look(shared, print).unwrap_or_else(|| Entry::new(print));
+    let fingerprint = rule.meter.fingerprint();
+    let mut entry = bucket::look(shared, fingerprint).unwrap_or_else(|| Entry::new(fingerprint));
     entry.adopt(rule, now_ms);
     entry
 }
 
 /// Changes an entry that is there.
 fn amend(shared: &dyn Store, meter: &Meter, mut step: impl FnMut(&mut Entry)) {
-    let print = meter.print();
-    bucket::change(shared, print, |bucket| {
-        if let Some(mut entry) = bucket.find(print) {
+    let fingerprint = meter.fingerprint();
+    bucket::change(shared, fingerprint, |bucket| {
+        if let Some(mut entry) = bucket.find(fingerprint) {
             step(&mut entry);
             bucket.put(&entry);
         }

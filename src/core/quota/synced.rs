@@ -2,8 +2,8 @@
 
 use super::{
     bucket::{self, Entry, Remote, Room},
-    crew::Crew,
-    tally::pico,
+    entry::pico,
+    liveness::Liveness,
 };
 use crate::core::{
     codec::escape::hex,
@@ -29,16 +29,23 @@ pub fn rebase(shared: &dyn Store, meter: &Meter, spend: Money, revision: u64) {
 /// [`rebase`] of a deployment or a provider. They have no record that would bring their total with the first request, so the
 /// table takes it before there is one.
 pub fn know(shared: &dyn Store, meter: &Meter, spend: Money, revision: u64, now_ms: u64) {
-    let print = meter.print();
-    let crew = Crew::new(shared, None, now_ms);
-    let is_there = bucket::change(shared, print, |bucket| {
-        if bucket.find(print).is_some() {
+    let fingerprint = meter.fingerprint();
+    let liveness = Liveness::new(shared, None, now_ms);
+    let is_there = bucket::change(shared, fingerprint, |bucket| {
+        if bucket.find(fingerprint).is_some() {
             return true;
         }
         let (base, used_ms) = (pico(spend), now_ms);
-        let fresh =
-            Entry { budgeted: true, place: true, ahead: true, base, revision, used_ms, ..Entry::new(print) };
-        if bucket.make_room(&fresh, |entry| entry.loss(&crew, now_ms)) != Room::None {
+        let fresh = Entry {
+            budgeted: true,
+            place: true,
+            ahead: true,
+            base,
+            revision,
+            used_ms,
+            ..Entry::new(fingerprint)
+        };
+        if bucket.make_room(&fresh, |entry| entry.loss(&liveness, now_ms)) != Room::None {
             bucket.put(&fresh);
         }
         false
@@ -50,9 +57,9 @@ pub fn know(shared: &dyn Store, meter: &Meter, spend: Money, revision: u64, now_
 
 /// [`acknowledge`] and [`rebase`] in one step, so that no request in between sees money counted twice or not at all.
 pub fn synced(shared: &dyn Store, meter: &Meter, spent: Money, total: Option<Base>) {
-    let print = meter.print();
-    bucket::change(shared, print, |bucket| {
-        let Some(mut entry) = bucket.find(print) else { return };
+    let fingerprint = meter.fingerprint();
+    bucket::change(shared, fingerprint, |bucket| {
+        let Some(mut entry) = bucket.find(fingerprint) else { return };
         let before = (entry.unsynced, entry.revision);
         if spent > Money::ZERO {
             entry.unsynced = entry.unsynced.saturating_sub(pico(spent)).max(0);
@@ -70,15 +77,15 @@ pub fn synced(shared: &dyn Store, meter: &Meter, spent: Money, total: Option<Bas
 /// The rates of every meter that has a rate limit and an open window or requests in flight, here or elsewhere: who is refused
 /// because of other nodes must go on asking for theirs. [`Rate::meter`] is [`Meter::hex`]. Reads the whole table.
 pub fn open_rates(shared: &dyn Store, now_ms: u64) -> Vec<Rate> {
-    let crew = Crew::new(shared, None, now_ms);
+    let liveness = Liveness::new(shared, None, now_ms);
     let mut rates = Vec::new();
     for bucket in (0..bucket::BUCKETS).filter_map(|index| bucket::nth(shared, index)) {
         for mut entry in bucket.entries().filter(|entry| entry.rated) {
             entry.turn(None, now_ms);
-            let held = entry.held(|worker| crew.lives(worker));
+            let held = entry.held(|worker| liveness.lives(worker));
             if entry.window_ms != 0 || held.requests != 0 || entry.remote.counts(now_ms) {
                 rates.push(Rate {
-                    meter: hex(&entry.print),
+                    meter: hex(&entry.fingerprint),
                     window_ms: entry.window_ms,
                     requests: entry.requests,
                     tokens: entry.tokens.saturating_add(held.tokens),
@@ -95,9 +102,9 @@ pub fn open_rates(shared: &dyn Store, now_ms: u64) -> Vec<Rate> {
 /// Meters that are not in the table are passed over: they have no request here that could be refused. Those of deployments
 /// are taken in: a strategy compares also those that were not called here.
 pub fn set_remote(shared: &dyn Store, rates: &[Rate], now_ms: u64) {
-    let crew = Crew::new(shared, None, now_ms);
+    let liveness = Liveness::new(shared, None, now_ms);
     for rate in rates {
-        let Some(print) = unhex(&rate.meter) else { continue };
+        let Some(fingerprint) = unhex(&rate.meter) else { continue };
         let remote = Remote {
             at_ms: now_ms,
             window_ms: rate.window_ms,
@@ -105,13 +112,14 @@ pub fn set_remote(shared: &dyn Store, rates: &[Rate], now_ms: u64) {
             tokens: rate.tokens,
             parallel: rate.parallel,
         };
-        bucket::change(shared, print, |bucket| {
-            if let Some(entry) = bucket.find(print) {
+        bucket::change(shared, fingerprint, |bucket| {
+            if let Some(entry) = bucket.find(fingerprint) {
                 let (rated, place) = (entry.rated || rate.place, entry.place || rate.place);
                 bucket.put(&Entry { remote, rated, place, ..entry });
             } else if rate.place && remote.counts(now_ms) {
-                let fresh = Entry { rated: true, place: true, used_ms: now_ms, remote, ..Entry::new(print) };
-                if bucket.make_room(&fresh, |entry| entry.loss(&crew, now_ms)) != Room::None {
+                let fresh =
+                    Entry { rated: true, place: true, used_ms: now_ms, remote, ..Entry::new(fingerprint) };
+                if bucket.make_room(&fresh, |entry| entry.loss(&liveness, now_ms)) != Room::None {
                     bucket.put(&fresh);
                 }
             }

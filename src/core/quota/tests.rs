@@ -21,7 +21,7 @@ fn table() -> Memory {
     let shared = Memory::default();
     prepare(&shared, [1, 2]);
     for worker in [A, B] {
-        beat(&shared, worker, NOW);
+        heartbeat(&shared, worker, NOW);
     }
     shared
 }
@@ -72,7 +72,7 @@ fn admitted(shared: &dyn Store, rule: &Rule) -> bool {
 }
 
 fn entry(shared: &dyn Store, rule: &Rule) -> Entry {
-    bucket::look(shared, rule.meter.print()).unwrap_or_default()
+    bucket::look(shared, rule.meter.fingerprint()).unwrap_or_default()
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_rule_without_limits_touches_nothing() {
     let reservation = ask(&shared, &rule(MeterKind::Global), estimate(5, 5), NOW).unwrap();
     assert!(reservation.metered().is_empty());
     reservation.settle(&shared, 5, pico(5), NOW);
-    assert_eq!(bucket::look(&shared, rule(MeterKind::Global).meter.print()), None);
+    assert_eq!(bucket::look(&shared, rule(MeterKind::Global).meter.fingerprint()), None);
     let bare = Rule { base: Base { spend: pico(7), revision: 1 }, ..rule(MeterKind::Global) };
     let standing = standing(&shared, &bare, NOW);
     assert_eq!((standing.requests_left, standing.spend), (None, pico(7)));
@@ -120,7 +120,7 @@ fn refusals_come_in_order_and_say_when_it_is_over() {
         let _held = ask(&shared, &rule, estimate(9, 10), NOW).unwrap();
         let before = entry(&shared, &rule);
         let later = NOW + 20_000;
-        beat(&shared, A, later);
+        heartbeat(&shared, A, later);
         assert_eq!(ask(&shared, &rule, estimate(9, 10), later).unwrap_err(), why);
         assert_eq!(check(&shared, A, &rule, later), Some(why));
         assert_eq!(check(&shared, A, &rule, later), check_budget(&shared, A, &rule, later).or(Some(why)));
@@ -182,7 +182,7 @@ fn tokens_count_in_the_window_that_is_open_when_they_are_settled() {
     let short = ask(&shared, &rule, estimate(30, 0), NOW).unwrap();
     short.settle(&shared, 10, Money::ZERO, NOW + 1);
     assert_eq!(left(NOW + 1), Some(60));
-    beat(&shared, A, NOW + 60_000);
+    heartbeat(&shared, A, NOW + 60_000);
     // What is in flight stays reserved, whatever the window.
     assert_eq!(left(NOW + 60_000), Some(70));
     let next = ask(&shared, &rule, estimate(1, 0), NOW + 61_000).unwrap();
@@ -259,7 +259,7 @@ fn spend_is_what_the_ledger_says_and_what_it_does_not_know_yet() {
     // Meters that are not in the table are left out of it.
     let other = Meter::named("user:other");
     synced(&shared, &other, pico(1), Some(Base { spend: pico(1), revision: 9 }));
-    assert_eq!(bucket::look(&shared, other.print()), None);
+    assert_eq!(bucket::look(&shared, other.fingerprint()), None);
 }
 
 #[test]
@@ -323,18 +323,18 @@ fn a_lost_worker_holds_nothing() {
     }
     let why = |now_ms| rules.each_ref().map(|rule| check(&shared, A, rule, now_ms).is_some());
     assert_eq!(why(NOW), [true; 3]);
-    beat(&shared, A, NOW + 5_000);
+    heartbeat(&shared, A, NOW + 5_000);
     assert_eq!(why(NOW + 5_000), [true; 3]);
     assert_eq!(why(NOW + 5_001), [false; 3]);
     assert_eq!(standing(&shared, &rules[0], NOW + 5_001).parallel_left, Some(2));
     // It was only busy and comes back: its counts are where it left them.
-    beat(&shared, B, NOW + 6_000);
+    heartbeat(&shared, B, NOW + 6_000);
     assert_eq!(why(NOW + 6_000), [true; 3]);
     // It is gone, and a new VM in its place starts from nothing.
     let restarted = Worker(3);
     let later = NOW + 70_000;
-    beat(&shared, A, later);
-    beat(&shared, restarted, later);
+    heartbeat(&shared, A, later);
+    heartbeat(&shared, restarted, later);
     let held: Vec<_> = (0..4).map(|_| reserve(&shared, restarted, &rules, estimate(10, 10), later)).collect();
     assert_eq!(held.iter().filter(|answer| answer.is_ok()).count(), 2);
     for reservation in held.into_iter().flatten() {
@@ -348,7 +348,7 @@ fn holders_of_forgotten_workers_are_cleared_away() {
     let (shared, rule) = (table(), parallel(100));
     for n in 10..30 {
         let now_ms = NOW + u64::from(n) * 100_000;
-        beat(&shared, Worker(n), now_ms);
+        heartbeat(&shared, Worker(n), now_ms);
         let answer = reserve(&shared, Worker(n), std::slice::from_ref(&rule), Estimate::default(), now_ms);
         std::mem::forget(answer);
     }
@@ -360,7 +360,9 @@ fn crowd(count: usize, base: Base) -> Vec<Rule> {
     static METERS: OnceLock<Vec<Meter>> = OnceLock::new();
     let meters = METERS.get_or_init(|| {
         let all = (0..).map(|n| Meter::new(MeterKind::Team, &n.to_string()));
-        all.filter(|meter| bucket::index([1, 2], meter.print()) == 0).take(bucket::ENTRIES + 1).collect()
+        all.filter(|meter| bucket::index([1, 2], meter.fingerprint()) == 0)
+            .take(bucket::ENTRIES + 1)
+            .collect()
     });
     let limits = Limits { rpm: Some(1_000), ..Limits::default() };
     let rule = Rule { limits, base, ..budget(MeterKind::Team, 1_000) };
@@ -399,7 +401,7 @@ fn meters_in_force_are_never_dropped() {
         let rules = crowd(bucket::ENTRIES + 1, base);
         let (last, first) = rules.split_last().unwrap();
         first.iter().for_each(|rule| act(&shared, rule));
-        beat(&shared, A, NOW + after);
+        heartbeat(&shared, A, NOW + after);
         let answer = ask(&shared, last, Estimate::default(), NOW + after).map(drop);
         assert_eq!(answer, if expected { Ok(()) } else { Err(Why::Full) }, "{name}");
         // Those who are in the table are served anyway, and with the same spend as before.
@@ -419,7 +421,7 @@ fn what_a_lost_worker_held_can_be_dropped() {
         std::mem::forget(reserve(&shared, B, std::slice::from_ref(rule), estimate(1, 1), NOW).unwrap());
     }
     for (later, expected) in [(NOW + 60_000, false), (NOW + 60_001, true)] {
-        beat(&shared, A, later);
+        heartbeat(&shared, A, later);
         assert_eq!(ask(&shared, &rules[bucket::ENTRIES], estimate(1, 1), later).is_ok(), expected);
     }
 }
@@ -455,7 +457,7 @@ fn budgets_of_the_configuration_start_again_by_themselves() {
         ask(&shared, &rule, estimate(0, 5), NOW).unwrap_err(),
         Why::Budget { spend: pico(7), held: pico(5) }
     );
-    beat(&shared, A, hour);
+    heartbeat(&shared, A, hour);
     assert_eq!((spend(hour - 1), spend(hour)), (12, 5));
     // Settled in the new period: counts in it, though nobody asked in between.
     long.settle(&shared, 0, pico(6), hour + 5);
@@ -486,7 +488,7 @@ fn other_nodes_count_while_they_are_heard_of() {
     };
     assert_eq!(left(NOW), [9, 93, 4]);
     set_remote(&shared, std::slice::from_ref(&rate), NOW);
-    beat(&shared, A, NOW + 5_000);
+    heartbeat(&shared, A, NOW + 5_000);
     assert_eq!((left(NOW), left(NOW + 5_000), left(NOW + 5_001)), ([5, 53, 2], [5, 53, 2], [9, 93, 4]));
     // Their window closes, their places stay.
     set_remote(&shared, &[Rate { window_ms: NOW - 60_000, ..rate.clone() }], NOW);
@@ -550,7 +552,7 @@ fn other_nodes_are_not_told_of_lost_workers() {
         open_rates(&shared, now_ms).into_iter().map(|rate| (rate.tokens, rate.parallel)).collect::<Vec<_>>()
     };
     assert_eq!((told(NOW + 5_000), told(NOW + 5_001)), (vec![(7, 1)], vec![(0, 0)]));
-    beat(&shared, A, NOW + 61_000);
+    heartbeat(&shared, A, NOW + 61_000);
     assert_eq!(told(NOW + 61_000), [(7, 1)]);
     assert_eq!(told(NOW + 67_000), []);
 }
@@ -604,7 +606,7 @@ fn a_store_that_takes_nothing_refuses() {
 
 /// Calls by a key for an end user, each settled at once; whether it was let in.
 fn call_for(shared: &dyn Store, key: &str, end_user: &str, now_ms: u64) -> Result<(), Why> {
-    let owner = Some(Meter::new(MeterKind::Key, key).print());
+    let owner = Some(Meter::new(MeterKind::Key, key).fingerprint());
     let limits = Limits { rpm: Some(100), ..Limits::default() };
     let meter = Meter::new(MeterKind::EndUser, end_user);
     let rule = Rule { meter, owner, limits, ..budget(MeterKind::EndUser, 1_000) };
@@ -617,7 +619,7 @@ fn others() -> Vec<Rule> {
     let named = |kind: MeterKind, n: u32| Rule {
         meter: Meter::new(kind, &format!("other{n}")),
         limits: Limits { rpm: Some(100), ..Limits::default() },
-        owner: (kind == MeterKind::EndUser).then(|| Meter::new(MeterKind::Key, "other").print()),
+        owner: (kind == MeterKind::EndUser).then(|| Meter::new(MeterKind::Key, "other").fingerprint()),
         ..budget(kind, 1_000)
     };
     let kinds = [
@@ -635,18 +637,18 @@ fn others() -> Vec<Rule> {
 fn names_that_were_chosen_to_fall_together_do_not() {
     let shared = table();
     // What stood beside the team when values were found by the fingerprint itself, which anybody can compute.
-    let place = |meter: &Meter| u16::from_le_bytes([meter.print()[0], meter.print()[1]]) % 1_024;
+    let place = |meter: &Meter| u16::from_le_bytes([meter.fingerprint()[0], meter.fingerprint()[1]]) % 1_024;
     let team = Rule { limits: Limits { rpm: Some(5), ..Limits::default() }, ..rule(MeterKind::Team) };
     let keys = (0..).map(|n| Meter::new(MeterKind::Key, &n.to_string()));
     let chosen: Vec<Meter> = keys.filter(|meter| place(meter) == place(&team.meter)).take(128).collect();
-    let owner = Some(Meter::new(MeterKind::User, "attacker").print());
+    let owner = Some(Meter::new(MeterKind::User, "attacker").fingerprint());
     for meter in chosen {
         assert!(admitted(&shared, &Rule { meter, owner, ..rpm(1) }));
     }
     assert!(admitted(&shared, &team));
     let values = |secret| {
-        let all =
-            (0..1_000).map(|n| bucket::index(secret, Meter::new(MeterKind::Key, &n.to_string()).print()));
+        let all = (0..1_000)
+            .map(|n| bucket::index(secret, Meter::new(MeterKind::Key, &n.to_string()).fingerprint()));
         all.collect::<Vec<_>>()
     };
     assert_ne!(values([1, 2]), values([1, 3]), "another process, other places");
@@ -661,7 +663,7 @@ fn seventy_thousand_end_users_of_one_key_shut_out_nobody() {
     }
     assert_eq!(refused, 0, "it pushes out its own");
     let now_ms = NOW + 7_000;
-    beat(&shared, A, now_ms);
+    heartbeat(&shared, A, now_ms);
     for rule in others() {
         assert_eq!(ask(&shared, &rule, estimate(1, 1), now_ms).map(drop), Ok(()), "{rule:?}");
     }
@@ -678,7 +680,7 @@ fn seventy_thousand_end_users_of_one_key_shut_out_nobody() {
 #[test]
 fn keys_that_a_user_makes_shut_out_nobody() {
     let shared = table();
-    let owner = Some(Meter::new(MeterKind::User, "attacker").print());
+    let owner = Some(Meter::new(MeterKind::User, "attacker").fingerprint());
     for n in 0..80_000 {
         let meter = Meter::new(MeterKind::Key, &n.to_string());
         ask(&shared, &Rule { meter, owner, ..rpm(1) }, estimate(1, 0), NOW).unwrap().settle(

@@ -1,6 +1,6 @@
 //! Prompts that a provider keeps in its cache go to the deployment that has them (`optional_pre_call_checks: [prompt_caching]`).
 //!
-//! A prompt is known by the parts that its `cache_control` marks end: tools, system text and the messages up to a mark.
+//! A prompt is known by the parts that its breakpoints (`cache_control`) end: tools, system text and the messages up to one.
 //! Who served it is remembered for five minutes, as long as providers keep it, in a table of a fixed size that all workers
 //! share; a newer prompt may put out an older one, which only costs that one its cache.
 
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::core::{codec::json::Object, config::Config, host::Store, model::deployment::Deployment, store};
 
 /// What a prompt is known by.
-pub type Print = [u8; 16];
+pub type Fingerprint = [u8; 16];
 
 /// How long a provider keeps a prompt.
 const KEPT_MS: u64 = 300_000;
@@ -23,51 +23,63 @@ const ENTRIES: usize = 32;
 const ENTRY: usize = 16 + 8 + 8;
 /// Shorter prompts are not cached by providers: 1,024 tokens of about four bytes.
 const SHORTEST: usize = 4_096;
-/// Providers take so many marks in one prompt.
-const MARKS: usize = 4;
-/// What marks a part that is to be cached.
-const MARK: &str = "\"cache_control\"";
+/// Providers take so many breakpoints in one prompt.
+const BREAKPOINTS: usize = 4;
+/// The member that makes a part a breakpoint.
+const BREAKPOINT: &str = "\"cache_control\"";
 
-/// What the marked parts of a prompt are known by, the longest first; nothing when no part is marked, or all are too short to
-/// be cached. Clients move their last mark on with the conversation: what was cached the turn before is one of the shorter ones.
-pub fn prints(body: &Object<'_>) -> Vec<Print> {
+/// The fingerprints of the parts of a prompt that a breakpoint ends, the longest first; nothing when there is none, or all are too short to
+/// be cached. Clients move their last breakpoint on with the conversation: what was cached the turn before is one of the shorter ones.
+pub fn fingerprints(body: &Object<'_>) -> Vec<Fingerprint> {
     let messages: Vec<&RawValue> = body.read("messages").unwrap_or_default();
     let before = [body.raw("tools"), body.raw("system")].into_iter().flatten();
-    let mut prints = VecDeque::with_capacity(MARKS);
+    let mut fingerprints = VecDeque::with_capacity(BREAKPOINTS);
     let (mut sum, mut length) = (Sha256::new(), 0_usize);
     for part in before.chain(messages.iter().map(|message| message.get())) {
         sum.update(part.len().to_le_bytes());
         sum.update(part);
         length = length.saturating_add(part.len());
-        if length < SHORTEST || !part.contains(MARK) {
+        if length < SHORTEST || !part.contains(BREAKPOINT) {
             continue;
         }
-        prints.truncate(MARKS - 1);
-        if let Some(print) = sum.clone().finalize().first_chunk() {
-            prints.push_front(*print);
+        fingerprints.truncate(BREAKPOINTS - 1);
+        if let Some(fingerprint) = sum.clone().finalize().first_chunk() {
+            fingerprints.push_front(*fingerprint);
         }
     }
-    prints.into()
+    fingerprints.into()
 }
 
 /// Remembers who served a prompt.
-pub fn note(shared: &dyn Store, print: Print, deployment: &Deployment, now_ms: u64) {
-    store::update(shared, &key(print), |bytes| {
+pub fn note(shared: &dyn Store, fingerprint: Fingerprint, deployment: &Deployment, now_ms: u64) {
+    store::update(shared, &key(fingerprint), |bytes| {
         let mut entries = decode(bytes);
-        entries.retain(|entry| entry.print != print && entry.until_ms > now_ms);
+        entries.retain(|entry| entry.fingerprint != fingerprint && entry.until_ms > now_ms);
         // The oldest makes room.
         let excess = (entries.len() + 1).saturating_sub(ENTRIES);
         entries.drain(..excess);
-        entries.push(Entry { print, until_ms: now_ms.saturating_add(KEPT_MS), place: place(deployment) });
+        entries.push(Entry {
+            fingerprint,
+            until_ms: now_ms.saturating_add(KEPT_MS),
+            place: place(deployment),
+        });
         (encode(&entries), ())
     });
 }
 
 /// Puts the deployment that has most of the prompt in front of the others.
-pub fn prefer(shared: &dyn Store, prints: &[Print], order: &mut [usize], config: &Config, now_ms: u64) {
-    let known = prints.iter().find_map(|print| {
-        let (bytes, _) = shared.get(&key(*print))?;
-        decode(Some(&bytes)).into_iter().find(|entry| entry.print == *print && entry.until_ms > now_ms)
+pub fn prefer(
+    shared: &dyn Store,
+    fingerprints: &[Fingerprint],
+    order: &mut [usize],
+    config: &Config,
+    now_ms: u64,
+) {
+    let known = fingerprints.iter().find_map(|fingerprint| {
+        let (bytes, _) = shared.get(&key(*fingerprint))?;
+        decode(Some(&bytes))
+            .into_iter()
+            .find(|entry| entry.fingerprint == *fingerprint && entry.until_ms > now_ms)
     });
     let Some(known) = known else { return };
     let is_it = |at: &usize| config.deployments.get(*at).is_some_and(|d| place(d) == known.place);
@@ -80,7 +92,7 @@ pub fn prefer(shared: &dyn Store, prints: &[Print], order: &mut [usize], config:
 
 #[derive(Clone, Copy)]
 struct Entry {
-    print: Print,
+    fingerprint: Fingerprint,
     until_ms: u64,
     place: [u8; 8],
 }
@@ -89,16 +101,20 @@ fn place(deployment: &Deployment) -> [u8; 8] {
     Sha256::digest(deployment.id.as_bytes()).first_chunk().copied().unwrap_or_default()
 }
 
-fn key(print: Print) -> String {
-    let [first, ..] = print;
+fn key(fingerprint: Fingerprint) -> String {
+    let [first, ..] = fingerprint;
     format!("affinity/{}", first % BUCKETS)
 }
 
 fn decode(bytes: Option<&[u8]>) -> Vec<Entry> {
     let entries = bytes.unwrap_or_default().chunks_exact(ENTRY).filter_map(|chunk| {
-        let (print, rest) = chunk.split_first_chunk()?;
+        let (fingerprint, rest) = chunk.split_first_chunk()?;
         let (until, place) = rest.split_first_chunk()?;
-        Some(Entry { print: *print, until_ms: u64::from_le_bytes(*until), place: place.try_into().ok()? })
+        Some(Entry {
+            fingerprint: *fingerprint,
+            until_ms: u64::from_le_bytes(*until),
+            place: place.try_into().ok()?,
+        })
     });
     entries.collect()
 }
@@ -106,7 +122,7 @@ fn decode(bytes: Option<&[u8]>) -> Vec<Entry> {
 fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.len() * ENTRY);
     for entry in entries {
-        bytes.extend_from_slice(&entry.print);
+        bytes.extend_from_slice(&entry.fingerprint);
         bytes.extend_from_slice(&entry.until_ms.to_le_bytes());
         bytes.extend_from_slice(&entry.place);
     }
@@ -120,12 +136,12 @@ mod tests {
     use super::*;
     use crate::core::{config, store::Memory};
 
-    fn prints_of(body: &Value) -> Vec<Print> {
-        prints(&Object::parse(body.to_string().as_bytes()).unwrap())
+    fn fingerprints_of(body: &Value) -> Vec<Fingerprint> {
+        fingerprints(&Object::parse(body.to_string().as_bytes()).unwrap())
     }
 
-    fn print_of(body: &Value) -> Option<Print> {
-        prints_of(body).first().copied()
+    fn fingerprint_of(body: &Value) -> Option<Fingerprint> {
+        fingerprints_of(body).first().copied()
     }
 
     fn marked(text: &str) -> Value {
@@ -138,13 +154,13 @@ mod tests {
         let turn = |text: &str| json!({"role": "user", "content": text});
         let document = json!({"role": "user", "content": marked(&long)});
         let one = json!({"messages": [document, turn("first question")]});
-        let print = print_of(&one).unwrap();
+        let fingerprint = fingerprint_of(&one).unwrap();
         // What comes behind the mark, and what is said beside the prompt, does not matter.
         for same in [
             json!({"messages": [document, turn("another question")]}),
             json!({"messages": [document, turn("q"), {"role": "assistant", "content": "a"}, turn("r")], "temperature": 1}),
         ] {
-            assert_eq!(print_of(&same), Some(print), "{same:.80}");
+            assert_eq!(fingerprint_of(&same), Some(fingerprint), "{same:.80}");
         }
         for other in [
             json!({"system": "be brief", "messages": [document, turn("first question")]}),
@@ -152,8 +168,8 @@ mod tests {
             json!({"messages": [document, {"role": "user", "content": marked("more")}]}),
             json!({"system": marked(&long), "messages": [turn("first question")]}),
         ] {
-            let got = print_of(&other);
-            assert!(got.is_some() && got != Some(print), "{other:.80}");
+            let got = fingerprint_of(&other);
+            assert!(got.is_some() && got != Some(fingerprint), "{other:.80}");
         }
         for none in [
             json!({"messages": [turn(&long)]}),
@@ -161,7 +177,7 @@ mod tests {
             json!({"messages": "nonsense", "input": long}),
             json!({}),
         ] {
-            assert_eq!(print_of(&none), None, "{none:.80}");
+            assert_eq!(fingerprint_of(&none), None, "{none:.80}");
         }
     }
 
@@ -176,14 +192,14 @@ mod tests {
             json!({"messages": messages})
         };
         // The last two of a client's turns are marked, so the next request has one mark of the one before.
-        let (one, two) = (prints_of(&body(3, &[0, 2])), prints_of(&body(5, &[0, 2, 4])));
+        let (one, two) = (fingerprints_of(&body(3, &[0, 2])), fingerprints_of(&body(5, &[0, 2, 4])));
         assert_eq!((one.len(), two.len()), (2, 3));
         assert_eq!(two[1..], one);
         // Of many only the last are looked for.
-        let many = prints_of(&body(9, &[0, 1, 2, 3, 4, 5, 6, 7, 8]));
-        assert_eq!((many.len(), many[3]), (MARKS, prints_of(&body(9, &[0, 1, 2, 3, 4, 5]))[0]));
+        let many = fingerprints_of(&body(9, &[0, 1, 2, 3, 4, 5, 6, 7, 8]));
+        assert_eq!((many.len(), many[3]), (BREAKPOINTS, fingerprints_of(&body(9, &[0, 1, 2, 3, 4, 5]))[0]));
         let system = json!({"system": marked(&"x".repeat(SHORTEST)), "messages": [turn(0, true)]});
-        assert_eq!(prints_of(&system).len(), 2);
+        assert_eq!(fingerprints_of(&system).len(), 2);
     }
 
     #[test]
@@ -194,9 +210,9 @@ mod tests {
             - {model_name: g, litellm_params: {model: openai/c}, model_info: {id: c}}\n";
         let config = config::load(yaml, &|_| None, &|_| None).unwrap().config;
         let shared = Memory::default();
-        let order = |print: Print, now_ms: u64| {
+        let order = |fingerprint: Fingerprint, now_ms: u64| {
             let mut order = [0, 1, 2];
-            prefer(&shared, &[[9; 16], print], &mut order, &config, now_ms);
+            prefer(&shared, &[[9; 16], fingerprint], &mut order, &config, now_ms);
             order
         };
         assert_eq!(order([1; 16], 1_000), [0, 1, 2]);
@@ -218,9 +234,9 @@ mod tests {
         let config = config::load(yaml, &|_| None, &|_| None).unwrap().config;
         let shared = Memory::default();
         for n in 0..20_000_u32 {
-            let mut print = [0; 16];
-            print[..4].copy_from_slice(&n.to_le_bytes());
-            note(&shared, print, &config.deployments[0], 5);
+            let mut fingerprint = [0; 16];
+            fingerprint[..4].copy_from_slice(&n.to_le_bytes());
+            note(&shared, fingerprint, &config.deployments[0], 5);
         }
         for n in 0..BUCKETS {
             let (bytes, _) = shared.get(&format!("affinity/{n}")).unwrap();

@@ -76,7 +76,7 @@ impl Plan {
     }
 
     /// What the prompt is known by once it is cached.
-    pub fn cached(&self) -> Option<affinity::Print> {
+    pub fn cached(&self) -> Option<affinity::Fingerprint> {
         self.controls.call.cached.first().copied()
     }
 

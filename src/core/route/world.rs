@@ -58,7 +58,7 @@ pub struct Call {
     /// Tokens of its messages, if it has any. Only with `enable_pre_call_checks`.
     pub messages: Option<Tokens>,
     /// What its cached parts are known by, the longest first. Only with `optional_pre_call_checks: [prompt_caching]`.
-    pub cached: Vec<affinity::Print>,
+    pub cached: Vec<affinity::Fingerprint>,
     /// It has a `response_format`.
     pub response_format: bool,
 }

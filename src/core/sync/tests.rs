@@ -152,7 +152,7 @@ fn full_batches_follow_each_other_at_once() {
 fn what_a_batch_charged_leaves_the_meters_with_it() {
     use quota::{Estimate, Worker};
     let shared = memory();
-    quota::beat(&shared, Worker(1), 1);
+    quota::heartbeat(&shared, Worker(1), 1);
     let rule = Rule {
         owner: None,
         kind: MeterKind::Key,
@@ -352,7 +352,7 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
         base: Base::default(),
         resets: None,
     };
-    quota::beat(&shared, quota::Worker(1), 1_000);
+    quota::heartbeat(&shared, quota::Worker(1), 1_000);
     let held =
         quota::reserve(&shared, quota::Worker(1), std::slice::from_ref(&rule), Default::default(), 1_000);
     held.unwrap().settle(&shared, 0, Money::from_pico(30), 1_000);

@@ -30,7 +30,7 @@ pub(super) struct Cache<T> {
 }
 
 struct Slot<T> {
-    print: Fingerprint,
+    fingerprint: Fingerprint,
     names: Box<[Fingerprint]>,
     /// The ledger's revision that the record is as of.
     revision: u64,
@@ -65,9 +65,9 @@ impl<T> Cache<T> {
     }
 
     /// The copy of a record.
-    pub(super) fn find(&mut self, print: Fingerprint, now_ms: u64) -> Option<Copy<T>> {
+    pub(super) fn find(&mut self, fingerprint: Fingerprint, now_ms: u64) -> Option<Copy<T>> {
         let alone = now_ms < self.leave_alone_until_ms;
-        let slot = self.slots.get_mut(*self.places.get(&print)?)?;
+        let slot = self.slots.get_mut(*self.places.get(&fingerprint)?)?;
         let value = Arc::clone(slot.value.as_ref()?);
         slot.heat = slot.heat.saturating_add(1).min(HOTTEST);
         let good = now_ms < slot.good_until_ms && !slot.outdated;
@@ -81,13 +81,13 @@ impl<T> Cache<T> {
 
     pub(super) fn put(
         &mut self,
-        print: Fingerprint,
+        fingerprint: Fingerprint,
         (names, revision): (Box<[Fingerprint]>, u64),
         value: T,
         good_until_ms: u64,
     ) {
         let slot = Slot {
-            print,
+            fingerprint,
             names,
             revision,
             value: Some(Arc::new(value)),
@@ -96,11 +96,11 @@ impl<T> Cache<T> {
             outdated: false,
             heat: 0,
         };
-        let at = match self.places.get(&print) {
+        let at = match self.places.get(&fingerprint) {
             Some(&at) => at,
             None => self.room(),
         };
-        self.places.insert(print, at);
+        self.places.insert(fingerprint, at);
         match self.slots.get_mut(at) {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
@@ -121,7 +121,7 @@ impl<T> Cache<T> {
             self.hand = if at.saturating_add(1) >= self.slots.len() { 0 } else { at.saturating_add(1) };
             let Some(slot) = self.slots.get_mut(at) else { continue };
             if slot.heat == 0 {
-                self.places.remove(&slot.print);
+                self.places.remove(&slot.fingerprint);
                 return at;
             }
             slot.heat -= 1;
@@ -140,7 +140,7 @@ impl<T> Cache<T> {
             let is_stale = |name| newest.get(name).is_some_and(|revision| *revision > slot.revision);
             if slot.value.is_some() && slot.names.iter().any(is_stale) {
                 slot.value = None;
-                self.places.remove(&slot.print);
+                self.places.remove(&slot.fingerprint);
                 self.free.push(at);
             }
         }

@@ -45,7 +45,7 @@ fn kind(story: &Story) -> String {
 fn begin(rig: &mut Rig, body: Value) -> Result<Exchange, Reply> {
     let headers = rig.headers("/v1/chat/completions");
     let config = Rc::clone(&rig.config);
-    quota::beat(&rig.shared, Worker(1), rig.now_ms);
+    quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let mut exchange = match open(&config, &headers, &mut rig.env()) {
         Opening::Call(exchange) => *exchange,
         Opening::Reply(reply) => return Err(reply),
@@ -497,7 +497,7 @@ fn long_bodies(rig: &mut Rig) -> [Option<Reply>; 2] {
     let mut open_with = |announced: Option<&[u8]>, length: Option<usize>| {
         let mut headers = rig.headers("/v1/chat/completions");
         announced.into_iter().for_each(|length| headers.push("content-length", length));
-        quota::beat(&rig.shared, Worker(1), rig.now_ms);
+        quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
         let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else { panic!("a call") };
         let early = exchange.on_headers(&mut rig.env());
         let early = early.or_else(|| exchange.on_body_part(length?, &mut rig.env()));

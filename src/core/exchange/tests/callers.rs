@@ -113,7 +113,7 @@ fn a_mock_waits_without_a_place() {
     let mut rig = rig("");
     let headers = rig.headers("/v1/chat/completions");
     let config = Rc::clone(&rig.config);
-    quota::beat(&rig.shared, Worker(1), rig.now_ms);
+    quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
         panic!("a call is ours")
     };

@@ -159,7 +159,7 @@ fn whatever_happens_reservations_end() {
         let cost = story.record.and_then(|record| record.cost);
         charged += u32::from(cost.is_some());
         spent = spent.saturating_add(cost.unwrap_or_default());
-        quota::beat(&rig.shared, Worker(1), rig.now_ms);
+        quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
         let standing = quota::standing(&rig.shared, &rules[0], rig.now_ms);
         assert_eq!(standing.parallel_left, Some(5), "round {round}");
         assert_eq!(standing.spend, spent, "round {round}");
@@ -197,7 +197,7 @@ fn whatever_happens_places_are_given_back() {
                 .record
                 .and_then(|record| Some(record.cost?.saturating_sub(Money::from_pico(record.mocked.into()))));
             spent = spent.saturating_add(cost.unwrap_or_default());
-            quota::beat(&rig.shared, Worker(1), rig.now_ms);
+            quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
             let mut charged = crate::core::model::money::Money::ZERO;
             for deployment in &config.deployments {
                 let standing = quota::standing(&rig.shared, &deployment.rules[0], rig.now_ms);

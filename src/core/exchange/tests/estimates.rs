@@ -381,7 +381,7 @@ fn the_deployment_that_worked_when_the_client_left_is_charged() {
 fn an_attempt_that_came_to_no_provider_costs_nothing() {
     let mut rig = rig("openai/x", false);
     let (headers, config) = (rig.headers("/v1/chat/completions"), Rc::clone(&rig.config));
-    quota::beat(&rig.shared, Worker(1), rig.now_ms);
+    quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
         panic!("a call is ours")
     };
@@ -432,7 +432,7 @@ fn a_mock_is_charged_though_nobody_waits_for_it() {
     let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
         panic!("a call is ours")
     };
-    quota::beat(&rig.shared, Worker(1), rig.now_ms);
+    quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let mut body = hello("m");
     body["mock_response"] = json!("hi");
     let begin = exchange.on_body(body.to_string().as_bytes(), &mut rig.env());

@@ -29,7 +29,7 @@ struct Running {
 fn start(rig: &mut Rig, model: &str) -> Running {
     let headers = rig.headers("/v1/chat/completions");
     let config = Rc::clone(&rig.config);
-    quota::beat(&rig.shared, Worker(1), rig.now_ms);
+    quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let Opening::Call(exchange) = open(&config, &headers, &mut rig.env()) else { panic!("a call is ours") };
     let mut running = Running { exchange: *exchange, begin: Begin::Wait(0) };
     running.go_on(rig, model);
@@ -47,7 +47,7 @@ impl Running {
         let Begin::Wait(mut ms) = self.begin else { return true };
         while rig.now_ms < until {
             rig.now_ms += ms;
-            quota::beat(&rig.shared, Worker(1), rig.now_ms);
+            quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
             match self.exchange.on_wait(&mut rig.env()) {
                 Some(more) => ms = more,
                 None => return true,
@@ -170,7 +170,7 @@ fn who_leaves_while_waiting_takes_nothing() {
 #[test]
 fn a_lost_vm_gives_its_places_back() {
     let mut rig = rig(&[("a", "a1", ONE_AT_A_TIME)], "");
-    quota::beat(&rig.shared, Worker(2), rig.now_ms);
+    quota::heartbeat(&rig.shared, Worker(2), rig.now_ms);
     let rules = rig.config.deployments[0].rules.clone();
     let lost = quota::reserve(&rig.shared, Worker(2), &rules, quota::Estimate::default(), rig.now_ms);
     std::mem::forget(lost);

@@ -22,7 +22,7 @@ fn whatever_happens_the_books_balance() {
         for _ in 0..400 {
             now_ms += below(1_500);
             for worker in [A, B] {
-                beat(&shared, worker, now_ms);
+                heartbeat(&shared, worker, now_ms);
             }
             let worker = if below(2) == 0 { A } else { B };
             let (first, count) = (below(6) as usize, 1 + below(3) as usize);

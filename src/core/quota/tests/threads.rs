@@ -58,7 +58,7 @@ fn workers<T: Send>(shared: &Locked, work: impl Fn(Worker, &mut Random) -> T + S
             .map(|n| {
                 scope.spawn(move || {
                     prepare(shared, [1, 2]);
-                    beat(shared, Worker(n), NOW);
+                    heartbeat(shared, Worker(n), NOW);
                     work(Worker(n), &mut Random::new(n.into()))
                 })
             })

@@ -83,7 +83,7 @@ general_settings: {{background_health_checks: true}}"
 #[test]
 fn strategies_tell_what_they_go_by() {
     let spent = |config: &Config, shared: &Memory| {
-        quota::beat(shared, Worker(1), NOW_MS);
+        quota::heartbeat(shared, Worker(1), NOW_MS);
         for (at, tokens) in [(0, 30), (1, 20), (2, 10)] {
             let deployment = &config.deployments[at];
             let estimate = Estimate { tokens, ..Estimate::default() };

@@ -54,7 +54,7 @@ impl Town {
     fn pass(&mut self, ms: u64, tokens: u64) {
         self.now_ms += ms;
         if self.now_ms - self.beaten_ms >= 1_000 {
-            quota::beat(&self.shared, ME, self.now_ms);
+            quota::heartbeat(&self.shared, ME, self.now_ms);
             self.beaten_ms = self.now_ms;
         }
         while self.ends.peek().is_some_and(|Reverse((end, _))| *end <= self.now_ms) {

@@ -2,8 +2,8 @@
 
 use super::{
     Claim, Counts, Estimate, Standing, Why, Worker,
-    bucket::{self, Entry, Holder, Loss, Print, Remote},
-    crew::Crew,
+    bucket::{self, Entry, Fingerprint, Holder, Loss, Remote},
+    liveness::Liveness,
 };
 use crate::core::{
     host::Secret,
@@ -30,7 +30,7 @@ pub(super) struct Held {
 
 /// What one request holds of one meter.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stake {
+pub(super) struct Reserved {
     window_ms: u64,
     pub tokens: u64,
     cost: i64,
@@ -42,17 +42,17 @@ pub(super) struct Stake {
 impl Entry {
     /// The entry of a rule that nothing was counted for.
     pub(super) fn of(rule: &Rule, secret: Secret) -> Entry {
-        let owner = rule.owner.map_or(0, |print| bucket::owner(secret, print));
+        let owner = rule.owner.map_or(0, |fingerprint| bucket::owner(secret, fingerprint));
         Entry {
             owner,
             guest: matches!(rule.kind, MeterKind::EndUser | MeterKind::EndUserModel),
-            ..Entry::new(rule.meter.print())
+            ..Entry::new(rule.meter.fingerprint())
         }
     }
 
     /// An entry of a meter that nothing was counted for.
-    pub(super) fn new(print: Print) -> Entry {
-        Entry { print, ..Entry::default() }
+    pub(super) fn new(fingerprint: Fingerprint) -> Entry {
+        Entry { fingerprint, ..Entry::default() }
     }
 
     /// Brings it up to date: with the clock, and with what the rule knows better.
@@ -130,10 +130,10 @@ impl Entry {
         &mut self,
         rule: &Rule,
         worker: Worker,
-        crew: &Crew,
+        liveness: &Liveness,
         estimate: Estimate,
         now_ms: u64,
-    ) -> Stake {
+    ) -> Reserved {
         self.used_ms = self.used_ms.max(now_ms);
         if self.window_ms == 0 {
             self.window_ms = now_ms;
@@ -146,7 +146,7 @@ impl Entry {
             (tokens, cost) = (tokens.saturating_add(more), cost.saturating_add(money));
         }
         // What is held is what was really added, so that giving it back ends at exactly nothing.
-        let holder = self.remove_holder(worker, crew);
+        let holder = self.remove_holder(worker, liveness);
         let tokens = tokens.min(u64::MAX - holder.tokens);
         let cost = cost.min(i64::MAX.saturating_sub(holder.cost));
         self.holders.push(Holder {
@@ -155,7 +155,7 @@ impl Entry {
             cost: holder.cost.saturating_add(cost),
             ..holder
         });
-        Stake { window_ms: self.window_ms, tokens, cost, budgeted, resets: rule.resets }
+        Reserved { window_ms: self.window_ms, tokens, cost, budgeted, resets: rule.resets }
     }
 
     /// How much of a claim is reserved: all of it by those who keep out only themselves, else tokens and money as long as no
@@ -188,24 +188,31 @@ impl Entry {
     }
 
     /// A request is over.
-    pub(super) fn settle(&mut self, worker: Worker, stake: &Stake, tokens: u64, cost: Money, now_ms: u64) {
-        self.release(worker, stake);
-        self.turn(stake.resets, now_ms);
+    pub(super) fn settle(
+        &mut self,
+        worker: Worker,
+        reserved: &Reserved,
+        tokens: u64,
+        cost: Money,
+        now_ms: u64,
+    ) {
+        self.release(worker, reserved);
+        self.turn(reserved.resets, now_ms);
         self.used_ms = self.used_ms.max(now_ms);
         if self.window_ms != 0 {
             self.tokens = self.tokens.saturating_add(tokens);
         }
-        if stake.budgeted {
+        if reserved.budgeted {
             self.unsynced = self.unsynced.saturating_add(pico(cost).max(0));
             self.ahead |= self.unsynced != 0;
         }
     }
 
     /// A request never was.
-    pub(super) fn cancel(&mut self, worker: Worker, stake: &Stake, now_ms: u64) {
-        self.release(worker, stake);
-        self.turn(stake.resets, now_ms);
-        if self.window_ms == stake.window_ms {
+    pub(super) fn cancel(&mut self, worker: Worker, reserved: &Reserved, now_ms: u64) {
+        self.release(worker, reserved);
+        self.turn(reserved.resets, now_ms);
+        if self.window_ms == reserved.window_ms {
             self.requests = self.requests.saturating_sub(1);
             if self.requests == 0 && self.tokens == 0 {
                 self.window_ms = 0;
@@ -226,9 +233,9 @@ impl Entry {
 
     /// What would be lost with it. A base of the ledger comes back with the next record; one without a ledger (revision 0)
     /// does not, and a record that was read before money was spent brings an old one, until nobody has it any more.
-    pub(super) fn loss(&self, crew: &Crew, now_ms: u64) -> Loss {
+    pub(super) fn loss(&self, liveness: &Liveness, now_ms: u64) -> Loss {
         let only_here = self.revision == 0 && self.base != 0;
-        if only_here || self.holders.iter().any(|holder| crew.knows(holder.worker)) {
+        if only_here || self.holders.iter().any(|holder| liveness.knows(holder.worker)) {
             return Loss::Much;
         }
         if self.unsynced != 0 {
@@ -264,21 +271,21 @@ impl Entry {
     }
 
     /// Takes the worker's holder out; one that holds nothing when it has none.
-    fn remove_holder(&mut self, worker: Worker, crew: &Crew) -> Holder {
+    fn remove_holder(&mut self, worker: Worker, liveness: &Liveness) -> Holder {
         if let Some(place) = self.holders.iter().position(|holder| holder.worker == worker.0) {
             return self.holders.swap_remove(place);
         }
         if self.holders.len() >= MANY_HOLDERS {
-            self.holders.retain(|holder| crew.knows(holder.worker));
+            self.holders.retain(|holder| liveness.knows(holder.worker));
         }
         Holder { worker: worker.0, ..Holder::default() }
     }
 
-    fn release(&mut self, worker: Worker, stake: &Stake) {
+    fn release(&mut self, worker: Worker, reserved: &Reserved) {
         if let Some(holder) = self.holders.iter_mut().find(|holder| holder.worker == worker.0) {
             holder.requests = holder.requests.saturating_sub(1);
-            holder.tokens = holder.tokens.saturating_sub(stake.tokens);
-            holder.cost = holder.cost.saturating_sub(stake.cost).max(0);
+            holder.tokens = holder.tokens.saturating_sub(reserved.tokens);
+            holder.cost = holder.cost.saturating_sub(reserved.cost).max(0);
         }
         self.holders.retain(|holder| holder.requests != 0);
     }
