@@ -65,8 +65,8 @@ pub type Secret = [u64; 2];
 pub enum Topic {
     /// Records of keys, teams, users: whether any of them changed.
     Access,
-    /// Deployments that rest.
-    Rest,
+    /// Cooldowns: which deployments are cooling down, and until when.
+    Cooldown,
 }
 
 /// A worker's host. What it is asked to send, it may send when the hook that is running has returned.

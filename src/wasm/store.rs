@@ -91,7 +91,7 @@ impl Store for SharedData {
 fn changes_of(topic: Topic) -> &'static str {
     match topic {
         Topic::Access => "tollgate_changes;kind=access",
-        Topic::Rest => "tollgate_changes;kind=rest",
+        Topic::Cooldown => "tollgate_changes;kind=rest",
     }
 }
 

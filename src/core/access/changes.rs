@@ -1,8 +1,8 @@
 //! What changed in the ledger, told to all workers: a counter and the names of the last changes in shared data.
 //!
-//! Two keys. The *mark* is a few bytes that every request reads: how many changes there have been, how often everything
+//! Two keys. The *watermark* is a few bytes that every request reads: how many changes there have been, how often everything
 //! went stale, and whether end users have to be asked for. The *ring* holds the fingerprints of the last [`RING`] names and
-//! is read only when the mark has moved. Whoever announces writes the ring first, so whoever sees the mark finds the names.
+//! is read only when the watermark has moved. Whoever announces writes the ring first, so whoever sees the watermark finds the names.
 
 use sha2::{Digest, Sha256};
 
@@ -13,8 +13,8 @@ use crate::core::{
     store,
 };
 
-/// Key of the mark.
-const MARK: &str = "access/mark";
+/// Key of the watermark.
+const WATERMARK: &str = "access/watermark";
 /// Key of the ring.
 const NAMES: &str = "access/changes";
 /// How many names are remembered. A worker that missed more takes everything it has for stale.
@@ -45,7 +45,7 @@ impl Changed {
 
 /// What every request looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct Watermark {
     /// How many names have ever been announced.
     pub count: u64,
     /// How often everything went stale.
@@ -56,16 +56,16 @@ pub struct Mark {
 
 /// Makes the keys, before there is traffic: creating a missing key cannot be guarded against another who creates it.
 pub fn prepare(shared: &dyn Store) {
-    for (key, value) in [(NAMES, &[0; 8][..]), (MARK, &Mark::default().to_bytes())] {
+    for (key, value) in [(NAMES, &[0; 8][..]), (WATERMARK, &Watermark::default().to_bytes())] {
         if shared.get(key).is_none() {
             shared.set(key, value, None);
         }
     }
 }
 
-/// The mark as it stands.
-pub fn mark(shared: &dyn Store) -> Mark {
-    shared.look(Topic::Access, MARK).map(|bytes| Mark::from_bytes(&bytes)).unwrap_or_default()
+/// The watermark as it stands.
+pub fn watermark(shared: &dyn Store) -> Watermark {
+    shared.look(Topic::Access, WATERMARK).map(|bytes| Watermark::from_bytes(&bytes)).unwrap_or_default()
 }
 
 /// Tells every worker that the records behind these names changed: `key:<hash>`, `user:<id>`, `team:<id>`,
@@ -98,21 +98,21 @@ pub fn announce_as_of<'n>(shared: &dyn Store, changes: impl Iterator<Item = (&'n
     }
     let added = persist(|| store::update(shared, NAMES, |ring| add(ring.unwrap_or_default(), &changes)));
     match added {
-        Some(count) => change_mark(shared, |mark| mark.count = mark.count.max(count)),
+        Some(count) => change_watermark(shared, |watermark| watermark.count = watermark.count.max(count)),
         None => reset(shared),
     }
 }
 
 /// Tells every worker whether requests have to be asked for their end user.
 pub fn set_end_users(shared: &dyn Store, wanted: bool) {
-    if mark(shared).end_users != wanted {
-        change_mark(shared, |mark| mark.end_users = wanted);
+    if watermark(shared).end_users != wanted {
+        change_watermark(shared, |watermark| watermark.end_users = wanted);
     }
 }
 
 /// Tells every worker that all it has is stale.
 pub fn reset(shared: &dyn Store) {
-    change_mark(shared, |mark| mark.resets = mark.resets.wrapping_add(1));
+    change_watermark(shared, |watermark| watermark.resets = watermark.resets.wrapping_add(1));
 }
 
 /// The changes after `seen`; none when more were made than are remembered.
@@ -139,7 +139,7 @@ pub fn hash_start(hash: &str) -> Option<Fingerprint> {
     u128::from_str_radix(hash.get(..32)?, 16).ok()
 }
 
-impl Mark {
+impl Watermark {
     fn to_bytes(self) -> [u8; 17] {
         let mut bytes = [0; 17];
         let all = self.count.to_le_bytes().into_iter().chain(self.resets.to_le_bytes());
@@ -149,19 +149,19 @@ impl Mark {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Mark {
+    fn from_bytes(bytes: &[u8]) -> Watermark {
         let (count, rest) = split(bytes);
         let (resets, rest) = split(rest);
-        Mark { count, resets, end_users: rest.first() == Some(&1) }
+        Watermark { count, resets, end_users: rest.first() == Some(&1) }
     }
 }
 
-fn change_mark(shared: &dyn Store, change: impl Fn(&mut Mark)) {
+fn change_watermark(shared: &dyn Store, change: impl Fn(&mut Watermark)) {
     let write = || {
-        store::update(shared, MARK, |bytes| {
-            let mut mark = bytes.map(Mark::from_bytes).unwrap_or_default();
-            change(&mut mark);
-            (mark.to_bytes().to_vec(), ())
+        store::update(shared, WATERMARK, |bytes| {
+            let mut watermark = bytes.map(Watermark::from_bytes).unwrap_or_default();
+            change(&mut watermark);
+            (watermark.to_bytes().to_vec(), ())
         })
     };
     let _ = persist(write);
@@ -208,18 +208,18 @@ mod tests {
     #[test]
     fn names_are_found_by_whoever_has_not_seen_them() {
         let shared = Memory::default();
-        assert_eq!(mark(&shared), Mark::default());
+        assert_eq!(watermark(&shared), Watermark::default());
         prepare(&shared);
         announce(&shared, &["key:a", "team:t"]);
         announce(&shared, &["user:u"]);
         let all = ["key:a", "team:t", "user:u"]
             .map(|name| Changed { name: fingerprint(name), revision: Changed::UNKNOWN });
-        assert_eq!(mark(&shared).count, 3);
+        assert_eq!(watermark(&shared).count, 3);
         assert_eq!(since(&shared, 0).unwrap(), all);
         assert_eq!(since(&shared, 2).unwrap(), all[2..]);
         assert_eq!(since(&shared, 3).unwrap(), []);
         prepare(&shared);
-        assert_eq!(mark(&shared).count, 3, "preparing twice loses nothing");
+        assert_eq!(watermark(&shared).count, 3, "preparing twice loses nothing");
         announce_as_of(&shared, [("user:u", 7)].into_iter());
         assert_eq!(since(&shared, 3).unwrap(), [Changed { name: fingerprint("user:u"), revision: 7 }]);
     }
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(since(&shared, 299).unwrap()[0].name, fingerprint("user:299"));
         let all: Vec<&str> = names.iter().map(String::as_str).collect();
         announce(&shared, &all);
-        assert_eq!((mark(&shared).count, since(&shared, 300)), (600, None));
+        assert_eq!((watermark(&shared).count, since(&shared, 300)), (600, None));
         assert_eq!(since(&shared, 344).unwrap().len(), 256);
     }
 
@@ -246,9 +246,9 @@ mod tests {
         set_end_users(&shared, true);
         reset(&shared);
         announce(&shared, &["org:o"]);
-        assert_eq!(mark(&shared), Mark { count: 1, resets: 1, end_users: true });
+        assert_eq!(watermark(&shared), Watermark { count: 1, resets: 1, end_users: true });
         set_end_users(&shared, false);
-        assert_eq!(mark(&shared), Mark { count: 1, resets: 1, end_users: false });
+        assert_eq!(watermark(&shared), Watermark { count: 1, resets: 1, end_users: false });
     }
 
     #[test]

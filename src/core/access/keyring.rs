@@ -17,7 +17,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use self::cache::{Cache, Copy};
-use super::changes::{self, Changed, Fingerprint, Mark, fingerprint, hash_start};
+use super::changes::{self, Changed, Fingerprint, Watermark, fingerprint, hash_start};
 use crate::core::{
     host::Store,
     model::grant::{EndUser, Grant},
@@ -74,7 +74,7 @@ pub struct Keyring {
     asked: u64,
     /// A question was lost when it had been asked so often, and none was answered since.
     lost: Option<u64>,
-    mark: Option<Mark>,
+    watermark: Option<Watermark>,
     /// Names that are being asked for, and how many changes had been seen by then: an answer may be older than a change.
     watched: HashMap<Fingerprint, Watch>,
     /// The changes seen last, the newest at the end.
@@ -107,7 +107,7 @@ impl Keyring {
             away_until_ms: 0,
             asked: 0,
             lost: None,
-            mark: None,
+            watermark: None,
             watched: HashMap::new(),
             seen: Vec::new(),
         }
@@ -122,16 +122,16 @@ impl Keyring {
 
     /// Drops what changed since the last time. One read of shared data when nothing did.
     pub fn refresh(&mut self, shared: &dyn Store) {
-        let mark = changes::mark(shared);
-        let Some(before) = self.mark.replace(mark) else { return };
-        if mark.resets != before.resets {
+        let watermark = changes::watermark(shared);
+        let Some(before) = self.watermark.replace(watermark) else { return };
+        if watermark.resets != before.resets {
             self.keys.outdate();
             self.end_users.outdate();
             self.forget_unknown();
             // Answers on their way are as old as what is outdated.
             self.watched.values_mut().for_each(|watch| watch.count = None);
         }
-        if mark.count == before.count {
+        if watermark.count == before.count {
             return;
         }
         match changes::since(shared, before.count) {
@@ -144,9 +144,9 @@ impl Keyring {
                         slot.until_ms = 0;
                     }
                 }
-                // The ring may be ahead of the mark that was read.
+                // The ring may be ahead of the watermark that was read.
                 let count = before.count.saturating_add(names.len() as u64);
-                self.mark = Some(Mark { count, ..mark });
+                self.watermark = Some(Watermark { count, ..watermark });
                 self.remember(&names);
             }
             None => {
@@ -160,7 +160,7 @@ impl Keyring {
 
     /// Whether requests have to be asked for their end user, as of the last [`Keyring::refresh`].
     pub fn wants_end_users(&self) -> bool {
-        self.mark.is_some_and(|mark| mark.end_users)
+        self.watermark.is_some_and(|watermark| watermark.end_users)
     }
 
     /// The record of a key, by its hash in lower-case hexadecimal.
@@ -220,7 +220,7 @@ impl Keyring {
     /// How many changes had been seen when this key was asked for. Unknown after a reset: as many as there can be.
     pub fn seen_when_asked(&self, hash: &str) -> u64 {
         let watch = hash_start(hash).and_then(|fingerprint| self.watched.get(&fingerprint));
-        let now = self.mark.map_or(0, |mark| mark.count);
+        let now = self.watermark.map_or(0, |watermark| watermark.count);
         watch.map_or(now, |watch| watch.count.unwrap_or(now))
     }
 
@@ -265,7 +265,7 @@ impl Keyring {
             self.watched.retain(|_, watch| watch.since_ms.saturating_add(ASKING_MS) > now_ms);
         }
         if self.watched.len() < WATCHED {
-            let count = Some(self.mark.map_or(0, |mark| mark.count));
+            let count = Some(self.watermark.map_or(0, |watermark| watermark.count));
             self.asked = self.asked.saturating_add(1);
             let asked = self.asked;
             self.watched.entry(fingerprint).or_insert(Watch { count, since_ms: now_ms, asked });
@@ -294,7 +294,7 @@ impl Keyring {
 
     /// Until when an answer is good: not at all when one of its names changed while it was on its way.
     fn good_until(&self, watch: Option<Watch>, names: &[Fingerprint], revision: u64, now_ms: u64) -> u64 {
-        let count = self.mark.map_or(0, |mark| mark.count);
+        let count = self.watermark.map_or(0, |watermark| watermark.count);
         let missed = match watch {
             Some(watch) => watch.count.map(|seen| count.saturating_sub(seen)),
             None => Some(0),

@@ -186,7 +186,7 @@ impl Exchange {
         // Who has waited finds that some have gone to rest meanwhile.
         let waits = self.place.since_ms.is_some();
         let (found, shut) = self.at_gate(env, |plan, world, gate| {
-            plan.enter(&mut |at| (!waits || world.is_awake(at)) && gate.admits(at))
+            plan.enter(&mut |at| (!waits || world.is_available(at)) && gate.admits(at))
         });
         if found.flatten().is_some() { Ok(()) } else { Err(shut) }
     }

@@ -50,8 +50,8 @@ pub(super) struct Chain<'c> {
     pub(super) segments: Vec<Segment>,
     /// [`key`]s of what is in the chain or was tried before it: nothing comes twice.
     seen: HashSet<String>,
-    /// When the first resting deployment that was left out wakes.
-    pub(super) resting: Option<u64>,
+    /// When the first of the deployments left out because they are cooling down is available again (Unix milliseconds).
+    pub(super) available_at_ms: Option<u64>,
     /// Why deployments of the group asked for that do not rest were left out, all of them.
     pub(super) why: Option<Error>,
     /// How many segments may be added.
@@ -69,7 +69,7 @@ impl<'c> Chain<'c> {
             }
         }
         let room = MAX_SEGMENTS.saturating_sub(tried.len());
-        Chain { controls, segments: Vec::new(), seen, resting: None, why: None, room }
+        Chain { controls, segments: Vec::new(), seen, available_at_ms: None, why: None, room }
     }
 
     /// Adds a group and, after it, its fallbacks. An error means that the name stands for nothing that can be called.
@@ -131,10 +131,11 @@ impl<'c> Chain<'c> {
                 world.tell(|trace| trace.note(at, "is another team's"));
                 continue;
             }
-            match cooldown::resting_until(world.shared, deployment, world.now_ms).filter(|_| !by_id) {
+            match cooldown::cooling_down_until(world.shared, deployment, world.now_ms).filter(|_| !by_id) {
                 None => healthy.push(at),
                 Some(until) => {
-                    self.resting = Some(self.resting.map_or(until, |first: u64| first.min(until)));
+                    self.available_at_ms =
+                        Some(self.available_at_ms.map_or(until, |first: u64| first.min(until)));
                     let seconds = until.saturating_sub(world.now_ms).div_ceil(1_000);
                     world.tell(|trace| trace.note(at, format!("rests after failures, {seconds} s more")));
                 }

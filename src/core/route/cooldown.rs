@@ -75,8 +75,8 @@ pub struct Failure {
 }
 
 /// When a deployment's rest ends; `None` when it may be called now.
-pub fn resting_until(shared: &dyn Store, deployment: &Deployment, now_ms: u64) -> Option<u64> {
-    let bytes = shared.look(Topic::Rest, &deployment.cooldown_key)?;
+pub fn cooling_down_until(shared: &dyn Store, deployment: &Deployment, now_ms: u64) -> Option<u64> {
+    let bytes = shared.look(Topic::Cooldown, &deployment.cooldown_key)?;
     Some(Record::decode(Some(&bytes)).until_ms).filter(|&until| until > now_ms)
 }
 
@@ -93,30 +93,30 @@ pub fn failed(
     failure: Failure,
     now_ms: u64,
 ) -> Option<u64> {
-    let rest_ms = deployment.cooldown_ms.or(failure.retry_after_ms).unwrap_or(router.cooldown_ms);
-    if router.disable_cooldowns || rest_ms == 0 || !counts(failure) {
+    let cooldown_ms = deployment.cooldown_ms.or(failure.retry_after_ms).unwrap_or(router.cooldown_ms);
+    if router.disable_cooldowns || cooldown_ms == 0 || !counts(failure) {
         return None;
     }
     let succeeded = shared.successes(&deployment.id, now_ms / MINUTE_MS);
-    let rest = store::update(shared, &deployment.cooldown_key, |bytes| {
+    let cooldown_ms = store::update(shared, &deployment.cooldown_key, |bytes| {
         let mut record = Record::decode(bytes);
         record.turn(now_ms);
         record.failed = record.failed.saturating_add(1);
-        let rests = match allowed_fails(router, failure.class) {
-            Some(allowed) => strike(&mut record, rest_ms, now_ms) > allowed,
+        let cools_down = match allowed_fails(router, failure.class) {
+            Some(allowed) => strike(&mut record, cooldown_ms, now_ms) > allowed,
             None => by_rate(record.failed, succeeded, failure),
         };
-        if rests {
-            record.until_ms = record.until_ms.max(now_ms.saturating_add(rest_ms));
+        if cools_down {
+            record.until_ms = record.until_ms.max(now_ms.saturating_add(cooldown_ms));
             record.strikes = 0;
         }
-        (record.encode(), rests.then_some(rest_ms))
+        (record.encode(), cools_down.then_some(cooldown_ms))
     })
     .flatten();
-    if rest.is_some() {
-        shared.touch(Topic::Rest);
+    if cooldown_ms.is_some() {
+        shared.touch(Topic::Cooldown);
     }
-    rest
+    cooldown_ms
 }
 
 /// Failures that are the client's doing say nothing about the deployment, and neither does our own failed connection

@@ -55,9 +55,9 @@ impl Plan {
         let controls = Rc::new(controls);
         let mut chain = Chain::new(&controls, &[]);
         chain.group(&Fallback { model: model.to_owned(), ..Fallback::default() }, 0, world)?;
-        let (segments, resting) = (chain.segments, chain.resting);
+        let (segments, available_at_ms) = (chain.segments, chain.available_at_ms);
         let Some(&deployment) = segments.first().and_then(|first| first.order.first()) else {
-            return Err(chain.why.unwrap_or_else(|| none_available(model, resting, world.now_ms)));
+            return Err(chain.why.unwrap_or_else(|| none_available(model, available_at_ms, world.now_ms)));
         };
         let special = |kind| chain::special(&controls, world.config, kind).is_some();
         let jumps = special(FallbackKind::ContextWindow) || special(FallbackKind::ContentPolicy);
@@ -174,7 +174,7 @@ impl Plan {
         if let Some(kind) = self.special(class, world.config) {
             self.jump(kind, world);
         }
-        let next = self.next_segment(|at| world.is_awake(at) && admits(at))?;
+        let next = self.next_segment(|at| world.is_available(at) && admits(at))?;
         self.current = next;
         Some(next)
     }
@@ -204,7 +204,7 @@ impl Plan {
         // A key that was refused is refused again.
         let elsewhere = matches!(class, Class::Authentication | Class::PermissionDenied);
         self.next_attempt(class, world.config, |at| {
-            (!elsewhere || at != self.current.deployment) && world.is_awake(at) && admits(at)
+            (!elsewhere || at != self.current.deployment) && world.is_available(at) && admits(at)
         })
     }
 

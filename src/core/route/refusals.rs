@@ -7,8 +7,8 @@ use crate::core::{
 };
 
 /// The refusal when no deployment of a group can be called, until the first that could be.
-pub fn none_available(model: &str, resting: Option<u64>, now_ms: u64) -> Error {
-    let wait = resting.map_or(0, |until| until.saturating_sub(now_ms).div_ceil(1_000));
+pub fn none_available(model: &str, available_at_ms: Option<u64>, now_ms: u64) -> Error {
+    let wait = available_at_ms.map_or(0, |until| until.saturating_sub(now_ms).div_ceil(1_000));
     let mut error = Error::provider(
         Class::RateLimit,
         format!(

@@ -34,9 +34,9 @@ impl World<'_> {
     }
 
     /// Whether a deployment does not rest.
-    pub fn is_awake(&self, at: usize) -> bool {
+    pub fn is_available(&self, at: usize) -> bool {
         let deployment = self.config.deployments.get(at);
-        deployment.is_some_and(|d| cooldown::resting_until(self.shared, d, self.now_ms).is_none())
+        deployment.is_some_and(|d| cooldown::cooling_down_until(self.shared, d, self.now_ms).is_none())
     }
 }
 

@@ -189,7 +189,7 @@ fn records_that_changed_are_announced() {
     let shared = memory();
     let mut sync = Sync::open(&shared, "n".to_owned());
     sent(&mut sync, &shared, 0);
-    let before = changes::mark(&shared);
+    let before = changes::watermark(&shared);
     let change = |name: &str, record| Change { meter: name.to_owned(), record, ..Change::default() };
     let answer = SyncReply {
         changes: vec![change("key:a", true), change("team:b", false)],
@@ -199,7 +199,7 @@ fn records_that_changed_are_announced() {
         ..SyncReply::default()
     };
     assert!(sync.on_reply(&reply(&answer), &shared, 0).again);
-    let after = changes::mark(&shared);
+    let after = changes::watermark(&shared);
     assert_eq!((after.count, after.resets, after.end_users), (before.count + 1, before.resets + 1, true));
 }
 

@@ -273,14 +273,14 @@ fn a_management_call_goes_to_the_ledger_and_tells_what_it_changed() {
         Answer(200, json!({"key": "sk-new"}))
     };
     let mut envoy = Envoy::with_ledger(FILE, environment(), play, |call| Some(known(call)));
-    let before = changes::mark(&envoy.process.store);
+    let before = changes::watermark(&envoy.process.store);
     let ask = Ask::to("/key/generate", &json!({})).with("authorization", "Bearer sk-master");
     let story = envoy.call(ask.with("x-tollgate-client", "forged"));
     assert_eq!(story.status, 200, "{story:?}");
     let client = envoy.sent[0].headers.iter().find(|(name, _)| name == "x-tollgate-client");
     assert_eq!(client.map(|(_, value)| value.as_str()), Some("192.0.2.1"));
     assert_eq!(story.header("x-tollgate-changed"), None, "is between the gateway and its ledger");
-    assert_ne!(changes::mark(&envoy.process.store), before, "all workers hear of it");
+    assert_ne!(changes::watermark(&envoy.process.store), before, "all workers hear of it");
     assert_eq!(envoy.process.metric("tollgate_requests;model=none;status=200"), 1);
 }
 

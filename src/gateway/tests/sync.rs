@@ -201,7 +201,7 @@ fn what_changed_in_the_ledger_reaches_every_worker() {
         assert_eq!(envoy.finish(id).status, 200);
     }
     assert_eq!(envoy.process.metric("tollgate_lookups;kind=found"), 4, "each asks anew");
-    assert_ne!(changes::mark(&envoy.process.store), changes::Mark::default());
+    assert_ne!(changes::watermark(&envoy.process.store), changes::Watermark::default());
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn what_one_worker_knows_serves_the_others_while_the_ledger_is_away() {
     let (mut keys, shared) = ring(10);
     let mut record = grant(&hash(1));
     (record.team, record.revision) = (scope("t"), 7);
-    spare::keep(&shared, &record, changes::mark(&shared).count);
+    spare::keep(&shared, &record, changes::watermark(&shared).count);
     assert_eq!(spare::find(&shared, &hash(1)).as_ref(), Some(&record));
     assert_eq!(spare::find(&shared, &hash(2)), None);
     keys.learn_key(&hash(1), Answer::Unreachable, NOW);

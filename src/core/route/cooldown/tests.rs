@@ -35,20 +35,20 @@ fn failure(status: u16, group_size: usize) -> Failure {
     Failure { class, status, retry_after_ms: None, group_size }
 }
 
-/// The rest that the last of some calls brings; 200 is a success.
-fn rest_after(config: &Config, calls: impl IntoIterator<Item = u16>, group_size: usize) -> Option<u64> {
+/// The cooldown that the last of some calls brings; 200 is a success.
+fn cooldown_after(config: &Config, calls: impl IntoIterator<Item = u16>, group_size: usize) -> Option<u64> {
     let (shared, deployment) = (Memory::default(), &config.deployments[0]);
-    let mut rest = None;
+    let mut cooldown_ms = None;
     for status in calls {
-        rest = None;
+        cooldown_ms = None;
         match status {
             200 => succeeded(&shared, deployment, NOW),
-            _ => rest = failed(&shared, &config.router, deployment, failure(status, group_size), NOW),
+            _ => cooldown_ms = failed(&shared, &config.router, deployment, failure(status, group_size), NOW),
         }
     }
-    let until = resting_until(&shared, deployment, NOW);
-    assert!(rest.is_none() || until.is_some());
-    rest
+    let until = cooling_down_until(&shared, deployment, NOW);
+    assert!(cooldown_ms.is_none() || until.is_some());
+    cooldown_ms
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn one_failure() {
         ("an odd one", 418, 2, false),
         ("no connection", 0, 2, false),
     ];
-    for (name, status, size, rests) in rows {
-        assert_eq!(rest_after(&config, [status], size), rests.then_some(5_000), "{name}");
+    for (name, status, size, cools_down) in rows {
+        assert_eq!(cooldown_after(&config, [status], size), cools_down.then_some(5_000), "{name}");
     }
 }
 
@@ -85,8 +85,8 @@ fn a_minute_of_failures() {
         ("alone, a thousand and a success", calls(1, 1_100), 1, false),
         ("bad requests do not count", vec![400; 50], 2, false),
     ];
-    for (name, calls, size, rests) in rows {
-        assert_eq!(rest_after(&config, calls, size).is_some(), rests, "{name}");
+    for (name, calls, size, cools_down) in rows {
+        assert_eq!(cooldown_after(&config, calls, size).is_some(), cools_down, "{name}");
     }
 }
 
@@ -114,12 +114,12 @@ fn allowed_fails_and_its_policy() {
         ("by class: two", policy, vec![500; 2], false),
         ("by class: the third", policy, vec![500; 3], true),
         ("another class has the default of three", policy, vec![503; 3], false),
-        ("and rests after it", policy, vec![503; 4], true),
+        ("and cools down after it", policy, vec![503; 4], true),
         ("another class has the general limit", with_limit, vec![503; 2], true),
         ("bad requests are not counted", policy, vec![400; 9], false),
     ];
-    for (name, settings, calls, rests) in rows {
-        assert_eq!(rest_after(&load("", settings), calls, 1).is_some(), rests, "{name}");
+    for (name, settings, calls, cools_down) in rows {
+        assert_eq!(cooldown_after(&load("", settings), calls, 1).is_some(), cools_down, "{name}");
     }
 }
 
@@ -146,9 +146,9 @@ fn how_long_a_rest_is() {
         let deployment = &config.deployments[0];
         let failure = Failure { retry_after_ms, ..failure(401, 1) };
         assert_eq!(failed(&shared, &config.router, deployment, failure, NOW), expected, "{name}");
-        assert_eq!(resting_until(&shared, deployment, NOW), expected.map(|ms| NOW + ms), "{name}");
+        assert_eq!(cooling_down_until(&shared, deployment, NOW), expected.map(|ms| NOW + ms), "{name}");
         let end = NOW + expected.unwrap_or(0);
-        assert_eq!(resting_until(&shared, deployment, end), None, "{name}: it ends");
+        assert_eq!(cooling_down_until(&shared, deployment, end), None, "{name}: it ends");
     }
 }
 
@@ -159,7 +159,7 @@ fn a_later_shorter_rest_does_not_cut_a_longer_one() {
     for (wait, until) in [(60_000, NOW + 60_000), (1_000, NOW + 60_000)] {
         let failure = Failure { retry_after_ms: Some(wait), ..failure(401, 1) };
         failed(&shared, &config.router, deployment, failure, NOW);
-        assert_eq!(resting_until(&shared, deployment, NOW), Some(until));
+        assert_eq!(cooling_down_until(&shared, deployment, NOW), Some(until));
     }
 }
 
@@ -202,13 +202,13 @@ fn a_contended_store_loses_nothing_and_never_spins() {
     let config = load("", "allowed_fails: 4");
     for (each, works) in [(0, true), (1, true), (31, true), (32, false), (u32::MAX, false)] {
         let shared = Contended { inner: Memory::default(), each, left: Cell::new(each) };
-        let rests: Vec<bool> = (0..5)
+        let cools_down: Vec<bool> = (0..5)
             .map(|_| failed(&shared, &config.router, &config.deployments[0], failure(500, 1), NOW).is_some())
             .collect();
         if works {
-            assert_eq!(rests, [false, false, false, false, true], "{each} lost writes each");
+            assert_eq!(cools_down, [false, false, false, false, true], "{each} lost writes each");
         } else {
-            assert!(!rests[4], "{each} lost writes each: given up");
+            assert!(!cools_down[4], "{each} lost writes each: given up");
         }
     }
 }
@@ -219,7 +219,7 @@ fn what_is_stored_may_be_anything() {
     let deployment = &config.deployments[0];
     for bytes in [&b""[..], b"x", &[255; 7], &[255; 48], &[255; 500]] {
         shared.set(&deployment.cooldown_key, bytes, None);
-        resting_until(&shared, deployment, NOW);
+        cooling_down_until(&shared, deployment, NOW);
         succeeded(&shared, deployment, NOW);
         failed(&shared, &config.router, deployment, failure(429, 2), NOW);
     }

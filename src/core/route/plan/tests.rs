@@ -156,7 +156,7 @@ fn a_retry_takes_another_deployment_that_is_awake() {
     assert_eq!(
         plan.advance(Class::InternalServer, 500, &mut place.world(), &mut |_| true),
         None,
-        "nobody is awake"
+        "nobody is available"
     );
 }
 
