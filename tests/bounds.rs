@@ -16,8 +16,8 @@ use tollgate::core::{
         Begin, Env, Opening,
         attempt::StartAction,
         bounds::{LEAST_BOUND, MOST_TIMES, settings},
-        lengths::Lengths,
         open,
+        output_lengths::OutputLengths,
     },
     headers::Headers,
     quota::{self, Worker},
@@ -132,7 +132,7 @@ struct Gateway {
     shared: Memory,
     random: Random,
     keys: Keyring,
-    lengths: Lengths,
+    lengths: OutputLengths,
 }
 
 impl Gateway {
@@ -146,7 +146,7 @@ impl Gateway {
             shared,
             random: Random::new(1),
             keys: Keyring::new(10),
-            lengths: Lengths::default(),
+            lengths: OutputLengths::default(),
         }
     }
 
@@ -162,7 +162,7 @@ impl Gateway {
             now_ms: 1_000_000,
             random: &mut self.random,
             keys: &mut self.keys,
-            lengths: &mut self.lengths,
+            output_lengths: &mut self.lengths,
             worker: Worker(1),
             client: &|| None,
         };

@@ -23,7 +23,7 @@ pub fn arm(store: &impl Store, stream: &impl Stream) {
 
 /// Panics if this is the callback that the request named.
 #[allow(clippy::panic, reason = "panicking is what this build is for")]
-pub fn strike(stream: &impl Stream, callback: &str) {
+pub fn inject(stream: &impl Stream, callback: &str) {
     if stream.state(STATE).is_some_and(|name| name == callback.as_bytes()) {
         panic!("fault injected in {callback}");
     }
@@ -31,7 +31,7 @@ pub fn strike(stream: &impl Stream, callback: &str) {
 
 /// Panics, once, if a request named this role.
 #[allow(clippy::panic, reason = "panicking is what this build is for")]
-pub fn strike_shared(store: &impl Store, role: &str) {
+pub fn inject_shared(store: &impl Store, role: &str) {
     if store.get(ORDER).is_some_and(|(name, _)| name == role.as_bytes()) {
         store.set(ORDER, b"", None);
         panic!("fault injected in the role {role}");

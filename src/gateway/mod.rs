@@ -41,8 +41,8 @@ use crate::core::{
 #[cfg(not(feature = "fault-injection"))]
 mod fault {
     pub fn arm<S>(_store: &impl crate::core::host::Store, _stream: &S) {}
-    pub fn strike<S>(_stream: &S, _callback: &str) {}
-    pub fn strike_shared(_store: &impl crate::core::host::Store, _role: &str) {}
+    pub fn inject<S>(_stream: &S, _callback: &str) {}
+    pub fn inject_shared(_store: &impl crate::core::host::Store, _role: &str) {}
 }
 
 /// How a stream goes on after a hook.

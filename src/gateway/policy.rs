@@ -146,7 +146,7 @@ impl<H: Host> Policy<H> {
     /// Goes on with a request that has waited for a time.
     fn wake(&self, stream: &H::Stream, exchange: &ExchangeRef) -> Woken {
         // Envoy may have refused it meanwhile.
-        if exchange.try_borrow().map_or(true, |exchange| exchange.is_answered()) {
+        if exchange.try_borrow().map_or(true, |exchange| exchange.has_responded()) {
             return Woken::Turn(Turn::Pause);
         }
         // The body is copied only for a request that goes on.

@@ -7,8 +7,8 @@ use super::{Turn, exchanges::ExchangeRef, fault, request::NEXT, worker::Worker};
 use crate::core::{
     exchange::{
         Env, Exchange, Reply,
-        answer::Step,
-        attempt::{Outgoing, StartAction},
+        attempt::{StartAction, UpstreamRequest},
+        response::Step,
     },
     host::{HeaderMap, Host, Side, Stream},
 };
@@ -21,7 +21,7 @@ pub struct Attempt<H: Host> {
     body: Option<Vec<u8>>,
     state: Sending,
     /// The host keeps the answer's body back for us. A body can be changed only while it comes by or is kept back.
-    keeps_answer: bool,
+    keeps_response: bool,
 }
 
 /// What happens to the request body's parts.
@@ -38,7 +38,7 @@ enum Sending {
 impl<H: Host> Attempt<H> {
     /// An attempt begins.
     pub fn new(worker: Rc<Worker<H>>) -> Attempt<H> {
-        Attempt { worker, exchange: None, body: None, state: Sending::Collect, keeps_answer: false }
+        Attempt { worker, exchange: None, body: None, state: Sending::Collect, keeps_response: false }
     }
 
     /// Runs a piece of core logic on the exchange. `None` when there is none.
@@ -51,7 +51,7 @@ impl<H: Host> Attempt<H> {
         Turn::Reply(answer)
     }
 
-    fn send(&mut self, stream: &H::Stream, outgoing: Outgoing) {
+    fn send(&mut self, stream: &H::Stream, outgoing: UpstreamRequest) {
         stream.replace_headers(HeaderMap::Request, &outgoing.headers);
         self.body = Some(outgoing.body);
         self.state = Sending::Replace;
@@ -81,7 +81,7 @@ impl<H: Host> Attempt<H> {
 
     /// Does what the core decided about a part of the answer. `has_body`: there is a body to change.
     fn apply(&mut self, stream: &H::Stream, step: Step, has_body: bool) -> Turn {
-        self.keeps_answer = step.hold && has_body;
+        self.keeps_response = step.hold && has_body;
         if step.hold {
             return Turn::Pause;
         }
@@ -97,18 +97,18 @@ impl<H: Host> Attempt<H> {
         Turn::Continue
     }
 
-    fn on_answer_part(&mut self, stream: &H::Stream, size: usize, end: bool, has_body: bool) -> Turn {
-        fault::strike(stream, "answer_body");
+    fn on_response_part(&mut self, stream: &H::Stream, size: usize, end: bool, has_body: bool) -> Turn {
+        fault::inject(stream, "response_body");
         let Some(exchange) = &self.exchange else { return Turn::Continue };
         let Ok((wants, holds)) = exchange.try_borrow().map(|e| (e.wants_body(size, end), e.holds())) else {
             return Turn::Continue;
         };
         if !wants {
-            self.keeps_answer = holds && has_body;
+            self.keeps_response = holds && has_body;
             return if holds { Turn::Pause } else { Turn::Continue };
         }
         let bytes = if has_body { stream.body(Side::Response) } else { Vec::new() };
-        match self.with(stream, |exchange, env| exchange.on_answer_body(&bytes, end, env)) {
+        match self.with(stream, |exchange, env| exchange.on_response_body(&bytes, end, env)) {
             Some(step) => self.apply(stream, step, has_body),
             None => Turn::Continue,
         }
@@ -119,7 +119,7 @@ impl<H: Host> Attempt<H> {
 impl<H: Host> Attempt<H> {
     /// The request's headers, as this attempt is to send them; `ended`: there is no body.
     pub fn on_request_headers(&mut self, stream: &H::Stream, ended: bool) -> Turn {
-        fault::strike(stream, "attempt");
+        fault::inject(stream, "attempt");
         self.exchange = self.worker.exchanges.find(stream);
         // Without one the worker was replaced while the request was under way: whoever planned it is gone.
         let Some(start) = self.with(stream, |exchange, env| exchange.on_attempt(env)) else {
@@ -164,12 +164,12 @@ impl<H: Host> Attempt<H> {
 
     /// The answer's headers; `ended`: there is no body.
     pub fn on_response_headers(&mut self, stream: &H::Stream, ended: bool) -> Turn {
-        fault::strike(stream, "answer_headers");
+        fault::inject(stream, "response_headers");
         if self.exchange.is_none() {
             return Turn::Continue;
         }
         let headers = stream.headers(HeaderMap::Response);
-        match self.with(stream, |exchange, env| exchange.on_answer_headers(headers, ended, env)) {
+        match self.with(stream, |exchange, env| exchange.on_response_headers(headers, ended, env)) {
             Some(step) => self.apply(stream, step, false),
             None => Turn::Continue,
         }
@@ -177,11 +177,11 @@ impl<H: Host> Attempt<H> {
 
     /// A part of the answer's body: `size` bytes, with all that is kept back.
     pub fn on_response_body(&mut self, stream: &H::Stream, size: usize, ended: bool) -> Turn {
-        self.on_answer_part(stream, size, ended, true)
+        self.on_response_part(stream, size, ended, true)
     }
 
     /// The answer's trailers: its body has ended.
     pub fn on_response_trailers(&mut self, stream: &H::Stream) -> Turn {
-        self.on_answer_part(stream, 0, true, self.keeps_answer)
+        self.on_response_part(stream, 0, true, self.keeps_response)
     }
 }

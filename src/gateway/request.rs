@@ -50,7 +50,7 @@ fn forward_to_ledger(stream: &impl Stream, headers: &Headers, general: &General)
 
 /// Tells a request whose answer has not begun when there was no connection to its provider yet: nothing has been sent.
 fn note_unreached(stream: &impl Stream, exchange: &ExchangeRef) {
-    let awaits = exchange.try_borrow().is_ok_and(|exchange| exchange.awaits_answer());
+    let awaits = exchange.try_borrow().is_ok_and(|exchange| exchange.awaits_response());
     let address = || stream.attribute(Attribute::UpstreamLocalAddress);
     if awaits && address().is_none_or(|address| address.is_empty()) {
         exchange.try_borrow_mut().into_iter().for_each(|mut exchange| exchange.on_unreached());
@@ -70,7 +70,7 @@ fn status_of(stream: &impl Stream) -> Option<u16> {
 }
 
 /// Whether a header of a client would tell Envoy or us what to do.
-fn steers(name: &str) -> bool {
+fn is_internal_header(name: &str) -> bool {
     let ours = name.starts_with("x-envoy-") || name.starts_with("x-tollgate-");
     ours && name != EXTERNAL_ADDRESS && name != "x-envoy-internal"
 }
@@ -241,7 +241,7 @@ impl<H: Host> Request<H> {
 
     /// The whole body is here, or the headers say that there is none.
     fn on_whole_body(&mut self, stream: &H::Stream) -> Turn {
-        fault::strike(stream, "request_body");
+        fault::inject(stream, "request_body");
         let State::Calling(exchange) = &self.state else { return Turn::Continue };
         let exchange = Rc::clone(exchange);
         let body = stream.body(Side::Request);
@@ -344,10 +344,11 @@ impl<H: Host> Request<H> {
     /// Request headers; `ended`: there is no body.
     pub fn on_request_headers(&mut self, stream: &H::Stream, ended: bool) -> Turn {
         fault::arm(self.policy.worker.host.store(), stream);
-        fault::strike(stream, "request_headers");
+        fault::inject(stream, "request_headers");
         let headers = stream.headers(HeaderMap::Request);
-        // What steers Envoy and us is ours alone to say. What the listener says of the client steers nothing.
-        for (name, _) in headers.iter().filter(|(name, _)| steers(name)) {
+        // Internal headers from a client are removed: what steers Envoy and the gateway is theirs alone to say. What the listener says of
+        // the client steers nothing.
+        for (name, _) in headers.iter().filter(|(name, _)| is_internal_header(name)) {
             stream.set_header(HeaderMap::Request, name, None);
         }
         self.open(stream, headers, ended, true)
@@ -397,7 +398,7 @@ impl<H: Host> Request<H> {
             State::Identifying { .. } => return self.on_refused_early(stream),
             _ => return Turn::Continue,
         };
-        let released = exchange.try_borrow().is_ok_and(|exchange| exchange.is_answered());
+        let released = exchange.try_borrow().is_ok_and(|exchange| exchange.has_responded());
         if released {
             return Turn::Continue;
         }
@@ -415,7 +416,7 @@ impl<H: Host> Request<H> {
 
     /// The stream is over; its access log is about to be written.
     pub fn on_log(&mut self, stream: &H::Stream) {
-        fault::strike(stream, "log");
+        fault::inject(stream, "log");
         let policy = Rc::clone(&self.policy);
         policy.waiting.forget(stream.id());
         let exchange = match std::mem::replace(&mut self.state, State::Passed) {

@@ -106,7 +106,7 @@ impl<H: Host> Role<H> {
         if !self.is_holder(now) {
             return;
         }
-        fault::strike_shared(self.worker.host.store(), "sync");
+        fault::inject_shared(self.worker.host.store(), "sync");
         // A tick may come a little early.
         if now.saturating_add(5) >= self.next_ms || now.saturating_add(self.interval_ms) < self.next_ms {
             self.next_ms = now.saturating_add(self.interval_ms);

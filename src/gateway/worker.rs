@@ -9,7 +9,7 @@ use super::{
 };
 use crate::core::{
     access::{changes, keyring::Keyring},
-    exchange::{Env, Exchange, lengths::Lengths},
+    exchange::{Env, Exchange, output_lengths::OutputLengths},
     host::{Attribute, Host, Level, Metric, Stream},
     model::call_record::CallRecord,
     protocol::KEY_VARIABLE,
@@ -27,7 +27,7 @@ pub struct Worker<H: Host> {
     id: quota::Worker,
     random: RefCell<Random>,
     /// What it knows of keys and of answers; the configuration sets its size.
-    known: RefCell<(Keyring, Lengths)>,
+    known: RefCell<(Keyring, OutputLengths)>,
     /// Usage that waits for company.
     reports: Reports,
     /// When it last said that it lives, Unix milliseconds.
@@ -43,7 +43,7 @@ impl<H: Host> Worker<H> {
             exchanges: Exchanges::default(),
             id: quota::Worker((host.random() >> 32) as u32),
             random: RefCell::new(Random::new(host.random())),
-            known: RefCell::new((Keyring::new(1), Lengths::default())),
+            known: RefCell::new((Keyring::new(1), OutputLengths::default())),
             reports: Reports::default(),
             beaten_ms: Cell::new(0),
             bearer: OnceCell::new(),
@@ -94,13 +94,13 @@ impl<H: Host> Worker<H> {
     pub(super) fn with_env<T>(&self, stream: &H::Stream, work: impl FnOnce(&mut Env) -> T) -> Option<T> {
         let mut random = self.random.try_borrow_mut().ok()?;
         let mut known = self.known.try_borrow_mut().ok()?;
-        let (keys, lengths) = &mut *known;
+        let (keys, output_lengths) = &mut *known;
         Some(work(&mut Env {
             shared: self.host.store(),
             now_ms: self.host.now_ms(),
             random: &mut random,
             keys,
-            lengths,
+            output_lengths,
             worker: self.id,
             client: &|| client(stream),
         }))

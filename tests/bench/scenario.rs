@@ -10,7 +10,8 @@ use tollgate::core::{
     },
     config::{self, Config},
     exchange::{
-        Begin, Env, Exchange, Opening, attempt::StartAction, lengths::Lengths, open, record::members,
+        Begin, Env, Exchange, Opening, attempt::StartAction, open, output_lengths::OutputLengths,
+        record::members,
     },
     headers::Headers,
     model::{call_record::CallRecord, grant::Grant},
@@ -39,7 +40,7 @@ pub struct Gateway {
     shared: Memory,
     random: Random,
     keys: Keyring,
-    lengths: Lengths,
+    lengths: OutputLengths,
 }
 
 /// A request and its answer.
@@ -71,7 +72,13 @@ impl Gateway {
         keys.refresh(&shared);
         let hash = grant.key.id.clone();
         keys.learn_key(&hash, Answer::Record(grant), NOW_MS);
-        Gateway { config: Rc::new(config), shared, random: Random::new(1), keys, lengths: Lengths::default() }
+        Gateway {
+            config: Rc::new(config),
+            shared,
+            random: Random::new(1),
+            keys,
+            lengths: OutputLengths::default(),
+        }
     }
 
     fn env(&mut self) -> Env<'_> {
@@ -80,7 +87,7 @@ impl Gateway {
             now_ms: NOW_MS,
             random: &mut self.random,
             keys: &mut self.keys,
-            lengths: &mut self.lengths,
+            output_lengths: &mut self.lengths,
             worker: Worker(1),
             client: &|| Some("192.0.2.1".to_owned()),
         }
@@ -97,14 +104,14 @@ impl Gateway {
         };
         black_box(outgoing);
         let headers = Headers::from_pairs(&scenario.answer_headers);
-        black_box(exchange.on_answer_headers(headers, false, &mut self.env()));
+        black_box(exchange.on_response_headers(headers, false, &mut self.env()));
         let last = scenario.answer.len() - 1;
         for (at, part) in scenario.answer.iter().enumerate() {
             if exchange.wants_body(part.len(), at == last) {
-                black_box(exchange.on_answer_body(part, at == last, &mut self.env()));
+                black_box(exchange.on_response_body(part, at == last, &mut self.env()));
             }
         }
-        assert!(exchange.is_answered());
+        assert!(exchange.has_responded());
         let record = exchange.on_done(&mut self.env());
         black_box(members(&record));
         let mut event = Vec::new();

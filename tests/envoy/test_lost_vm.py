@@ -14,7 +14,7 @@ from mock_ledger import SECRET, MockLedger
 from mock_provider import Gate, gated, ok
 from mock_provider.fixtures import openai_mock
 
-CALLBACKS = ("request_headers", "request_body", "attempt", "answer_headers", "answer_body", "log")
+CALLBACKS = ("request_headers", "request_body", "attempt", "response_headers", "response_body", "log")
 
 
 mock = openai_mock("module")

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{AccessLog, Admin, Gateway, Setup, bootstrap, callable, cluster, filter, longest_timeout};
 use crate::core::{
-    exchange::{NO_CLUSTER, TOO_SLOW, timed::TIMED_CLUSTER},
+    exchange::{NO_CLUSTER, TOO_SLOW, attempt_timeout::TIMED_CLUSTER},
     protocol,
 };
 

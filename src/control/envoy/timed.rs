@@ -2,7 +2,7 @@
 //!
 //! Envoy has one time-out for all attempts of a request. An attempt with a shorter one is sent to [`cluster`], whose only
 //! endpoint is [`listener`] in this same process; what that is told in headers, and by whom, is in
-//! [`crate::core::exchange::timed`]. Neither depends on the configuration, so a reload never touches them.
+//! [`crate::core::exchange::attempt_timeout`]. Neither depends on the configuration, so a reload never touches them.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ use super::{
     cluster::{self, PROTOCOL_OPTIONS, PROTOCOL_OPTIONS_TYPE},
     listener::ANSWER_BUFFER_BYTES,
 };
-use crate::core::exchange::timed::{
-    BEGIN_HEADER, CLUSTER_HEADER, NO_ANSWER_HEADER, TIMED_CLUSTER, WHOLE_HEADER,
+use crate::core::exchange::attempt_timeout::{
+    BEGIN_HEADER, CLUSTER_HEADER, NO_RESPONSE_HEADER, TIMED_CLUSTER, WHOLE_HEADER,
 };
 
 /// Address of the listener, and its name.
@@ -96,7 +96,7 @@ fn connection_manager() -> Value {
                     "domains": ["*"],
                     "request_headers_to_remove": [CLUSTER_HEADER, "x-forwarded-proto", "x-envoy-internal"],
                     // Only this listener may say it.
-                    "response_headers_to_remove": [NO_ANSWER_HEADER],
+                    "response_headers_to_remove": [NO_RESPONSE_HEADER],
                     "routes": [{
                         "match": {"prefix": "/"},
                         "route": {"cluster_header": CLUSTER_HEADER, "timeout": "0s"},
@@ -109,7 +109,7 @@ fn connection_manager() -> Value {
                     "value": {"default_value": 400, "runtime_key": "tollgate.no_answer"},
                 }}},
                 "headers_to_add": [{
-                    "header": {"key": NO_ANSWER_HEADER, "value": "1"},
+                    "header": {"key": NO_RESPONSE_HEADER, "value": "1"},
                     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
                 }],
             }]},

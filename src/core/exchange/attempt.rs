@@ -1,6 +1,6 @@
 //! One attempt: the request as a provider wants it, made from the client's original body.
 
-use super::{Begin, Env, Exchange, Released, Reply, answer::Answer, parse};
+use super::{Begin, Env, Exchange, Released, Reply, parse, response::Response};
 use crate::core::{
     codec::json::Object,
     error::Error,
@@ -40,7 +40,7 @@ pub struct Attempt {
 
 /// A request on its way to a provider.
 #[derive(Debug)]
-pub struct Outgoing {
+pub struct UpstreamRequest {
     /// All headers, the `:`-ones and an exact `content-length` included.
     pub headers: Headers,
     /// The body.
@@ -64,7 +64,7 @@ pub struct Start {
 #[derive(Debug)]
 pub enum StartAction {
     /// The request is ready.
-    Send(Outgoing),
+    Send(UpstreamRequest),
     /// Read the client's body again and call [`Exchange::on_retry_body`].
     ReadBody,
     /// Answer the client; nothing is called.
@@ -80,7 +80,7 @@ impl Exchange {
             self.previous_is_over(env);
         }
         self.released = Released::Nothing;
-        self.answer = Answer::None;
+        self.response = Response::None;
         self.sent = false;
         let Some(plan) = &self.plan else {
             let reply = self.refuse(Error::internal("an attempt began before its request was read"));
@@ -90,13 +90,13 @@ impl Exchange {
         let following = plan.following(&self.config, &mut |at| self.has_room(at, env));
         // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
         let next = (plan.max_retries() > 0).then(|| self.cluster_of(following));
-        self.following = following;
-        if !self.take_place(env) || self.enter_group(env).is_err() {
+        self.next_candidate = following;
+        if !self.take_slot(env) || self.enter_group(env).is_err() {
             let error = self.final_error();
             let reply = self.refuse(error);
             return Start { next: None, action: StartAction::Reply(reply) };
         }
-        let action = match self.prepared.take() {
+        let action = match self.built.take() {
             Some(outgoing) => StartAction::Send(self.start(candidate, outgoing, env)),
             None => StartAction::ReadBody,
         };
@@ -104,7 +104,7 @@ impl Exchange {
     }
 
     /// The body of an attempt after the first.
-    pub fn on_retry_body(&mut self, body: &[u8], env: &mut Env) -> Result<Outgoing, Reply> {
+    pub fn on_retry_body(&mut self, body: &[u8], env: &mut Env) -> Result<UpstreamRequest, Reply> {
         let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
             return Err(self.refuse(Error::internal("a retry has no plan")));
         };
@@ -113,7 +113,7 @@ impl Exchange {
             let reply = self.mock_reply(&mock, env).unwrap_or_else(|error| self.refuse(error));
             return Err(reply);
         }
-        match parse(body).and_then(|object| self.outgoing(candidate, object)) {
+        match parse(body).and_then(|object| self.build(candidate, object)) {
             Ok(outgoing) => Ok(self.start(candidate, outgoing, env)),
             Err(error) => {
                 self.note_error(error);
@@ -123,7 +123,7 @@ impl Exchange {
         }
     }
 
-    fn start(&mut self, candidate: Candidate, mut outgoing: Outgoing, env: &Env) -> Outgoing {
+    fn start(&mut self, candidate: Candidate, mut outgoing: UpstreamRequest, env: &Env) -> UpstreamRequest {
         self.tell_attempt(candidate);
         let back = outgoing.back.take();
         if let Some(before) = &self.attempt {
@@ -147,23 +147,27 @@ impl Exchange {
         if self.released == Released::Failure {
             return;
         }
-        let failure = self.ended_without_answer(env.now_ms);
+        let failure = self.ended_without_response(env.now_ms);
         let title = self.title();
         self.note_error(failure.to_error(title));
         if self.is_under_way() {
             self.charge_hurried(&failure, env);
         }
         self.cool_down(failure, env);
-        self.leave(0, Money::ZERO, env);
-        if let (Some(next), Some(plan)) = (self.following, self.plan.as_mut()) {
+        self.release_slot(0, Money::ZERO, env);
+        if let (Some(next), Some(plan)) = (self.next_candidate, self.plan.as_mut()) {
             let before = plan.current();
             plan.take(next);
-            self.moved(before, next);
+            self.count_move(before, next);
         }
     }
 
     /// Makes the request for a candidate out of the client's body.
-    pub(super) fn outgoing(&self, candidate: Candidate, mut object: Object<'_>) -> Result<Outgoing, Error> {
+    pub(super) fn build(
+        &self,
+        candidate: Candidate,
+        mut object: Object<'_>,
+    ) -> Result<UpstreamRequest, Error> {
         let deployment = self
             .config
             .deployments
@@ -187,11 +191,15 @@ impl Exchange {
             model: &body_model,
             from: format::of(self.api),
             to: format,
-            streaming: self.asked.streaming,
+            streaming: self.requested.streaming,
             drop_params: deployment.drop_params.unwrap_or(self.config.general.drop_params),
         };
-        let made =
-            translate::make(object, &prepare, self.config.general.modify_params, self.asked.include_usage)?;
+        let made = translate::make(
+            object,
+            &prepare,
+            self.config.general.modify_params,
+            self.requested.include_usage,
+        )?;
         let mut where_to = target(&Call {
             deployment,
             leaf: format.path(),
@@ -201,9 +209,16 @@ impl Exchange {
         });
         where_to.headers.append(&made.headers);
         let mut headers = self.header_list(deployment, format, where_to, &made.betas, made.body.len());
-        self.add_timed_headers(&mut headers, candidate.deployment, deployment);
+        self.add_timeout_headers(&mut headers, candidate.deployment, deployment);
         auth::sign(deployment, &mut headers);
-        Ok(Outgoing { headers, body: made.body, format, model, terms: made.terms, back: Some(made.back) })
+        Ok(UpstreamRequest {
+            headers,
+            body: made.body,
+            format,
+            model,
+            terms: made.terms,
+            back: Some(made.back),
+        })
     }
 
     /// All headers of the provider's request. The list replaces the client's headers as a whole: nothing of the client's, and
@@ -225,7 +240,7 @@ impl Exchange {
         list.push_number("content-length", u64::try_from(length).unwrap_or(u64::MAX));
         list.push(
             "accept",
-            match self.asked.streaming {
+            match self.requested.streaming {
                 true => format.framing().media_type().as_bytes(),
                 false => b"application/json",
             },

@@ -1,6 +1,6 @@
 //! What is known of a call before its body is there: a long body is not waited for when its caller can call nothing now.
 
-use super::{Env, Exchange, Reply, hold, size_allowed};
+use super::{Env, Exchange, Reply, reservation, size_allowed};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
     model::rule::Rule,
@@ -39,12 +39,12 @@ impl Exchange {
         let names = Names::of("", Some(grant));
         let mut rules = rules(Some(grant), None, &names, &self.config);
         rules.retain(|rule| !rule.kind.is_by_model());
-        let budget = || hold::over_budget(&rules, env).filter(|_| !self.config.may_be_free());
+        let budget = || reservation::over_budget(&rules, env).filter(|_| !self.config.may_be_free());
         let rates = |rule: &Rule| quota::check_rates(env.shared, env.worker, rule, env.now_ms);
         let over = budget().or_else(|| rules.iter().find_map(|rule| rates(rule).map(|why| (rule, why))));
         let (rule, why) = over?;
-        let error = refusals::limit(rule, why, hold::alias(Some(grant)), env.now_ms);
-        self.hold.refused = true;
+        let error = refusals::limit(rule, why, reservation::alias(Some(grant)), env.now_ms);
+        self.reservation.refused = true;
         self.describe(Some(grant), &rules, &names, None, env);
         Some(self.refuse(error))
     }

@@ -30,7 +30,7 @@ impl Exchange {
         if !self.config.general.has_ledger {
             return;
         }
-        let plan = self.plan.as_ref().filter(|_| !self.hold.refused);
+        let plan = self.plan.as_ref().filter(|_| !self.reservation.refused);
         let planned =
             plan.and_then(|plan| Some((plan, self.config.deployments.get(plan.current().deployment)?)));
         match planned {
@@ -46,7 +46,7 @@ impl Exchange {
         record.id = numbered(&self.call_id, env.random.bits());
         record.tags = self.tags();
         record.ip.clone_from(&self.client);
-        record.session.clone_from(&self.asked.session);
+        record.session.clone_from(&self.requested.session);
     }
 
     /// What a call used, and where.
@@ -82,7 +82,7 @@ impl Exchange {
             record.error = Some(self.failure_name());
             record.message = self.failure_message();
         }
-        record.metered.clone_from(&self.hold.metered);
+        record.metered.clone_from(&self.reservation.metered);
     }
 
     /// Why a call was refused; `false` when nobody wants to know (`disable_error_logs`).
@@ -139,7 +139,7 @@ impl Exchange {
 
     /// The request's tags, the key's and the team's.
     pub(super) fn tags(&self) -> Vec<String> {
-        let mut tags = self.asked.tags.clone();
+        let mut tags = self.requested.tags.clone();
         let grant = self.caller.grant();
         let team = grant.and_then(|grant| grant.team.as_deref());
         for tag in grant.map(|grant| &grant.key).into_iter().chain(team).flat_map(|scope| &scope.tags) {

@@ -4,7 +4,7 @@
 //! its own, and a call must not come past them because it was asked for under another name. Such a group is judged and its
 //! limits reserved when the plan comes to it; a group whose limits are used up is passed over.
 
-use super::{Env, Exchange, hold, record::Served};
+use super::{Env, Exchange, record::Served, reservation};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
     error::Error,
@@ -27,7 +27,7 @@ impl Exchange {
     pub(super) fn move_on(&mut self, before: Candidate, next: Candidate, env: &mut Env) -> Option<Candidate> {
         let (mut before, mut next) = (before, next);
         loop {
-            self.moved(before, next);
+            self.count_move(before, next);
             if before.is_same_group(next) {
                 return Some(next);
             }
@@ -53,7 +53,7 @@ impl Exchange {
             let estimate = self.estimate(&rules, env);
             let reserved = quota::reserve(env.shared, env.worker, &rules, estimate, env.now_ms);
             let caller = self.caller.clone();
-            let alias = hold::alias(caller.grant());
+            let alias = reservation::alias(caller.grant());
             reservation = Some(reserved.map_err(|refused| match rules.get(refused.rule) {
                 Some(rule) => refusals::limit(rule, refused.why, alias, env.now_ms),
                 None => Error::internal("a limit has no rule"),
@@ -68,7 +68,8 @@ impl Exchange {
     pub(super) fn leave_group(&mut self, used: &Served, env: &Env) {
         let Some(Entered { reservation, before, .. }) = self.entered.take() else { return };
         if let Some(reservation) = reservation {
-            let counted = |used: &Served| hold::counted(&used.usage, self.config.general.counted_tokens);
+            let counted =
+                |used: &Served| reservation::counted(&used.usage, self.config.general.counted_tokens);
             let tokens = counted(used).saturating_sub(counted(&before));
             reservation.settle(env.shared, tokens, used.cost.saturating_sub(before.cost), env.now_ms);
         }
@@ -81,12 +82,12 @@ impl Exchange {
         let end_user = self.end_user(env).ok().flatten();
         let names = Names { asked: name, in_team: name, called: name };
         let mut rules = rules(self.caller.grant(), end_user.as_deref(), &names, &self.config);
-        rules.retain(|rule| rule.kind.is_by_model() && !self.hold.holds(&rule.meter));
+        rules.retain(|rule| rule.kind.is_by_model() && !self.reservation.holds(&rule.meter));
         rules
     }
 
     fn next_group(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
-        self.leave(0, Money::ZERO, env);
+        self.release_slot(0, Money::ZERO, env);
         self.past_group(class, env)
     }
 }

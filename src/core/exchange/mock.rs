@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Env, Exchange, Released, Reply, answer, local, record};
+use super::{Env, Exchange, Released, Reply, local, record, response};
 use crate::core::{
     codec::sse,
     error::Error,
@@ -43,13 +43,13 @@ impl Exchange {
         let stamp =
             ResponseIds { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
         let is_embedding = self.api.operation == Operation::Embed;
-        let (client, include_usage) = (format::of(self.api), self.asked.include_usage);
+        let (client, include_usage) = (format::of(self.api), self.requested.include_usage);
         let back = match is_embedding {
             true => Back::passing(client, include_usage),
             false => Back::of_chat(client, include_usage)?,
         };
         let mut pipeline = Pipeline::new(back, Terms::default(), &stamp);
-        let streaming = self.asked.streaming && !is_embedding;
+        let streaming = self.requested.streaming && !is_embedding;
         let body = if streaming {
             let mut out = Vec::new();
             pipeline.chunk(&stream(mock, &stamp), &mut out)?;
@@ -61,7 +61,7 @@ impl Exchange {
         };
         self.status = 200;
         self.first_ms = env.now_ms;
-        self.released = Released::Answer;
+        self.released = Released::Response;
         // An attempt before it was somebody else's.
         (self.attempt, self.took_ms) = (None, 0);
         self.completed = Some(record::Completed::of_mock(&pipeline));
@@ -75,7 +75,7 @@ impl Exchange {
         let mut reply = Reply { status: 200, headers: Vec::new(), body, members: Vec::new() };
         reply.extend(&headers);
         local::add_cors(&mut reply, self.cors);
-        self.answer = answer::Answer::None;
+        self.response = response::Response::None;
         Ok(reply)
     }
 }

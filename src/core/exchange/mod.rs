@@ -9,29 +9,29 @@
 //! | policy | [`Exchange::on_body`] | forward to a cluster, answer, wait, or fetch a record and come back |
 //! | provider, once per attempt | [`Exchange::on_attempt`] | the request as this provider wants it, and who is next |
 //! | provider | [`Exchange::on_retry_body`] | the same for attempts after the first, which read the body again |
-//! | provider | [`Exchange::on_answer_headers`], [`Exchange::on_answer_body`] | hold, pass, or release with new headers and body |
+//! | provider | [`Exchange::on_response_headers`], [`Exchange::on_response_body`] | hold, pass, or release with new headers and body |
 //! | policy | [`Exchange::on_release`] | what to do with headers on their way to the client (Envoy's own replies included) |
 //! | policy | [`Exchange::on_done`] | the [`CallRecord`](crate::core::model::call_record::CallRecord); must come for every exchange, because it gives back what is reserved |
 
-pub mod answer;
 pub mod attempt;
+pub mod attempt_timeout;
 pub mod bounds;
-pub mod controls;
 mod early;
 mod event;
 mod groups;
-mod hold;
-pub mod lengths;
 mod listing;
 pub mod local;
 pub mod mock;
 mod open;
-mod place;
+pub mod output_lengths;
 pub mod prompt;
 pub mod record;
+pub mod request_params;
+mod reservation;
+pub mod response;
+mod slot;
 #[cfg(test)]
 mod tests;
-pub mod timed;
 mod trail;
 
 pub use open::{EXTERNAL_ADDRESS, client_address, open};
@@ -49,14 +49,14 @@ use crate::core::{
     config::Config,
     error::Error,
     exchange::{
-        answer::Answer,
-        attempt::{Attempt, Outgoing},
-        controls::{Asked, MAX_MODEL_BYTES},
+        attempt::{Attempt, UpstreamRequest},
         groups::Entered,
-        hold::Hold,
-        lengths::Lengths,
         open::{size_allowed, too_large},
-        place::Place,
+        output_lengths::OutputLengths,
+        request_params::{MAX_MODEL_BYTES, Requested},
+        reservation::CallerReservation,
+        response::Response,
+        slot::Slot,
     },
     headers::Headers,
     host::Store,
@@ -99,7 +99,7 @@ pub struct Env<'e> {
     /// This VM's copies of the ledger's records.
     pub keys: &'e mut Keyring,
     /// How long answers are in this VM.
-    pub lengths: &'e mut Lengths,
+    pub output_lengths: &'e mut OutputLengths,
     /// Who this VM is among all that count requests in flight.
     pub worker: Worker,
     /// The client's address without a port, read only when something needs it.
@@ -183,7 +183,7 @@ enum Released {
     /// Nothing.
     Nothing,
     /// An answer, ours or a provider's.
-    Answer,
+    Response,
     /// A failure without words. Envoy may retry it; if it does not, the client gets the first error.
     Failure,
 }
@@ -211,16 +211,16 @@ pub struct Exchange {
     /// The client is a browser that needs CORS headers.
     cors: bool,
     controls: Headers,
-    asked: Asked,
+    requested: Requested,
     /// `allowed_model_region` of the end user.
     region: Option<String>,
     plan: Option<Plan>,
     /// What it holds of its caller's limits and budgets.
-    hold: Hold,
+    reservation: CallerReservation,
     /// The group that stands in for the one asked for, and what it holds of its caller's limits there.
     entered: Option<Entered>,
     /// What it holds of its deployment's.
-    place: Place,
+    slot: Slot,
     /// What answers used that the client never saw, because another took their place.
     served: Option<record::Served>,
     /// The longest time-out of all planned attempts, which is the one Envoy has for each of them.
@@ -230,12 +230,12 @@ pub struct Exchange {
     fallbacks: u32,
     /// Attempts on the current group after its first.
     retries: u32,
-    prepared: Option<Outgoing>,
+    built: Option<UpstreamRequest>,
     attempt: Option<Attempt>,
     /// Its request has gone to the provider, and nothing has been charged for it yet.
     sent: bool,
-    following: Option<Candidate>,
-    answer: Answer,
+    next_candidate: Option<Candidate>,
+    response: Response,
     released: Released,
     first_error: Option<Error>,
     /// The refusal that the client got.
@@ -277,10 +277,10 @@ impl Exchange {
             size_allowed(self.body_bytes, &self.config)?;
             let object = parse(body)?;
             bounds::check(&object, self.api)?;
-            self.asked = controls::read(&object, &self.controls, &self.config.general)?;
-            controls::refuse_endpoints(&object, &self.asked, &self.config.general)?;
+            self.requested = request_params::read(&object, &self.controls, &self.config.general)?;
+            request_params::refuse_endpoints(&object, &self.requested, &self.config.general)?;
             if self.caller.grant().is_some() {
-                controls::refuse_mocks(&object, &self.config.general)?;
+                request_params::refuse_mocks(&object, &self.config.general)?;
             }
             let end_user = match self.end_user(env) {
                 Ok(end_user) => end_user,
@@ -296,7 +296,7 @@ impl Exchange {
     fn plan(&mut self, object: &Object<'_>, end_user: Option<&EndUser>, env: &mut Env) -> Result<(), Error> {
         let config = Rc::clone(&self.config);
         let caller = self.caller.clone();
-        let asked = self.path_model.take().or(self.asked.model.take());
+        let asked = self.path_model.take().or(self.requested.model.take());
         let asked = asked.or_else(|| end_user.and_then(|end_user| end_user.default_model.clone()));
         // A model that the server prescribes needs no name in the request.
         let asked = asked.or_else(|| config.forced_model.clone());
@@ -315,11 +315,11 @@ impl Exchange {
             .with_param("model"));
         }
         self.region = end_user.and_then(|end_user| end_user.region.clone());
-        self.asked.model = Some(config.forced_model.clone().unwrap_or_else(|| asked.clone()));
+        self.requested.model = Some(config.forced_model.clone().unwrap_or_else(|| asked.clone()));
         let names = Names::of(&asked, caller.grant());
         let called = config.forced_model.as_deref().unwrap_or(names.called);
         self.permit(&names, object, end_user, env)?;
-        let mut controls = std::mem::take(&mut self.asked.controls);
+        let mut controls = std::mem::take(&mut self.requested.controls);
         controls.disable_fallbacks |= caller.grant().is_some_and(|grant| grant.disable_fallbacks);
         controls.call = self.call(object, end_user);
         let trace = self.trace();
@@ -331,7 +331,7 @@ impl Exchange {
         self.fallbacks =
             self.plan.as_ref().and_then(Plan::segment).map_or(0, |segment| u32::from(segment.depth > 0));
         self.reserve(&names, end_user, env)?;
-        if let Some(class) = self.asked.mock_testing.take() {
+        if let Some(class) = self.requested.mock_testing.take() {
             self.note_error(
                 Failure::without_answer(class, "This is a mock exception for testing fallbacks.")
                     .to_error(self.title()),
@@ -344,7 +344,7 @@ impl Exchange {
                 _ => plan.abandon_group(class, &mut world, &mut |_| true),
             });
             let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
-            self.moved(before, after);
+            self.count_move(before, after);
         }
         Ok(())
     }
@@ -355,7 +355,7 @@ impl Exchange {
         let team = self.caller.grant().and_then(|grant| grant.team.as_deref());
         let call = Call {
             prompt_tokens: self.prompt_tokens(),
-            streaming: self.asked.streaming,
+            streaming: self.requested.streaming,
             team: team.map(|team| team.id.clone()),
             any_team: self.caller.grant().is_none(),
             cached: if router.prompt_affinity { affinity::fingerprints(object) } else { Vec::new() },
@@ -382,7 +382,7 @@ impl Exchange {
         env: &mut Env,
     ) -> Result<Begin, Error> {
         loop {
-            if let Some(ms) = self.find_place(env)? {
+            if let Some(ms) = self.find_slot(env)? {
                 return Ok(Begin::Wait(ms));
             }
             let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
@@ -392,7 +392,7 @@ impl Exchange {
             let Some(deployment) = config.deployments.get(candidate.deployment) else {
                 return Err(Error::internal("a plan names a deployment that is not configured"));
             };
-            if self.asked.mock_timeout || deployment.mock_timeout {
+            if self.requested.mock_timeout || deployment.mock_timeout {
                 if !std::mem::replace(&mut self.waited, true) {
                     return Ok(Begin::Wait(self.timeout_ms(candidate.deployment)));
                 }
@@ -400,7 +400,7 @@ impl Exchange {
                 self.fail_without_call(failure, env)?;
                 continue;
             }
-            let mock = self.asked.mock_response.as_ref().or(deployment.mock_response.as_ref()).cloned();
+            let mock = self.requested.mock_response.as_ref().or(deployment.mock_response.as_ref()).cloned();
             if let Some(mock) = mock {
                 match mock::failure(&mock) {
                     Some(failure) => {
@@ -411,11 +411,11 @@ impl Exchange {
                 }
             }
             let object = object.take().map_or_else(|| parse(body), Ok);
-            match object.and_then(|object| self.outgoing(candidate, object)) {
-                Ok(outgoing) => self.prepared = Some(outgoing),
+            match object.and_then(|object| self.build(candidate, object)) {
+                Ok(outgoing) => self.built = Some(outgoing),
                 Err(error) => {
                     let class = error.class.unwrap_or(Class::BadRequest);
-                    self.go_on(class, error, env)?;
+                    self.advance_or_fail(class, error, env)?;
                     continue;
                 }
             }
@@ -434,7 +434,7 @@ impl Exchange {
     /// A failure that needed no call (mocks): noted, and on to the next candidate.
     fn fail_without_call(&mut self, failure: Failure, env: &mut Env) -> Result<(), Error> {
         let title = self.title();
-        self.go_on(failure.class, failure.to_error(title), env)
+        self.advance_or_fail(failure.class, failure.to_error(title), env)
     }
 
     /// The current candidate's brand as messages name it.
@@ -446,7 +446,7 @@ impl Exchange {
     }
 
     /// Goes on to the next candidate, or fails with the first error when there is none.
-    fn go_on(&mut self, class: Class, error: Error, env: &mut Env) -> Result<(), Error> {
+    fn advance_or_fail(&mut self, class: Class, error: Error, env: &mut Env) -> Result<(), Error> {
         self.note_error(error);
         match self.advance(class, 0, env) {
             Some(_) => Ok(()),
@@ -457,12 +457,12 @@ impl Exchange {
     /// Advances the plan and counts retries and fallbacks.
     fn advance(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
         let before = self.plan.as_ref().map(Plan::current)?;
-        let next = self.next_place(class, status, env)?;
+        let next = self.next_with_slot(class, status, env)?;
         self.move_on(before, next, env)
     }
 
     /// Counts a move from one candidate to the next.
-    fn moved(&mut self, from: Candidate, to: Candidate) {
+    fn count_move(&mut self, from: Candidate, to: Candidate) {
         if from.is_same_group(to) {
             self.retries = self.retries.saturating_add(1);
         } else {
@@ -498,7 +498,7 @@ impl Exchange {
 
     /// The call is over before its body is read.
     fn end_with(&mut self, error: Error) {
-        self.released = Released::Answer;
+        self.released = Released::Response;
         self.status = error.status;
         self.told = Some(error.clone());
         self.first_error = Some(error);
@@ -506,7 +506,7 @@ impl Exchange {
 
     /// The reply for an error, and the end of this exchange.
     fn refuse(&mut self, error: Error) -> Reply {
-        self.released = Released::Answer;
+        self.released = Released::Response;
         self.status = error.status;
         let mut reply = local::refusal(&error, self.api.error_format, &self.call_id);
         let mut more = Headers::with_capacity(16);
@@ -556,13 +556,13 @@ impl Exchange {
     }
 
     /// Whether what is on its way to the client is an answer, ours or a provider's, that needs no further look.
-    pub fn is_answered(&self) -> bool {
-        self.released == Released::Answer
+    pub fn has_responded(&self) -> bool {
+        self.released == Released::Response
     }
 
     /// Whether an attempt is under way of whose provider nothing has come.
-    pub fn awaits_answer(&self) -> bool {
-        self.sent && matches!(self.answer, Answer::None)
+    pub fn awaits_response(&self) -> bool {
+        self.sent && matches!(self.response, Response::None)
     }
 
     /// The current attempt has not come to its provider: there was no connection yet.
@@ -574,7 +574,7 @@ impl Exchange {
     /// not retried, or Envoy's own reply, and this is to go in their place.
     pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> Option<Reply> {
         match self.released {
-            Released::Answer => return None,
+            Released::Response => return None,
             Released::Failure => {}
             Released::Nothing => {
                 let error = self.envoy_error(status, details, env.now_ms);
@@ -611,7 +611,7 @@ impl Exchange {
             400..=499 => {
                 Error::new(status, "the request could not be read.").with_kind("invalid_request_error")
             }
-            503 | 502 => self.ended_without_answer(now_ms).to_error(title),
+            503 | 502 => self.ended_without_response(now_ms).to_error(title),
             _ => failed(Class::InternalServer, "the gateway could not complete the request."),
         }
     }
@@ -660,7 +660,7 @@ impl Exchange {
             return;
         };
         let Some(deployment) = self.config.deployments.get(attempt.candidate.deployment) else { return };
-        let first_ms = self.asked.streaming.then(|| self.first_ms.saturating_sub(attempt.started_ms));
+        let first_ms = self.requested.streaming.then(|| self.first_ms.saturating_sub(attempt.started_ms));
         let tokens = completed.usage.as_ref().map_or(0, |usage| usage.completion_tokens);
         let sample = Sample::of(self.took_ms, first_ms, tokens);
         latency::note(env.shared, deployment, sample, &router.latency, env.now_ms);

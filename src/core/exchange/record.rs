@@ -104,12 +104,12 @@ impl Exchange {
             (self.plan.as_ref().and_then(Plan::segment), &self.completed)
             && let Some(usage) = completed.usage.as_ref().filter(|_| self.attempt.is_some() && !is_incomplete)
         {
-            env.lengths.note(&segment.group, usage.completion_tokens);
+            env.output_lengths.note(&segment.group, usage.completion_tokens);
         }
         if !is_incomplete {
             self.note_latency(env);
         }
-        self.leave_at_the_end(env);
+        self.release_slot_at_end(env);
         let charged = self.charged();
         let mut record = self.record(&used, is_incomplete, env.now_ms);
         self.tell_ledger(&mut record, &used, charged, env);
@@ -125,7 +125,7 @@ impl Exchange {
         let failed = || self.told.as_ref().or(self.first_error.as_ref()).filter(|_| !is_good);
         let segment = self.plan.as_ref().and_then(Plan::segment);
         // What its caller's limits refuse has come to no deployment, wherever it would have gone.
-        let deployment = self.plan.as_ref().filter(|_| !self.hold.refused);
+        let deployment = self.plan.as_ref().filter(|_| !self.reservation.refused);
         let deployment = deployment.and_then(|plan| self.config.deployments.get(plan.current().deployment));
         let usage = match self.served {
             Some(_) => Some(used.usage.clone()),
@@ -136,15 +136,15 @@ impl Exchange {
             call_id: self.call_id.clone(),
             path: cut(&self.path).to_owned(),
             call_type: self.api.call_type.into(),
-            asked_model: self.asked.model.take().or_else(|| self.path_model.take()),
+            asked_model: self.requested.model.take().or_else(|| self.path_model.take()),
             group: segment.map(|segment| segment.group.clone()),
             model_id: deployment.map(|deployment| deployment.id.clone()).unwrap_or_default(),
             provider: deployment.map_or("", |deployment| deployment.brand.name).into(),
             attempted_model: self.attempt.as_ref().map(|attempt| attempt.model.clone()),
             grant: self.caller.shared_grant(),
-            end_user: self.asked.end_user.take(),
+            end_user: self.requested.end_user.take(),
             forwarded_for: self.client.clone().filter(|_| self.config.general.use_forwarded_for),
-            streaming: self.asked.streaming,
+            streaming: self.requested.streaming,
             attempts: self.attempts,
             retries: self.retries,
             fallbacks: self.fallbacks,
@@ -221,7 +221,7 @@ impl Exchange {
     fn charge_unseen(&mut self, usage: &Usage, terms: &Terms, answered: Option<&str>, env: &Env) {
         let cost = self.cost_of(usage, terms, answered).unwrap_or_default();
         self.served.get_or_insert_default().add(usage, cost);
-        self.leave(usage.total_tokens, cost, env);
+        self.release_slot(usage.total_tokens, cost, env);
     }
 
     /// All that was used.

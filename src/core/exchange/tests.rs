@@ -11,8 +11,8 @@ mod estimates;
 mod fuzz;
 mod groups;
 mod ledger;
-mod places;
 mod routing;
+mod slots;
 
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ struct Rig {
     shared: Memory,
     random: Random,
     keys: Keyring,
-    lengths: Lengths,
+    lengths: OutputLengths,
     now_ms: u64,
     /// What passes between an attempt's request and its answer.
     answer_takes_ms: u64,
@@ -103,7 +103,7 @@ impl Rig {
             shared,
             random: Random::new(1),
             keys: Keyring::new(100),
-            lengths: Lengths::default(),
+            lengths: OutputLengths::default(),
             now_ms: 1_000_000_000,
             answer_takes_ms: 0,
             key: None,
@@ -117,7 +117,7 @@ impl Rig {
             now_ms: self.now_ms,
             random: &mut self.random,
             keys: &mut self.keys,
-            lengths: &mut self.lengths,
+            output_lengths: &mut self.lengths,
             worker: Worker(1),
             client: &|| Some("192.0.2.1".to_owned()),
         }
@@ -239,12 +239,21 @@ impl Rig {
                 String::from_utf8(outgoing.headers.get(name).unwrap_or_default().to_vec()).unwrap()
             };
             // Attempts with a time-out of their own go through one cluster, which passes them on by a header.
-            let cluster = if opened == timed::TIMED_CLUSTER { header(timed::CLUSTER_HEADER) } else { opened };
+            let cluster = if opened == attempt_timeout::TIMED_CLUSTER {
+                header(attempt_timeout::CLUSTER_HEADER)
+            } else {
+                opened
+            };
             let called =
                 config.deployments.iter().find(|d| d.cluster == cluster).expect("a cluster that exists");
             assert_eq!(header("content-length"), outgoing.body.len().to_string());
             assert!(header(":authority").starts_with(&called.endpoint.host), "the host of the cluster");
-            let inside = [timed::CLUSTER_HEADER, timed::WHOLE_HEADER, timed::BEGIN_HEADER].map(header);
+            let inside = [
+                attempt_timeout::CLUSTER_HEADER,
+                attempt_timeout::WHOLE_HEADER,
+                attempt_timeout::BEGIN_HEADER,
+            ]
+            .map(header);
             story.ways.push(match inside[0].as_str() {
                 "" => called.model.clone(),
                 _ => format!("{} {} {}", called.model, inside[1], inside[2]),
@@ -289,7 +298,7 @@ impl Rig {
                     status,
                     headers: vec![
                         ("content-type", "text/plain".to_owned()),
-                        (timed::NO_ANSWER_HEADER, "1".to_owned()),
+                        (attempt_timeout::NO_RESPONSE_HEADER, "1".to_owned()),
                     ],
                     pieces: vec![b"no upstream".to_vec()],
                     cut: false,
@@ -308,7 +317,7 @@ impl Rig {
             let mut out = Vec::new();
             let mut kept = Vec::new();
             self.now_ms += self.answer_takes_ms;
-            let first = exchange.on_answer_headers(headers, raw.pieces.is_empty() && !raw.cut, env!());
+            let first = exchange.on_response_headers(headers, raw.pieces.is_empty() && !raw.cut, env!());
             assert_eq!(first.hold, !raw.pieces.is_empty() || raw.cut);
             let (mut list, mut named) = (first.headers, first.next);
             step!(exchange);
@@ -321,7 +330,7 @@ impl Rig {
                     }
                     continue;
                 }
-                let step = exchange.on_answer_body(&kept, end, env!());
+                let step = exchange.on_response_body(&kept, end, env!());
                 step!(exchange);
                 if step.hold {
                     continue;

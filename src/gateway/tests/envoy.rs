@@ -23,7 +23,7 @@ use super::super::{
 };
 use crate::core::{
     config,
-    exchange::{NO_CLUSTER, RETRY_HEADER, timed},
+    exchange::{NO_CLUSTER, RETRY_HEADER, attempt_timeout},
     headers::Headers,
     host::{Attribute, CallResponse, HeaderMap, Side, Stream},
     protocol::{self, INTERNAL_CLUSTER},

@@ -386,9 +386,9 @@ fn an_attempt_that_came_to_no_provider_costs_nothing() {
         panic!("a call is ours")
     };
     let begin = exchange.on_body(hello("m").to_string().as_bytes(), &mut rig.env());
-    assert!(matches!(begin, Begin::Forward { .. }) && !exchange.awaits_answer());
+    assert!(matches!(begin, Begin::Forward { .. }) && !exchange.awaits_response());
     exchange.on_attempt(&mut rig.env());
-    assert!(exchange.awaits_answer());
+    assert!(exchange.awaits_response());
     exchange.on_unreached();
     assert_eq!(exchange.on_done(&mut rig.env()).cost, None);
     assert_eq!(spend_of(&rig), Money::ZERO);

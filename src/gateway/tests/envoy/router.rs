@@ -34,7 +34,9 @@ impl Envoy {
             let headers = client.stream.headers(HeaderMap::Request);
             return self.deliver(id, cluster, headers, Vec::new());
         }
-        if cluster == NO_CLUSTER || !(self.models.contains_key(&cluster) || cluster == timed::TIMED_CLUSTER) {
+        if cluster == NO_CLUSTER
+            || !(self.models.contains_key(&cluster) || cluster == attempt_timeout::TIMED_CLUSTER)
+        {
             return self.envoys_reply(id, 503, "cluster_not_found");
         }
         let worker = &self.running[client.worker].worker;
@@ -68,8 +70,8 @@ impl Envoy {
 
     /// The request comes to the provider.
     fn deliver(&mut self, id: usize, cluster: String, headers: Headers, body: Vec<u8>) {
-        let cluster = match cluster == timed::TIMED_CLUSTER {
-            true => headers.text(timed::CLUSTER_HEADER).unwrap().to_owned(),
+        let cluster = match cluster == attempt_timeout::TIMED_CLUSTER {
+            true => headers.text(attempt_timeout::CLUSTER_HEADER).unwrap().to_owned(),
             false => cluster,
         };
         if let Some(length) = headers.text("content-length").filter(|_| cluster != protocol::CLUSTER) {

@@ -1,9 +1,9 @@
-//! The place that an attempt takes at its deployment: what limits and budgets of deployments and providers are counted by.
+//! The slot that an attempt takes at its deployment: what limits and budgets of deployments and providers are counted by.
 //!
-//! A place belongs to one attempt. The first is taken when the request is planned, at the first deployment that has room; when
-//! all are busy the request waits, and when all are used up it goes on to its fallbacks. A failure gives the place back and
+//! A slot belongs to one attempt. The first is taken when the request is planned, at the first deployment that has room; when
+//! all are busy the request waits, and when all are used up it goes on to its fallbacks. A failure gives the slot back and
 //! takes one at the next deployment. What Envoy tries by itself (nobody is asked after a refused connection) is a deployment
-//! that had room when it was named, and takes its place when its attempt begins. Whatever becomes of the request, [`Exchange::on_done`]
+//! that had room when it was named, and takes its slot when its attempt begins. Whatever becomes of the request, [`Exchange::on_done`]
 //! gives back what is left.
 
 use std::rc::Rc;
@@ -30,12 +30,12 @@ use crate::core::{
     },
 };
 
-/// How often a request that waits for a place looks for one, in milliseconds.
-const STEP_MS: u64 = 10;
+/// How often a request that waits for a slot looks for one, in milliseconds.
+const POLL_MS: u64 = 10;
 
-/// Where a request stands with places.
+/// Where a request stands with slots.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct Slot {
     /// The deployment and what is held there; nothing at one without limits.
     held: Option<(usize, Reservation)>,
     /// Since when it waits for one.
@@ -45,7 +45,7 @@ pub(super) struct Place {
 }
 
 /// Lets attempts in, one deployment after the other, and remembers why not.
-struct Gate<'g> {
+struct Admission<'g> {
     exchange: &'g Exchange,
     config: &'g Config,
     /// Tokens of an answer, more or less.
@@ -54,12 +54,12 @@ struct Gate<'g> {
     worker: Worker,
     now_ms: u64,
     taken: Option<(usize, Reservation)>,
-    shut: Shut,
+    rejection: Rejection,
 }
 
 /// Why deployments let nobody in.
 #[derive(Default)]
-struct Shut {
+struct Rejection {
     /// One has too many requests in flight: it is worth waiting for.
     busy: bool,
     /// One has too many requests or tokens in this minute.
@@ -68,11 +68,11 @@ struct Shut {
     over_budget: String,
 }
 
-impl Gate<'_> {
-    /// Takes a place at a deployment.
+impl Admission<'_> {
+    /// Takes a slot at a deployment.
     fn admits(&mut self, at: usize) -> bool {
         let Some(deployment) = self.config.deployments.get(at) else { return false };
-        if deployment.rules.is_empty() || self.exchange.asked.is_mock() {
+        if deployment.rules.is_empty() || self.exchange.requested.is_mock() {
             return true;
         }
         let has_budget = deployment.rules.iter().any(|rule| rule.max_budget.is_some());
@@ -95,16 +95,16 @@ impl Gate<'_> {
 
     fn note(&mut self, deployment: &Deployment, rule: &Rule, why: Why) {
         match why {
-            Why::Parallel => self.shut.busy = true,
+            Why::Parallel => self.rejection.busy = true,
             Why::Budget { spend, held } => {
-                self.shut.over_budget.push_str(&refusals::over_budget(deployment, rule, spend, held));
+                self.rejection.over_budget.push_str(&refusals::over_budget(deployment, rule, spend, held));
             }
             Why::Requests { resets_at_ms } | Why::Tokens { resets_at_ms } => {
                 let (what, limit) = match why {
                     Why::Requests { .. } => ("rpm", rule.limits.rpm),
                     _ => ("tpm", rule.limits.tpm),
                 };
-                self.shut.over_rate.get_or_insert_with(|| {
+                self.rejection.over_rate.get_or_insert_with(|| {
                     let counts = quota::counts(self.shared, std::iter::once(&rule.meter), self.now_ms);
                     let used = counts.first().copied().unwrap_or_default();
                     let used = if what == "rpm" { used.requests } else { used.tokens };
@@ -116,7 +116,7 @@ impl Gate<'_> {
                 });
             }
             Why::Full => {
-                self.shut.over_rate.get_or_insert_with(|| {
+                self.rejection.over_rate.get_or_insert_with(|| {
                     let message = "the gateway counts too many meters; try again later.";
                     Box::new(refusals::rate_limited(message.to_owned(), self.now_ms, self.now_ms))
                 });
@@ -126,82 +126,82 @@ impl Gate<'_> {
 }
 
 impl Exchange {
-    /// Finds a place for the next call: at the first deployment of the current group that has room, else (when none ever has)
+    /// Finds a slot for the next call: at the first deployment of the current group that has room, else (when none ever has)
     /// in a fallback. Milliseconds: all are busy, come back after them.
-    pub(super) fn find_place(&mut self, env: &mut Env) -> Result<Option<u64>, Error> {
+    pub(super) fn find_slot(&mut self, env: &mut Env) -> Result<Option<u64>, Error> {
         loop {
             let entered = self.enter_group(env);
             let error = match entered.map(|()| self.try_group(env)) {
                 Err(error) => error,
                 Ok(Ok(())) => {
-                    self.place.since_ms = None;
+                    self.slot.since_ms = None;
                     return Ok(None);
                 }
-                Ok(Err(Shut { busy: true, .. })) => {
-                    let since_ms = *self.place.since_ms.get_or_insert(env.now_ms);
+                Ok(Err(Rejection { busy: true, .. })) => {
+                    let since_ms = *self.slot.since_ms.get_or_insert(env.now_ms);
                     let limit_ms =
                         self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
                     let waited_ms = env.now_ms.saturating_sub(since_ms);
                     if waited_ms < limit_ms {
-                        return Ok(Some(STEP_MS.min(limit_ms - waited_ms)));
+                        return Ok(Some(POLL_MS.min(limit_ms - waited_ms)));
                     }
-                    let message = "no deployment had a free place within the time-out";
+                    let message = "no deployment had a free slot within the time-out";
                     Failure::without_answer(Class::Timeout, message).to_error(self.title())
                 }
-                Ok(Err(shut)) => shut.error(self.plan.as_ref().map_or("", Plan::asked), env.now_ms),
+                Ok(Err(rejection)) => rejection.error(self.plan.as_ref().map_or("", Plan::asked), env.now_ms),
             };
-            self.place.since_ms = None;
+            self.slot.since_ms = None;
             let class = error.class.unwrap_or(Class::RateLimit);
             self.note_error(error);
             let config = Rc::clone(&self.config);
             let Some(plan) = self.plan.as_mut() else { return Err(self.final_error()) };
             let before = plan.current();
             match plan.abandon_group(class, &mut env.world(&config), &mut |_| true) {
-                Some(after) => self.moved(before, after),
+                Some(after) => self.count_move(before, after),
                 None => return Err(self.final_error()),
             }
         }
     }
 
-    /// Whether a request that waits has to go on waiting, and how long. It takes its place as soon as there is one.
+    /// Whether a request that waits has to go on waiting, and how long. It takes its slot as soon as there is one.
     pub fn on_wait(&mut self, env: &mut Env) -> Option<u64> {
-        let since_ms = self.place.since_ms?;
+        let since_ms = self.slot.since_ms?;
         let limit_ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
         let left_ms = since_ms.saturating_add(limit_ms).saturating_sub(env.now_ms);
         match self.try_group(env) {
-            Err(Shut { busy: true, .. }) if left_ms > 0 => Some(STEP_MS.min(left_ms)),
+            Err(Rejection { busy: true, .. }) if left_ms > 0 => Some(POLL_MS.min(left_ms)),
             _ => None,
         }
     }
 
-    /// Takes a place in the current group, if it needs one and has none.
-    fn try_group(&mut self, env: &mut Env) -> Result<(), Shut> {
+    /// Takes a slot in the current group, if it needs one and has none.
+    fn try_group(&mut self, env: &mut Env) -> Result<(), Rejection> {
         let Some(plan) = &self.plan else { return Ok(()) };
         let at = plan.current().deployment;
         let order = plan.segment().map(|segment| segment.order.as_slice()).unwrap_or_default();
-        let has_place = self.place.held.as_ref().is_some_and(|(held, _)| *held == at);
-        if has_place || self.asked.is_mock() || !order.iter().any(|&at| self.has_rules(at)) {
+        let has_slot = self.slot.held.as_ref().is_some_and(|(held, _)| *held == at);
+        if has_slot || self.requested.is_mock() || !order.iter().any(|&at| self.has_rules(at)) {
             return Ok(());
         }
         // Who has waited finds that some have gone to rest meanwhile.
-        let waits = self.place.since_ms.is_some();
-        let (found, shut) = self.at_gate(env, |plan, world, gate| {
-            plan.enter(&mut |at| (!waits || world.is_available(at)) && gate.admits(at))
+        let waits = self.slot.since_ms.is_some();
+        let (found, rejection) = self.with_admission(env, |plan, world, admission| {
+            plan.enter(&mut |at| (!waits || world.is_available(at)) && admission.admits(at))
         });
-        if found.flatten().is_some() { Ok(()) } else { Err(shut) }
+        if found.flatten().is_some() { Ok(()) } else { Err(rejection) }
     }
 
-    /// Lets the plan go somewhere, through a gate, and keeps the place that it took.
-    fn at_gate<T>(
+    /// Moves the plan on under an admission, and keeps the slot that it took.
+    fn with_admission<T>(
         &mut self,
         env: &mut Env,
-        go: impl FnOnce(&mut Plan, &mut World, &mut Gate) -> T,
-    ) -> (Option<T>, Shut) {
+        go: impl FnOnce(&mut Plan, &mut World, &mut Admission) -> T,
+    ) -> (Option<T>, Rejection) {
         let config = Rc::clone(&self.config);
-        let typical = self.typical(env.lengths);
-        let Some(mut plan) = self.plan.take() else { return (None, Shut::default()) };
+        let typical = self.typical(env.output_lengths);
+        let Some(mut plan) = self.plan.take() else { return (None, Rejection::default()) };
         let (shared, worker, now_ms) = (env.shared, env.worker, env.now_ms);
-        let mut gate = Gate {
+        let mut admission = Admission {
             exchange: self,
             config: &config,
             typical,
@@ -209,43 +209,45 @@ impl Exchange {
             worker,
             now_ms,
             taken: None,
-            shut: Shut::default(),
+            rejection: Rejection::default(),
         };
-        let result = go(&mut plan, &mut env.world(&config), &mut gate);
-        let Gate { taken, shut, .. } = gate;
+        let result = go(&mut plan, &mut env.world(&config), &mut admission);
+        let Admission { taken, rejection, .. } = admission;
         self.plan = Some(plan);
-        self.place.held = taken;
-        (Some(result), shut)
+        self.slot.held = taken;
+        (Some(result), rejection)
     }
 
-    /// Gives the place back, and goes on to the next candidate after a failure of `class`: one that has room.
-    pub(super) fn next_place(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
-        self.leave(0, Money::ZERO, env);
-        let (next, _) = self
-            .at_gate(env, |plan, world, gate| plan.advance(class, status, world, &mut |at| gate.admits(at)));
+    /// Gives the slot back, and goes on to the next candidate after a failure of `class`: one that has room.
+    pub(super) fn next_with_slot(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
+        self.release_slot(0, Money::ZERO, env);
+        let (next, _) = self.with_admission(env, |plan, world, admission| {
+            plan.advance(class, status, world, &mut |at| admission.admits(at))
+        });
         next.flatten()
     }
 
     /// Goes on to the next group that has a deployment with room.
     pub(super) fn past_group(&mut self, class: Class, env: &mut Env) -> Option<Candidate> {
-        let (next, _) = self
-            .at_gate(env, |plan, world, gate| plan.abandon_group(class, world, &mut |at| gate.admits(at)));
+        let (next, _) = self.with_admission(env, |plan, world, admission| {
+            plan.abandon_group(class, world, &mut |at| admission.admits(at))
+        });
         next.flatten()
     }
 
-    /// Takes the place of an attempt that Envoy has begun by itself. False when it has gone to somebody else meanwhile.
-    pub(super) fn take_place(&mut self, env: &mut Env) -> bool {
+    /// Takes the slot of an attempt that Envoy has begun by itself. False when it has gone to somebody else meanwhile.
+    pub(super) fn take_slot(&mut self, env: &mut Env) -> bool {
         let Some(at) = self.plan.as_ref().map(|plan| plan.current().deployment) else { return false };
-        if self.place.held.is_some() || !self.has_rules(at) {
+        if self.slot.held.is_some() || !self.has_rules(at) {
             return true;
         }
-        self.at_gate(env, |_, _, gate| gate.admits(at)).0.unwrap_or(false)
+        self.with_admission(env, |_, _, admission| admission.admits(at)).0.unwrap_or(false)
     }
 
-    /// Whether a deployment would let one more attempt in now. The place that this request has there is as good as free.
+    /// Whether a deployment would let one more attempt in now. The slot that this request has there is as good as free.
     pub(super) fn has_room(&self, at: usize, env: &Env) -> bool {
         let Some(deployment) = self.config.deployments.get(at) else { return false };
-        let is_own = self.place.held.as_ref().is_some_and(|(held, _)| *held == at);
+        let is_own = self.slot.held.as_ref().is_some_and(|(held, _)| *held == at);
         deployment.rules.iter().all(|rule| match quota::check(env.shared, env.worker, rule, env.now_ms) {
             None => true,
             Some(Why::Parallel) => is_own,
@@ -254,8 +256,8 @@ impl Exchange {
     }
 
     /// The attempt is over: what it used takes the place of what it reserved.
-    pub(super) fn leave(&mut self, tokens: u64, cost: Money, env: &Env) {
-        if let Some((at, reservation)) = self.place.held.take() {
+    pub(super) fn release_slot(&mut self, tokens: u64, cost: Money, env: &Env) {
+        if let Some((at, reservation)) = self.slot.held.take() {
             if cost > Money::ZERO {
                 self.charge(at, &reservation, cost);
             }
@@ -272,21 +274,21 @@ impl Exchange {
             let budget = if meter.starts_with("provider:") { provider() } else { deployment.budget.as_ref() };
             let period = budget.and_then(|budget| budget.period.clone());
             let new = Charged { meter: meter.to_owned(), spend, period };
-            Charged::put(&mut self.place.charged, &new);
+            Charged::put(&mut self.slot.charged, &new);
         }
     }
 
     /// What attempts have cost deployments and providers with a budget.
     pub(super) fn charged(&mut self) -> Vec<Charged> {
-        std::mem::take(&mut self.place.charged)
+        std::mem::take(&mut self.slot.charged)
     }
 
     /// The request is over. One that called nobody counts nowhere, and neither does a mock.
-    pub(super) fn leave_at_the_end(&mut self, env: &Env) {
-        self.place.since_ms = None;
+    pub(super) fn release_slot_at_end(&mut self, env: &Env) {
+        self.slot.since_ms = None;
         let is_mock = self.completed.as_ref().is_some_and(|completed| completed.is_mock);
         if is_mock || (self.attempts == 0 && self.completed.is_none()) {
-            if let Some((_, reservation)) = self.place.held.take() {
+            if let Some((_, reservation)) = self.slot.held.take() {
                 reservation.cancel(env.shared, env.now_ms);
             }
             return;
@@ -294,7 +296,7 @@ impl Exchange {
         let tokens = self.completed.as_ref().and_then(|completed| completed.usage.as_ref());
         let tokens = tokens.map_or(0, |usage| usage.total_tokens);
         let cost = self.last_cost().unwrap_or_default();
-        self.leave(tokens, cost, env);
+        self.release_slot(tokens, cost, env);
     }
 
     fn has_rules(&self, at: usize) -> bool {
@@ -302,7 +304,7 @@ impl Exchange {
     }
 }
 
-impl Shut {
+impl Rejection {
     /// What the client reads when nothing else can be tried.
     fn error(self, model: &str, now_ms: u64) -> Error {
         match self.over_rate {

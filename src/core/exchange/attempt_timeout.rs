@@ -25,7 +25,7 @@ pub const WHOLE_HEADER: &str = "x-tollgate-whole-ms";
 /// Request header: milliseconds until the answer must have begun; 0 is for ever.
 pub const BEGIN_HEADER: &str = "x-tollgate-begin-ms";
 /// Answer header: the listener inside made this answer because there was none.
-pub const NO_ANSWER_HEADER: &str = "x-tollgate-no-answer";
+pub const NO_RESPONSE_HEADER: &str = "x-tollgate-no-answer";
 
 /// What an attempt that took all its time may seem to have missed of it: two clocks are compared.
 const SLACK_MS: u64 = 20;
@@ -37,7 +37,7 @@ impl Exchange {
     }
 
     fn configured_timeout_ms(&self, deployment: usize) -> u64 {
-        self.timeout_with(self.asked.timeout_ms, self.asked.stream_timeout_ms, deployment)
+        self.timeout_with(self.requested.timeout_ms, self.requested.stream_timeout_ms, deployment)
     }
 
     /// Whether the request allows a deployment less time than the configuration does.
@@ -50,7 +50,7 @@ impl Exchange {
         let deployment = self.config.deployments.get(deployment);
         let router = &self.config.router;
         let whole = asked.or(deployment.and_then(|d| d.timeout_ms)).unwrap_or(router.timeout_ms);
-        if !self.asked.streaming {
+        if !self.requested.streaming {
             return whole;
         }
         let streamed = asked_streamed.or(deployment.and_then(|d| d.stream_timeout_ms));
@@ -64,7 +64,7 @@ impl Exchange {
     }
 
     /// Whether attempts on a deployment must end before Envoy would end them.
-    fn is_timed(&self, deployment: usize) -> bool {
+    fn has_own_timeout(&self, deployment: usize) -> bool {
         self.timeout_ms(deployment) < self.per_try_timeout_ms
     }
 
@@ -74,7 +74,7 @@ impl Exchange {
         // A mock is answered when its attempt begins; all it needs is a cluster that can always be reached.
         let is_mock =
             self.config.deployments.get(at).is_some_and(|deployment| deployment.mock_response.is_some());
-        if is_mock || self.is_timed(at) {
+        if is_mock || self.has_own_timeout(at) {
             return TIMED_CLUSTER.to_owned();
         }
         self.config
@@ -85,27 +85,28 @@ impl Exchange {
     }
 
     /// Headers that tell the listener inside where an attempt goes and how long it may take.
-    pub(super) fn add_timed_headers(&self, list: &mut Headers, at: usize, deployment: &Deployment) {
-        if !self.is_timed(at) {
+    pub(super) fn add_timeout_headers(&self, list: &mut Headers, at: usize, deployment: &Deployment) {
+        if !self.has_own_timeout(at) {
             return;
         }
         let limit = self.timeout_ms(at);
-        let (whole, begin) = if self.asked.streaming { (0, limit) } else { (limit, 0) };
+        let (whole, begin) = if self.requested.streaming { (0, limit) } else { (limit, 0) };
         list.push(CLUSTER_HEADER, deployment.cluster.as_bytes());
         list.push_number(WHOLE_HEADER, whole);
         list.push_number(BEGIN_HEADER, begin);
     }
 
     /// The failure behind an answer that Envoy made because there was none.
-    pub(super) fn no_answer(&self, status: u16, headers: &Headers) -> Option<Failure> {
-        let timed = self.attempt.as_ref().is_some_and(|attempt| self.is_timed(attempt.candidate.deployment));
-        headers.get(NO_ANSWER_HEADER).filter(|_| timed)?;
+    pub(super) fn no_response(&self, status: u16, headers: &Headers) -> Option<Failure> {
+        let timed =
+            self.attempt.as_ref().is_some_and(|attempt| self.has_own_timeout(attempt.candidate.deployment));
+        headers.get(NO_RESPONSE_HEADER).filter(|_| timed)?;
         Some(without_answer(if status == 504 { Class::Timeout } else { Class::ApiConnection }))
     }
 
     /// The failure of an attempt that ended without an answer. Envoy does not say why: one that took as long as it may take
     /// has timed out.
-    pub(super) fn ended_without_answer(&self, now_ms: u64) -> Failure {
+    pub(super) fn ended_without_response(&self, now_ms: u64) -> Failure {
         let timed_out = self.attempt.as_ref().is_some_and(|attempt| {
             let limit = self.timeout_ms(attempt.candidate.deployment);
             now_ms.saturating_sub(attempt.started_ms) >= limit - SLACK_MS.min(limit / 10)

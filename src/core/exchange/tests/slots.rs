@@ -32,12 +32,12 @@ fn start(rig: &mut Rig, model: &str) -> Running {
     quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let Opening::Call(exchange) = open(&config, &headers, &mut rig.env()) else { panic!("a call is ours") };
     let mut running = Running { exchange: *exchange, begin: Begin::Wait(0) };
-    running.go_on(rig, model);
+    running.advance_or_fail(rig, model);
     running
 }
 
 impl Running {
-    fn go_on(&mut self, rig: &mut Rig, model: &str) {
+    fn advance_or_fail(&mut self, rig: &mut Rig, model: &str) {
         self.begin = self.exchange.on_body(hello(model).to_string().as_bytes(), &mut rig.env());
     }
 
@@ -83,9 +83,9 @@ impl Running {
         let line = status.to_string();
         let headers =
             Headers::from_pairs(&[(":status", line.as_str()), ("content-type", "application/json")]);
-        self.exchange.on_answer_headers(headers, false, &mut rig.env());
+        self.exchange.on_response_headers(headers, false, &mut rig.env());
         let body = if status == 200 { completion("x") } else { error("no", "x") };
-        self.exchange.on_answer_body(body.to_string().as_bytes(), true, &mut rig.env());
+        self.exchange.on_response_body(body.to_string().as_bytes(), true, &mut rig.env());
     }
 
     fn end(mut self, rig: &mut Rig) {
@@ -123,7 +123,7 @@ fn who_finds_all_busy_waits_for_a_place() {
     assert!(third.wait(&mut rig, 1_000));
     // The place is taken before the body is read again: nobody gets in between.
     assert_eq!(start(&mut rig, "a").is(), "waits");
-    third.go_on(&mut rig, "a");
+    third.advance_or_fail(&mut rig, "a");
     assert_eq!((third.is().as_str(), third.deployment()), ("a", free));
     first.end(&mut rig);
     third.end(&mut rig);
@@ -140,7 +140,7 @@ fn a_wait_ends_with_the_time_out() {
         let mut second = start(rig, "a");
         assert!(!second.wait(rig, 1_990));
         assert!(second.wait(rig, 20));
-        second.go_on(rig, "a");
+        second.advance_or_fail(rig, "a");
         assert_eq!(second.is(), expected);
         if let Begin::Reply(reply) = &second.begin {
             let text = String::from_utf8_lossy(&reply.body);

@@ -11,9 +11,9 @@ const SLOWNESS: u64 = 8;
 
 /// Running means by group, of one VM.
 #[derive(Debug, Default)]
-pub struct Lengths(HashMap<String, u64>);
+pub struct OutputLengths(HashMap<String, u64>);
 
-impl Lengths {
+impl OutputLengths {
     /// Tokens that an answer of this group has, more or less.
     pub fn typical(&self, group: &str) -> u64 {
         self.0.get(group).copied().unwrap_or(FIRST)
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_mean_follows_what_comes() {
-        let mut lengths = Lengths::default();
+        let mut lengths = OutputLengths::default();
         assert_eq!(lengths.typical("g"), 256);
         lengths.note("g", 0);
         assert_eq!(lengths.typical("g"), 224);

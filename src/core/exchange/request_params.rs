@@ -18,7 +18,7 @@ use crate::core::{
 
 /// Everything the gateway reads out of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Asked {
+pub struct Requested {
     /// `model`.
     pub model: Option<String>,
     /// `stream`.
@@ -51,7 +51,7 @@ pub struct Asked {
     pub choices: u64,
 }
 
-impl Asked {
+impl Requested {
     /// Whether the client wants no provider called at all: then it takes nobody's place at one.
     pub fn is_mock(&self) -> bool {
         self.mock_timeout || self.mock_response.is_some()
@@ -71,10 +71,10 @@ const MOST_RETRIES: u32 = 10;
 const MAX_TAGS: usize = 100;
 
 /// Reads a request.
-pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<Asked, Error> {
+pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<Requested, Error> {
     use crate::core::model::failure::Class;
 
-    let mut asked = Asked {
+    let mut asked = Requested {
         model: match body.raw("model") {
             None | Some("null") => None,
             Some(_) => Some(body.read::<String>("model").ok_or_else(|| {
@@ -95,7 +95,7 @@ pub fn read(body: &Object<'_>, headers: &Headers, general: &General) -> Result<A
         include_usage: body
             .read::<Value>("stream_options")
             .is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true))),
-        ..Asked::default()
+        ..Requested::default()
     };
     if body.has("mock_response") {
         asked.mock_response = body.read("mock_response");
@@ -144,7 +144,7 @@ pub fn refuse_mocks(body: &Object<'_>, general: &General) -> Result<(), Error> {
 }
 
 /// What accounts go by: end user, tags, session, the answer's greatest length.
-fn accounting(asked: &mut Asked, body: &Object<'_>, headers: &Headers, general: &General) {
+fn accounting(asked: &mut Requested, body: &Object<'_>, headers: &Headers, general: &General) {
     let map = |name: &str| body.read::<Map<String, Value>>(name).unwrap_or_default();
     let (own, metadata) = (map("litellm_metadata"), map("metadata"));
     let member = |name: &str| body.has(name).then(|| body.read::<Value>(name)).flatten();
@@ -205,7 +205,7 @@ pub fn fallback_models(controls: &Controls) -> Vec<&str> {
 
 /// Refuses a request that brings an endpoint or credentials of its own, in its fallbacks too: nobody may have the gateway call
 /// any address. An `api_key` alone, where no key is allowed, is left out like all that is meant for the gateway.
-pub fn refuse_endpoints(body: &Object<'_>, asked: &Asked, general: &General) -> Result<(), Error> {
+pub fn refuse_endpoints(body: &Object<'_>, asked: &Requested, general: &General) -> Result<(), Error> {
     let text = |name: &str| body.read::<Value>(name).filter(|value| !value.is_null());
     refuse_endpoint(&text, general)?;
     let controls = &asked.controls;
@@ -343,7 +343,7 @@ fn wrong(name: &'static str, expected: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn asked(body: &str) -> Result<Asked, Error> {
+    fn asked(body: &str) -> Result<Requested, Error> {
         read(&Object::parse(body.as_bytes()).unwrap(), &Headers::default(), &General::default())
     }
 

@@ -40,7 +40,7 @@ const DROPPED: [&str; 12] = [
 ];
 
 /// Where an answer stands.
-pub enum Answer {
+pub enum Response {
     /// None has come.
     None,
     /// A failure whose body is being read.
@@ -108,11 +108,11 @@ impl Step {
 
 impl Exchange {
     /// The answer's headers; `end` says that no body follows.
-    pub fn on_answer_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Step {
+    pub fn on_response_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Step {
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0);
         let Some(attempt) = &mut self.attempt else { return Step::pass() };
         if !(200..300).contains(&status) {
-            self.answer = Answer::Failing { status, headers };
+            self.response = Response::Failing { status, headers };
             return if end { self.failed(b"", env) } else { Step::hold() };
         }
         let Some(back) = attempt.back.take() else { return Step::pass() };
@@ -128,34 +128,34 @@ impl Exchange {
         let pipeline = Box::new(Pipeline::new(back, attempt.terms, &ids));
         let media_type = attempt.format.framing().media_type();
         let is_stream = headers.text("content-type").is_some_and(|kind| kind.starts_with(media_type));
-        self.answer = if is_stream {
+        self.response = if is_stream {
             let gunzip = is_gzip(&headers).then(|| Gunzip::new(Vec::new()));
-            Answer::Streaming(Box::new(Streaming {
+            Response::Streaming(Box::new(Streaming {
                 pipeline: *pipeline,
                 headers: Some(headers),
                 seen: 0,
                 gunzip,
             }))
         } else {
-            Answer::Held { pipeline, headers }
+            Response::Held { pipeline, headers }
         };
-        if end { self.on_answer_body(b"", true, env) } else { Step::hold() }
+        if end { self.on_response_body(b"", true, env) } else { Step::hold() }
     }
 
     /// Whether the next part of the body has to be read at all; `size` is what is buffered of it.
     pub fn wants_body(&self, size: usize, end: bool) -> bool {
-        match &self.answer {
-            Answer::None | Answer::Over => false,
-            Answer::Failing { .. } => end || size > MAX_ERROR_BYTES,
-            Answer::Held { .. } => end || (self.may_pass() && size > self.max_held()),
-            Answer::Passing { tap, .. } => end || !tap.is_done(),
-            Answer::Streaming(_) => true,
+        match &self.response {
+            Response::None | Response::Over => false,
+            Response::Failing { .. } => end || size > MAX_ERROR_BYTES,
+            Response::Held { .. } => end || (self.may_pass() && size > self.max_held()),
+            Response::Passing { tap, .. } => end || !tap.is_done(),
+            Response::Streaming(_) => true,
         }
     }
 
     /// Whether parts that are not read are kept back.
     pub fn holds(&self) -> bool {
-        matches!(self.answer, Answer::Failing { .. } | Answer::Held { .. })
+        matches!(self.response, Response::Failing { .. } | Response::Held { .. })
     }
 
     fn max_held(&self) -> usize {
@@ -164,24 +164,26 @@ impl Exchange {
 
     /// Whether the answer may go to the client without being read to its end.
     fn may_pass(&self) -> bool {
-        let Answer::Held { headers, .. } = &self.answer else { return false };
+        let Response::Held { headers, .. } = &self.response else { return false };
         self.attempt.as_ref().is_some_and(|attempt| attempt.passes) && !is_gzip(headers)
     }
 
     /// A part of the answer's body: all that is buffered while it is held, else the newest chunk.
-    pub fn on_answer_body(&mut self, bytes: &[u8], end: bool, env: &mut Env) -> Step {
+    pub fn on_response_body(&mut self, bytes: &[u8], end: bool, env: &mut Env) -> Step {
         self.took_ms =
             self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
-        match std::mem::replace(&mut self.answer, Answer::Over) {
-            Answer::None | Answer::Over => Step::pass(),
-            failing @ Answer::Failing { .. } => {
-                self.answer = failing;
+        match std::mem::replace(&mut self.response, Response::Over) {
+            Response::None | Response::Over => Step::pass(),
+            failing @ Response::Failing { .. } => {
+                self.response = failing;
                 self.failed(bytes, env)
             }
-            Answer::Held { pipeline, headers } if !end => self.start_passing(pipeline, &headers, bytes, env),
-            Answer::Held { pipeline, headers } => self.finish_held(pipeline, &headers, bytes, env),
-            Answer::Passing { pipeline, tap } => self.pass_on(pipeline, tap, bytes, end),
-            Answer::Streaming(stream) => self.stream_on(stream, bytes, end, env),
+            Response::Held { pipeline, headers } if !end => {
+                self.start_passing(pipeline, &headers, bytes, env)
+            }
+            Response::Held { pipeline, headers } => self.finish_held(pipeline, &headers, bytes, env),
+            Response::Passing { pipeline, tap } => self.pass_on(pipeline, tap, bytes, end),
+            Response::Streaming(stream) => self.stream_on(stream, bytes, end, env),
         }
     }
 
@@ -207,7 +209,7 @@ impl Exchange {
             pipeline.note(&tap);
             self.complete(&pipeline);
         } else {
-            self.answer = Answer::Passing { pipeline, tap };
+            self.response = Response::Passing { pipeline, tap };
         }
         Step::pass()
     }
@@ -268,7 +270,7 @@ impl Exchange {
         if stream.headers.is_some() && out.is_empty() && !end {
             // Nothing to show yet (half an event): the attempt can still be retried.
             stream.seen = bytes.len();
-            self.answer = Answer::Streaming(stream);
+            self.response = Response::Streaming(stream);
             return Step::hold();
         }
         stream.seen = 0;
@@ -276,7 +278,7 @@ impl Exchange {
         if end {
             self.complete(&stream.pipeline);
         } else {
-            self.answer = Answer::Streaming(stream);
+            self.response = Response::Streaming(stream);
         }
         Step { headers: list, body: (out != bytes).then_some(out), ..Step::default() }
     }
@@ -292,13 +294,14 @@ impl Exchange {
 
     /// A failed answer has been read.
     fn failed(&mut self, body: &[u8], env: &mut Env) -> Step {
-        let Answer::Failing { status, headers } = std::mem::replace(&mut self.answer, Answer::Over) else {
+        let Response::Failing { status, headers } = std::mem::replace(&mut self.response, Response::Over)
+        else {
             return Step::pass();
         };
         if self.attempt.is_none() {
             return Step::pass();
         }
-        if let Some(failure) = self.no_answer(status, &headers) {
+        if let Some(failure) = self.no_response(status, &headers) {
             self.charge_hurried(&failure, env);
             return self.conclude(failure, &Headers::default(), env);
         }
@@ -326,7 +329,7 @@ impl Exchange {
     /// Notes a failure and asks Envoy for a retry when there is somewhere to go. What is released is bare: if it gets to the
     /// policy role after all, that words it for the client (see [`Exchange::on_release`]).
     fn conclude(&mut self, failure: Failure, headers: &Headers, env: &mut Env) -> Step {
-        self.answer = Answer::Over;
+        self.response = Response::Over;
         if !failure.message.is_empty() || self.first_error.is_none() {
             self.note_error(failure.to_error(self.title()));
         }
@@ -354,11 +357,11 @@ impl Exchange {
 
     /// What an answer has used that the client has seen the beginning of and not the end.
     pub(super) fn unfinished(&self) -> Option<record::Completed> {
-        match &self.answer {
-            Answer::Streaming(stream) if stream.headers.is_none() => {
+        match &self.response {
+            Response::Streaming(stream) if stream.headers.is_none() => {
                 Some(self.completed_by(&stream.pipeline))
             }
-            Answer::Passing { pipeline, .. } => Some(self.completed_by(pipeline)),
+            Response::Passing { pipeline, .. } => Some(self.completed_by(pipeline)),
             _ => None,
         }
     }
@@ -366,16 +369,16 @@ impl Exchange {
     /// Whether a provider has been asked and the client has seen nothing of an answer or a failure yet.
     pub(super) fn is_under_way(&self) -> bool {
         self.sent
-            && match &self.answer {
-                Answer::None | Answer::Held { .. } => true,
-                Answer::Streaming(stream) => stream.headers.is_some(),
-                Answer::Failing { .. } | Answer::Passing { .. } | Answer::Over => false,
+            && match &self.response {
+                Response::None | Response::Held { .. } => true,
+                Response::Streaming(stream) => stream.headers.is_some(),
+                Response::Failing { .. } | Response::Passing { .. } | Response::Over => false,
             }
     }
 
     /// The answer has been read to its end.
     fn complete(&mut self, pipeline: &Pipeline) {
-        self.answer = Answer::Over;
+        self.response = Response::Over;
         self.completed = Some(self.completed_by(pipeline));
     }
 
@@ -392,7 +395,7 @@ impl Exchange {
         streaming: bool,
         env: &mut Env,
     ) -> Headers {
-        self.released = Released::Answer;
+        self.released = Released::Response;
         self.status = status;
         self.first_ms = env.now_ms;
         let deployment =

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Env, Exchange, controls, lengths::Lengths, record::Served};
+use super::{Env, Exchange, output_lengths::OutputLengths, record::Served, request_params};
 use crate::core::{
     access::{
         keyring::Found,
@@ -43,7 +43,7 @@ const MOST_CHOICES: u64 = 128;
 
 /// What a call holds.
 #[derive(Default)]
-pub(super) struct Hold {
+pub(super) struct CallerReservation {
     reservation: Option<Reservation>,
     /// Names of the meters that the ledger is to answer totals of.
     pub(super) metered: Vec<String>,
@@ -57,7 +57,7 @@ pub(super) struct Hold {
     pub(super) refused: bool,
 }
 
-impl Hold {
+impl CallerReservation {
     /// Whether a meter is among those that the call was let in by.
     pub(super) fn holds(&self, meter: &Meter) -> bool {
         self.reservation.as_ref().is_some_and(|reservation| reservation.tokens(meter).is_some())
@@ -77,7 +77,7 @@ impl Exchange {
     pub(super) fn end_user(&self, env: &mut Env) -> Result<Option<Arc<EndUser>>, Lookup> {
         let general = &self.config.general;
         // Who has the master key is not limited by it, but its end users are: whoever calls for them.
-        let (Some(id), true) = (&self.asked.end_user, general.has_ledger) else { return Ok(None) };
+        let (Some(id), true) = (&self.requested.end_user, general.has_ledger) else { return Ok(None) };
         if !general.end_users_have_budgets && !env.keys.wants_end_users() {
             return Ok(None);
         }
@@ -100,9 +100,9 @@ impl Exchange {
         let has_param = |path: &str| has_param(object, path);
         let call = Call {
             model: names.asked,
-            fallbacks: controls::fallback_models(&self.asked.controls),
+            fallbacks: request_params::fallback_models(&self.requested.controls),
             end_user,
-            names_user: self.asked.end_user.is_some(),
+            names_user: self.requested.end_user.is_some(),
             has_param: &has_param,
         };
         let Err(denied) = permit::permit(&self.caller, &call, &self.config) else { return Ok(()) };
@@ -146,11 +146,11 @@ impl Exchange {
         match reserved {
             Ok(reservation) => {
                 self.note_metered(Some(&reservation));
-                self.hold.reservation = Some(reservation);
+                self.reservation.reservation = Some(reservation);
                 Ok(())
             }
             Err(refused) => {
-                self.hold.refused = true;
+                self.reservation.refused = true;
                 let first = over_budget(&rules, env).or_else(|| {
                     let rates = |rule| {
                         quota::check_rates(env.shared, env.worker, rule, env.now_ms).map(|why| (rule, why))
@@ -177,7 +177,7 @@ impl Exchange {
     /// providers want for it.
     pub(super) fn settle(&mut self, used: &Served, paid: Money, env: &mut Env) {
         self.leave_group(used, env);
-        if let Some(reservation) = self.hold.reservation.take() {
+        if let Some(reservation) = self.reservation.reservation.take() {
             let tokens = counted(&used.usage, self.config.general.counted_tokens);
             reservation.settle_with(env.shared, tokens, used.cost, paid, env.now_ms);
         }
@@ -188,7 +188,7 @@ impl Exchange {
         let is_known = self.caller.grant().is_none_or(|grant| grant.revision > 0);
         let known = |name: &&str| is_known || !name.starts_with("key");
         let names = reservation.into_iter().flat_map(Reservation::metered).filter(known).map(str::to_owned);
-        self.hold.metered.extend(names);
+        self.reservation.metered.extend(names);
     }
 
     /// Adds the answer headers about limits. Where it is known what the call used, that is off what is left, else what it has
@@ -197,20 +197,20 @@ impl Exchange {
         // Most providers send none of these names.
         let limits = copied.filter(|copied| copied.raw().any(|(name, _)| name.starts_with(b"x-ratelimit-")));
         match limits {
-            None => list.append(&self.hold.headers),
+            None => list.append(&self.reservation.headers),
             Some(limits) => self
-                .hold
+                .reservation
                 .headers
                 .iter()
                 .filter(|(name, _)| limits.get(name).is_none())
                 .for_each(|(name, value)| list.push(name, value)),
         }
-        if self.hold.tokens_left.is_empty() {
+        if self.reservation.tokens_left.is_empty() {
             return;
         }
         let used = self.completed.as_ref().and_then(|completed| completed.usage.as_ref());
         let used = used.map(|usage| counted(usage, self.config.general.counted_tokens));
-        for TokensLeft { kind, left, reserved } in &self.hold.tokens_left {
+        for TokensLeft { kind, left, reserved } in &self.reservation.tokens_left {
             let left = used.map_or(*left, |used| left.saturating_add(*reserved).saturating_sub(used));
             let push = |list: &mut Headers, name: &[&str]| {
                 if limits.is_none_or(|limits| !limits.iter().any(|(other, _)| is_joined(other, name))) {
@@ -218,7 +218,7 @@ impl Exchange {
                 }
             };
             push(list, &["x-ratelimit-", kind.descriptor(), "-remaining-tokens"]);
-            match (kind, &self.hold.model) {
+            match (kind, &self.reservation.model) {
                 (MeterKind::Key, _) => push(list, &["x-ratelimit-remaining-tokens"]),
                 (MeterKind::KeyModel, Some(model)) => push(list, &["x-litellm-key-remaining-tokens-", model]),
                 _ => {}
@@ -227,7 +227,7 @@ impl Exchange {
     }
 
     /// Tokens of an answer of the current group, more or less.
-    pub(super) fn typical(&self, lengths: &Lengths) -> u64 {
+    pub(super) fn typical(&self, lengths: &OutputLengths) -> u64 {
         let group = self.plan.as_ref().and_then(Plan::segment).map_or("", |segment| segment.group.as_str());
         lengths.typical(group)
     }
@@ -235,12 +235,12 @@ impl Exchange {
     /// What a call of the current group will probably use; and what its client says that it may use besides.
     pub(super) fn guess(&self, at: usize, typical: u64) -> (Usage, u64) {
         let prompt = self.prompt_tokens();
-        let (output, claim) = match (self.api.operation, self.asked.max_output) {
+        let (output, claim) = match (self.api.operation, self.requested.max_output) {
             (Operation::Embed, _) => (0, 0),
             (_, None) => (typical, 0),
             (_, Some(most)) => {
                 let most = most.min(self.longest_answer(at, most, typical));
-                let most = most.saturating_mul(self.asked.choices.min(MOST_CHOICES));
+                let most = most.saturating_mul(self.requested.choices.min(MOST_CHOICES));
                 (most.min(typical), most.saturating_sub(typical))
             }
         };
@@ -276,7 +276,7 @@ impl Exchange {
         let (usage, claim) = self.guess(at, typical);
         let price = has_budget.then(|| self.planned_price(at)).flatten();
         let cost = |usage: &Usage| {
-            price.as_ref().map_or(Money::ZERO, |price| price.cost(usage, &self.asked.terms, None))
+            price.as_ref().map_or(Money::ZERO, |price| price.cost(usage, &self.requested.terms, None))
         };
         let estimate =
             Estimate { tokens: counted(&usage, counts), cost: cost(&usage), ..Estimate::default() };
@@ -295,7 +295,7 @@ impl Exchange {
     pub(super) fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
         let has_budget = rules.iter().any(|rule| rule.max_budget.is_some());
         let at = self.plan.as_ref().map_or(usize::MAX, |plan| plan.current().deployment);
-        self.estimate_at(at, has_budget, self.config.general.counted_tokens, self.typical(env.lengths))
+        self.estimate_at(at, has_budget, self.config.general.counted_tokens, self.typical(env.output_lengths))
     }
 
     /// Tokens of the prompt, more or less: never more than the model takes.
@@ -323,7 +323,7 @@ impl Exchange {
     ) {
         let mut headers = Headers::with_capacity(16);
         let mut spend = grant.map_or(Money::ZERO, |grant| Money::from_pico(grant.key.budget.spend.into()));
-        self.hold.tokens_left.clear();
+        self.reservation.tokens_left.clear();
         for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == MeterKind::Key) {
             let standing = held.and_then(|held| held.standing(&rule.meter));
             let standing = standing.unwrap_or_else(|| quota::standing(env.shared, rule, env.now_ms));
@@ -332,9 +332,9 @@ impl Exchange {
             }
             if let Some(left) = standing.tokens_left {
                 let reserved = held.and_then(|held| held.tokens(&rule.meter)).unwrap_or(0);
-                self.hold.tokens_left.push(TokensLeft { kind: rule.kind, left, reserved });
+                self.reservation.tokens_left.push(TokensLeft { kind: rule.kind, left, reserved });
                 if rule.kind == MeterKind::KeyModel && is_header_text(names.called) {
-                    self.hold.model = Some(names.called.to_owned());
+                    self.reservation.model = Some(names.called.to_owned());
                 }
             }
             let limits = [
@@ -364,9 +364,9 @@ impl Exchange {
                 }
             }
         }
-        self.hold.headers = headers;
+        self.reservation.headers = headers;
         let Some(Grant { key, .. }) = grant else { return };
-        let headers = &mut self.hold.headers;
+        let headers = &mut self.reservation.headers;
         let limits =
             [("x-litellm-key-tpm-limit", key.limits.tpm), ("x-litellm-key-rpm-limit", key.limits.rpm)];
         for (name, limit) in limits {
