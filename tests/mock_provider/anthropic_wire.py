@@ -47,9 +47,20 @@ class AnthropicMock(Mock):
         need(good, "invalid x-api-key", 401)
         need(request.header("anthropic-version") in self.VERSIONS, "anthropic-version: header is required")
         body = parse_object(request)
+        message = self.message(body)
+        headers = (("request-id", "req_mock_1"), ("anthropic-ratelimit-requests-remaining", "49"))
+        if body.get("stream"):
+            frames = [
+                f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in self.events(message)
+            ]
+            return Answer(200, [frame.encode() for frame in frames], "text/event-stream; charset=utf-8", headers)
+        return Answer(200, json.dumps(message, ensure_ascii=False).encode(), headers=headers)
+
+    def message(self, body: dict) -> dict:
+        """The answer to a request that is in order."""
         check_messages(body, self.KNOWN)
         blocks, stop = self.say(body)
-        message = {
+        return {
             "id": "msg_mock1",
             "type": "message",
             "role": "assistant",
@@ -59,13 +70,6 @@ class AnthropicMock(Mock):
             "stop_sequence": None,
             "usage": self.usage(body) if self.usage else self.USAGE,
         }
-        headers = (("request-id", "req_mock_1"), ("anthropic-ratelimit-requests-remaining", "49"))
-        if body.get("stream"):
-            frames = [
-                f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in self.events(message)
-            ]
-            return Answer(200, [frame.encode() for frame in frames], "text/event-stream; charset=utf-8", headers)
-        return Answer(200, json.dumps(message, ensure_ascii=False).encode(), headers=headers)
 
     def say(self, body: dict) -> tuple[list[dict], str]:
         blocks: list[dict] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import operator
 
 from .model import COMPLETION_TOKENS, PROMPT_TOKENS, arguments_for, cut, need, parse_object
 from .server import Answer, Mock, Recorded
@@ -55,7 +57,7 @@ class OllamaMock(Mock):
         for name in ("tool_calls", "thinking"):
             found = [message[name] for message in messages if name in message]
             if found:
-                whole[name] = sum(found[1:], found[0])
+                whole[name] = functools.reduce(operator.add, found)
         answer = lines[-1] | {"message": whole}
         return Answer(200, json.dumps(answer, ensure_ascii=False).encode(), "application/json; charset=utf-8")
 
