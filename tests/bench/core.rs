@@ -157,7 +157,7 @@ mod request_of {
     fn chat_to_messages(bencher: Bencher) {
         let body = fixture("messages/request/write/tool_round", "chat");
         translate(bencher, "claude-x", &body, |body, options| {
-            messages::request::write::request(body, options).expect("it is translated").0
+            messages::request::write(body, options).expect("it is translated").0
         });
     }
 
@@ -165,7 +165,7 @@ mod request_of {
     fn messages_to_chat(bencher: Bencher) {
         let body = fixture("messages/request/read/tool_round", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            messages::request::read::request(body, options).expect("it is translated")
+            messages::request::read(body, options).expect("it is translated")
         });
     }
 
@@ -173,7 +173,7 @@ mod request_of {
     fn chat_to_completions(bencher: Bencher) {
         let body = fixture("completions/request/write/several", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            completions::request::write::request(body, options).expect("it is translated")
+            completions::request::write(body, options).expect("it is translated")
         });
     }
 
@@ -181,7 +181,7 @@ mod request_of {
     fn completions_to_chat(bencher: Bencher) {
         let body = fixture("completions/request/read/simple", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            completions::request::read::request(body, options).expect("it is translated")
+            completions::request::read(body, options).expect("it is translated")
         });
     }
 
@@ -189,7 +189,7 @@ mod request_of {
     fn chat_to_generate(bencher: Bencher) {
         let body = fixture("generate/request/write/zephyr", "request");
         translate(bencher, "HuggingFaceH4/zephyr-7b-beta", &body, |body, options| {
-            generate::request::request(body, options).expect("it is translated").0
+            generate::request::write(body, options).expect("it is translated").0
         });
     }
 }

@@ -175,6 +175,11 @@ pub trait Format: Sync {
         chat::stream::pass(event, observed, out);
     }
 
+    /// The error that an event of its stream reports in place of a piece of the response.
+    fn read_error(&self, event: &Value) -> Option<Error> {
+        pipeline::error_in(event)
+    }
+
     /// What a failed response means, and the provider's words for it.
     fn read_failure(&self, status: u16, body: &[u8], said: &Said) -> (Class, String) {
         (failure::class(status, said), failure::message(body))

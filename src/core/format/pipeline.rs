@@ -256,6 +256,9 @@ impl Pipeline {
             return self.pass(event, data, told, out);
         };
         let value = value::read_exact(data).map_err(|e| not_json(&e.to_string()))?;
+        if let Some(error) = self.provider.read_error(&value) {
+            return Err(error);
+        }
         let mut chunks = Vec::new();
         reader.event(value, data, &mut self.observed, &mut chunks)?;
         let is_finished = reader.is_finished();

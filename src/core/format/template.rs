@@ -1,13 +1,39 @@
 //! Chat messages as one prompt text: the templates of `config.yaml`, and those of well-known model families.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::path::Path;
+use super::{Context, path::Path};
 use crate::core::{error::Error, model::template::PromptTemplate};
+
+/// Takes the messages out of a chat request and makes one prompt of them: with the template, else their texts are joined. A
+/// history with tool calls cannot be told as text; with `drop_params` the calls are left out.
+pub fn take_prompt(
+    chat: &mut Map<String, Value>,
+    template: Option<&PromptTemplate>,
+    context: &Context<'_>,
+) -> Result<String, Error> {
+    let path = Path::top("messages");
+    let messages = path.list(chat.shift_remove("messages").unwrap_or_default())?;
+    if messages.is_empty() {
+        return Err(path.wrong("a list of at least one message"));
+    }
+    let with_calls = |message: &Value| {
+        message.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
+    };
+    if let Some(at) = messages.iter().position(with_calls).filter(|_| !context.drop_params) {
+        return Err(path.item(at).member("tool_calls").wrong(
+            "absent: this model completes text and knows no tools; `drop_params: true` leaves them out",
+        ));
+    }
+    match template {
+        Some(template) => render(&messages, template),
+        None => join(&messages),
+    }
+}
 
 /// The prompt: `bos` and `initial`; each message between its role's texts, with `eos` after an assistant turn and `bos`
 /// again before the system or user turn that follows it; `last`. A role the template does not name stands bare.
-pub fn render(messages: &[Value], template: &PromptTemplate) -> Result<String, Error> {
+fn render(messages: &[Value], template: &PromptTemplate) -> Result<String, Error> {
     let mut prompt = format!("{}{}", template.bos, template.initial);
     let mut after_assistant = false;
     for (at, message) in messages.iter().enumerate() {
@@ -31,7 +57,7 @@ pub fn render(messages: &[Value], template: &PromptTemplate) -> Result<String, E
 }
 
 /// The prompt without a template: the messages' texts, a space between two.
-pub fn join(messages: &[Value]) -> Result<String, Error> {
+fn join(messages: &[Value]) -> Result<String, Error> {
     let texts = messages.iter().enumerate().map(|(at, message)| text_of(message, at));
     let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
     texts.retain(|text| !text.is_empty());

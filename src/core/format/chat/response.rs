@@ -1,5 +1,5 @@
-//! What all translations between chat and text answers share: chunks in the order a chat client expects them, texts out of
-//! a message, failures that arrive as an answer.
+//! What all translations of responses share: chunks in the order a chat client expects them, texts out of a message, failures
+//! that arrive as a response.
 
 use serde_json::{Map, Value};
 
@@ -13,27 +13,27 @@ use crate::core::{
 /// Makes the chunks of one chat stream: the same id, model and time on each, the role on a choice's first.
 #[derive(Debug)]
 pub struct Chunks {
-    stamp: ResponseIds,
+    ids: ResponseIds,
     adopted: bool,
     begun: Vec<u64>,
 }
 
 impl Chunks {
     /// Chunks of a stream of which nothing has been made yet.
-    pub fn new(stamp: &ResponseIds) -> Chunks {
-        Chunks { stamp: stamp.clone(), adopted: false, begun: Vec::new() }
+    pub fn new(ids: &ResponseIds) -> Chunks {
+        Chunks { ids: ids.clone(), adopted: false, begun: Vec::new() }
     }
 
     /// What the chunks are called.
     pub fn ids(&self) -> &ResponseIds {
-        &self.stamp
+        &self.ids
     }
 
     /// Takes over what the provider's first chunk names itself.
     pub fn adopt(&mut self, chunk: &Value) {
         if !self.adopted {
             self.adopted = true;
-            self.stamp = stamp_of(chunk, &self.stamp);
+            self.ids = ids_of(chunk, &self.ids);
         }
     }
 
@@ -61,10 +61,8 @@ impl Chunks {
 
     /// The last chunk. It still has a choice, as LiteLLM's has.
     pub fn usage(&self, usage: &Value) -> Value {
-        let mut chunk = chunk(&self.stamp, [object! {"index": 0, "delta": object! {}}]);
-        if let Some(chunk) = chunk.as_object_mut() {
-            chunk.insert("usage".into(), usage.clone());
-        }
+        let mut chunk = chunk(&self.ids, [object! {"index": 0, "delta": object! {}}]);
+        set_usage(&mut chunk, Some(usage.clone()));
         chunk
     }
 
@@ -77,22 +75,29 @@ impl Chunks {
             Some(reason) => object! {"finish_reason": reason, "index": index, "delta": delta},
             None => object! {"index": index, "delta": delta},
         };
-        chunk(&self.stamp, [choice])
+        chunk(&self.ids, [choice])
     }
 }
 
 /// One chunk of a chat stream.
-pub fn chunk(stamp: &ResponseIds, choices: [Value; 1]) -> Value {
+pub fn chunk(ids: &ResponseIds, choices: [Value; 1]) -> Value {
     object! {
-        "id": stamp.id.as_str(),
-        "created": stamp.created,
-        "model": stamp.model.as_str(),
+        "id": ids.id.as_str(),
+        "created": ids.created,
+        "model": ids.model.as_str(),
         "object": "chat.completion.chunk",
         "choices": choices,
     }
 }
 
-/// One choice of a chat answer that is only text.
+/// Gives a response or chunk its usage, if it has one.
+pub fn set_usage(response: &mut Value, usage: Option<Value>) {
+    if let (Value::Object(response), Some(usage)) = (response, usage) {
+        response.insert("usage".into(), usage);
+    }
+}
+
+/// One choice of a chat response that is only text.
 pub fn text_choice(index: u64, text: &str, reason: &str) -> Value {
     let message = object! {
         "content": text,
@@ -103,17 +108,17 @@ pub fn text_choice(index: u64, text: &str, reason: &str) -> Value {
     object! {"finish_reason": reason, "index": index, "message": message}
 }
 
-/// What an answer names itself, `stamp` where it says nothing.
-pub fn stamp_of(body: &Value, stamp: &ResponseIds) -> ResponseIds {
+/// What a response names itself, `ids` where it says nothing.
+pub fn ids_of(body: &Value, ids: &ResponseIds) -> ResponseIds {
     let text = |name: &str| body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     ResponseIds {
-        id: text("id").unwrap_or(&stamp.id).to_owned(),
-        created: body.get("created").and_then(Value::as_u64).filter(|at| *at > 0).unwrap_or(stamp.created),
-        model: text("model").unwrap_or(&stamp.model).to_owned(),
+        id: text("id").unwrap_or(&ids.id).to_owned(),
+        created: body.get("created").and_then(Value::as_u64).filter(|at| *at > 0).unwrap_or(ids.created),
+        model: text("model").unwrap_or(&ids.model).to_owned(),
     }
 }
 
-/// The choices of an answer, or what is wrong with it.
+/// The choices of a response, or what is wrong with it.
 pub fn choices_of(body: &Value) -> Result<&Vec<Value>, Error> {
     if let Some(error) = failure_in(body) {
         return Err(error);
@@ -138,7 +143,7 @@ pub fn index_of(choice: &Value) -> u64 {
     choice.get("index").and_then(Value::as_u64).unwrap_or(0).min(127)
 }
 
-/// The failure that a provider reports in place of an answer or a chunk, with the status of its `code` where that is one.
+/// The failure that a provider reports in place of a response or a chunk, with the status of its `code` where that is one.
 pub fn failure_in(body: &Value) -> Option<Error> {
     let error = body.get("error").filter(|error| !error.is_null())?;
     let message = error.get("message").unwrap_or(error).as_str().unwrap_or("the provider reported an error");
@@ -164,7 +169,7 @@ pub fn is_stopped_by(reason: &Word, path: &str, body: &[u8]) -> bool {
             .is_ok_and(|response| response.pointer(path).and_then(Value::as_str) == Some(reason.text()))
 }
 
-/// An answer that is not what its API promises.
+/// A response that is not what its API promises.
 pub fn unreadable(lack: &str) -> Error {
     Error::provider(Class::Api, format!("litellm.APIError: the provider's answer has {lack}"))
 }
@@ -198,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_choices_is_no_answer() {
+    fn a_response_without_choices_is_no_response() {
         for body in [json!({}), json!([]), json!({"choices": []}), json!({"choices": 1})] {
             assert_eq!(choices_of(&body).unwrap_err().class, Some(Class::Api), "{body}");
         }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::{
-    pipeline::{cut_short, error_in},
+    pipeline::cut_short,
     response::{Observed, Passing, ReadResponse, Told, WriteResponse},
 };
 use crate::core::{
@@ -78,9 +78,6 @@ impl ReadResponse for Reader {
         observed: &mut Observed,
         chunks: &mut Vec<Value>,
     ) -> Result<(), Error> {
-        if let Some(error) = error_in(&event) {
-            return Err(error);
-        }
         observed.note_openai(&event);
         chunks.push(event);
         Ok(())

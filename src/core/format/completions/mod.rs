@@ -2,6 +2,9 @@
 
 pub mod request;
 pub mod response;
+pub mod stream;
+#[cfg(test)]
+mod tests;
 
 use serde_json::{Map, Value};
 
@@ -32,16 +35,16 @@ impl super::Format for Format {
         body: Map<String, Value>,
         context: &Context<'_>,
     ) -> Result<(Map<String, Value>, WriteWith), Error> {
-        Ok((request::read::request(body, context)?, self.writer(context.include_usage)?))
+        Ok((request::read(body, context)?, self.writer(context.include_usage)?))
     }
 
     fn writer(&self, include_usage: bool) -> Result<WriteWith, Error> {
-        Ok(Box::new(move |ids| Box::new(response::write::Stream::new(include_usage, ids))))
+        Ok(Box::new(move |ids| Box::new(stream::Writer::new(include_usage, ids))))
     }
 
     fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        let body = request::write::request(chat, context)?;
-        let reader = Box::new(|ids: &_| Box::new(response::read::Stream::new(ids)) as _);
+        let body = request::write(chat, context)?;
+        let reader = Box::new(|ids: &_| Box::new(stream::Reader::new(ids)) as _);
         Ok(Written { body, betas: Vec::new(), reader })
     }
 

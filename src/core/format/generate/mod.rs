@@ -1,8 +1,11 @@
 //! Hugging Face text generation inference: `{"inputs", "parameters"}` in, `generated_text` out. Spoken by providers only.
 
-mod marks;
 pub mod request;
 pub mod response;
+pub mod stream;
+mod strip_tokens;
+#[cfg(test)]
+mod tests;
 
 use serde_json::{Map, Value};
 
@@ -12,8 +15,8 @@ use crate::core::error::Error;
 /// What a response is read by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// Texts that may stand at either end of the response without being meant: the template's tokens, the stop texts.
-    pub marks: Vec<String>,
+    /// Texts to strip off either end of the response, where they are not meant: the template's tokens, the stop texts.
+    pub strip_tokens: Vec<String>,
     /// Estimated length of the prompt, which the server does not always count.
     pub prompt_tokens: u64,
 }
@@ -35,8 +38,8 @@ impl super::Format for Format {
     }
 
     fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        let (body, asked) = request::request(chat, context)?;
-        let reader = Box::new(move |ids: &_| Box::new(response::Reader::new(asked, ids)) as _);
+        let (body, asked) = request::write(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(asked, ids)) as _);
         Ok(Written { body, betas: Vec::new(), reader })
     }
 }

@@ -1,10 +1,14 @@
-//! A chat request as a text generation inference request (`{"inputs", "parameters", "stream"}`).
+//! Text generation inference requests (`{"inputs", "parameters", "stream"}`), written from chat.
 
 use serde_json::{Map, Value};
 
 use super::Asked;
-use crate::core::format::{completions::request::write::take_messages, params, template};
-use crate::core::{codec::value, error::Error, format::Context, model::template::PromptTemplate};
+use crate::core::{
+    codec::value,
+    error::Error,
+    format::{Context, params, template},
+    model::template::PromptTemplate,
+};
 
 /// OpenAI parameters that the server has nothing for.
 const UNSUPPORTED: [&str; 18] = [
@@ -36,22 +40,18 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Makes the request. The prompt is made by the deployment's template, else by the one known for the model's family, else
 /// the messages' texts are joined. Parameters that are not OpenAI's (`repetition_penalty`, …) go into `parameters`.
-pub fn request(
+pub fn write(
     mut body: Map<String, Value>,
     context: &Context<'_>,
 ) -> Result<(Map<String, Value>, Asked), Error> {
-    let messages = take_messages(&mut body, context)?;
     let known = if context.template.is_none() { template::for_model(context.model) } else { None };
     let template = context.template.or(known.as_ref());
-    let prompt = match template {
-        Some(template) => template::render(&messages, template)?,
-        None => template::join(&messages)?,
-    };
+    let prompt = template::take_prompt(&mut body, template, context)?;
     params::drop_or_refuse(&mut body, &UNSUPPORTED, context)?;
     let stream = body.shift_remove("stream").and_then(|stream| stream.as_bool()).unwrap_or(false);
     let parameters = parameters(body);
     let asked = Asked {
-        marks: marks(template, parameters.get("stop")),
+        strip_tokens: strip_tokens(template, parameters.get("stop")),
         prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN) as u64,
     };
     let generate = Map::from_iter([
@@ -97,36 +97,21 @@ fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {
     parameters
 }
 
-/// What the answer may carry at its ends without meaning it: the template's own tokens, and the stop text, which this
+/// What the response may carry at its ends without meaning it: the template's own tokens, and the stop texts, which this
 /// server leaves in.
-fn marks(template: Option<&PromptTemplate>, stops: Option<&Value>) -> Vec<String> {
-    let mut marks = Vec::new();
+fn strip_tokens(template: Option<&PromptTemplate>, stops: Option<&Value>) -> Vec<String> {
+    let mut tokens = Vec::new();
     if let Some(template) = template {
-        let after_answer = template.roles.get("assistant").map_or("", |(_, after)| after.as_str());
-        for mark in [&template.bos, &template.eos, after_answer] {
-            marks.push(mark.trim().to_owned());
+        let after_turn = template.roles.get("assistant").map_or("", |(_, after)| after.as_str());
+        for token in [&template.bos, &template.eos, after_turn] {
+            tokens.push(token.trim().to_owned());
         }
     }
     if let Some(Value::Array(stops)) = stops {
-        marks.extend(stops.iter().filter_map(Value::as_str).map(str::to_owned));
+        tokens.extend(stops.iter().filter_map(Value::as_str).map(str::to_owned));
     }
-    marks.retain(|mark| !mark.is_empty());
-    marks.sort();
-    marks.dedup();
-    marks
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::core::format::golden::requests as cases;
-
-    #[test]
-    fn whole_requests() {
-        cases::walk("generate/request/write", super::request);
-    }
-
-    #[test]
-    fn odd_values_are_refused_or_taken() {
-        cases::mutate("generate/request/write", super::request);
-    }
+    tokens.retain(|token| !token.is_empty());
+    tokens.sort();
+    tokens.dedup();
+    tokens
 }

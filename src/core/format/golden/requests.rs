@@ -48,7 +48,7 @@ fn run(case: &Value, translate: Translate) -> Value {
     match translate(request, &context) {
         Ok((request, asked)) => json!({"memo": {
             "include_usage": asks_for_usage || wants_usage(&request),
-            "marks": asked.marks,
+            "marks": asked.strip_tokens,
             "prompt_tokens": asked.prompt_tokens,
         }, "request": request}),
         Err(error) => {

@@ -1,4 +1,4 @@
-//! Golden cases of the answer translations: `{"memo", "answer"}` or `{"memo", "chunks"}` in, what the client reads out.
+//! Golden cases of the response translations: `{"memo", "answer"}` or `{"memo", "chunks"}` in, what the client reads out.
 
 use serde_json::{Value, json};
 
@@ -7,17 +7,17 @@ use crate::core::{
     format::{generate::Asked, golden, response::ResponseIds},
 };
 
-/// What made-up answers are stamped with in every case.
-pub(in crate::core::format) fn stamp() -> ResponseIds {
+/// What responses without names of their own are called in every case.
+pub(in crate::core::format) fn ids() -> ResponseIds {
     ResponseIds { id: "chatcmpl-stamp".into(), created: 1_700_000_000, model: "stamped-model".into() }
 }
 
 /// Compares every buffered response of a folder with what `translate` makes of it, and tries it with odd values.
-pub(in crate::core::format) fn answers(
+pub(in crate::core::format) fn whole(
     folder: &str,
     translate: fn(&Value, Asked, &ResponseIds) -> Result<Value, Error>,
 ) {
-    let run = |case: &Value| match translate(&case["answer"], asked(case), &stamp()) {
+    let run = |case: &Value| match translate(&case["answer"], asked(case), &ids()) {
         Ok(answer) => json!({"answer": answer}),
         Err(error) => json!({"error": {"status": error.status, "message": error.message}}),
     };
@@ -66,7 +66,7 @@ fn odd() -> [Value; 7] {
 
 fn asked(case: &Value) -> Asked {
     Asked {
-        marks: serde_json::from_value(case["memo"]["marks"].clone()).unwrap_or_default(),
+        strip_tokens: serde_json::from_value(case["memo"]["marks"].clone()).unwrap_or_default(),
         prompt_tokens: case["memo"]["prompt_tokens"].as_u64().unwrap_or(0),
     }
 }

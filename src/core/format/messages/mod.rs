@@ -4,6 +4,8 @@ pub mod error;
 pub mod request;
 pub mod response;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use serde_json::{Map, Value};
@@ -82,16 +84,16 @@ impl super::Format for Format {
         body: Map<String, Value>,
         context: &Context<'_>,
     ) -> Result<(Map<String, Value>, WriteWith), Error> {
-        Ok((request::read::request(body, context)?, self.writer(context.include_usage)?))
+        Ok((request::read(body, context)?, self.writer(context.include_usage)?))
     }
 
     fn writer(&self, _include_usage: bool) -> Result<WriteWith, Error> {
-        Ok(Box::new(|ids| Box::new(response::write::Stream::new(ids))))
+        Ok(Box::new(|ids| Box::new(stream::Writer::new(ids))))
     }
 
     fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        let (body, betas, asked) = request::write::request(chat, context)?;
-        let reader = Box::new(move |ids: &_| Box::new(stream::read::Reader::new(asked, ids)) as _);
+        let (body, betas, asked) = request::write(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(asked, ids)) as _);
         Ok(Written { body, betas, reader })
     }
 
@@ -125,6 +127,10 @@ impl super::Format for Format {
         stream::pass(event, observed, out);
     }
 
+    fn read_error(&self, event: &Value) -> Option<Error> {
+        (text(event, "type") == "error").then(|| error::error(event))
+    }
+
     fn read_failure(&self, status: u16, body: &[u8], _said: &Said) -> (Class, String) {
         error::error_class(status, body)
     }
@@ -133,4 +139,9 @@ impl super::Format for Format {
 /// A string member, empty when it is absent or no string.
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// An id for a call that the provider gave none: unique within the response, and over responses because the response's id is.
+fn made_up_id(message: &str, at: usize) -> String {
+    format!("call_{}_{at}", message.trim_start_matches("msg_"))
 }

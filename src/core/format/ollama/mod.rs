@@ -58,7 +58,7 @@ impl super::Format for Format {
     }
 
     fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        let (body, asked) = request::request(chat, context)?;
+        let (body, asked) = request::write(chat, context)?;
         let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(asked, ids)) as _);
         Ok(Written { body, betas: Vec::new(), reader })
     }

@@ -39,7 +39,7 @@ const RENAMED: [(&str, &str); 1] = [("frequency_penalty", "repeat_penalty")];
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// Makes the request. Parameters that are not OpenAI's (`num_ctx`, `mirostat`, …) go into `options`.
-pub fn request(
+pub fn write(
     mut chat: Map<String, Value>,
     context: &Context<'_>,
 ) -> Result<(Map<String, Value>, Asked), Error> {

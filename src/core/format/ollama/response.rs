@@ -1,4 +1,4 @@
-//! A whole response of Ollama's as a chat completion, and what it has in common with a stream of them.
+//! Ollama's whole responses, read as chat, and what they have in common with its streams.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use crate::core::{
 };
 
 /// Makes the `chat.completion` of a response.
-pub fn answer(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Error> {
+pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Error> {
     if let Some(error) = error_in(body) {
         return Err(error);
     }
@@ -31,7 +31,7 @@ pub fn answer(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, E
     if !text(message, "thinking").is_empty() {
         made.insert("reasoning_content".into(), text(message, "thinking").into());
     }
-    let mut answer = object! {
+    let mut chat = object! {
         "id": ids.id.as_str(),
         "created": ids.created,
         "model": asked.model.as_str(),
@@ -39,10 +39,8 @@ pub fn answer(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, E
         "system_fingerprint": Value::Null,
         "choices": [object! {"finish_reason": reason, "index": 0, "message": made}],
     };
-    if let (Some(answer), Some(usage)) = (answer.as_object_mut(), usage(body, asked)) {
-        answer.insert("usage".into(), usage);
-    }
-    Ok(answer)
+    chat::set_usage(&mut chat, usage(body, asked));
+    Ok(chat)
 }
 
 /// The calls in a message; so many came before.

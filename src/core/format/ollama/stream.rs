@@ -1,16 +1,16 @@
-//! Ollama's streams as chat chunks.
+//! Ollama's streams, read as chat chunks.
 
 use serde_json::{Map, Value};
 
 use super::{
     Asked,
-    response::{answer, finish_reason, text, tool_calls, usage},
+    response::{self, finish_reason, text, tool_calls, usage},
 };
 use crate::core::{
     error::Error,
     format::{
         chat::response::Chunks,
-        pipeline::{cut_short, error_in},
+        pipeline::cut_short,
         response::{Observed, ReadResponse, ResponseIds},
     },
 };
@@ -19,7 +19,6 @@ use crate::core::{
 #[derive(Debug)]
 pub struct Reader {
     asked: Asked,
-    ids: ResponseIds,
     chunks: Chunks,
     calls: usize,
     done: bool,
@@ -29,16 +28,13 @@ impl Reader {
     /// A reader of the response to what was asked.
     pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
         let named = ResponseIds { model: asked.model.clone(), ..ids.clone() };
-        Reader { asked, chunks: Chunks::new(&named), ids: named, calls: 0, done: false }
+        Reader { asked, chunks: Chunks::new(&named), calls: 0, done: false }
     }
 
     /// Takes the object of one line.
-    pub fn push(&mut self, event: &Value, out: &mut Vec<Value>) -> Result<(), Error> {
-        if let Some(error) = error_in(event) {
-            return Err(error);
-        }
+    pub fn push(&mut self, event: &Value, out: &mut Vec<Value>) {
         if self.done {
-            return Ok(());
+            return;
         }
         if let Some(message) = event.get("message").and_then(Value::as_object) {
             self.message(message, out);
@@ -50,7 +46,6 @@ impl Reader {
                 out.push(self.chunks.usage(&usage));
             }
         }
-        Ok(())
     }
 
     fn message(&mut self, message: &Map<String, Value>, out: &mut Vec<Value>) {
@@ -64,7 +59,7 @@ impl Reader {
         if !content.is_empty() {
             out.push(self.chunks.content(0, content));
         }
-        let calls = tool_calls(message, &self.ids.id, self.calls);
+        let calls = tool_calls(message, &self.chunks.ids().id, self.calls);
         if !calls.is_empty() {
             self.calls += calls.len();
             let delta = [("tool_calls".to_owned(), calls.into())];
@@ -75,7 +70,7 @@ impl Reader {
 
 impl ReadResponse for Reader {
     fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
-        let chat = answer(&body, &self.asked, &self.ids)?;
+        let chat = response::read(&body, &self.asked, self.chunks.ids())?;
         observed.note_openai(&chat);
         Ok(chat)
     }
@@ -87,7 +82,7 @@ impl ReadResponse for Reader {
         observed: &mut Observed,
         chunks: &mut Vec<Value>,
     ) -> Result<(), Error> {
-        self.push(&event, chunks)?;
+        self.push(&event, chunks);
         chunks.iter().for_each(|chunk| observed.note_openai(chunk));
         Ok(())
     }

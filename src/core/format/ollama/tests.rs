@@ -6,7 +6,7 @@ use super::*;
 use crate::core::{
     codec::value,
     format::{
-        self, generate,
+        self, Format as _, generate,
         golden::{self, requests, responses},
         pipeline::Pipeline,
         response::{Observed, ReadResponse},
@@ -17,7 +17,7 @@ use crate::core::{
 };
 
 const TRANSLATE: requests::Translate = |chat, context| {
-    let (body, asked) = request::request(chat, context)?;
+    let (body, asked) = request::write(chat, context)?;
     Ok((body, generate::Asked { prompt_tokens: asked.prompt_tokens, ..generate::Asked::default() }))
 };
 
@@ -36,16 +36,22 @@ fn odd_values_are_refused_or_taken() {
 }
 
 #[test]
-fn whole_answers() {
-    responses::answers("ollama/response/read", |body, case, ids| response::answer(body, &asked(case), ids));
+fn whole_responses() {
+    responses::whole("ollama/response/read", |body, case, ids| response::read(body, &asked(case), ids));
 }
 
 #[test]
 fn whole_streams() {
     responses::streams("ollama/stream/read", |chunks, case, include_usage| {
-        let mut reader = stream::Reader::new(asked(case), &responses::stamp());
+        let mut reader = stream::Reader::new(asked(case), &responses::ids());
         let mut out = Vec::new();
-        let result = chunks.iter().try_for_each(|chunk| reader.push(chunk, &mut out));
+        let result = chunks.iter().try_for_each(|chunk| match Format.read_error(chunk) {
+            Some(error) => Err(error),
+            None => {
+                reader.push(chunk, &mut out);
+                Ok(())
+            }
+        });
         let result = result.and_then(|()| reader.finish(&mut Observed::default(), &mut Vec::new()));
         (responses::seen(out, include_usage), result)
     });
@@ -55,12 +61,11 @@ fn whole_streams() {
 fn read(api: ApiRef, pieces: &[&[u8]]) -> Vec<u8> {
     let chat = json!({"messages": [{"role": "user", "content": "Hi"}]});
     let context = Context { model: "llama3.2", brand: "ollama_chat", ..Context::default() };
-    let written =
-        format::Format::write_request(&Format, chat.as_object().cloned().unwrap(), &context).unwrap();
+    let written = Format.write_request(chat.as_object().cloned().unwrap(), &context).unwrap();
     let writer = format::of(api).writer(true).unwrap();
     let translation = Some((written.reader, writer));
     let back = Back { client: format::of(api), provider: &Format, include_usage: true, translation };
-    let mut pipeline = Pipeline::new(back, Terms::default(), &responses::stamp());
+    let mut pipeline = Pipeline::new(back, Terms::default(), &responses::ids());
     let mut out = Vec::new();
     let result = pieces.iter().try_for_each(|piece| pipeline.chunk(piece, &mut out));
     match result.and_then(|()| pipeline.end(&mut out)) {

@@ -1,4 +1,7 @@
-//! Message requests.
+//! Message requests: read as chat, and written from it.
 
-pub mod read;
-pub mod write;
+mod read;
+mod write;
+
+pub(super) use self::write::JSON_TOOL;
+pub use self::{read::read, write::write};

@@ -1,15 +1,14 @@
-//! An Anthropic `/v1/messages` request as a chat request.
+//! Message requests, read as chat requests.
 //!
 //! What only Anthropic has and no chat model could use is left out (`cache_control`, results of Anthropic's own tools in
 //! the history). What the model would have to see but chat cannot say is refused with its path.
 
 use serde_json::{Map, Value};
 
-use crate::core::format::{params, path::Path};
 use crate::core::{
     codec::value::{self, object},
     error::Error,
-    format::Context,
+    format::{Context, params, path::Path},
 };
 
 /// Members of the request that mean nothing to a chat model.
@@ -30,7 +29,7 @@ const ANTHROPIC_ONLY: [&str; 10] = [
 const USER_CHARS: usize = 64;
 
 /// Makes the chat request. Parameters unknown to both formats are copied.
-pub fn request(mut body: Map<String, Value>, context: &Context<'_>) -> Result<Map<String, Value>, Error> {
+pub fn read(mut body: Map<String, Value>, context: &Context<'_>) -> Result<Map<String, Value>, Error> {
     body.retain(|name, value| !value.is_null() && !ANTHROPIC_ONLY.contains(&name.as_str()));
     let mut chat = Map::new();
     chat.insert("model".into(), params::model(&mut body, context));

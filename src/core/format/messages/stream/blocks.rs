@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use super::{Event, made_up_id};
+use super::{super::made_up_id, Event};
 use crate::core::codec::value::{self, object};
 
 /// Bytes that may wait for an earlier block to be completed. Beyond it the earlier block is closed as it is.

@@ -1,7 +1,10 @@
 //! Message streams: those that pass, and those that are translated.
 
-pub(super) mod blocks;
-pub mod read;
+mod blocks;
+mod read;
+mod write;
+
+pub use self::{read::Reader, write::Writer};
 
 use serde_json::Value;
 
@@ -50,8 +53,3 @@ pub(super) fn note_usage(event: &Value, observed: &mut Observed) {
 
 /// An event's name and its data; the name is also the data's `type`.
 pub(super) type Event = (&'static str, Value);
-
-/// An id for a call that the provider gave none: unique within the answer, and over answers because the answer's id is.
-pub(super) fn made_up_id(message: &str, at: usize) -> String {
-    format!("call_{}_{at}", message.trim_start_matches("msg_"))
-}

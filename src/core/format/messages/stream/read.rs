@@ -1,13 +1,16 @@
-//! A streamed Anthropic answer as chat chunks, one event at a time.
+//! Message streams, read as chat chunks.
 
 use serde_json::Value;
 
-use super::super::{
-    Asked, error,
-    request::write::JSON_TOOL,
-    response::read::{answer, finish_reason},
-    text,
-    usage::Usage,
+use super::{
+    super::{
+        Asked,
+        request::JSON_TOOL,
+        response::{self, finish_reason},
+        text,
+        usage::Usage,
+    },
+    note_terms, note_usage,
 };
 use crate::core::{
     codec::value::{self, object},
@@ -20,73 +23,22 @@ use crate::core::{
     model::usage::Usage as Used,
 };
 
-/// Reads the response to one request.
-pub struct Reader {
-    asked: Asked,
-    ids: ResponseIds,
-    stream: Stream,
-}
-
-impl Reader {
-    /// A reader of the response to what was asked.
-    pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
-        Reader { stream: Stream::new(&asked, ids), asked, ids: ids.clone() }
-    }
-}
-
-impl ReadResponse for Reader {
-    fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
-        super::note_terms(&body, observed);
-        observed.usage = body.get("usage").and_then(Used::from_anthropic);
-        answer(&body, &self.asked, &self.ids)
-    }
-
-    fn event(
-        &mut self,
-        event: Value,
-        _data: &[u8],
-        observed: &mut Observed,
-        chunks: &mut Vec<Value>,
-    ) -> Result<(), Error> {
-        super::note_terms(&event, observed);
-        super::note_usage(&event, observed);
-        self.stream.push(&event, chunks)
-    }
-
-    fn finish(&mut self, _observed: &mut Observed, _chunks: &mut Vec<Value>) -> Result<(), Error> {
-        if self.stream.finished() { Ok(()) } else { Err(cut_short()) }
-    }
-
-    fn is_finished(&self) -> bool {
-        self.stream.finished()
-    }
-}
-
-/// Turns the events of one answer into `chat.completion.chunk` objects.
+/// Reads the response to one request: turns its events into `chat.completion.chunk` objects.
 ///
 /// The first chunk with anything in it carries the role. After the content comes one chunk with the finish reason and an
 /// empty delta, then exactly one with the usage. Nothing of what streams by is kept, only counts.
 #[derive(Debug)]
-pub struct Stream {
-    stamp: ResponseIds,
-    /// Taken when it has been given back to the client.
-    prefix: Option<String>,
-    json_tool: bool,
+pub struct Reader {
+    ids: ResponseIds,
+    /// Its prefix is taken when it has been given back to the client.
+    asked: Asked,
     usage: Usage,
     open: Open,
     calls: usize,
     has_json: bool,
     has_role: bool,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Content,
     /// The finish and usage chunks are out.
-    Closed,
-    /// The provider broke off with an error.
-    Failed,
+    closed: bool,
 }
 
 /// The content block whose deltas are coming.
@@ -96,40 +48,39 @@ enum Open {
     Plain,
     /// A tool call; whether any argument text came yet.
     Call { has_arguments: bool },
-    /// The forced tool: its argument text is the answer's content.
+    /// The forced tool: its argument text is the response's content.
     Json { has_arguments: bool },
     /// A block whose deltas are not for the client.
     Hidden,
 }
 
-impl Stream {
-    /// A stream that has seen nothing yet.
-    pub fn new(asked: &Asked, stamp: &ResponseIds) -> Stream {
-        Stream {
-            stamp: stamp.clone(),
-            prefix: asked.prefix.clone(),
-            json_tool: asked.json_tool,
+impl Reader {
+    /// A reader of the response to what was asked.
+    pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
+        Reader {
+            ids: ids.clone(),
+            asked,
             usage: Usage::default(),
             open: Open::Plain,
             calls: 0,
             has_json: false,
             has_role: false,
-            phase: Phase::Content,
+            closed: false,
         }
     }
 
-    /// Takes the data of one event and appends the chunks it makes, often none. An `error` event is an `Err`: nothing
-    /// that follows it counts. Unknown events are passed over, as Anthropic asks of its clients.
-    pub fn push(&mut self, data: &Value, out: &mut Vec<Value>) -> Result<(), Error> {
-        if self.phase != Phase::Content {
-            return Ok(());
+    /// Takes the data of one event and appends the chunks it makes, often none. Unknown events are passed over, as Anthropic
+    /// asks of its clients.
+    pub fn push(&mut self, data: &Value, out: &mut Vec<Value>) {
+        if self.closed {
+            return;
         }
         match text(data, "type") {
             "message_start" => {
                 let message = data.get("message").unwrap_or(&Value::Null);
                 self.usage.update(message.get("usage"));
                 if let Some(model) = message.get("model").and_then(Value::as_str) {
-                    self.stamp.model = model.to_owned();
+                    self.ids.model = model.to_owned();
                 }
             }
             "content_block_start" => {
@@ -145,18 +96,8 @@ impl Stream {
                 }
             }
             "message_stop" => self.close("", out),
-            "error" => {
-                self.phase = Phase::Failed;
-                return Err(error::error(data));
-            }
             _ => {}
         }
-        Ok(())
-    }
-
-    /// Whether the answer came to its end. A stream that stops before was cut off.
-    pub fn finished(&self) -> bool {
-        self.phase == Phase::Closed
     }
 
     fn block_start(&mut self, block: &Value, out: &mut Vec<Value>) {
@@ -167,13 +108,13 @@ impl Stream {
             "thinking" => self.thinking(text(block, "thinking"), block.clone(), out),
             "redacted_thinking" => self.thinking("", block.clone(), out),
             "tool_use" => {
-                if self.json_tool && text(block, "name") == JSON_TOOL {
+                if self.asked.json_tool && text(block, "name") == JSON_TOOL {
                     // A second one would make the content two JSON values.
                     self.open =
                         if self.has_json { Open::Hidden } else { Open::Json { has_arguments: false } };
                     self.has_json = true;
                     // The tool's input stands alone: it continues nothing.
-                    self.prefix = None;
+                    self.asked.prefix = None;
                 } else {
                     self.open = Open::Call { has_arguments: false };
                     self.call_start(block, out);
@@ -223,7 +164,7 @@ impl Stream {
         if text.is_empty() {
             return;
         }
-        match self.prefix.take() {
+        match self.asked.prefix.take() {
             Some(prefix) => self.delta(object! {"content": prefix + text}, out),
             None => self.delta(object! {"content": text}, out),
         }
@@ -264,11 +205,11 @@ impl Stream {
         }
     }
 
-    /// The chunks that end every answer.
+    /// The chunks that end every response.
     fn close(&mut self, stop_reason: &str, out: &mut Vec<Value>) {
         // A call left open by a server that sends no `content_block_stop`.
         self.block_stop(out);
-        if let Some(prefix) = self.prefix.take() {
+        if let Some(prefix) = self.asked.prefix.take() {
             self.delta(object! {"content": prefix}, out);
         }
         if !self.has_role {
@@ -281,7 +222,7 @@ impl Stream {
             chunk.insert("usage".into(), self.usage.to_chat());
         }
         out.push(last);
-        self.phase = Phase::Closed;
+        self.closed = true;
     }
 
     fn delta(&mut self, mut delta: Value, out: &mut Vec<Value>) {
@@ -293,6 +234,35 @@ impl Stream {
     }
 
     fn chunk(&self, choice: Value) -> Value {
-        chat::chunk(&self.stamp, [choice])
+        chat::chunk(&self.ids, [choice])
+    }
+}
+
+impl ReadResponse for Reader {
+    fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
+        note_terms(&body, observed);
+        observed.usage = body.get("usage").and_then(Used::from_anthropic);
+        response::read(&body, &self.asked, &self.ids)
+    }
+
+    fn event(
+        &mut self,
+        event: Value,
+        _data: &[u8],
+        observed: &mut Observed,
+        chunks: &mut Vec<Value>,
+    ) -> Result<(), Error> {
+        note_terms(&event, observed);
+        note_usage(&event, observed);
+        self.push(&event, chunks);
+        Ok(())
+    }
+
+    fn finish(&mut self, _observed: &mut Observed, _chunks: &mut Vec<Value>) -> Result<(), Error> {
+        if self.closed { Ok(()) } else { Err(cut_short()) }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.closed
     }
 }

@@ -8,7 +8,7 @@ use crate::core::format::{
     golden::{self, requests as cases},
 };
 
-const TRANSLATE: cases::Translate = |body, context| Ok((request(body, context)?, Asked::default()));
+const TRANSLATE: cases::Translate = |body, context| Ok((read(body, context)?, Asked::default()));
 
 #[test]
 fn whole_requests() {
@@ -102,7 +102,7 @@ fn a_history_keeps_ids_order_and_texts() {
     ];
     for messages in rows {
         let body = json!({"model": "m", "max_tokens": 1, "messages": messages});
-        let chat = request(body.as_object().unwrap().clone(), &Context::default()).unwrap();
+        let chat = read(body.as_object().unwrap().clone(), &Context::default()).unwrap();
         assert_eq!(chat_facts(&Value::Object(chat)), anthropic_facts(&body));
     }
 }
@@ -141,7 +141,7 @@ fn refusals_name_the_place() {
         if body.get("messages").is_none() && place != "messages" {
             body["messages"] = json!([{"role": "user", "content": "Hi"}]);
         }
-        let error = request(body.as_object().unwrap().clone(), &Context::default()).unwrap_err();
+        let error = read(body.as_object().unwrap().clone(), &Context::default()).unwrap_err();
         assert_eq!((error.status, error.param.as_deref()), (400, Some(place)), "{body}: {}", error.message);
         assert!(error.message.starts_with(&format!("`{place}` must be ")), "{}", error.message);
     }
@@ -152,7 +152,7 @@ fn refusals_name_the_place() {
 fn no_cache_control_is_left() {
     golden::each("messages/request/read", |case| {
         let body = case["request"].as_object().unwrap().clone();
-        if let Ok(chat) = request(body, &Context { drop_params: true, ..Context::default() }) {
+        if let Ok(chat) = read(body, &Context { drop_params: true, ..Context::default() }) {
             assert!(!Value::Object(chat).to_string().contains("cache_control"));
         }
     });

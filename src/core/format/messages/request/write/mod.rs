@@ -1,4 +1,4 @@
-//! A chat request as an Anthropic Messages request.
+//! Message requests, written from chat requests.
 //!
 //! Only what differs is touched: members that neither API defines go through as they came, so a new parameter of the
 //! provider's works on the day it appears. What OpenAI defines and Anthropic has no word for is refused, or dropped when
@@ -60,7 +60,7 @@ pub type Translated = (Map<String, Value>, Vec<String>, Asked);
 ///
 /// Settings that only the gateway reads (`metadata` apart) must be gone from `chat` already: what is left over reaches
 /// the provider.
-pub fn request(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Translated, Error> {
+pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Translated, Error> {
     chat.shift_remove("model");
     chat.shift_remove("stream_options");
     refuse_unsupported(&mut chat, context)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Translated, request};
+use super::{Translated, write};
 use crate::core::{
     error::Error,
     format::{Context, golden},
@@ -28,13 +28,13 @@ fn options(settings: &Value) -> Context<'_> {
 fn run(members: Value, settings: &Value) -> Result<Translated, Error> {
     let mut chat = object(&json!({"model": "group", "messages": [{"role": "user", "content": "Hi"}]}));
     chat.extend(object(&members));
-    request(chat, &options(settings))
+    write(chat, &options(settings))
 }
 
 #[test]
 fn whole_requests() {
     golden::walk("messages/request/write", |case| {
-        match request(object(&case["chat"]), &options(&case["options"])) {
+        match write(object(&case["chat"]), &options(&case["options"])) {
             Ok((body, betas, asked)) => json!({
                 "body": body,
                 "betas": betas,
@@ -164,7 +164,7 @@ fn unsupported_parameters_can_be_dropped_allowed_or_idle() {
     let allowed = ["seed".to_owned()];
     let with = Context { allowed_params: &allowed, ..options(&Value::Null) };
     let chat = object(&json!({"messages": [{"role": "user", "content": "Hi"}], "seed": 5}));
-    assert_eq!(request(chat, &with).unwrap().0["seed"], 5);
+    assert_eq!(write(chat, &with).unwrap().0["seed"], 5);
 
     assert_eq!(run(json!({"service_tier": "auto"}), &Value::Null).unwrap().0["service_tier"], "auto");
 }
@@ -320,7 +320,7 @@ fn odd_values_anywhere_are_answered_not_trapped() {
         let settings = options(&case["options"]);
         golden::mutants(&case["chat"], &odd, &mut |chat| {
             runs += 1;
-            if let Err(error) = request(object(chat), &settings) {
+            if let Err(error) = write(object(chat), &settings) {
                 assert_eq!(error.status, 400, "{}", error.message);
             }
         });

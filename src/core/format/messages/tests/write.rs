@@ -1,23 +1,29 @@
-//! Whole answers and streams against goldens, and what holds for every stream.
+//! Whole responses and streams that are written, against goldens; and what holds for every stream.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::*;
-use crate::core::format::golden::{self, responses as cases};
+use super::super::{
+    response,
+    stream::{Event, Writer},
+};
+use crate::core::{
+    error::Error,
+    format::golden::{self, responses as cases},
+};
 
 fn events(chunks: &[Value]) -> (Vec<Event>, Result<(), Error>) {
-    let mut stream = Stream::new(&cases::stamp());
+    let mut writer = Writer::new(&cases::ids());
     let mut out = Vec::new();
-    let result = chunks.iter().try_for_each(|chunk| stream.push(chunk, &mut out));
+    let result = chunks.iter().try_for_each(|chunk| writer.push(chunk, &mut out));
     if result.is_ok() {
-        stream.close(&mut out);
+        writer.close(&mut out);
     }
     (out, result)
 }
 
 #[test]
-fn whole_answers() {
-    cases::answers("messages/response/write", |body, _, ids| answer(body, ids));
+fn whole_responses() {
+    cases::whole("messages/response/write", |body, _, ids| response::write(body, ids));
 }
 
 #[test]
@@ -74,21 +80,21 @@ fn usage_is_told_once_and_zero_when_none_came() {
         (json!(null), json!({"input_tokens": 0, "output_tokens": 0})),
         (json!({"prompt_tokens": 5, "completion_tokens": 1}), json!({"input_tokens": 5, "output_tokens": 1})),
     ] {
-        let mut stream = Stream::new(&cases::stamp());
+        let mut writer = Writer::new(&cases::ids());
         let mut out = Vec::new();
-        stream.push(&chunk(usage), &mut out).unwrap();
-        stream.close(&mut out);
-        stream.close(&mut out);
+        writer.push(&chunk(usage), &mut out).unwrap();
+        writer.close(&mut out);
+        writer.close(&mut out);
         let deltas: Vec<_> = out.iter().filter(|(name, _)| *name == "message_delta").collect();
         assert_eq!((deltas.len(), &deltas[0].1["usage"]), (1, &wanted));
     }
 }
 
-/// A buffered answer and the same one streamed in pieces say the same.
+/// A buffered response and the same one streamed in pieces say the same.
 #[test]
 fn buffered_and_streamed_agree() {
     golden::each("messages/response/write", |case| {
-        let Ok(message) = answer(&case["answer"], &cases::stamp()) else { return };
+        let Ok(message) = response::write(&case["answer"], &cases::ids()) else { return };
         let mut chunk = case["answer"].clone();
         let mut delta = chunk["choices"][0]["message"].take();
         for (at, call) in delta["tool_calls"].as_array_mut().into_iter().flatten().enumerate() {

@@ -1,13 +1,12 @@
-//! Whole answers and streams against goldens, then what must hold for every stream and error body.
+//! Whole responses and streams that are read, against goldens; then what must hold for every stream and error body.
 
 use serde_json::{Value, json};
 
-use super::answer;
+use super::super::{Asked, Format, error::error_class, response, stream::Reader};
 use crate::core::{
     format::{
-        golden,
-        messages::{Asked, error::error_class, stream::read::Stream},
-        response::ResponseIds,
+        Format as _, golden,
+        response::{ReadResponse, ResponseIds},
     },
     model::failure::Class,
 };
@@ -16,27 +15,29 @@ fn asked(settings: &Value) -> Asked {
     Asked { json_tool: settings["json_tool"] == true, prefix: settings["prefix"].as_str().map(str::to_owned) }
 }
 
-fn stamp() -> ResponseIds {
+fn ids() -> ResponseIds {
     ResponseIds { id: "chatcmpl-1".into(), created: 1_754_000_000, model: "asked-for".into() }
 }
 
 /// All chunks of a stream, how it ended, and its error.
 fn play(events: &[Value], asked: Asked) -> Value {
-    let mut stream = Stream::new(&asked, &stamp());
+    let mut reader = Reader::new(asked, &ids());
     let mut chunks = Vec::new();
     let mut error = Value::Null;
     for event in events {
-        if let Err(failed) = stream.push(event, &mut chunks) {
+        if let Some(failed) = Format.read_error(event) {
             error = json!({"status": failed.status, "message": failed.message});
+            break;
         }
+        reader.push(event, &mut chunks);
     }
-    json!({"chunks": chunks, "finished": stream.finished(), "error": error})
+    json!({"chunks": chunks, "finished": reader.is_finished(), "error": error})
 }
 
 #[test]
-fn whole_answers() {
+fn whole_responses() {
     golden::walk("messages/response/read", |case| {
-        match answer(&case["body"], &asked(&case["memo"]), &stamp()) {
+        match response::read(&case["body"], &asked(&case["memo"]), &ids()) {
             Ok(completion) => completion,
             Err(error) => json!({"status": error.status, "message": error.message}),
         }
@@ -50,7 +51,7 @@ fn whole_streams() {
     });
 }
 
-/// The events that Anthropic would have sent for a buffered answer.
+/// The events that Anthropic would have sent for a buffered response.
 fn as_events(body: &Value) -> Vec<Value> {
     let mut start = body.clone();
     start["content"] = json!([]);
@@ -81,7 +82,7 @@ fn as_events(body: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn buffered_and_streamed_answers_agree() {
+fn buffered_and_streamed_responses_agree() {
     let text = |value: &str| json!({"type": "text", "text": value});
     let tool = |name: &str| json!({"type": "tool_use", "id": "t", "name": name, "input": {"a": 1}});
     let usage = json!({"input_tokens": 3, "output_tokens": 7, "cache_read_input_tokens": 100,
@@ -114,7 +115,7 @@ fn buffered_and_streamed_answers_agree() {
     ];
     for (content, stop_reason, asked) in rows {
         let body = json!({"type": "message", "model": "m", "content": content, "stop_reason": stop_reason, "usage": usage});
-        let whole = answer(&body, &asked, &stamp()).unwrap();
+        let whole = response::read(&body, &asked, &ids()).unwrap();
         let played = play(&as_events(&body), asked);
         let chunks = played["chunks"].as_array().unwrap();
         let (last, finish) = (&chunks[chunks.len() - 1], &chunks[chunks.len() - 2]);
@@ -196,7 +197,7 @@ fn odd_values_anywhere_are_answered_not_trapped() {
     ];
     golden::each("messages/response/read", |case| {
         golden::mutants(&case["body"], &odd, &mut |body| {
-            if let Err(error) = answer(body, &asked(&case["memo"]), &stamp()) {
+            if let Err(error) = response::read(body, &asked(&case["memo"]), &ids()) {
                 assert_eq!((error.status >= 400, error.class.is_some()), (true, true), "{}", error.message);
             }
         });
@@ -212,7 +213,7 @@ fn odd_values_anywhere_are_answered_not_trapped() {
 }
 
 #[test]
-fn classes_of_failed_answers() {
+fn classes_of_failed_responses() {
     let body = |kind: &str, message: &str| {
         json!({"type": "error", "error": {"type": kind, "message": message}}).to_string().into_bytes()
     };

@@ -1,4 +1,0 @@
-//! Text completion requests.
-
-pub mod read;
-pub mod write;

@@ -1,4 +1,0 @@
-//! Text completion responses.
-
-pub mod read;
-pub mod write;

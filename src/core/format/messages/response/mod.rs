@@ -1,4 +1,0 @@
-//! Message responses.
-
-pub mod read;
-pub mod write;

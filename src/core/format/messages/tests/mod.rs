@@ -1,0 +1,4 @@
+//! Whole responses and streams, in both directions.
+
+mod read;
+mod write;
