@@ -10,4 +10,4 @@ pub mod sse;
 pub mod tap;
 pub mod texts;
 pub mod value;
-pub mod words;
+pub mod needle;

@@ -17,14 +17,14 @@ use crate::core::{
         json::Object,
         tap::Tap,
         value,
-        words::Word,
+        needle::Needle,
     },
     error::{Error, Quoted},
     model::failure::Class,
     model::{terms::Terms, usage::Usage},
 };
 
-static ERROR: Word = Word::new("\"error\"");
+static ERROR: Needle = Needle::new("\"error\"");
 
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
 const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;

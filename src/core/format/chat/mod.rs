@@ -17,12 +17,12 @@ use super::{
     response::{ReadWith, WriteWith},
 };
 use crate::core::{
-    codec::{json::Object, words::Word},
+    codec::{json::Object, needle::Needle},
     error::Error,
     model::terms::Terms,
 };
 
-static CONTENT_FILTER: Word = Word::new("content_filter");
+static CONTENT_FILTER: Needle = Needle::new("content_filter");
 
 /// A member of the pivot that is not OpenAI's.
 #[derive(Debug)]

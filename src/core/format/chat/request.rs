@@ -7,7 +7,7 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::core::{
     codec::{
         json::{Object, string},
-        words::Word,
+        needle::Needle,
     },
     error::Error,
     format::{
@@ -18,8 +18,8 @@ use crate::core::{
     provider::{ModelQuirks, model_quirks},
 };
 
-static IMAGE_URL: Word = Word::new("image_url");
-static TEXT: Word = Word::new("\"text\"");
+static IMAGE_URL: Needle = Needle::new("image_url");
+static TEXT: Needle = Needle::new("\"text\"");
 
 /// Takes out of a translated request what OpenAI's API has no member for and refuses.
 pub fn leave_out_extensions(chat: &mut Map<String, Value>, brand: &str) {

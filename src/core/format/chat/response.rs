@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::core::{
-    codec::{value::object, words::Word},
+    codec::{value::object, needle::Needle},
     error::Error,
     format::response::ResponseIds,
     model::failure::Class,
@@ -163,7 +163,7 @@ pub fn failure_in(body: &Value) -> Option<Error> {
 }
 
 /// Whether a buffered response says at `path` that it was stopped for `reason`. Few hold the word at all, so few are parsed.
-pub fn is_stopped_by(reason: &Word, path: &str, body: &[u8]) -> bool {
+pub fn is_stopped_by(reason: &Needle, path: &str, body: &[u8]) -> bool {
     reason.is_in(body)
         && serde_json::from_slice::<Value>(body)
             .is_ok_and(|response| response.pointer(path).and_then(Value::as_str) == Some(reason.text()))

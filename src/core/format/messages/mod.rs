@@ -16,13 +16,13 @@ use super::{
     words::Said,
 };
 use crate::core::{
-    codec::words::Word,
+    codec::needle::Needle,
     error::{Error, ErrorFormat},
     model::failure::Class,
     model::{terms::Terms, usage::Usage},
 };
 
-static REFUSAL: Word = Word::new("refusal");
+static REFUSAL: Needle = Needle::new("refusal");
 
 /// Parameters of chat that a message request has too, with the same meaning.
 const SHARED_WITH_CHAT: &[&str] =

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::super::response::{Observed, Passing, Told};
 use crate::core::{
-    codec::{value, words::Word},
+    codec::{value, needle::Needle},
     model::usage::Usage,
 };
 
-static MESSAGE_STOP: Word = Word::new("\"message_stop\"");
+static MESSAGE_STOP: Needle = Needle::new("\"message_stop\"");
 
 /// Passes an event as it came.
 pub(super) fn pass(event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {

@@ -6,15 +6,15 @@ use std::sync::OnceLock;
 use memchr::memmem::Finder;
 
 /// A word to search for.
-pub struct Word {
+pub struct Needle {
     text: &'static str,
     finder: OnceLock<Finder<'static>>,
 }
 
-impl Word {
+impl Needle {
     /// A word. Its searcher is made when it is first needed.
-    pub const fn new(text: &'static str) -> Word {
-        Word { text, finder: OnceLock::new() }
+    pub const fn new(text: &'static str) -> Needle {
+        Needle { text, finder: OnceLock::new() }
     }
 
     /// The word itself.
@@ -41,7 +41,7 @@ impl Word {
     }
 }
 
-impl Word {
+impl Needle {
     fn finder(&self) -> &Finder<'static> {
         self.finder.get_or_init(|| Finder::new(self.text))
     }
@@ -51,7 +51,7 @@ impl Word {
 mod tests {
     use super::*;
 
-    static USAGE: Word = Word::new("\"usage\"");
+    static USAGE: Needle = Needle::new("\"usage\"");
 
     #[test]
     fn where_a_word_stands() {
