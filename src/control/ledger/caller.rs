@@ -107,10 +107,10 @@ pub async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem>
     }
     let hash = access::hash(key);
     if !key.starts_with(b"sk-") {
-        return Err(access::refuse(key, &hash).into());
+        return Err(access::rejection(key, &hash).into());
     }
     if !grants::is_known(app, &hash).await? {
-        return Err(access::refuse(key, &hash).into());
+        return Err(access::rejection(key, &hash).into());
     }
     let mut connection = app.db.read().await?;
     let mut record = rows::get(&mut connection, &KEYS, &[&hash]).await?;
@@ -120,7 +120,7 @@ pub async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem>
         record = rows::get(&mut connection, &KEYS, &[&current]).await?;
     }
     let Some(record) = record else {
-        return Err(access::refuse(key, &hash).into());
+        return Err(access::rejection(key, &hash).into());
     };
     let user = match record.get("user_id").and_then(Value::as_str) {
         Some(id) => rows::get(&mut connection, &USERS, &[id]).await?,
@@ -128,7 +128,7 @@ pub async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem>
     };
     drop(connection);
     let Some(grant) = grants::read(app, &hash).await? else {
-        return Err(access::refuse(key, &hash).into());
+        return Err(access::rejection(key, &hash).into());
     };
     Ok(Caller::Key(Box::new(Holder { key: record, user, grant })))
 }

@@ -288,7 +288,7 @@ fn permit(app: &App, route: &Route, caller: &Caller, path: &str, now_ms: i64) ->
         Caller::Master => Ok(Right::Role),
         Caller::Key(holder) => {
             let now_ms = u64::try_from(now_ms).unwrap_or_default();
-            Ok(routes::permit_key(&holder.grant, judged, &config.general, now_ms)?)
+            Ok(routes::authorize_key(&holder.grant, judged, &config.general, now_ms)?)
         }
     }
 }

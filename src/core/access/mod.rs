@@ -2,10 +2,10 @@
 //!
 //! Rules, their order and their messages follow the LiteLLM proxy. Without a master key everybody is let in, as there.
 
+pub mod authorize;
 pub mod changes;
 pub mod keyring;
 pub mod models;
-pub mod permit;
 pub mod refusals;
 pub mod routes;
 pub mod rules;
@@ -38,16 +38,16 @@ pub enum Caller {
 
 /// Why a caller is not known (yet).
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stop {
+pub enum NotAuthenticated {
     /// Never will be.
-    Refuse(Error),
+    Rejected(Error),
     /// Its key's record has to be fetched.
-    Ask(Lookup),
+    NeedsLookup(Lookup),
 }
 
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Refuse(error)
+impl From<Error> for NotAuthenticated {
+    fn from(error: Error) -> NotAuthenticated {
+        NotAuthenticated::Rejected(error)
     }
 }
 
@@ -84,13 +84,13 @@ const KEY_HEADERS: [&str; 6] = [
 const WITHOUT_LEDGER: &str = "failed-to-connect-to-db";
 
 /// Finds out who calls. A key whose record is not here is to be asked for; then this is called again.
-pub fn identify(
+pub fn authenticate(
     headers: &Headers,
     general: &General,
     keys: &mut Keyring,
     shared: &dyn Store,
     now_ms: u64,
-) -> Result<Caller, Stop> {
+) -> Result<Caller, NotAuthenticated> {
     if general.master_key.is_none() {
         return Ok(Caller::Open);
     }
@@ -101,18 +101,18 @@ pub fn identify(
         return Ok(Caller::Master);
     }
     if !key.starts_with(b"sk-") {
-        return Err(refuse(key, &hash).into());
+        return Err(rejection(key, &hash).into());
     }
     if let Some(grant) = general.keys.get(&hash) {
         return Ok(Caller::Key(Arc::clone(grant)));
     }
     if !general.has_ledger {
-        return Err(refuse(key, &hash).into());
+        return Err(rejection(key, &hash).into());
     }
     match keys.key(&hash, now_ms) {
         Found::Known(grant) => Ok(Caller::Key(grant)),
-        Found::Unknown => Err(refuse(key, &hash).into()),
-        Found::Ask => Err(Stop::Ask(Lookup::Key(hash))),
+        Found::Unknown => Err(rejection(key, &hash).into()),
+        Found::Ask => Err(NotAuthenticated::NeedsLookup(Lookup::Key(hash))),
         Found::Unreachable => match keyring::spare::find(shared, &hash) {
             Some(grant) => Ok(Caller::Key(keys.adopt(grant, now_ms))),
             None if general.pass_without_ledger => Ok(Caller::Key(Arc::new(unlimited()))),
@@ -171,7 +171,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The refusal of a key that is not the master key. It shows no more of the key than its last four characters.
-pub fn refuse(key: &[u8], hash: &str) -> Error {
+pub fn rejection(key: &[u8], hash: &str) -> Error {
     let text = String::from_utf8_lossy(key);
     if !key.starts_with(b"sk-") {
         return Error::auth(format!(
@@ -214,11 +214,12 @@ mod tests {
         }
     }
 
-    fn admit(headers: &Headers, general: &General) -> Result<(), Error> {
-        match identify(headers, general, &mut Keyring::new(1), &crate::core::store::Memory::default(), 0) {
+    fn authenticated(headers: &Headers, general: &General) -> Result<(), Error> {
+        match authenticate(headers, general, &mut Keyring::new(1), &crate::core::store::Memory::default(), 0)
+        {
             Ok(_) => Ok(()),
-            Err(Stop::Refuse(error)) => Err(error),
-            Err(Stop::Ask(lookup)) => panic!("{lookup:?} without a ledger"),
+            Err(NotAuthenticated::Rejected(error)) => Err(error),
+            Err(NotAuthenticated::NeedsLookup(lookup)) => panic!("{lookup:?} without a ledger"),
         }
     }
 
@@ -248,7 +249,7 @@ mod tests {
         ];
         for (headers, expected) in rows {
             let headers = Headers::from_pairs(headers);
-            match (admit(&headers, &general(Some(sk), None)), expected) {
+            match (authenticated(&headers, &general(Some(sk), None)), expected) {
                 (Ok(()), Ok(())) => {}
                 (Err(error), Err((kind, text))) => {
                     assert_eq!((error.status, error.kind.as_deref()), (401, Some(*kind)));
@@ -261,7 +262,7 @@ mod tests {
 
     #[test]
     fn without_a_master_key_everybody_is_let_in() {
-        assert_eq!(admit(&Headers::from_pairs(&[]), &general(None, None)), Ok(()));
+        assert_eq!(authenticated(&Headers::from_pairs(&[]), &general(None, None)), Ok(()));
     }
 
     #[test]
@@ -269,14 +270,14 @@ mod tests {
         let general = general(Some("sk-master-key-1"), Some("x-my-key"));
         let good = Headers::from_pairs(&[("x-my-key", "Bearer sk-master-key-1")]);
         let elsewhere = Headers::from_pairs(&[("authorization", "Bearer sk-master-key-1")]);
-        assert_eq!(admit(&good, &general), Ok(()));
-        assert!(admit(&elsewhere, &general).is_err());
+        assert_eq!(authenticated(&good, &general), Ok(()));
+        assert!(authenticated(&elsewhere, &general).is_err());
     }
 
     #[test]
     fn a_refusal_never_shows_a_key() {
         for key in ["sk-a", "sk-abcdefgh", "topsecret"] {
-            assert!(!refuse(key.as_bytes(), &hash(key.as_bytes())).message.contains(key), "{key}");
+            assert!(!rejection(key.as_bytes(), &hash(key.as_bytes())).message.contains(key), "{key}");
         }
     }
 }

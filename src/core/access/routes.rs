@@ -259,15 +259,20 @@ pub fn gate(route: Route<'_>, general: &General, client: impl Fn() -> Option<Str
 
 /// What is known of a caller and an operation before the body is there, in the reference's order: blocked, expired, what stands
 /// above the key (for management; for calls it is judged with the model), for admins only, the role, the key's own list.
-pub fn permit(caller: &Caller, route: Route<'_>, general: &General, now_ms: u64) -> Result<Right, Error> {
+pub fn authorize(caller: &Caller, route: Route<'_>, general: &General, now_ms: u64) -> Result<Right, Error> {
     match caller.grant() {
-        Some(grant) => permit_key(grant, route, general, now_ms),
+        Some(grant) => authorize_key(grant, route, general, now_ms),
         None => Ok(Right::Role),
     }
 }
 
 /// The same for a virtual key.
-pub fn permit_key(grant: &Grant, route: Route<'_>, general: &General, now_ms: u64) -> Result<Right, Error> {
+pub fn authorize_key(
+    grant: &Grant,
+    route: Route<'_>,
+    general: &General,
+    now_ms: u64,
+) -> Result<Right, Error> {
     if grant.key.blocked {
         return Err(refusals::blocked_key());
     }
@@ -460,7 +465,7 @@ mod tests {
         for (role, routes, route, expected) in rows {
             let allowed_routes = routes.iter().map(|route| (*route).to_owned()).collect();
             let grant = Grant { role: *role, allowed_routes, ..Grant::default() };
-            let got = permit_key(&grant, *route, &General::default(), 0);
+            let got = authorize_key(&grant, *route, &General::default(), 0);
             match (&got, expected) {
                 (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{role:?} {routes:?} {}", route.path),
                 (Err(error), Err((status, text))) => {
@@ -510,7 +515,7 @@ mod tests {
             ),
         ];
         for (grant, expected) in rows {
-            let got = permit_key(&grant, KEYS, &General::default(), 0).err();
+            let got = authorize_key(&grant, KEYS, &General::default(), 0).err();
             let got = got.as_ref().map(|error| (error.status, error.message.as_str()));
             assert_eq!(got, expected);
         }
@@ -591,7 +596,7 @@ mod tests {
             (change(|grant| grant.role = Role::ProxyAdmin), &general, None),
         ];
         for (caller, general, expected) in rows {
-            let got = permit(&caller, CHAT, general, now).err();
+            let got = authorize(&caller, CHAT, general, now).err();
             let got = got.as_ref().map(|error| {
                 (error.status, error.kind.as_deref().unwrap_or_default(), error.message.as_str())
             });

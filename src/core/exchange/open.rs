@@ -15,7 +15,7 @@ use super::{
 };
 use crate::core::{
     access::{
-        self, Caller, Stop, models, refusals,
+        self, Caller, NotAuthenticated, models, refusals,
         routes::{self, Route},
     },
     config::Config,
@@ -83,8 +83,8 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
             exchange.end_with(error);
             return Opening::Refuse(Box::new(exchange), reply);
         }
-        Err(Stop::Ask(lookup)) => return Opening::Ask(lookup),
-        Err(Stop::Refuse(error)) => return refuse(error, format, &who),
+        Err(NotAuthenticated::NeedsLookup(lookup)) => return Opening::Ask(lookup),
+        Err(NotAuthenticated::Rejected(error)) => return refuse(error, format, &who),
     }
     let caller = who;
     let answer = match action {
@@ -151,7 +151,7 @@ fn admit(
     headers: &Headers,
     env: &mut Env,
     who: &mut Caller,
-) -> Result<Entry, Stop> {
+) -> Result<Entry, NotAuthenticated> {
     let general = &config.general;
     one_host(headers)?;
     if matches!(action, Action::Call { .. }) {
@@ -172,8 +172,8 @@ fn admit(
         env.keys.configure(config.tollgate.key_cache_size, general.key_ttl_ms);
         env.keys.refresh(env.shared);
     }
-    *who = access::identify(headers, general, env.keys, env.shared, env.now_ms)?;
-    Ok(match routes::permit(who, route, general, env.now_ms) {
+    *who = access::authenticate(headers, general, env.keys, env.shared, env.now_ms)?;
+    Ok(match routes::authorize(who, route, general, env.now_ms) {
         Ok(_) => Entry::Caller,
         Err(error) => Entry::Refused(error),
     })

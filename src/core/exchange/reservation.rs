@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Env, Exchange, output_lengths::OutputLengths, record::Served, request_params};
 use crate::core::{
     access::{
+        authorize::{self, AuthorizeRequest, CheckStep},
         keyring::Found,
         models::Names,
-        permit::{self, Call, Step},
         refusals,
         rules::rules,
     },
@@ -98,20 +98,20 @@ impl Exchange {
         env: &mut Env,
     ) -> Result<(), Error> {
         let has_param = |path: &str| has_param(object, path);
-        let call = Call {
+        let call = AuthorizeRequest {
             model: names.asked,
             fallbacks: request_params::fallback_models(&self.requested.controls),
             end_user,
             names_user: self.requested.end_user.is_some(),
             has_param: &has_param,
         };
-        let Err(denied) = permit::permit(&self.caller, &call, &self.config) else { return Ok(()) };
+        let Err(denied) = authorize::authorize(&self.caller, &call, &self.config) else { return Ok(()) };
         let caller = self.caller.clone();
         let grant = caller.grant();
         let rules = rules(grant, end_user, names, &self.config);
         self.describe(grant, &rules, names, None, env);
         match over_budget(&rules, env) {
-            Some((rule, why)) if Step::of_budget(rule.kind) < denied.step => {
+            Some((rule, why)) if CheckStep::of_budget(rule.kind) < denied.step => {
                 Err(refusals::limit(rule, why, alias(grant), env.now_ms))
             }
             _ => Err(denied.error),
@@ -400,7 +400,7 @@ pub(super) fn alias(grant: Option<&Grant>) -> Option<&str> {
 pub(super) fn over_budget<'r>(rules: &'r [Rule], env: &Env) -> Option<(&'r Rule, quota::Why)> {
     let over =
         |rule: &'r Rule| quota::check_budget(env.shared, env.worker, rule, env.now_ms).map(|why| (rule, why));
-    rules.iter().filter_map(over).min_by_key(|(rule, _)| Step::of_budget(rule.kind))
+    rules.iter().filter_map(over).min_by_key(|(rule, _)| CheckStep::of_budget(rule.kind))
 }
 
 /// The tokens that count against tokens a minute.

@@ -271,7 +271,7 @@ async fn by_filter(
         return '+';
     }
     let now = u64::try_from(ledger.app.now_ms()).unwrap();
-    if let Err(error) = routes::permit(&caller, routes::Route::of(operation, path), general, now) {
+    if let Err(error) = routes::authorize(&caller, routes::Route::of(operation, path), general, now) {
         return verdict(&error.message);
     }
     let explains = matches!(operation, Action::Explain(_));

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::core::{
-    codec::{value::object, needle::Needle},
+    codec::{needle::Needle, value::object},
     error::Error,
     format::response::ResponseIds,
     model::failure::Class,

@@ -13,7 +13,7 @@ use crate::{
         tokens::{self, Prompt},
     },
     core::{
-        access::{self, permit, refusals},
+        access::{self, authorize, refusals},
         format,
         model::brand::Brand,
         provider::{infer, model_quirks},
@@ -94,11 +94,16 @@ fn may_call(call: &Call, model: &str) -> bool {
     if call.caller.may_see_all() {
         return true;
     }
-    let asked =
-        permit::Call { model, fallbacks: Vec::new(), end_user: None, names_user: true, has_param: &|_| true };
+    let asked = authorize::AuthorizeRequest {
+        model,
+        fallbacks: Vec::new(),
+        end_user: None,
+        names_user: true,
+        has_param: &|_| true,
+    };
     let caller = access::Caller::Key(Arc::new(holder.grant.clone()));
     let config = call.app.config();
-    permit::permit(&caller, &asked, &config).is_ok()
+    authorize::authorize(&caller, &asked, &config).is_ok()
 }
 
 fn models_of(call: &Call) -> Vec<String> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::response::{Observed, Passing, Told};
 use crate::core::{
-    codec::{value, needle::Needle},
+    codec::{needle::Needle, value},
     model::usage::Usage,
 };
 

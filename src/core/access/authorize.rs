@@ -1,6 +1,6 @@
-//! Whether a caller may make one call: everything that is known once its body is read, in the reference's order.
+//! Whether a caller may make one request: everything that is known once its body is read, in the reference's order.
 //!
-//! Budgets stand between these checks in that order and are kept elsewhere, so a refusal says at which [`Step`] it came: a
+//! Budgets stand between these checks in that order and are kept elsewhere, so a refusal says at which [`CheckStep`] it came: a
 //! budget that is checked earlier and is used up has the first word.
 
 use super::{
@@ -19,7 +19,7 @@ use crate::core::{
 
 /// The reference's order of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum CheckStep {
     /// Is the end user blocked, is its budget used up.
     EndUser,
     /// May the key call the model, and every fallback the request names.
@@ -52,20 +52,20 @@ pub enum Step {
     Params,
 }
 
-impl Step {
+impl CheckStep {
     /// When the budget of a kind of meter is checked.
-    pub fn of_budget(kind: MeterKind) -> Step {
+    pub fn of_budget(kind: MeterKind) -> CheckStep {
         match kind {
-            MeterKind::EndUser | MeterKind::EndUserModel => Step::EndUser,
-            MeterKind::Member | MeterKind::MemberModel => Step::MemberBudget,
-            MeterKind::Key | MeterKind::KeyWindow => Step::KeyBudget,
-            MeterKind::KeyModel => Step::KeyModelBudget,
-            MeterKind::Team | MeterKind::TeamModel | MeterKind::TeamWindow => Step::TeamBudget,
-            MeterKind::User | MeterKind::UserModel | MeterKind::UserWindow => Step::UserBudget,
+            MeterKind::EndUser | MeterKind::EndUserModel => CheckStep::EndUser,
+            MeterKind::Member | MeterKind::MemberModel => CheckStep::MemberBudget,
+            MeterKind::Key | MeterKind::KeyWindow => CheckStep::KeyBudget,
+            MeterKind::KeyModel => CheckStep::KeyModelBudget,
+            MeterKind::Team | MeterKind::TeamModel | MeterKind::TeamWindow => CheckStep::TeamBudget,
+            MeterKind::User | MeterKind::UserModel | MeterKind::UserWindow => CheckStep::UserBudget,
             MeterKind::Organization | MeterKind::OrganizationMember | MeterKind::OrganizationModel => {
-                Step::OrganizationBudget
+                CheckStep::OrganizationBudget
             }
-            MeterKind::Global | MeterKind::Deployment | MeterKind::Provider => Step::GlobalBudget,
+            MeterKind::Global | MeterKind::Deployment | MeterKind::Provider => CheckStep::GlobalBudget,
         }
     }
 }
@@ -74,13 +74,13 @@ impl Step {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Denied {
     /// When.
-    pub step: Step,
+    pub step: CheckStep,
     /// What the client reads.
     pub error: Error,
 }
 
 /// What is to be judged.
-pub struct Call<'c> {
+pub struct AuthorizeRequest<'c> {
     /// The model asked for. Several with commas between them are judged one by one.
     pub model: &'c str,
     /// Models that the request names as fallbacks.
@@ -93,35 +93,35 @@ pub struct Call<'c> {
     pub has_param: &'c dyn Fn(&str) -> bool,
 }
 
-/// Judges a call of a caller. Who has the master key may do everything, but not for an end user that is blocked.
-pub fn permit(caller: &Caller, call: &Call<'_>, config: &Config) -> Result<(), Denied> {
+/// Judges a request of a caller. Who has the master key may do everything, but not for an end user that is blocked.
+pub fn authorize(caller: &Caller, request: &AuthorizeRequest<'_>, config: &Config) -> Result<(), Denied> {
     let denied = |step, error| Err(Denied { step, error });
-    if let Some(end_user) = call.end_user.filter(|end_user| end_user.scope.blocked) {
-        return denied(Step::EndUser, refusals::blocked_end_user(end_user));
+    if let Some(end_user) = request.end_user.filter(|end_user| end_user.scope.blocked) {
+        return denied(CheckStep::EndUser, refusals::blocked_end_user(end_user));
     }
     let Some(grant) = caller.grant() else { return Ok(()) };
     let general = &config.general;
-    let models: Vec<Names<'_>> = call
+    let models: Vec<Names<'_>> = request
         .model
         .split(',')
         .map(str::trim)
-        .chain(call.fallbacks.iter().copied())
+        .chain(request.fallbacks.iter().copied())
         .map(|name| Names::of(name, Some(grant)))
         .collect();
     if let Some(names) = models.iter().find(|names| !names.allowed_for_key(&grant.key, config)) {
-        return denied(Step::KeyModels, refusals::model("key", &grant.key.models, names.asked));
+        return denied(CheckStep::KeyModels, refusals::model("key", &grant.key.models, names.asked));
     }
     if let Some(team) = &grant.team {
         if team.blocked {
-            return denied(Step::TeamBlocked, refusals::blocked_team(team));
+            return denied(CheckStep::TeamBlocked, refusals::blocked_team(team));
         }
         if let Some(names) = models.iter().find(|names| !names.allowed_for_owner(team, config)) {
-            return denied(Step::TeamModels, refusals::model("team", &team.models, names.asked));
+            return denied(CheckStep::TeamModels, refusals::model("team", &team.models, names.asked));
         }
     }
     if let Some(user) = &grant.user {
         if user.blocked {
-            return denied(Step::UserModels, refusals::blocked_owner("User", user));
+            return denied(CheckStep::UserModels, refusals::blocked_owner("User", user));
         }
         let refused = models.iter().find(|names| !names.allowed_for_owner(user, config));
         if let (Some(names), None) = (refused, &grant.team) {
@@ -129,25 +129,28 @@ pub fn permit(caller: &Caller, call: &Call<'_>, config: &Config) -> Result<(), D
                 true => refusals::no_default_models(names.asked),
                 false => refusals::model("user", &user.models, names.asked),
             };
-            return denied(Step::UserModels, error);
+            return denied(CheckStep::UserModels, error);
         }
     }
     if let Some(organization) = &grant.organization {
         if organization.blocked {
-            return denied(Step::OrganizationModels, refusals::blocked_owner("Organization", organization));
+            return denied(
+                CheckStep::OrganizationModels,
+                refusals::blocked_owner("Organization", organization),
+            );
         }
         if let Some(names) = models.iter().find(|names| !names.allowed_for_owner(organization, config)) {
             let error = refusals::model("org", &organization.models, names.asked);
-            return denied(Step::OrganizationModels, error);
+            return denied(CheckStep::OrganizationModels, error);
         }
     }
-    if general.enforce_user && !call.names_user {
-        return denied(Step::NamedUser, refusals::no_user());
+    if general.enforce_user && !request.names_user {
+        return denied(CheckStep::NamedUser, refusals::no_user());
     }
     let is_admin = grant.role == Role::ProxyAdmin;
     let mut enforced = general.enforced_params.iter().filter(|_| !is_admin).chain(&grant.enforced_params);
-    match enforced.find(|name| !(call.has_param)(name)) {
-        Some(name) => denied(Step::Params, refusals::no_param(name)),
+    match enforced.find(|name| !(request.has_param)(name)) {
+        Some(name) => denied(CheckStep::Params, refusals::no_param(name)),
         None => Ok(()),
     }
 }
@@ -184,7 +187,7 @@ mod tests {
         Change,
         &'static str,
         &'static [&'static str],
-        Option<(Step, u16, &'static str, &'static str)>,
+        Option<(CheckStep, u16, &'static str, &'static str)>,
     );
 
     const ROWS: &[Row] = &[
@@ -196,7 +199,7 @@ mod tests {
             "b",
             &[],
             Some((
-                Step::KeyModels,
+                CheckStep::KeyModels,
                 401,
                 "key_model_access_denied",
                 "key not allowed to access model. This key can only access models=['a']. Tried to access b",
@@ -208,7 +211,7 @@ mod tests {
             "a",
             &["a", "b"],
             Some((
-                Step::KeyModels,
+                CheckStep::KeyModels,
                 401,
                 "key_model_access_denied",
                 "key not allowed to access model. This key can only access models=['a']. Tried to access b",
@@ -220,7 +223,7 @@ mod tests {
             "a, b",
             &[],
             Some((
-                Step::KeyModels,
+                CheckStep::KeyModels,
                 401,
                 "key_model_access_denied",
                 "key not allowed to access model. This key can only access models=['a']. Tried to access b",
@@ -232,7 +235,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::TeamBlocked,
+                CheckStep::TeamBlocked,
                 401,
                 "auth_error",
                 "Authentication Error, Team=t is blocked. Update via `/team/unblock` if your admin.",
@@ -244,7 +247,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::TeamModels,
+                CheckStep::TeamModels,
                 401,
                 "team_model_access_denied",
                 "team not allowed to access model. This team can only access models=['b']. Tried to access a",
@@ -256,7 +259,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::UserModels,
+                CheckStep::UserModels,
                 401,
                 "user_model_access_denied",
                 "user not allowed to access model. This user can only access models=['b']. Tried to access a",
@@ -279,7 +282,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::UserModels,
+                CheckStep::UserModels,
                 401,
                 "key_model_access_denied",
                 "User not allowed to access model. No default model access, only team models allowed. Tried to access a",
@@ -291,7 +294,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::OrganizationModels,
+                CheckStep::OrganizationModels,
                 401,
                 "org_model_access_denied",
                 "org not allowed to access model. This org can only access models=['b']. Tried to access a",
@@ -303,7 +306,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::NamedUser,
+                CheckStep::NamedUser,
                 401,
                 "auth_error",
                 "Authentication Error, 'user' param not passed in. 'enforce_user_param'=True",
@@ -315,7 +318,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::Params,
+                CheckStep::Params,
                 400,
                 "invalid_request_error",
                 "BadRequest please pass param=metadata.trace in request body. This is a required param",
@@ -327,7 +330,7 @@ mod tests {
             "a",
             &[],
             Some((
-                Step::Params,
+                CheckStep::Params,
                 400,
                 "invalid_request_error",
                 "BadRequest please pass param=x in request body. This is a required param",
@@ -341,20 +344,24 @@ mod tests {
             let config = gateway(general);
             let mut grant = Grant::default();
             change(&mut grant);
-            let call = Call {
+            let request = AuthorizeRequest {
                 model,
                 fallbacks: fallbacks.to_vec(),
                 end_user: None,
                 names_user: false,
                 has_param: &|name| name == "user",
             };
-            let got = permit(&Caller::Key(grant.clone().into()), &call, &config).err();
+            let got = authorize(&Caller::Key(grant.clone().into()), &request, &config).err();
             let got = got.as_ref().map(|denied| {
                 let error = &denied.error;
                 (denied.step, error.status, error.kind.as_deref().unwrap_or_default(), error.message.as_str())
             });
             assert_eq!(got, *expected, "{general} {model}");
-            assert_eq!(permit(&Caller::Master, &call, &config), Ok(()), "the master key may do everything");
+            assert_eq!(
+                authorize(&Caller::Master, &request, &config),
+                Ok(()),
+                "the master key may do everything"
+            );
         }
     }
 
@@ -365,15 +372,15 @@ mod tests {
         grant.key.models = vec!["b".into()];
         let scope = Scope { id: "e".to_owned(), blocked: true, ..Scope::default() };
         let end_user = EndUser { scope, ..EndUser::default() };
-        let call = Call {
+        let request = AuthorizeRequest {
             model: "a",
             fallbacks: Vec::new(),
             end_user: Some(&end_user),
             names_user: true,
             has_param: &|_| true,
         };
-        let denied = permit(&Caller::Key(grant.into()), &call, &config).unwrap_err();
-        assert_eq!((denied.step, denied.error.status), (Step::EndUser, 401));
+        let denied = authorize(&Caller::Key(grant.into()), &request, &config).unwrap_err();
+        assert_eq!((denied.step, denied.error.status), (CheckStep::EndUser, 401));
         assert!(denied.error.message.contains("End User=e is blocked"));
     }
 }
