@@ -4,7 +4,7 @@ use std::{env, sync::Arc};
 
 use super::{Failure, document::Document, ledger::rates::redis::Redis};
 use crate::core::config::{
-    self, Config, ENVIRONMENT, LEFT_OUT, Problem, Report, Row, seal, settings::Verdict,
+    self, Config, ENVIRONMENT, LEFT_OUT, Problem, Report, ReportRow, seal, settings::Verdict,
 };
 
 /// A document and what it means.
@@ -17,7 +17,7 @@ pub struct Checked {
 }
 
 /// Whether something is not done that the author of a setting wants.
-pub fn is_problem(row: &Row) -> bool {
+pub fn is_problem(row: &ReportRow) -> bool {
     match row.verdict {
         Verdict::Unknown { .. } | Verdict::Missing(_) | Verdict::NotYet(_) => true,
         Verdict::Ignored(_) => row.note.ends_with(LEFT_OUT) || row.note.starts_with("expected "),
@@ -29,9 +29,9 @@ impl Checked {
     /// What a person who starts the gateway should know about the settings, one line each. Settings of which the same is to be
     /// said share one.
     pub fn remarks(&self) -> Vec<String> {
-        let mut told: Vec<(&Row, usize)> = Vec::new();
+        let mut told: Vec<(&ReportRow, usize)> = Vec::new();
         // What is left out is told by entry, not by setting.
-        let single = |row: &&Row| {
+        let single = |row: &&ReportRow| {
             let waits = matches!(row.verdict, Verdict::NotYet(_)) && !row.path.starts_with(ENVIRONMENT);
             is_problem(row) && !row.note.ends_with("left out") && !waits
         };
@@ -78,7 +78,7 @@ impl Checked {
     }
 }
 
-fn remark(row: &Row, more: usize) -> String {
+fn remark(row: &ReportRow, more: usize) -> String {
     let line = row.line.map(|line| format!(" (line {line})")).unwrap_or_default();
     let others = match more {
         0 => String::new(),

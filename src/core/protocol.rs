@@ -65,8 +65,8 @@ impl Lookup {
 /// Spend of events whose details had to be dropped because the ledger was away too long. Spend itself is never dropped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Folded {
-    /// An event with everything that is summed by (key, user, team, organization, end user, model, group, provider, metered);
+pub struct Aggregated {
+    /// An event with everything that is summed by (key, user, team, organization, end user, model, group, provider, budgeted_meters);
     /// its money and tokens are sums, its times those of the last, its id is empty.
     pub sum: CallRecord,
     /// How many calls it stands for.
@@ -84,7 +84,8 @@ pub struct Batch {
     /// Calls in the order in which they ended.
     pub events: Vec<CallRecord>,
     /// Sums of calls whose details were dropped.
-    pub folded: Vec<Folded>,
+    #[serde(rename = "folded")]
+    pub aggregated: Vec<Aggregated>,
 }
 
 /// What a node says, several times a second.
@@ -154,4 +155,29 @@ pub struct Health {
     pub failing: Vec<String>,
     /// How many milliseconds from now on this may be believed.
     pub valid_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::model::call_record::MeterCharge;
+
+    /// A node and a ledger may be of different versions while one of them is replaced: names on the wire stay.
+    #[test]
+    fn a_batch_has_these_names_on_the_wire() {
+        let charge = MeterCharge { meter: "provider:p".to_owned(), spend: 2, period: None };
+        let sum = CallRecord {
+            budgeted_meters: vec!["key:k".to_owned()],
+            meter_charges: vec![charge],
+            ..CallRecord::default()
+        };
+        let aggregated = vec![Aggregated { sum, calls: 3, failures: 1 }];
+        let batch = Batch { number: 7, events: Vec::new(), aggregated };
+        let text = serde_json::to_string(&batch).unwrap();
+        assert_eq!(
+            text,
+            r#"{"number":7,"events":[],"folded":[{"sum":{"metered":["key:k"],"charged":[{"meter":"provider:p","spend":2}]},"calls":3,"failures":1}]}"#
+        );
+        assert_eq!(serde_json::from_str::<Batch>(&text).unwrap(), batch);
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::worker::Worker;
 use crate::core::{
-    access::keyring::{Answer, spare},
+    access::keyring::{LookupResult, spare},
     host::{CallId, CallResponse, Callout, Host, Stream},
     model::lookup::Lookup,
     protocol::INTERNAL_CLUSTER,
@@ -37,7 +37,7 @@ pub fn learn<H: Host>(worker: &Worker<H>, lookup: &Lookup, response: Option<Call
         Lookup::Key(hash) => {
             let answer = read(response);
             worker.count(counter(&answer), 1);
-            if let Answer::Record(grant) = &answer {
+            if let LookupResult::Record(grant) = &answer {
                 spare::keep(worker.host.store(), grant, keys.seen_when_asked(hash));
             }
             keys.learn_key(hash, answer, now);
@@ -50,21 +50,21 @@ pub fn learn<H: Host>(worker: &Worker<H>, lookup: &Lookup, response: Option<Call
     });
 }
 
-fn read<T: serde::de::DeserializeOwned>(response: Option<CallResponse>) -> Answer<T> {
+fn read<T: serde::de::DeserializeOwned>(response: Option<CallResponse>) -> LookupResult<T> {
     match response {
         Some(CallResponse { status: 200, body }) => {
-            serde_json::from_slice(&body).map_or(Answer::Unreachable, Answer::Record)
+            serde_json::from_slice(&body).map_or(LookupResult::Unreachable, LookupResult::Record)
         }
-        Some(CallResponse { status: 404, .. }) => Answer::None,
-        Some(_) => Answer::Unreachable,
-        None => Answer::Lost,
+        Some(CallResponse { status: 404, .. }) => LookupResult::None,
+        Some(_) => LookupResult::Unreachable,
+        None => LookupResult::Lost,
     }
 }
 
-fn counter<T>(answer: &Answer<T>) -> &'static str {
+fn counter<T>(answer: &LookupResult<T>) -> &'static str {
     match answer {
-        Answer::Record(_) => "tollgate_lookups;kind=found",
-        Answer::None => "tollgate_lookups;kind=unknown",
-        Answer::Unreachable | Answer::Lost => "tollgate_lookups;kind=unreachable",
+        LookupResult::Record(_) => "tollgate_lookups;kind=found",
+        LookupResult::None => "tollgate_lookups;kind=unknown",
+        LookupResult::Unreachable | LookupResult::Lost => "tollgate_lookups;kind=unreachable",
     }
 }

@@ -38,7 +38,7 @@ pub struct Role<H: Host> {
     sync: Sync,
     queue: QueueId,
     /// What [`ENQUEUED`] says less this are in the queue.
-    gone: Option<u64>,
+    dequeued: Option<u64>,
     /// The log says that the ledger is away.
     told: bool,
     /// Names it in the lease.
@@ -80,7 +80,7 @@ impl<H: Host> Role<H> {
             worker: Rc::clone(worker),
             sync: Sync::open(host.store(), random.uuid()),
             queue,
-            gone: None,
+            dequeued: None,
             told: false,
             id: random.bits() | 1,
             interval_ms: interval_ms.unwrap_or(INTERVAL_MS).max(10),
@@ -137,25 +137,25 @@ impl<H: Host> Role<H> {
     fn drain(&mut self, now: u64) {
         let enqueued = self.worker.counted(ENQUEUED).unwrap_or(0);
         // A worker that was lost did not say how many it took out: what was there before this one counts when it is seen.
-        let mut gone = self.gone.unwrap_or(enqueued);
-        let mut folded = 0;
+        let mut dequeued = self.dequeued.unwrap_or(enqueued);
+        let mut aggregated = 0;
         let mut seen = 0;
         while seen < AT_A_TIME {
-            if !self.sync.wants_event(enqueued.saturating_sub(gone), now) {
+            if !self.sync.wants_event(enqueued.saturating_sub(dequeued), now) {
                 break;
             }
             let Some(events) = self.worker.host.dequeue(self.queue) else {
-                gone = enqueued;
+                dequeued = enqueued;
                 break;
             };
             let taken = self.sync.push(&events, now);
-            gone = gone.saturating_add(taken.whole).saturating_add(taken.folded);
+            dequeued = dequeued.saturating_add(taken.whole).saturating_add(taken.aggregated);
             // What is no event is looked at too.
-            seen += taken.whole.saturating_add(taken.folded).max(1);
-            folded += taken.folded;
+            seen += taken.whole.saturating_add(taken.aggregated).max(1);
+            aggregated += taken.aggregated;
         }
-        self.gone = Some(gone);
-        self.worker.count("tollgate_events_dropped", folded);
+        self.dequeued = Some(dequeued);
+        self.worker.count("tollgate_events_dropped", aggregated);
     }
 
     /// The ledger has answered, or not.
@@ -180,11 +180,11 @@ impl<H: Host> Role<H> {
     /// Counts, and says in the log when the ledger goes away and when it is back.
     fn count(&mut self, outcome: Outcome, status: u16) {
         self.worker.count("tollgate_events_acknowledged", outcome.acknowledged);
-        self.worker.count("tollgate_events_dropped", outcome.folded);
+        self.worker.count("tollgate_events_dropped", outcome.aggregated);
         self.worker.count("tollgate_sync_failures", u64::from(outcome.failed));
         self.worker.count("tollgate_syncs", u64::from(!outcome.failed));
         self.worker.count("tollgate_sync_batches", u64::from(outcome.acknowledged > 0));
-        if outcome.folded > 0 {
+        if outcome.aggregated > 0 {
             self.warn(&format!(
                 "tollgate: the ledger refused a batch of calls with status {status}; their sums are kept, their details dropped"
             ));

@@ -44,7 +44,7 @@ use tollgate::core::{
     route::{
         latency::{self, Sample},
         plan::Plan,
-        world::{Call, Controls, World},
+        world::{Controls, RoutingInput, World},
     },
     store::Memory,
 };
@@ -377,7 +377,7 @@ fn pick<const DEPLOYMENTS: usize>(bencher: Bencher, strategy: &str) {
             worker: WORKER,
             trace: None,
         };
-        let call = Call { prompt_tokens: 230, ..Call::default() };
+        let call = RoutingInput { prompt_tokens: 230, ..RoutingInput::default() };
         let plan = Plan::new("gpt-4o", Controls { call, ..Controls::default() }, &mut world);
         plan.unwrap_or_else(|error| panic!("a deployment is picked: {}", error.message))
     });

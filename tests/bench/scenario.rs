@@ -6,7 +6,7 @@ use std::{hint::black_box, rc::Rc};
 use tollgate::core::{
     access::{
         self,
-        keyring::{Answer, Keyring},
+        keyring::{Keyring, LookupResult},
     },
     config::{self, Config},
     exchange::{
@@ -71,7 +71,7 @@ impl Gateway {
         keys.configure(config.tollgate.key_cache_size, config.general.key_ttl_ms);
         keys.refresh(&shared);
         let hash = grant.key.id.clone();
-        keys.learn_key(&hash, Answer::Record(grant), NOW_MS);
+        keys.learn_key(&hash, LookupResult::Record(grant), NOW_MS);
         Gateway {
             config: Rc::new(config),
             shared,

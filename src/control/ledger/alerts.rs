@@ -348,7 +348,7 @@ mod tests {
                     spend: 1,
                     ..CallRecord::default()
                 };
-                let batch = Some(Batch { number, events: vec![event], folded: Vec::new() });
+                let batch = Some(Batch { number, events: vec![event], aggregated: Vec::new() });
                 let request = SyncRequest { node: "n".into(), batch, ..SyncRequest::default() };
                 usage::sync(app, &request).await.map(drop).unwrap();
                 let given = app.alerts.given.lock().unwrap();

@@ -26,16 +26,18 @@ pub async fn sync(app: &App, request: &SyncRequest) -> Result<SyncReply, Problem
         return Err(Problem::Detail(400, json!("`node` must name the Envoy process, in at most 200 bytes")));
     }
     let now_ms = app.now_ms();
-    let mut metered = BTreeSet::new();
+    let mut budgeted_meters = BTreeSet::new();
     if let Some(batch) = &request.batch {
         apply(app, &request.node, batch, now_ms).await?;
-        metered.extend(sums::events(batch).flat_map(|(event, _)| event.metered.iter().map(String::as_str)));
+        budgeted_meters.extend(
+            sums::events(batch).flat_map(|(event, _)| event.budgeted_meters.iter().map(String::as_str)),
+        );
     }
     let heard = rates::exchange(app, &request.node, &request.rates, now_ms).await?;
     let (mut tx, revision) = app.db.snapshot().await?;
     let acknowledged = newest(&mut tx, &request.node).await?;
     let lazy_ms = (!app.config().ledger.disable_reset_budget).then_some(now_ms);
-    let page = feed::page(&mut tx, request.cursor, revision, &metered, lazy_ms).await?;
+    let page = feed::page(&mut tx, request.cursor, revision, &budgeted_meters, lazy_ms).await?;
     let reply = SyncReply {
         acknowledged: u64::try_from(acknowledged.unwrap_or(0)).unwrap_or_default(),
         cursor: page.cursor,

@@ -1,7 +1,7 @@
 //! Spend that has a period of its own because it is for one model of somebody (`key_model:<key>/<model>`, `team_model:…`) or for
 //! one of several budgets (`key_window:<key>/<period>`, …).
 //!
-//! Only a node knows for which of these budgets a call counted, so it says so ([`CallRecord::metered`](crate::core::model::call_record::CallRecord)).
+//! Only a node knows for which of these budgets a call counted, so it says so ([`CallRecord::budgeted_meters`](crate::core::model::call_record::CallRecord)).
 //! The period is what the record of the key, team, member, user, organization or customer says.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -51,7 +51,7 @@ pub enum Found<T> {
 
 /// What the ledger said.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer<T> {
+pub enum LookupResult<T> {
     /// A record (200).
     Record(T),
     /// There is none (404).
@@ -192,19 +192,19 @@ impl Keyring {
     }
 
     /// Takes in what the ledger said of a key.
-    pub fn learn_key(&mut self, hash: &str, answer: Answer<Grant>, now_ms: u64) {
+    pub fn learn_key(&mut self, hash: &str, answer: LookupResult<Grant>, now_ms: u64) {
         let Some(fingerprint) = hash_start(hash) else { return };
         let watch = self.watched.remove(&fingerprint);
-        if matches!(answer, Answer::Record(_) | Answer::None) {
+        if matches!(answer, LookupResult::Record(_) | LookupResult::None) {
             self.lost = None;
         }
         match answer {
-            Answer::Record(grant) => {
+            LookupResult::Record(grant) => {
                 let (names, revision) = (names_of(&grant), grant.revision);
                 let until = self.good_until(watch, &names, revision, now_ms);
                 self.keys.put(fingerprint, (names, revision), grant, until);
             }
-            Answer::None => {
+            LookupResult::None => {
                 self.keys.drop_changed(&[Changed { name: fingerprint, revision: Changed::UNKNOWN }]);
                 let until =
                     self.good_until(watch, &[fingerprint], 0, now_ms).min(now_ms.saturating_add(UNKNOWN_MS));
@@ -212,8 +212,8 @@ impl Keyring {
                     *slot = Unknown { fingerprint, until_ms: until };
                 }
             }
-            Answer::Lost => self.lose(watch, now_ms),
-            Answer::Unreachable => self.leave_alone(now_ms),
+            LookupResult::Lost => self.lose(watch, now_ms),
+            LookupResult::Unreachable => self.leave_alone(now_ms),
         }
     }
 
@@ -235,21 +235,21 @@ impl Keyring {
     }
 
     /// Takes in what the ledger said of an end user. One without a record has no limits.
-    pub fn learn_end_user(&mut self, id: &str, answer: Answer<EndUser>, now_ms: u64) {
+    pub fn learn_end_user(&mut self, id: &str, answer: LookupResult<EndUser>, now_ms: u64) {
         let fingerprint = end_user_fingerprint(id);
         let watch = self.watched.remove(&fingerprint);
-        if matches!(answer, Answer::Record(_) | Answer::None) {
+        if matches!(answer, LookupResult::Record(_) | LookupResult::None) {
             self.lost = None;
         }
         let record = match answer {
-            Answer::Record(record) => record,
-            Answer::None => {
+            LookupResult::Record(record) => record,
+            LookupResult::None => {
                 let mut none = EndUser::default();
                 none.scope.id = id.to_owned();
                 none
             }
-            Answer::Lost => return self.lose(watch, now_ms),
-            Answer::Unreachable => return self.leave_alone(now_ms),
+            LookupResult::Lost => return self.lose(watch, now_ms),
+            LookupResult::Unreachable => return self.leave_alone(now_ms),
         };
         let revision = record.revision;
         let until = self.good_until(watch, &[fingerprint], revision, now_ms);

@@ -28,7 +28,7 @@ use crate::core::{
 
 /// What all entries share.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct EntryDefaults {
     /// `credential_list` by name: values as written.
     pub(super) credentials: HashMap<String, Map<String, Value>>,
     /// `router_settings.default_litellm_params`.
@@ -52,7 +52,7 @@ pub(super) struct Entry {
 }
 
 /// Reads an entry. `None` means it cannot be understood at all; the problems say why.
-pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared) -> Option<Entry> {
+pub(super) fn read(src: &mut Source, value: &Value, path: &str, defaults: &EntryDefaults) -> Option<Entry> {
     let Value::Object(map) = value else {
         src.problem(path, "expected a map with model_name and litellm_params", "indent them below the dash");
         return None;
@@ -82,9 +82,9 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, shared: &Shared)
     }
     for raw in one_per_organization(&params.map) {
         let raw = Block { path: params.path.clone(), map: raw };
-        let mut found = variants(src, &raw, shared);
+        let mut found = variants(src, &raw, defaults);
         if info.get("db_model") == Some(&Value::Bool(true)) {
-            found.iter_mut().flatten().for_each(|variant| variant.keep_keys_home(src, &raw, shared));
+            found.iter_mut().flatten().for_each(|variant| variant.keep_keys_home(src, &raw, defaults));
         }
         match found {
             Ok(variants) => {
@@ -169,14 +169,14 @@ impl Variant {
     /// For an entry that was made through the API: what nobody named in it, a key of the environment or of
     /// `default_litellm_params`, is not sent to an address that it names, unless that is the provider's own or the one that
     /// the environment names.
-    fn keep_keys_home(&mut self, src: &Source, raw: &Block, shared: &Shared) {
+    fn keep_keys_home(&mut self, src: &Source, raw: &Block, defaults: &EntryDefaults) {
         let names_address = |name| raw.map.get(name).is_some_and(|value| !value.is_null());
         if !["api_base", "base_url"].into_iter().any(names_address) || self.is_home(src) {
             return;
         }
         self.is_foreign = true;
         let credential = raw.map.get("litellm_credential_name").and_then(scalar_text);
-        let credential = credential.and_then(|name| shared.credentials.get(&name));
+        let credential = credential.and_then(|name| defaults.credentials.get(&name));
         for name in KEYS {
             if !raw.map.contains_key(name) && !credential.is_some_and(|values| values.contains_key(name)) {
                 self.params.map.remove(name);
@@ -199,11 +199,11 @@ impl Variant {
 
 /// Finds brand and endpoint. The error is why the entry cannot be called, which is no fault of the file: LiteLLM starts
 /// with such entries too.
-fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Variant>, String> {
-    let params = merged(src, raw, shared);
+fn variants(src: &mut Source, raw: &Block, defaults: &EntryDefaults) -> Result<Vec<Variant>, String> {
+    let params = merged(src, raw, defaults);
     let model_path = member(&raw.path, "model");
     let Some(model) = params.text(src, "model") else {
-        let reason = match unset(src, raw, shared, "model") {
+        let reason = match unset(src, raw, defaults, "model") {
             Some(Unset { name, .. }) => {
                 format!("environment variable {name} is not set, which names its model")
             }
@@ -216,12 +216,12 @@ fn variants(src: &mut Source, raw: &Block, shared: &Shared) -> Result<Vec<Varian
     // LiteLLM would send the prompts to the provider's own address: not where the file says that they go.
     if base.is_none()
         && let Some(Unset { name, at }) =
-            ["api_base", "base_url"].into_iter().find_map(|name| unset(src, raw, shared, name))
+            ["api_base", "base_url"].into_iter().find_map(|name| unset(src, raw, defaults, name))
     {
         let reason = format!("environment variable {name} is not set, which names its api_base");
         return Err(left_out(src, raw, &at, Verdict::Missing, reason));
     }
-    let verify = verify(src, &params, shared);
+    let verify = verify(src, &params, defaults);
     if model == "*" && forced.is_none() && base.is_none() {
         let brands = BRANDS.iter().filter(|brand| brand.is_callable());
         let all = brands.filter_map(|brand| {
@@ -276,7 +276,7 @@ struct Unset {
 }
 
 /// What a parameter of an entry, of its credential or of all entries names, when that is not set.
-fn unset(src: &Source, raw: &Block, shared: &Shared, name: &str) -> Option<Unset> {
+fn unset(src: &Source, raw: &Block, defaults: &EntryDefaults, name: &str) -> Option<Unset> {
     let missing = |value: Option<&Value>| match value.and_then(Value::as_str).and_then(reference) {
         Some(Reference::Environment(variable)) if src.variable(variable).is_none() => {
             Some(variable.to_owned())
@@ -284,11 +284,11 @@ fn unset(src: &Source, raw: &Block, shared: &Shared, name: &str) -> Option<Unset
         _ => None,
     };
     let credential = raw.map.get("litellm_credential_name").and_then(scalar_text);
-    let credential = credential.and_then(|credential| shared.credentials.get(&credential));
+    let credential = credential.and_then(|credential| defaults.credentials.get(&credential));
     let places = [
         (raw.map.get(name), member(&raw.path, name)),
         (credential.and_then(|values| values.get(name)), member(&raw.path, "litellm_credential_name")),
-        (shared.default_written.get(name), member("router_settings.default_litellm_params", name)),
+        (defaults.default_written.get(name), member("router_settings.default_litellm_params", name)),
     ];
     places.into_iter().find_map(|(value, at)| Some(Unset { name: missing(value)?, at }))
 }
@@ -311,11 +311,11 @@ fn left_out(
 }
 
 /// `litellm_params` with references resolved, over the named credential, over `default_litellm_params`.
-fn merged(src: &mut Source, raw: &Block, shared: &Shared) -> Block {
+fn merged(src: &mut Source, raw: &Block, defaults: &EntryDefaults) -> Block {
     let mut map = src.resolve_map(&raw.map, &raw.path);
     if let Some(name) = map.get("litellm_credential_name").and_then(scalar_text) {
         let at = member(&raw.path, "litellm_credential_name");
-        match shared.credentials.get(&name) {
+        match defaults.credentials.get(&name) {
             Some(values) => {
                 for (name, value) in src.resolve_map(values, &at) {
                     map.entry(name).or_insert(value);
@@ -324,7 +324,7 @@ fn merged(src: &mut Source, raw: &Block, shared: &Shared) -> Block {
             None => src.note(&at, Verdict::Ignored("credential_list has no entry of this name".into())),
         }
     }
-    for (name, value) in &shared.default_params {
+    for (name, value) in &defaults.default_params {
         map.entry(name.clone()).or_insert_with(|| value.clone());
     }
     Block { path: raw.path.clone(), map }
@@ -456,9 +456,9 @@ fn hashed_id(src: &Source, group: &str, params: &Map<String, Value>) -> String {
     hex(&hash.finalize())
 }
 
-fn verify(src: &mut Source, params: &Block, shared: &Shared) -> bool {
+fn verify(src: &mut Source, params: &Block, defaults: &EntryDefaults) -> bool {
     match params.get("ssl_verify") {
-        None => shared.verify,
+        None => defaults.verify,
         Some(value) => verify_value(src, value, &member(&params.path, "ssl_verify")),
     }
 }

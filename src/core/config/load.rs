@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use super::{
     Config, Report, Wildcard,
     blocks::Blocks,
-    entry::{self, Entry, Shared},
-    global, keys, ledger, limits,
+    entry::{self, Entry, EntryDefaults},
+    global, keys, ledger_settings, limits,
     lookup::Index,
     prices::Prices,
     problem::Problem,
@@ -83,8 +83,8 @@ fn assemble(src: &mut Source, top: &Block) -> (Config, usize, Vec<LeftOut>) {
         tollgate: resolved(src, top, "tollgate_settings"),
         raw_general: top.member(src, "general_settings"),
     };
-    let shared = shared(src, top, &blocks);
-    let mut models = models(src, top, &shared);
+    let defaults = defaults(src, top, &blocks);
+    let mut models = models(src, top, &defaults);
     let router = global::router(src, &blocks);
     let mut general = global::general(src, &blocks);
     limits::set_rules(&mut models.deployments, &router, general.has_ledger);
@@ -94,7 +94,7 @@ fn assemble(src: &mut Source, top: &Block) -> (Config, usize, Vec<LeftOut>) {
         aliases: global::aliases(src, &blocks),
         renames: global::renames(src, &blocks),
         general,
-        ledger: ledger::read(src, &blocks),
+        ledger: ledger_settings::read(src, &blocks),
         tollgate: global::tollgate(src, &blocks),
         forced_model: blocks.general.text(src, "completion_model"),
         default_model: models.order.iter().find(|name| !name.contains('*')).cloned(),
@@ -116,23 +116,23 @@ fn resolved(src: &mut Source, top: &Block, name: &str) -> Block {
     Block { path, map }
 }
 
-fn shared(src: &mut Source, top: &Block, blocks: &Blocks) -> Shared {
-    let mut shared = Shared { verify: true, ..Shared::default() };
+fn defaults(src: &mut Source, top: &Block, blocks: &Blocks) -> EntryDefaults {
+    let mut defaults = EntryDefaults { verify: true, ..EntryDefaults::default() };
     for entry in top.list(src, "credential_list") {
         let name = entry.get("credential_name").and_then(scalar_text);
         if let (Some(name), Some(Value::Object(values))) = (name, entry.get("credential_values")) {
-            shared.credentials.insert(name, values.clone());
+            defaults.credentials.insert(name, values.clone());
         }
     }
-    shared.default_params = blocks.router.member(src, "default_litellm_params").map;
+    defaults.default_params = blocks.router.member(src, "default_litellm_params").map;
     let written = top.get("router_settings").and_then(|router| router.get("default_litellm_params"));
-    shared.default_written = written.and_then(Value::as_object).cloned().unwrap_or_default();
+    defaults.default_written = written.and_then(Value::as_object).cloned().unwrap_or_default();
     if let Some(value) = blocks.litellm.get("ssl_verify") {
-        shared.verify = entry::verify_value(src, value, "litellm_settings.ssl_verify");
+        defaults.verify = entry::verify_value(src, value, "litellm_settings.ssl_verify");
     } else if let Some(text) = src.variable("SSL_VERIFY") {
-        shared.verify = !text.eq_ignore_ascii_case("false");
+        defaults.verify = !text.eq_ignore_ascii_case("false");
     }
-    shared
+    defaults
 }
 
 /// What `model_list` comes to.
@@ -150,13 +150,13 @@ struct Models {
     left_out: Vec<LeftOut>,
 }
 
-fn models(src: &mut Source, top: &Block, shared: &Shared) -> Models {
+fn models(src: &mut Source, top: &Block, defaults: &EntryDefaults) -> Models {
     let mut models = Models::default();
     let list = top.list(src, "model_list");
     models.entries = list.len();
     for (at, value) in list.iter().enumerate() {
         let path = item("model_list", at);
-        if let Some(entry) = entry::read(src, value, &path, shared) {
+        if let Some(entry) = entry::read(src, value, &path, defaults) {
             models.add(src, entry, &path);
         }
     }

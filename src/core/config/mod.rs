@@ -7,7 +7,7 @@ mod blocks;
 mod entry;
 mod global;
 mod keys;
-mod ledger;
+mod ledger_settings;
 pub mod limits;
 pub mod load;
 pub mod lookup;
@@ -27,13 +27,13 @@ use hashbrown::HashMap;
 use crate::core::model::{deployment::Deployment, endpoint::Endpoint, general::General, router::Router};
 
 pub use entry::LEFT_OUT;
-pub use ledger::{HealthChecks, Ledger};
+pub use ledger_settings::{HealthChecks, LedgerSettings};
 pub use load::{Loaded, load};
 pub use lookup::Resolved;
 pub use problem::Problem;
 pub use redis::Redis;
-pub use report::{ENVIRONMENT, LeftOut, Report, Row};
-pub use yaml::{Read, Repeated, quoted_texts, read as read_yaml};
+pub use report::{ENVIRONMENT, LeftOut, Report, ReportRow};
+pub use yaml::{ParsedYaml, Repeated, quoted_texts, read as read_yaml};
 
 /// The longest time-out there is, in milliseconds: 24 days. Longer ones count as this.
 pub const MAX_TIMEOUT_MS: u64 = 24 * 86_400_000;
@@ -62,7 +62,7 @@ pub struct Config {
     /// `general_settings` and what is global in `litellm_settings`.
     pub general: General,
     /// What only the ledger works with.
-    pub ledger: Ledger,
+    pub ledger: LedgerSettings,
     /// Tollgate's own settings.
     pub tollgate: TollgateSettings,
     /// Groups (and wildcards) named by the file none of whose deployments can be called: name to the reason. Such a name

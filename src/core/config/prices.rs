@@ -104,7 +104,8 @@ impl Config {
 /// Whether the price data has a model of a provider that costs nothing.
 fn has_free(brand: &str) -> bool {
     let names = table::names_of(|provider| provider.starts_with(brand));
-    let is_called = |entry: &table::Entry| matches!(entry.mode, Some("chat" | "completion" | "embedding"));
+    let is_called =
+        |entry: &table::ModelFacts| matches!(entry.mode, Some("chat" | "completion" | "embedding"));
     let mut entries = names.iter().filter_map(|name| table::lookup(name)).filter(is_called);
     entries.any(|entry| entry.price.is_nothing())
 }

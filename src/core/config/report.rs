@@ -14,7 +14,7 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// One for each setting that the text contains.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ReportRow>,
     /// How many entries `model_list` has.
     pub entries: usize,
     /// Those of them that nobody can call.
@@ -34,7 +34,7 @@ pub struct LeftOut {
 
 /// What happens to one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct ReportRow {
     /// `model_list[3].litellm_params.timeout`.
     pub path: String,
     /// Line of the text, from 1.
@@ -93,8 +93,8 @@ impl fmt::Display for Report {
 
 impl Report {
     /// The table with those rows alone that `is` accepts.
-    pub fn table_of(&self, is: &dyn Fn(&Row) -> bool) -> String {
-        struct Some<'a>(&'a Report, &'a dyn Fn(&Row) -> bool);
+    pub fn table_of(&self, is: &dyn Fn(&ReportRow) -> bool) -> String {
+        struct Some<'a>(&'a Report, &'a dyn Fn(&ReportRow) -> bool);
         impl fmt::Display for Some<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.write(f, self.1)
@@ -103,11 +103,11 @@ impl Report {
         Some(self, is).to_string()
     }
 
-    fn write(&self, f: &mut fmt::Formatter<'_>, is: &dyn Fn(&Row) -> bool) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, is: &dyn Fn(&ReportRow) -> bool) -> fmt::Result {
         let shown = || self.rows.iter().filter(|row| is(row));
         let widest = shown().map(|row| row.path.chars().count()).max().unwrap_or(0).clamp(7, 72);
         writeln!(f, "{:>4}  {:<widest$}  {:<12}  note", "line", "setting", "verdict")?;
-        for Row { path, line, verdict, note } in shown() {
+        for ReportRow { path, line, verdict, note } in shown() {
             let line = line.map(|line| line.to_string()).unwrap_or_default();
             let text = format!("{line:>4}  {path:<widest$}  {:<12}  {note}", verdict.name());
             writeln!(f, "{}", text.trim_end())?;
@@ -125,11 +125,11 @@ impl Report {
 }
 
 /// Rows for the variables that say how LiteLLM is run.
-fn environment(src: &Source) -> Vec<Row> {
+fn environment(src: &Source) -> Vec<ReportRow> {
     let all =
         settings::ENVIRONMENT.iter().flat_map(|group| group.names.iter().map(move |name| (group, *name)));
     all.filter(|(_, name)| src.has_in_environment(name))
-        .map(|(group, name)| Row {
+        .map(|(group, name)| ReportRow {
             path: format!("{ENVIRONMENT}{name}"),
             line: None,
             verdict: group.verdict.clone(),
@@ -140,7 +140,7 @@ fn environment(src: &Source) -> Vec<Row> {
 
 struct Walk<'a> {
     src: &'a Source<'a>,
-    rows: Vec<Row>,
+    rows: Vec<ReportRow>,
 }
 
 impl Walk<'_> {
@@ -178,7 +178,12 @@ impl Walk<'_> {
             (None, verdict) => verdict,
         };
         let note = verdict.text();
-        self.rows.push(Row { path: path.to_owned(), line: self.src.lines.of_path(path), verdict, note });
+        self.rows.push(ReportRow {
+            path: path.to_owned(),
+            line: self.src.lines.of_path(path),
+            verdict,
+            note,
+        });
     }
 
     /// A setting that would be used, was what it names there.

@@ -19,7 +19,7 @@ pub struct Repeated {
 
 /// A YAML document that was read.
 #[derive(Debug)]
-pub struct Read {
+pub struct ParsedYaml {
     /// What it says.
     pub value: Value,
     /// Keys that stand more than once.
@@ -27,9 +27,9 @@ pub struct Read {
 }
 
 /// Reads a YAML document as LiteLLM's parser does. The error is the line, if there is one, and what is wrong.
-pub fn read(text: &str) -> Result<Read, (Option<usize>, String)> {
+pub fn read(text: &str) -> Result<ParsedYaml, (Option<usize>, String)> {
     let (value, lines) = parse(text)?;
-    Ok(Read { value, repeated: lines.repeated })
+    Ok(ParsedYaml { value, repeated: lines.repeated })
 }
 
 /// Text that an emitter of YAML 1.2 made of values, with quotes around what YAML 1.1 would take for something else than a text.

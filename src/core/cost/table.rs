@@ -15,7 +15,7 @@ use super::price::{Price, read_varint};
 
 /// What is known of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ModelFacts {
     /// Its rates.
     pub price: Price,
     /// Longest prompt.
@@ -29,13 +29,19 @@ pub struct Entry {
 }
 
 /// Finds a model by its exact name in the price data.
-pub fn lookup(name: &str) -> Option<Entry> {
+pub fn lookup(name: &str) -> Option<ModelFacts> {
     let mut row = RATES.get(row_of(name)?..)?;
     let mut limit = || Some(read_varint(&mut row)?.checked_sub(1));
     let (max_input_tokens, max_output_tokens) = (limit()?, limit()?);
     let mut word = || Some(WORDS.split('\n').nth(read_varint(&mut row)? as usize).filter(|w| !w.is_empty()));
     let (mode, litellm_provider) = (word()?, word()?);
-    Some(Entry { price: Price::decode(row)?, max_input_tokens, max_output_tokens, mode, litellm_provider })
+    Some(ModelFacts {
+        price: Price::decode(row)?,
+        max_input_tokens,
+        max_output_tokens,
+        mode,
+        litellm_provider,
+    })
 }
 
 /// The price of a call.
@@ -58,7 +64,7 @@ pub fn entry_for(
     brand: &str,
     base_model: Option<&str>,
     answered_model: Option<&str>,
-) -> Option<Entry> {
+) -> Option<ModelFacts> {
     let models = [base_model, answered_model, Some(litellm_model)];
     models.into_iter().flatten().filter(|model| !model.is_empty()).find_map(|model| {
         let bare = model.strip_prefix(brand).and_then(|m| m.strip_prefix('/')).unwrap_or(model);

@@ -5,7 +5,7 @@ use crate::core::{
     access::Caller,
     codec::escape::hex,
     model::{
-        call_record::{CallRecord, Charged},
+        call_record::{CallRecord, MeterCharge},
         deployment::Deployment,
         failure::Class,
         grant::Scope,
@@ -24,7 +24,7 @@ impl Exchange {
         &self,
         record: &mut CallRecord,
         used: &Served,
-        charged: Vec<Charged>,
+        charged: Vec<MeterCharge>,
         env: &mut Env,
     ) {
         if !self.config.general.has_ledger {
@@ -36,7 +36,7 @@ impl Exchange {
         match planned {
             Some((plan, deployment)) => {
                 self.tell_use(record, used, Plan::segment(plan), deployment);
-                record.charged = charged;
+                record.meter_charges = charged;
             }
             None if !self.tell_refusal(record) => return,
             None => {}
@@ -82,7 +82,7 @@ impl Exchange {
             record.error = Some(self.failure_name());
             record.message = self.failure_message();
         }
-        record.metered.clone_from(&self.reservation.metered);
+        record.budgeted_meters.clone_from(&self.reservation.budgeted_meters);
     }
 
     /// Why a call was refused; `false` when nobody wants to know (`disable_error_logs`).

@@ -74,7 +74,7 @@ use crate::core::{
         affinity, chain, cooldown,
         latency::{self, Sample},
         plan::{Candidate, Plan},
-        world::{Call, World},
+        world::{RoutingInput, World},
     },
 };
 
@@ -350,21 +350,21 @@ impl Exchange {
     }
 
     /// What routing may look at, as far as the configuration lets it look.
-    fn call(&self, object: &Object<'_>, end_user: Option<&EndUser>) -> Call {
+    fn call(&self, object: &Object<'_>, end_user: Option<&EndUser>) -> RoutingInput {
         let router = &self.config.router;
         let team = self.caller.grant().and_then(|grant| grant.team.as_deref());
-        let call = Call {
+        let call = RoutingInput {
             prompt_tokens: self.prompt_tokens(),
             streaming: self.requested.streaming,
             team: team.map(|team| team.id.clone()),
             any_team: self.caller.grant().is_none(),
             cached: if router.prompt_affinity { affinity::fingerprints(object) } else { Vec::new() },
-            ..Call::default()
+            ..RoutingInput::default()
         };
         if !router.has_filters() {
             return call;
         }
-        Call {
+        RoutingInput {
             tags: if router.tag_filtering { self.tags() } else { Vec::new() },
             region: end_user.and_then(|end_user| end_user.region.clone()),
             messages: router.pre_call_checks.then(|| prompt::tokens(object)).flatten(),
@@ -642,7 +642,7 @@ impl Exchange {
             return None;
         }
         let group_size = self.plan.as_ref().and_then(Plan::segment).map_or(1, |segment| segment.group_size);
-        let failed = cooldown::Failure {
+        let failed = cooldown::FailedAttempt {
             class: failure.class,
             status: if failure.status == 0 { failure.class.status() } else { failure.status },
             retry_after_ms: failure.retry_after_ms,

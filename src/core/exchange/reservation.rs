@@ -46,7 +46,7 @@ const MOST_CHOICES: u64 = 128;
 pub(super) struct CallerReservation {
     reservation: Option<Reservation>,
     /// Names of the meters that the ledger is to answer totals of.
-    pub(super) metered: Vec<String>,
+    pub(super) budgeted_meters: Vec<String>,
     /// The key's limits and what is left of all limits but those of tokens, as answer headers.
     headers: Headers,
     /// What is left of those.
@@ -187,8 +187,9 @@ impl Exchange {
     pub(super) fn note_metered(&mut self, reservation: Option<&Reservation>) {
         let is_known = self.caller.grant().is_none_or(|grant| grant.revision > 0);
         let known = |name: &&str| is_known || !name.starts_with("key");
-        let names = reservation.into_iter().flat_map(Reservation::metered).filter(known).map(str::to_owned);
-        self.reservation.metered.extend(names);
+        let names =
+            reservation.into_iter().flat_map(Reservation::budgeted_meters).filter(known).map(str::to_owned);
+        self.reservation.budgeted_meters.extend(names);
     }
 
     /// Adds the answer headers about limits. Where it is known what the call used, that is off what is left, else what it has
@@ -381,7 +382,7 @@ impl Exchange {
 }
 
 /// What the price data knows of a deployment's model.
-fn known_model(deployment: &Deployment) -> Option<table::Entry> {
+fn known_model(deployment: &Deployment) -> Option<table::ModelFacts> {
     let base = deployment.base_model.as_deref();
     table::entry_for(&deployment.litellm_model, deployment.brand.name, base, None)
 }

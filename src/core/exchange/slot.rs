@@ -14,7 +14,7 @@ use crate::core::{
     error::Error,
     host::Store,
     model::{
-        call_record::Charged,
+        call_record::MeterCharge,
         deployment::Deployment,
         failure::{Class, Failure},
         general::CountedTokens,
@@ -41,7 +41,7 @@ pub(super) struct Slot {
     /// Since when it waits for one.
     since_ms: Option<u64>,
     /// What attempts have cost deployments and providers with a budget.
-    charged: Vec<Charged>,
+    charged: Vec<MeterCharge>,
 }
 
 /// Lets attempts in, one deployment after the other, and remembers why not.
@@ -269,17 +269,17 @@ impl Exchange {
     fn charge(&mut self, at: usize, reservation: &Reservation, cost: Money) {
         let Some(deployment) = self.config.deployments.get(at) else { return };
         let spend = i64::try_from(cost.pico()).unwrap_or(i64::MAX);
-        for meter in reservation.metered() {
+        for meter in reservation.budgeted_meters() {
             let provider = || self.config.router.provider_budgets.get(deployment.brand.name);
             let budget = if meter.starts_with("provider:") { provider() } else { deployment.budget.as_ref() };
             let period = budget.and_then(|budget| budget.period.clone());
-            let new = Charged { meter: meter.to_owned(), spend, period };
-            Charged::put(&mut self.slot.charged, &new);
+            let new = MeterCharge { meter: meter.to_owned(), spend, period };
+            MeterCharge::put(&mut self.slot.charged, &new);
         }
     }
 
     /// What attempts have cost deployments and providers with a budget.
-    pub(super) fn charged(&mut self) -> Vec<Charged> {
+    pub(super) fn charged(&mut self) -> Vec<MeterCharge> {
         std::mem::take(&mut self.slot.charged)
     }
 

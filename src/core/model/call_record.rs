@@ -5,7 +5,7 @@
 //!
 //! | view | written by | read by |
 //! |---|---|---|
-//! | `event` | [`CallRecord::write_event`], as JSON members named like the field | the ledger, with serde |
+//! | `event` | [`CallRecord::write_event`], as JSON members of the name that serde reads | the ledger, with serde |
 //! | `log`, `log_always` | [`CallRecord::write_log`], as JSON members of that name | whoever reads the access log |
 //! | `row` | [`CallRecord::cell`], for that column of the spend log | the ledger's database |
 //! | `most` | [`CallRecord::cut_texts`]: the bytes that the ledger keeps of a text | |
@@ -50,10 +50,8 @@ macro_rules! call_record {
             pub fn write_event(&self, out: &mut Vec<u8>) {
                 let mut json = Writer::begin(out);
                 $( $(
-                    // Named like the field, for that is what serde reads.
-                    let event = &self.$event;
-                    if !event.is_silent() {
-                        event.write(stringify!($event), &mut json);
+                    if !self.$field.is_silent() {
+                        self.$field.write(stringify!($event), &mut json);
                     }
                 )? )*
                 json.end();
@@ -201,9 +199,11 @@ call_record! {
     /// `litellm_session_id` of the request.
     session: Option<String> => event session row "session_id" most TEXT;
     /// Meters that were charged with the spend on the node (those with a budget). The ledger answers their totals.
-    metered: Vec<String> => event metered;
+    #[serde(rename = "metered")]
+    budgeted_meters: Vec<String> => event metered;
     /// What attempts cost at deployments and providers that have a budget. The ledger answers their totals too.
-    charged: Vec<Charged> => event charged;
+    #[serde(rename = "charged")]
+    meter_charges: Vec<MeterCharge> => event charged;
     /// The response came whole.
     #[serde(skip)]
     is_whole: bool => ;
@@ -233,7 +233,7 @@ impl Serialize for CallRecord {
 /// Spend of a deployment or a provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Charged {
+pub struct MeterCharge {
     /// `deployment:…` or `provider:…`.
     pub meter: String,
     /// In 10⁻¹² dollars.
@@ -243,9 +243,9 @@ pub struct Charged {
     pub period: Option<String>,
 }
 
-impl Charged {
+impl MeterCharge {
     /// Adds to a list, in which every meter stands once.
-    pub fn put(list: &mut Vec<Charged>, new: &Charged) {
+    pub fn put(list: &mut Vec<MeterCharge>, new: &MeterCharge) {
         match list.iter_mut().find(|old| old.meter == new.meter) {
             Some(old) => {
                 old.spend = old.spend.saturating_add(new.spend);
@@ -364,7 +364,7 @@ impl Fact for Vec<String> {
     }
 }
 
-impl Fact for Vec<Charged> {
+impl Fact for Vec<MeterCharge> {
     fn is_silent(&self) -> bool {
         self.is_empty()
     }
@@ -512,8 +512,12 @@ mod tests {
             refused: true,
             tags: vec!["a".to_owned(), "\"b\"".to_owned()],
             session: text("s"),
-            metered: vec!["key:k".to_owned()],
-            charged: vec![Charged { meter: "provider:p".to_owned(), spend: -1, period: text("1d") }],
+            budgeted_meters: vec!["key:k".to_owned()],
+            meter_charges: vec![MeterCharge {
+                meter: "provider:p".to_owned(),
+                spend: -1,
+                period: text("1d"),
+            }],
             is_whole: true,
         }
     }

@@ -177,8 +177,8 @@ impl Reservation {
         }
     }
 
-    /// Names of the meters with a budget: those that settling charges (see [`crate::core::model::call_record::CallRecord::metered`]).
-    pub fn metered(&self) -> Vec<&str> {
+    /// Names of the meters with a budget: those that settling charges (see [`crate::core::model::call_record::CallRecord::budgeted_meters`]).
+    pub fn budgeted_meters(&self) -> Vec<&str> {
         self.holds.iter().filter(|hold| hold.reserved.budgeted).map(|hold| hold.meter.name()).collect()
     }
 

@@ -96,7 +96,7 @@ fn exactly_as_many_as_the_limit_says() {
 fn a_rule_without_limits_touches_nothing() {
     let shared = table();
     let reservation = ask(&shared, &rule(MeterKind::Global), estimate(5, 5), NOW).unwrap();
-    assert!(reservation.metered().is_empty());
+    assert!(reservation.budgeted_meters().is_empty());
     reservation.settle(&shared, 5, pico(5), NOW);
     assert_eq!(bucket::look(&shared, rule(MeterKind::Global).meter.fingerprint()), None);
     let bare = Rule { base: Base { spend: pico(7), revision: 1 }, ..rule(MeterKind::Global) };
@@ -137,7 +137,7 @@ fn all_rules_or_none() {
     let first = reserve(&shared, A, &rules, estimate(1, 1), NOW).unwrap();
     let refused = reserve(&shared, A, &rules, estimate(1, 1), NOW).unwrap_err();
     assert_eq!(refused, Refused { rule: 4, why: Why::Parallel });
-    assert_eq!(first.metered(), ["org:x"]);
+    assert_eq!(first.budgeted_meters(), ["org:x"]);
     let left = rules.each_ref().map(|rule| {
         let Standing { requests_left, tokens_left, parallel_left, .. } = standing(&shared, rule, NOW);
         (requests_left, tokens_left, parallel_left)

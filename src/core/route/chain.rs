@@ -8,7 +8,7 @@ use super::{
     retries::{MOST, Rules},
     segment::{Segment, key},
     strategy,
-    world::{Call, Controls, World},
+    world::{Controls, RoutingInput, World},
 };
 use crate::core::{
     config::{Config, Resolved},
@@ -304,7 +304,7 @@ pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach 
 }
 
 /// The deployments a name stands for.
-fn resolve(config: &Config, model: &str, call: &Call) -> Result<Resolved, Error> {
+fn resolve(config: &Config, model: &str, call: &RoutingInput) -> Result<Resolved, Error> {
     // What is another team's is nothing for this caller; who has the master key may ask for one by its id.
     let is_open = |resolved: &Resolved| {
         resolved.deployments.iter().filter_map(|&at| config.deployments.get(at)).any(|deployment| {

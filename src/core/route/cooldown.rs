@@ -63,7 +63,7 @@ impl Record {
 
 /// One failed call, as far as cooldowns care.
 #[derive(Clone, Copy, Debug)]
-pub struct Failure {
+pub struct FailedAttempt {
     /// What went wrong.
     pub class: Class,
     /// The provider's status; 0 when there was none.
@@ -90,7 +90,7 @@ pub fn failed(
     shared: &dyn Store,
     router: &Router,
     deployment: &Deployment,
-    failure: Failure,
+    failure: FailedAttempt,
     now_ms: u64,
 ) -> Option<u64> {
     let cooldown_ms = deployment.cooldown_ms.or(failure.retry_after_ms).unwrap_or(router.cooldown_ms);
@@ -121,7 +121,7 @@ pub fn failed(
 
 /// Failures that are the client's doing say nothing about the deployment, and neither does our own failed connection
 /// attempt (LiteLLM leaves that to retries).
-fn counts(failure: Failure) -> bool {
+fn counts(failure: FailedAttempt) -> bool {
     match failure.class {
         Class::ApiConnection => false,
         Class::Timeout => true,
@@ -150,7 +150,7 @@ fn allowed_fails(router: &Router, class: Class) -> Option<u32> {
 }
 
 /// LiteLLM's rules when `allowed_fails` is not set.
-fn by_rate(failed: u32, succeeded: u64, failure: Failure) -> bool {
+fn by_rate(failed: u32, succeeded: u64, failure: FailedAttempt) -> bool {
     let failed = u64::from(failed);
     let calls = failed.saturating_add(succeeded);
     let others = failure.group_size > 1;

@@ -9,7 +9,7 @@ use super::{
     chain::{self, FallbackKind},
     plan::Plan,
     trace::{Group, Trace},
-    world::{Call, Controls, Tokens, World},
+    world::{Controls, RoutingInput, Tokens, World},
 };
 use crate::core::{codec::escape::percent, config::Config, error::Error, operation::path::parameter};
 
@@ -106,7 +106,7 @@ impl Question {
 
     fn controls(&self) -> Controls {
         let tokens = Tokens { likely: self.tokens, least: self.tokens };
-        let call = Call {
+        let call = RoutingInput {
             prompt_tokens: self.tokens,
             streaming: self.stream,
             team: self.team.clone(),
@@ -115,7 +115,7 @@ impl Question {
             region: self.region.clone(),
             messages: Some(tokens),
             response_format: self.response_format,
-            ..Call::default()
+            ..RoutingInput::default()
         };
         Controls { call, ..Controls::default() }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     refusals::{crossed_budget, none_available, over_budget},
-    world::{Call, Tokens, World},
+    world::{RoutingInput, Tokens, World},
 };
 
 use crate::core::{
@@ -17,7 +17,12 @@ use crate::core::{
 const DEFAULT: &str = "default";
 
 /// What is left of a group, in its order; never none. The error is why nothing is.
-pub fn narrow(healthy: Vec<usize>, group: &str, call: &Call, world: &World) -> Result<Vec<usize>, Error> {
+pub fn narrow(
+    healthy: Vec<usize>,
+    group: &str,
+    call: &RoutingInput,
+    world: &World,
+) -> Result<Vec<usize>, Error> {
     let left = affordable(healthy, world)?;
     let left = match &call.messages {
         Some(tokens) if world.config.router.pre_call_checks => {
@@ -87,7 +92,7 @@ fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
 fn checked(
     list: &[usize],
     group: &str,
-    call: &Call,
+    call: &RoutingInput,
     tokens: Tokens,
     world: &World,
 ) -> Result<Vec<usize>, Error> {
@@ -121,13 +126,13 @@ fn checked(
 }
 
 /// Whether it understands what is asked for, or may do without.
-fn is_known(d: &Deployment, call: &Call, world: &World) -> bool {
+fn is_known(d: &Deployment, call: &RoutingInput, world: &World) -> bool {
     let drops = world.config.general.drop_params;
     drops || !call.response_format || !d.brand.unsupported.contains(&"response_format")
 }
 
 /// Whether it is where the end user must stay.
-fn is_allowed(d: &Deployment, call: &Call) -> bool {
+fn is_allowed(d: &Deployment, call: &RoutingInput) -> bool {
     call.region.is_none() || d.choice.region == call.region
 }
 
@@ -137,7 +142,7 @@ fn takes(d: &Deployment, tokens: u64) -> bool {
 }
 
 /// Why [`checked`] leaves one out.
-fn unfit(d: &Deployment, call: &Call, tokens: Tokens, world: &World) -> String {
+fn unfit(d: &Deployment, call: &RoutingInput, tokens: Tokens, world: &World) -> String {
     if !is_known(d, call, world) {
         return "does not know `response_format`".to_owned();
     }

@@ -9,7 +9,7 @@ use super::{
     filters, latency, pick,
     refusals::{none_available, rate_limited},
     trace::Trace,
-    world::{Call, World},
+    world::{RoutingInput, World},
 };
 use crate::core::{
     error::Error,
@@ -18,7 +18,12 @@ use crate::core::{
 };
 
 /// The deployments of a group that are left, in order; never none. The error is why there is none.
-pub fn order(healthy: Vec<usize>, group: &str, call: &Call, world: &mut World) -> Result<Vec<usize>, Error> {
+pub fn order(
+    healthy: Vec<usize>,
+    group: &str,
+    call: &RoutingInput,
+    world: &mut World,
+) -> Result<Vec<usize>, Error> {
     let config = world.config;
     let strategy = config.router.strategy;
     let rules = |at: usize| config.deployments.get(at).map(|d| d.rules.as_slice()).unwrap_or_default();
@@ -69,7 +74,7 @@ struct Counted<'c> {
 
 impl Counted<'_> {
     /// Whether its requests and tokens a minute leave room for one more call.
-    fn has_room(&self, call: &Call) -> bool {
+    fn has_room(&self, call: &RoutingInput) -> bool {
         let Some(rule) = own_rule(self.deployment) else { return true };
         let fits = |limit: Option<u64>, used: u64, more: u64| {
             limit.is_none_or(|limit| used.saturating_add(more) <= limit)
@@ -110,7 +115,7 @@ fn shuffled(left: Vec<usize>, world: &mut World) -> Vec<usize> {
 }
 
 /// What is counted for deployments that have limits, and which are over them.
-fn tell_counts(counted: &[Counted], call: &Call, trace: &Trace) {
+fn tell_counts(counted: &[Counted], call: &RoutingInput, trace: &Trace) {
     for one in counted {
         let Some(rule) = own_rule(one.deployment) else { continue };
         let of = |limit: Option<u64>| {
@@ -145,7 +150,7 @@ fn sorted<K: Ord>(mut list: Vec<Counted>, key: impl Fn(&Counted) -> K) -> Vec<us
 }
 
 /// Those that are about as quick as the quickest in the order in which they come, then the others by their latency.
-fn by_latency(list: Vec<Counted>, call: &Call, world: &World) -> Vec<usize> {
+fn by_latency(list: Vec<Counted>, call: &RoutingInput, world: &World) -> Vec<usize> {
     let args = &world.config.router.latency;
     let mut known: Vec<(usize, f64)> = list
         .into_iter()

@@ -42,7 +42,7 @@ impl World<'_> {
 
 /// What routing may look at of a call.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Call {
+pub struct RoutingInput {
     /// Tokens of the prompt, more or less.
     pub prompt_tokens: u64,
     /// It asks for a stream.
@@ -88,5 +88,5 @@ pub struct Controls {
     /// `disable_fallbacks`.
     pub disable_fallbacks: bool,
     /// The call itself.
-    pub call: Call,
+    pub call: RoutingInput,
 }

@@ -2,7 +2,7 @@
 //!
 //! One batch is under way at a time. It stands in shared data until the ledger has acknowledged it, and is repeated without a
 //! change until then: a lost VM loses nothing, and nothing counts twice. What waits behind it stays in the host's queue, which
-//! survives VMs as well. When the ledger stays away and the queue grows beyond [`WAITING`], its oldest calls are folded into
+//! survives VMs as well. When the ledger stays away and the queue grows beyond [`WAITING`], its oldest calls are aggregated into
 //! sums, and so are those of a batch that the ledger refuses: their details are dropped, their spend never is.
 //!
 //! | file | what it holds |
@@ -25,13 +25,13 @@ use crate::core::{
     codec::json::Object,
     host::Store,
     model::{
-        call_record::{CallRecord, Charged},
+        call_record::{CallRecord, MeterCharge},
         meter::Meter,
         money::Money,
         rate::Rate,
         rule::Base,
     },
-    protocol::{Folded, SyncReply},
+    protocol::{Aggregated, SyncReply},
     quota,
     route::checks,
 };
@@ -65,7 +65,7 @@ pub struct Sync {
     /// Events of the next batch, and their bytes.
     next: Vec<Box<RawValue>>,
     next_bytes: usize,
-    folded: Sums,
+    aggregated: Sums,
     failures: u32,
     not_before_ms: u64,
     /// When the request was sent whose answer is awaited.
@@ -80,7 +80,7 @@ pub struct Taken {
     /// So many go with the next batch.
     pub whole: u64,
     /// Of so many the details are dropped; they count in a sum.
-    pub folded: u64,
+    pub aggregated: u64,
 }
 
 /// What a reply or a failure comes to.
@@ -93,7 +93,7 @@ pub struct Outcome {
     /// The reply made no sense, or none came.
     pub failed: bool,
     /// The ledger refused a batch with so many calls; they count in sums from now on.
-    pub folded: u64,
+    pub aggregated: u64,
 }
 
 /// What is kept in shared data.
@@ -118,20 +118,23 @@ struct UnderWay {
 #[serde(default)]
 struct Charges {
     events: Vec<Charge>,
-    folded: Vec<FoldedCharge>,
+    #[serde(rename = "folded")]
+    aggregated: Vec<AggregatedCharge>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Charge {
     spend: i64,
-    metered: Vec<String>,
-    charged: Vec<Charged>,
+    #[serde(rename = "metered")]
+    budgeted_meters: Vec<String>,
+    #[serde(rename = "charged")]
+    meter_charges: Vec<MeterCharge>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct FoldedCharge {
+struct AggregatedCharge {
     sum: Charge,
     calls: u64,
 }
@@ -142,7 +145,8 @@ struct FoldedCharge {
 #[serde(default)]
 struct Refused {
     events: Vec<Box<RawValue>>,
-    folded: Vec<Folded>,
+    #[serde(rename = "folded")]
+    aggregated: Vec<Aggregated>,
 }
 
 /// [`crate::core::protocol::SyncRequest`] around a batch whose text is made already.
@@ -160,7 +164,8 @@ struct Request<'r> {
 struct NewBatch<'b> {
     number: u64,
     events: &'b [Box<RawValue>],
-    folded: &'b [Folded],
+    #[serde(rename = "folded")]
+    aggregated: &'b [Aggregated],
 }
 
 impl Sync {
@@ -174,7 +179,7 @@ impl Sync {
             under_way: None,
             next: Vec::new(),
             next_bytes: 0,
-            folded: Sums::default(),
+            aggregated: Sums::default(),
             failures: 0,
             not_before_ms: 0,
             asked_ms: None,
@@ -214,8 +219,8 @@ impl Sync {
                 self.next.push(event);
                 taken.whole += 1;
             } else if !has_room && let Ok(event) = serde_json::from_slice::<CallRecord>(event) {
-                self.folded.add(&event);
-                taken.folded += 1;
+                self.aggregated.add(&event);
+                taken.aggregated += 1;
             }
         }
         taken
@@ -256,14 +261,14 @@ impl Sync {
 
     /// Makes a batch, and keeps it in shared data before it is sent for the first time.
     fn begin_batch(&mut self, shared: &dyn Store) {
-        let folded = self.folded.take(BATCH_EVENTS);
-        if self.next.is_empty() && folded.is_empty() {
+        let aggregated = self.aggregated.take(BATCH_EVENTS);
+        if self.next.is_empty() && aggregated.is_empty() {
             return;
         }
         let full =
-            self.next.len() >= BATCH_EVENTS || self.next_bytes >= BATCH_BYTES || !self.folded.is_empty();
+            self.next.len() >= BATCH_EVENTS || self.next_bytes >= BATCH_BYTES || !self.aggregated.is_empty();
         let number = self.number.saturating_add(1);
-        let batch = NewBatch { number, events: &self.next, folded: &folded };
+        let batch = NewBatch { number, events: &self.next, aggregated: &aggregated };
         let Ok(text) = serde_json::value::to_raw_value(&batch) else { return };
         self.number = number;
         self.next.clear();
@@ -390,12 +395,12 @@ impl Sync {
             None => {}
         }
         // What is wrong with a batch is wrong with it the next time too, and all that comes later waits behind it.
-        let folded = if matches!(status, 400 | 413 | 422) { self.fold(shared) } else { 0 };
-        Outcome { folded, ..self.fail(now_ms) }
+        let aggregated = if matches!(status, 400 | 413 | 422) { self.aggregate(shared) } else { 0 };
+        Outcome { aggregated, ..self.fail(now_ms) }
     }
 
     /// Makes sums of the batch under way. It keeps its number: the ledger has not taken it.
-    fn fold(&mut self, shared: &dyn Store) -> u64 {
+    fn aggregate(&mut self, shared: &dyn Store) -> u64 {
         let Some(batch) = &mut self.under_way else { return 0 };
         let refused: Refused = serde_json::from_str(batch.text.get()).unwrap_or_default();
         if refused.events.is_empty() {
@@ -404,9 +409,9 @@ impl Sync {
         let mut sums = Sums::default();
         let events = refused.events.iter().filter_map(|event| serde_json::from_str(event.get()).ok());
         events.for_each(|event| sums.add(&event));
-        let mut folded = refused.folded;
-        folded.append(&mut sums.take(usize::MAX));
-        let new = NewBatch { number: self.number, events: &[], folded: &folded };
+        let mut aggregated = refused.aggregated;
+        aggregated.append(&mut sums.take(usize::MAX));
+        let new = NewBatch { number: self.number, events: &[], aggregated: &aggregated };
         let Ok(text) = serde_json::value::to_raw_value(&new) else { return 0 };
         *batch = UnderWay::of(text, batch.full);
         self.keep(shared);
@@ -435,11 +440,13 @@ impl UnderWay {
     fn of(text: Box<RawValue>, full: bool) -> UnderWay {
         let read = serde_json::from_str::<Charges>(text.get()).unwrap_or_default();
         let calls =
-            read.folded.iter().fold(read.events.len() as u64, |calls, f| calls.saturating_add(f.calls));
+            read.aggregated.iter().fold(read.events.len() as u64, |calls, f| calls.saturating_add(f.calls));
         let mut charges: HashMap<String, i64> = HashMap::new();
-        for charge in read.events.into_iter().chain(read.folded.into_iter().map(|folded| folded.sum)) {
-            let whole = charge.metered.into_iter().map(|name| (name, charge.spend));
-            let parts = charge.charged.into_iter().map(|charged| (charged.meter, charged.spend));
+        for charge in
+            read.events.into_iter().chain(read.aggregated.into_iter().map(|aggregated| aggregated.sum))
+        {
+            let whole = charge.budgeted_meters.into_iter().map(|name| (name, charge.spend));
+            let parts = charge.meter_charges.into_iter().map(|charged| (charged.meter, charged.spend));
             for (name, spend) in whole.chain(parts) {
                 let total = charges.entry(name).or_default();
                 *total = total.saturating_add(spend);

@@ -3,13 +3,13 @@
 use hashbrown::HashMap;
 
 use crate::core::{
-    model::call_record::{CallRecord, Charged},
-    protocol::Folded,
+    model::call_record::{CallRecord, MeterCharge},
+    protocol::Aggregated,
 };
 
 /// Most sums that keep all their names. Beyond that, new ones keep only whose call it was and what it charged, and stand for
 /// whatever was called.
-const FINE: usize = 20_000;
+const MAX_DETAILED: usize = 20_000;
 
 /// What stands between the parts of a name: no name holds it.
 const SEPARATOR: &str = "\n";
@@ -17,7 +17,7 @@ const SEPARATOR: &str = "\n";
 /// The sums, in the order in which they began.
 #[derive(Default)]
 pub struct Sums {
-    list: Vec<Folded>,
+    list: Vec<Aggregated>,
     /// Where the sum of a name is, counted from the first sum ever.
     index: HashMap<String, usize>,
     /// How many sums were taken away.
@@ -31,35 +31,35 @@ impl Sums {
         if event.refused {
             return;
         }
-        let fine = kind_of(event);
-        let name = name_of(&fine);
+        let detailed = kind_of(event);
+        let name = name_of(&detailed);
         if let Some(sum) = self.find(&name) {
             return count(sum, event);
         }
-        let (kind, name) = match self.list.len() < FINE {
-            true => (fine, name),
+        let (kind, name) = match self.list.len() < MAX_DETAILED {
+            true => (detailed, name),
             false => {
-                let coarse = without_call(fine);
-                let name = name_of(&coarse);
-                (coarse, name)
+                let grouped = without_call(detailed);
+                let name = name_of(&grouped);
+                (grouped, name)
             }
         };
         if let Some(sum) = self.find(&name) {
             return count(sum, event);
         }
-        let mut sum = Folded { sum: kind, calls: 0, failures: 0 };
+        let mut sum = Aggregated { sum: kind, calls: 0, failures: 0 };
         count(&mut sum, event);
         self.index.insert(name, self.taken.wrapping_add(self.list.len()));
         self.list.push(sum);
     }
 
-    fn find(&mut self, name: &str) -> Option<&mut Folded> {
+    fn find(&mut self, name: &str) -> Option<&mut Aggregated> {
         let at = self.index.get(name)?.checked_sub(self.taken)?;
         self.list.get_mut(at)
     }
 
     /// Takes the first sums, at most so many.
-    pub fn take(&mut self, most: usize) -> Vec<Folded> {
+    pub fn take(&mut self, most: usize) -> Vec<Aggregated> {
         let rest = self.list.split_off(most.min(self.list.len()));
         let first = std::mem::replace(&mut self.list, rest);
         self.taken = self.taken.wrapping_add(first.len());
@@ -86,7 +86,7 @@ fn kind_of(event: &CallRecord) -> CallRecord {
         model: event.model.clone(),
         model_group: event.model_group.clone(),
         provider: event.provider.clone(),
-        metered: event.metered.clone(),
+        budgeted_meters: event.budgeted_meters.clone(),
         ..CallRecord::default()
     }
 }
@@ -98,7 +98,7 @@ fn without_call(kind: CallRecord) -> CallRecord {
         user: kind.user,
         team: kind.team,
         organization: kind.organization,
-        metered: kind.metered,
+        budgeted_meters: kind.budgeted_meters,
         ..CallRecord::default()
     }
 }
@@ -114,17 +114,17 @@ fn name_of(kind: &CallRecord) -> String {
         kind.model.clone(),
         kind.model_group.clone(),
         kind.provider.to_string(),
-        kind.metered.join(SEPARATOR),
+        kind.budgeted_meters.join(SEPARATOR),
     ]
     .join(SEPARATOR)
 }
 
-fn count(folded: &mut Folded, event: &CallRecord) {
-    let sum = &mut folded.sum;
+fn count(aggregated: &mut Aggregated, event: &CallRecord) {
+    let sum = &mut aggregated.sum;
     sum.spend = sum.spend.saturating_add(event.spend);
     sum.mocked = sum.mocked.saturating_add(event.mocked);
-    for charged in &event.charged {
-        Charged::put(&mut sum.charged, charged);
+    for charged in &event.meter_charges {
+        MeterCharge::put(&mut sum.meter_charges, charged);
     }
     sum.prompt_tokens = sum.prompt_tokens.saturating_add(event.prompt_tokens);
     sum.completion_tokens = sum.completion_tokens.saturating_add(event.completion_tokens);
@@ -133,9 +133,9 @@ fn count(folded: &mut Folded, event: &CallRecord) {
     sum.cache_creation_tokens = sum.cache_creation_tokens.saturating_add(event.cache_creation_tokens);
     sum.start_ms = sum.start_ms.max(event.start_ms);
     sum.end_ms = sum.end_ms.max(event.end_ms);
-    folded.calls = folded.calls.saturating_add(1);
+    aggregated.calls = aggregated.calls.saturating_add(1);
     if event.error.is_some() {
-        folded.failures = folded.failures.saturating_add(1);
+        aggregated.failures = aggregated.failures.saturating_add(1);
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
             total_tokens: 7,
             end_ms: key as u64,
             error: (model == "bad").then(|| "Timeout".to_owned()),
-            metered: vec![format!("key:k{key}")],
+            budgeted_meters: vec![format!("key:k{key}")],
             ..CallRecord::default()
         }
     }
@@ -182,17 +182,17 @@ mod tests {
     #[test]
     fn too_many_kinds_are_summed_by_key() {
         let mut sums = Sums::default();
-        let models = FINE + 500;
+        let models = MAX_DETAILED + 500;
         for model in 0..models {
             sums.add(&event(1, &model.to_string()));
         }
-        assert_eq!(sums.list.len(), FINE + 1);
+        assert_eq!(sums.list.len(), MAX_DETAILED + 1);
         sums.add(&event(1, "0"));
         sums.add(&event(1, "another"));
         let all = sums.take(usize::MAX);
-        let coarse = all.last().unwrap();
+        let grouped = all.last().unwrap();
         assert_eq!(
-            (coarse.calls, coarse.sum.model.as_str(), coarse.sum.user.as_deref()),
+            (grouped.calls, grouped.sum.model.as_str(), grouped.sum.user.as_deref()),
             (501, "", Some("u1"))
         );
         assert_eq!(all[0].calls, 2);

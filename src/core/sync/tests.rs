@@ -16,10 +16,15 @@ use crate::core::{
     store::Memory,
 };
 
-fn event(id: u64, spend: i64, metered: &[&str]) -> Vec<u8> {
-    let metered = metered.iter().map(|name| (*name).to_owned()).collect();
-    let event =
-        CallRecord { id: format!("c{id}"), api_key: "k".to_owned(), spend, metered, ..CallRecord::default() };
+fn event(id: u64, spend: i64, budgeted_meters: &[&str]) -> Vec<u8> {
+    let budgeted_meters = budgeted_meters.iter().map(|name| (*name).to_owned()).collect();
+    let event = CallRecord {
+        id: format!("c{id}"),
+        api_key: "k".to_owned(),
+        spend,
+        budgeted_meters,
+        ..CallRecord::default()
+    };
     serde_json::to_vec(&event).unwrap()
 }
 
@@ -55,7 +60,7 @@ fn a_batch_is_repeated_until_it_is_acknowledged() {
     assert!(!sync.wants_event(1, 0), "what waits stays in the queue");
     sync.on_reply(&reply(&SyncReply { cursor: 7, ..SyncReply::default() }), &shared, 0);
     assert!(sync.wants_event(1, 0));
-    assert_eq!(sync.push(&event(1, 5, &[]), 0), Taken { whole: 1, folded: 0 });
+    assert_eq!(sync.push(&event(1, 5, &[]), 0), Taken { whole: 1, aggregated: 0 });
     let first = sent(&mut sync, &shared, 1);
     assert_eq!((first.cursor, batch(&first).number, batch(&first).events.len()), (7, 1, 1));
     assert!(!sync.wants_event(WAITING, 1));
@@ -213,12 +218,12 @@ fn details_are_dropped_before_spend_is() {
     let mut queue: std::collections::VecDeque<Vec<u8>> =
         (1..=WAITING + 500).map(|id| event(id, 1, &["key:k"])).collect();
     let mut drain = |sync: &mut Sync, now: u64| {
-        let mut folded = 0;
+        let mut aggregated = 0;
         while sync.wants_event(queue.len() as u64, now) {
             let Some(event) = queue.pop_front() else { break };
-            folded += sync.push(&event, now).folded;
+            aggregated += sync.push(&event, now).aggregated;
         }
-        (folded, queue.len() as u64)
+        (aggregated, queue.len() as u64)
     };
     assert_eq!(drain(&mut sync, 1), (500, WAITING));
     let (mut spend, mut calls, mut details) = (0, 0, 0);
@@ -230,9 +235,9 @@ fn details_are_dropped_before_spend_is() {
         assert!(batch.events.len() <= BATCH_EVENTS);
         details += batch.events.len() as u64;
         spend += batch.events.iter().map(|event| event.spend).sum::<i64>();
-        spend += batch.folded.iter().map(|folded| folded.sum.spend).sum::<i64>();
-        let in_batch =
-            batch.events.len() as u64 + batch.folded.iter().map(|folded| folded.calls).sum::<u64>();
+        spend += batch.aggregated.iter().map(|aggregated| aggregated.sum.spend).sum::<i64>();
+        let in_batch = batch.events.len() as u64
+            + batch.aggregated.iter().map(|aggregated| aggregated.calls).sum::<u64>();
         calls += in_batch;
         assert_eq!(sync.on_reply(&acknowledged(number), &shared, now).acknowledged, in_batch);
     }
@@ -247,12 +252,12 @@ fn events_that_come_together_stay_together() {
         let all: Vec<Vec<u8>> = ids.map(|id| [event(id, 1, &["key:k"]), b"\n".to_vec()].concat()).collect();
         all.concat()
     };
-    assert_eq!(sync.push(&lines(0..3), 0), Taken { whole: 3, folded: 0 });
+    assert_eq!(sync.push(&lines(0..3), 0), Taken { whole: 3, aggregated: 0 });
     let mixed = [lines(3..4), b"no json\n\n".to_vec(), lines(4..5)].concat();
-    assert_eq!(sync.push(&mixed, 0), Taken { whole: 2, folded: 0 });
+    assert_eq!(sync.push(&mixed, 0), Taken { whole: 2, aggregated: 0 });
     // What does not fit any more is in the batch all the same, or its details would be dropped for no reason.
     let many = BATCH_EVENTS as u64 - 5 + 10;
-    assert_eq!(sync.push(&lines(5..5 + many), 0), Taken { whole: many, folded: 0 });
+    assert_eq!(sync.push(&lines(5..5 + many), 0), Taken { whole: many, aggregated: 0 });
     assert!(!sync.wants_event(1, 0));
     assert_eq!(batch(&sent(&mut sync, &shared, 0)).events.len() as u64, 5 + many);
     sync.on_failure(&shared, 0);
@@ -260,7 +265,7 @@ fn events_that_come_together_stay_together() {
     while sync.has_room(1) {
         sync.push(&lines(0..1), 1);
     }
-    assert_eq!(sync.push(&lines(0..2), 1), Taken { whole: 0, folded: 2 });
+    assert_eq!(sync.push(&lines(0..2), 1), Taken { whole: 0, aggregated: 2 });
 }
 
 #[test]
@@ -277,17 +282,17 @@ fn a_batch_that_is_refused_goes_as_sums() {
     }
     assert_eq!(
         sync.on_status(413, b"", &shared, 20_000),
-        Outcome { failed: true, folded: 3, ..Outcome::default() }
+        Outcome { failed: true, aggregated: 3, ..Outcome::default() }
     );
     let request = sync.request(&shared, 30_000).unwrap();
     // Another VM would go on with the same.
     assert_eq!(Sync::open(&shared, "other".to_owned()).request(&shared, 30_000).unwrap(), request);
     let request: SyncRequest = serde_json::from_slice(&request).unwrap();
     let again = batch(&request);
-    assert_eq!((again.number, again.events.len(), again.folded.len()), (1, 0, 1));
-    assert_eq!((again.folded[0].calls, again.folded[0].sum.spend), (2, 12));
+    assert_eq!((again.number, again.events.len(), again.aggregated.len()), (1, 0, 1));
+    assert_eq!((again.aggregated[0].calls, again.aggregated[0].sum.spend), (2, 12));
     // Sums are as small as it gets.
-    assert_eq!(sync.on_status(413, b"", &shared, 31_000).folded, 0);
+    assert_eq!(sync.on_status(413, b"", &shared, 31_000).aggregated, 0);
     assert_eq!(sent(&mut sync, &shared, 60_000).batch, request.batch);
     assert_eq!(sync.on_reply(&acknowledged(1), &shared, 61_000).acknowledged, 2);
 }
@@ -357,8 +362,8 @@ fn what_deployments_were_charged_is_settled_by_its_own_amount() {
         quota::reserve(&shared, quota::Worker(1), std::slice::from_ref(&rule), Default::default(), 1_000);
     held.unwrap().settle(&shared, 0, Money::from_pico(30), 1_000);
     let mut sync = Sync::open(&shared, "n".to_owned());
-    let charged = vec![Charged { meter: "deployment:d".to_owned(), spend: 30, period: None }];
-    let event = CallRecord { id: "c".to_owned(), spend: 50, charged, ..CallRecord::default() };
+    let charged = vec![MeterCharge { meter: "deployment:d".to_owned(), spend: 30, period: None }];
+    let event = CallRecord { id: "c".to_owned(), spend: 50, meter_charges: charged, ..CallRecord::default() };
     sync.push(&serde_json::to_vec(&event).unwrap(), 1_000);
     let batch = sent(&mut sync, &shared, 1_000).batch.unwrap();
     assert_eq!(batch.events, [event]);

@@ -168,8 +168,13 @@ fn a_batch_that_is_refused_becomes_sums() {
     envoy.pass(3_000);
     let ledger = kept.borrow();
     let last = ledger.batches().pop().unwrap().clone();
-    let calls: u64 =
-        ledger.batches().iter().flat_map(|batch| &batch.folded).map(|folded| folded.calls).max().unwrap();
+    let calls: u64 = ledger
+        .batches()
+        .iter()
+        .flat_map(|batch| &batch.aggregated)
+        .map(|aggregated| aggregated.calls)
+        .max()
+        .unwrap();
     assert!(calls >= 1 && last.number >= 1);
     assert!(envoy.process.metric("tollgate_events_dropped") >= 1);
     assert_eq!(envoy.process.metric("tollgate_events_acknowledged"), 3, "their sums are not lost");

@@ -222,15 +222,15 @@ fn windows_follow_what_configuration_and_keys_say() {
         app.db.known().note(["key:k"].into_iter());
         run(app, START_MS).await.unwrap();
         let spend = |number: u64| {
-            let metered = vec!["key_model:k/m".to_owned()];
+            let budgeted_meters = vec!["key_model:k/m".to_owned()];
             let event = CallRecord {
                 id: number.to_string(),
                 api_key: "k".into(),
                 spend: 5,
-                metered,
+                budgeted_meters,
                 ..CallRecord::default()
             };
-            let batch = Some(Batch { number, events: vec![event], folded: Vec::new() });
+            let batch = Some(Batch { number, events: vec![event], aggregated: Vec::new() });
             let request = SyncRequest { node: "n".into(), batch, cursor: 1, ..SyncRequest::default() };
             async move { usage::sync(app, &request).await.map(drop).unwrap() }
         };

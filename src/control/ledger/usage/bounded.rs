@@ -9,7 +9,8 @@ pub const METER: usize = 1_100;
 /// A batch all of whose texts fit: longer ones are cut.
 pub fn batch(batch: &Batch) -> Batch {
     let mut cut = batch.clone();
-    for event in cut.events.iter_mut().chain(cut.folded.iter_mut().map(|folded| &mut folded.sum)) {
+    for event in cut.events.iter_mut().chain(cut.aggregated.iter_mut().map(|aggregated| &mut aggregated.sum))
+    {
         event.cut_texts();
     }
     cut

@@ -157,7 +157,7 @@ pub async fn sum(connection: &mut AnyConnection, batch: &Batch) -> Result<(), Db
         // As in `events`: what was refused counts as no call of a model, whose name is any text of a client.
         .filter(|event| !event.refused)
         .map(|event| u64::from(event.error.is_some()))
-        .chain(batch.folded.iter().map(|folded| folded.failures));
+        .chain(batch.aggregated.iter().map(|aggregated| aggregated.failures));
     let dates: Vec<String> = events(batch).map(|(event, _)| day(event)).collect();
     for (((event, calls), failures), date) in events(batch).zip(failures).zip(&dates) {
         let key = [

@@ -17,10 +17,10 @@ use crate::{
     core::{config::Config, model::call_record::CallRecord, protocol::Batch},
 };
 
-/// All events of a batch that used something, with the number of calls each stands for; folded sums too.
+/// All events of a batch that used something, with the number of calls each stands for; aggregated sums too.
 pub fn events(batch: &Batch) -> impl Iterator<Item = (&CallRecord, u64)> {
     let single = batch.events.iter().filter(|event| !event.refused).map(|event| (event, 1));
-    single.chain(batch.folded.iter().map(|folded| (&folded.sum, folded.calls)))
+    single.chain(batch.aggregated.iter().map(|aggregated| (&aggregated.sum, aggregated.calls)))
 }
 
 /// Amounts by who is charged. Sorted, so that every ledger touches rows in the same order.
@@ -37,7 +37,7 @@ struct Sums<'b> {
     /// Periods of windows that the nodes tell.
     periods: BTreeMap<&'b str, Option<&'b str>>,
     /// Meters that were charged on the node, with spend.
-    metered: BTreeSet<&'b str>,
+    budgeted_meters: BTreeSet<&'b str>,
 }
 
 impl<'b> Sums<'b> {
@@ -51,10 +51,12 @@ impl<'b> Sums<'b> {
 
     fn add(&mut self, event: &'b CallRecord) {
         let spend = event.spend;
-        for charged in event.charged.iter().filter(|charged| is_place(&charged.meter) && charged.spend != 0) {
+        for charged in
+            event.meter_charges.iter().filter(|charged| is_place(&charged.meter) && charged.spend != 0)
+        {
             put(&mut self.windows, [&charged.meter], charged.spend);
             self.periods.insert(&charged.meter, charged.period.as_deref());
-            self.metered.insert(&charged.meter);
+            self.budgeted_meters.insert(&charged.meter);
         }
         let (user, team) = (filled(&event.user), filled(&event.team));
         let organization = filled(&event.organization);
@@ -81,8 +83,8 @@ impl<'b> Sums<'b> {
         if let (Some(organization), Some(user)) = (organization, user) {
             put(&mut self.organization_members, [organization, user], spend);
         }
-        for meter in event.metered.iter().filter(|meter| meter.len() <= METER) {
-            self.metered.insert(meter);
+        for meter in event.budgeted_meters.iter().filter(|meter| meter.len() <= METER) {
+            self.budgeted_meters.insert(meter);
             // Only the node knows which budgets by model and by period a call counted for.
             if windows::is_held(meter) {
                 put(&mut self.windows, [meter], spend);
@@ -147,7 +149,7 @@ pub async fn apply(
     add(tx, "tollgate_organization_members", ["organization_id", "user_id"], members, "").await?;
     add_end_users(tx, config, &sums.end_users).await?;
     add_windows(tx, config, &sums.windows, &sums.periods, now_ms).await?;
-    for meter in sums.metered {
+    for meter in sums.budgeted_meters {
         tx.spend_changed(meter);
     }
     Ok(crossings)

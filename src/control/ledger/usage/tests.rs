@@ -20,10 +20,10 @@ use crate::{
     },
     core::{
         model::{
-            call_record::{CallRecord, Charged},
+            call_record::{CallRecord, MeterCharge},
             rate::Rate,
         },
-        protocol::Folded,
+        protocol::Aggregated,
     },
 };
 
@@ -55,13 +55,13 @@ fn event(id: &str, key: &str, spend: i64) -> CallRecord {
         api_key: key.to_owned(),
         spend,
         start_ms: START_MS as u64,
-        metered: vec![format!("key:{key}")],
+        budgeted_meters: vec![format!("key:{key}")],
         ..CallRecord::default()
     }
 }
 
 fn request(node: &str, number: u64, events: Vec<CallRecord>) -> SyncRequest {
-    let batch = Some(Batch { number, events, folded: Vec::new() });
+    let batch = Some(Batch { number, events, aggregated: Vec::new() });
     SyncRequest { node: node.to_owned(), batch, cursor: 1, ..SyncRequest::default() }
 }
 
@@ -107,7 +107,7 @@ fn deployments_and_providers_have_periods_of_their_own() {
     on_each("", |ledger| async move {
         let app = &ledger.app;
         let charged = |spend: i64| {
-            let one = |meter: &str, period: Option<&str>| Charged {
+            let one = |meter: &str, period: Option<&str>| MeterCharge {
                 meter: meter.to_owned(),
                 spend,
                 period: period.map(str::to_owned),
@@ -125,8 +125,8 @@ fn deployments_and_providers_have_periods_of_their_own() {
             ])
         };
         let event = |id: &str, spend: i64| CallRecord {
-            metered: vec![],
-            charged: charged(spend),
+            budgeted_meters: vec![],
+            meter_charges: charged(spend),
             ..event(id, "k", spend)
         };
         let first = say(app, &request("n1", 1, vec![event("a", 5), event("b", 2)])).await;
@@ -196,7 +196,7 @@ fn random(dice: &mut Dice, id: usize) -> CallRecord {
         status: Some(if failed { 500 } else { 200 }),
         error: failed.then(|| "InternalServerError".to_owned()),
         tags: some(dice, "tag", 3).into_iter().collect(),
-        metered: vec![format!("key:k{key}"), format!("key_model:k{key}/g")],
+        budgeted_meters: vec![format!("key:k{key}"), format!("key_model:k{key}/g")],
         ..CallRecord::default()
     }
 }
@@ -407,11 +407,11 @@ fn nothing_a_client_sends_stops_a_batch() {
             ip: Some(long("i")),
             error: Some(long("x")),
             tags: vec![long("tag")],
-            metered: vec![long("end_user:"), long("key_model:k/"), "key:k\0".to_owned()],
+            budgeted_meters: vec![long("end_user:"), long("key_model:k/"), "key:k\0".to_owned()],
             ..event(&long("id"), &long("k"), 5)
         };
         let mut request = request("n", 1, vec![event.clone()]);
-        request.batch.as_mut().unwrap().folded.push(Folded { sum: event, calls: 1, failures: 0 });
+        request.batch.as_mut().unwrap().aggregated.push(Aggregated { sum: event, calls: 1, failures: 0 });
         request.rates.push(Rate { meter: long("end_user:"), ..Rate::default() });
         assert_eq!(say(&ledger.app, &request).await.acknowledged, 1);
         let spend =
@@ -520,7 +520,7 @@ fn every_meter_has_its_spend() {
             team: Some("t".into()),
             organization: Some("o".into()),
             end_user: Some("e".into()),
-            metered: meters.map(str::to_owned).to_vec(),
+            budgeted_meters: meters.map(str::to_owned).to_vec(),
             ..event("a", "k", 5)
         };
         let cursor = app.db.snapshot().await.unwrap().1 as u64;
@@ -579,10 +579,10 @@ fn logs_say_what_happened() {
             spend: 0,
             ..event("b", "k", 0)
         };
-        let folded =
-            Folded { sum: CallRecord { id: String::new(), ..event("", "k", 9) }, calls: 5, failures: 2 };
+        let aggregated =
+            Aggregated { sum: CallRecord { id: String::new(), ..event("", "k", 9) }, calls: 5, failures: 2 };
         let mut request = request("n", 1, vec![good, bad]);
-        request.batch.as_mut().unwrap().folded.push(folded);
+        request.batch.as_mut().unwrap().aggregated.push(aggregated);
         say(app, &request).await;
         let found = logs(&ledger).await;
         let [good, bad] = &found[..] else { panic!("{found:?}") };

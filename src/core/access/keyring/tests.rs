@@ -41,7 +41,7 @@ fn look(keys: &mut Keyring, n: u64, now_ms: u64) -> &'static str {
 }
 
 fn learn(keys: &mut Keyring, n: u64, now_ms: u64) {
-    keys.learn_key(&hash(n), Answer::Record(grant(&hash(n))), now_ms);
+    keys.learn_key(&hash(n), LookupResult::Record(grant(&hash(n))), now_ms);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_record_is_good_for_its_time_and_then_asked_for_by_one() {
     learn(&mut keys, 1, NOW + 65_002);
     assert_eq!(look(&mut keys, 1, NOW + 125_001), "known");
     // The ledger has forgotten it.
-    keys.learn_key(&hash(1), Answer::None, NOW + 130_000);
+    keys.learn_key(&hash(1), LookupResult::None, NOW + 130_000);
     assert_eq!(look(&mut keys, 1, NOW + 139_999), "unknown");
     assert_eq!(look(&mut keys, 1, NOW + 140_000), "ask");
 }
@@ -67,10 +67,10 @@ fn while_the_ledger_is_away_known_keys_go_on() {
     learn(&mut keys, 1, NOW);
     let later = NOW + 70_000;
     assert_eq!(look(&mut keys, 1, later), "ask");
-    keys.learn_key(&hash(1), Answer::Unreachable, later);
+    keys.learn_key(&hash(1), LookupResult::Unreachable, later);
     assert_eq!((look(&mut keys, 1, later), look(&mut keys, 2, later)), ("known", "unreachable"));
     assert_eq!(look(&mut keys, 2, later + 1_000), "ask", "it is tried again after a second");
-    keys.learn_key(&hash(2), Answer::Unreachable, later + 1_000);
+    keys.learn_key(&hash(2), LookupResult::Unreachable, later + 1_000);
     assert_eq!(look(&mut keys, 2, later + 1_999), "unreachable");
     // After a reset nobody goes on with an old record, unless there is no other way.
     let later = later + 10_000;
@@ -78,7 +78,7 @@ fn while_the_ledger_is_away_known_keys_go_on() {
     changes::reset(&shared);
     keys.refresh(&shared);
     assert_eq!((look(&mut keys, 1, later), look(&mut keys, 1, later)), ("ask", "ask"));
-    keys.learn_key(&hash(1), Answer::Unreachable, later);
+    keys.learn_key(&hash(1), LookupResult::Unreachable, later);
     assert_eq!(look(&mut keys, 1, later), "known");
     assert_eq!(look(&mut keys, 1, later + 1_000), "ask");
     learn(&mut keys, 1, later + 1_000);
@@ -88,7 +88,7 @@ fn while_the_ledger_is_away_known_keys_go_on() {
 #[test]
 fn one_lost_connection_is_asked_again_and_the_second_in_a_row_is_an_outage() {
     let (mut keys, _) = ring(10);
-    let lose = |keys: &mut Keyring, n, now| keys.learn_key(&hash(n), Answer::Lost, now);
+    let lose = |keys: &mut Keyring, n, now| keys.learn_key(&hash(n), LookupResult::Lost, now);
     assert_eq!((look(&mut keys, 1, NOW), look(&mut keys, 2, NOW)), ("ask", "ask"));
     // Both were under way when the connections broke: that is one failure.
     lose(&mut keys, 1, NOW);
@@ -112,7 +112,7 @@ fn a_change_that_a_copy_has_already_does_not_drop_it() {
     let name = format!("key:{}", hash(1));
     let mut record = grant(&hash(1));
     record.revision = 7;
-    keys.learn_key(&hash(1), Answer::Record(record.clone()), NOW);
+    keys.learn_key(&hash(1), LookupResult::Record(record.clone()), NOW);
     // The feed tells of the change that the copy was fetched after.
     changes::announce_as_of(&shared, [(name.as_str(), 7)].into_iter());
     keys.refresh(&shared);
@@ -124,7 +124,7 @@ fn a_change_that_a_copy_has_already_does_not_drop_it() {
     changes::announce_as_of(&shared, [(name.as_str(), 9)].into_iter());
     keys.refresh(&shared);
     record.revision = 9;
-    keys.learn_key(&hash(1), Answer::Record(record), NOW);
+    keys.learn_key(&hash(1), LookupResult::Record(record), NOW);
     assert_eq!(look(&mut keys, 1, NOW), "known");
 }
 
@@ -136,7 +136,7 @@ fn what_one_worker_knows_serves_the_others_while_the_ledger_is_away() {
     spare::keep(&shared, &record, changes::watermark(&shared).count);
     assert_eq!(spare::find(&shared, &hash(1)).as_ref(), Some(&record));
     assert_eq!(spare::find(&shared, &hash(2)), None);
-    keys.learn_key(&hash(1), Answer::Unreachable, NOW);
+    keys.learn_key(&hash(1), LookupResult::Unreachable, NOW);
     assert_eq!(look(&mut keys, 1, NOW), "unreachable");
     keys.adopt(record, NOW);
     assert_eq!(look(&mut keys, 1, NOW + 500), "known");
@@ -156,15 +156,15 @@ fn a_change_drops_whatever_it_is_part_of() {
         let mut record = grant(&hash(1));
         (record.user, record.team, record.member, record.organization) =
             (scope("u"), scope("t"), scope("u"), scope("o"));
-        keys.learn_key(&hash(1), Answer::Record(record), NOW);
+        keys.learn_key(&hash(1), LookupResult::Record(record), NOW);
         learn(&mut keys, 2, NOW);
         changes::announce(&shared, &["team:other", &name.replace('K', &hash(1))]);
         keys.refresh(&shared);
         assert_eq!((look(&mut keys, 1, NOW), look(&mut keys, 2, NOW)), ("ask", "known"), "{name}");
     }
     let (mut keys, shared) = ring(10);
-    keys.learn_key(&hash(1), Answer::None, NOW);
-    keys.learn_end_user("e", Answer::None, NOW);
+    keys.learn_key(&hash(1), LookupResult::None, NOW);
+    keys.learn_end_user("e", LookupResult::None, NOW);
     assert_eq!((look(&mut keys, 1, NOW), word(&keys.end_user("e", NOW))), ("unknown", "known"));
     changes::announce(&shared, &[&format!("key:{}", hash(1)), "end_user:e"]);
     keys.refresh(&shared);
@@ -208,7 +208,7 @@ fn a_scan_of_random_keys_takes_no_room_and_puts_nobody_out() {
         // Any 64 digits will do for a hash.
         let hash = format!("{:016x}{:048x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n);
         assert_eq!(word(&keys.key(&hash, NOW)), "ask");
-        keys.learn_key(&hash, Answer::None, NOW);
+        keys.learn_key(&hash, LookupResult::None, NOW);
         if n % 1_000 == 0 {
             assert_eq!(word(&keys.key(&hash, NOW)), "unknown");
         }
@@ -255,9 +255,9 @@ fn end_users_without_a_record_have_no_limits() {
     keys.refresh(&shared);
     assert!(keys.wants_end_users());
     assert_eq!(word(&keys.end_user("e", NOW)), "ask");
-    keys.learn_end_user("e", Answer::None, NOW);
+    keys.learn_end_user("e", LookupResult::None, NOW);
     let Found::Known(record) = keys.end_user("e", NOW) else { panic!("learnt") };
     assert_eq!((record.scope.id.as_str(), record.scope.blocked), ("e", false));
-    keys.learn_end_user("f", Answer::Unreachable, NOW);
+    keys.learn_end_user("f", LookupResult::Unreachable, NOW);
     assert_eq!(word(&keys.end_user("f", NOW)), "unreachable");
 }

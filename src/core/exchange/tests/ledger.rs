@@ -5,7 +5,7 @@ use crate::core::{
     access::{
         self,
         changes::{announce, set_end_users},
-        keyring::Answer,
+        keyring::LookupResult,
     },
     model::grant::{EndUser, Grant, Scope},
 };
@@ -71,17 +71,17 @@ fn keys_are_asked_for_and_remembered() {
     let chat = "/v1/chat/completions";
     let Opening::Ask(Lookup::Key(hash)) = opened(&mut rig, "POST", chat) else { panic!("asks") };
     assert_eq!(hash, access::hash(b"sk-one"));
-    rig.keys.learn_key(&hash, Answer::Record(grant()), rig.now_ms);
+    rig.keys.learn_key(&hash, LookupResult::Record(grant()), rig.now_ms);
     assert_eq!(status(&opened(&mut rig, "POST", chat)), "call");
     // Somebody changes the key's team.
     announce(&rig.shared, &["team:t"]);
     assert_eq!(status(&opened(&mut rig, "POST", chat)), "key");
-    rig.keys.learn_key(&hash, Answer::None, rig.now_ms);
+    rig.keys.learn_key(&hash, LookupResult::None, rig.now_ms);
     assert_eq!(status(&opened(&mut rig, "POST", chat)), "401");
     rig.key = Some("sk-two");
     let two = access::hash(b"sk-two");
     assert_eq!(status(&opened(&mut rig, "GET", "/v1/models")), "key");
-    rig.keys.learn_key(&two, Answer::Unreachable, rig.now_ms);
+    rig.keys.learn_key(&two, LookupResult::Unreachable, rig.now_ms);
     let Opening::Reply(reply) = opened(&mut rig, "POST", chat) else { panic!("refuses") };
     assert_eq!(reply.status, 503);
     assert!(String::from_utf8(reply.body).unwrap().contains("service_unavailable"));
@@ -118,17 +118,17 @@ fn a_key_that_another_worker_knows_goes_on_while_the_ledger_is_away() {
     let hash = access::hash(b"sk-one");
     access::changes::prepare(&rig.shared);
     access::keyring::spare::keep(&rig.shared, &grant(), 0);
-    rig.keys.learn_key(&hash, Answer::Unreachable, rig.now_ms);
+    rig.keys.learn_key(&hash, LookupResult::Unreachable, rig.now_ms);
     assert_eq!(status(&opened(&mut rig, "POST", "/v1/chat/completions")), "call");
     announce(&rig.shared, &["team:t"]);
-    rig.keys.learn_key(&hash, Answer::Unreachable, rig.now_ms);
+    rig.keys.learn_key(&hash, LookupResult::Unreachable, rig.now_ms);
     assert_eq!(status(&opened(&mut rig, "POST", "/v1/chat/completions")), "503", "it has changed since");
 }
 
 #[test]
 fn a_ledger_that_is_away_may_be_passed_by() {
     let mut rig = rig_of(", allow_requests_on_db_unavailable: true");
-    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Unreachable, rig.now_ms);
+    rig.keys.learn_key(&access::hash(b"sk-one"), LookupResult::Unreachable, rig.now_ms);
     let story = rig.chat(hello("a"), |_, model| Answer(200, completion(model)));
     assert_eq!(story.status, 200);
     let record = story.record.unwrap();
@@ -177,7 +177,7 @@ fn the_ledgers_paths_pass_by() {
 #[test]
 fn end_users_are_asked_for_when_they_matter() {
     let mut rig = rig_of("");
-    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(grant()), rig.now_ms);
+    rig.keys.learn_key(&access::hash(b"sk-one"), LookupResult::Record(grant()), rig.now_ms);
     let mut body = hello("a");
     body["user"] = json!("e");
     let ok = |rig: &mut Rig, body: &Value| rig.chat(body.clone(), |_, model| Answer(200, completion(model)));
@@ -194,7 +194,7 @@ fn end_users_are_asked_for_when_they_matter() {
     record.scope.id = "e".to_owned();
     record.scope.limits.rpm = Some(1);
     record.region = Some("eu".to_owned());
-    rig.keys.learn_end_user("e", Answer::Record(record.clone()), rig.now_ms);
+    rig.keys.learn_end_user("e", LookupResult::Record(record.clone()), rig.now_ms);
     assert!(matches!(exchange.on_body(&bytes, &mut rig.env()), Begin::Forward { .. }));
     exchange.on_done(&mut rig.env());
     let story = ok(&mut rig, &body);
@@ -209,13 +209,13 @@ fn end_users_are_asked_for_when_they_matter() {
     assert_eq!(ok(&mut rig, &hello("a")).status, 200);
 
     record.scope.blocked = true;
-    rig.keys.learn_end_user("e", Answer::Record(record), rig.now_ms);
+    rig.keys.learn_end_user("e", LookupResult::Record(record), rig.now_ms);
     assert_eq!(ok(&mut rig, &body).status, 401);
     rig.key = Some("sk-one");
     assert_eq!(ok(&mut rig, &body).status, 401);
     // Nobody knows them, and nobody can be asked: a known key goes on.
     body["user"] = json!("f");
-    rig.keys.learn_end_user("f", Answer::Unreachable, rig.now_ms);
+    rig.keys.learn_end_user("f", LookupResult::Unreachable, rig.now_ms);
     assert_eq!(ok(&mut rig, &body).status, 200);
 }
 
@@ -229,7 +229,7 @@ fn told(record: &CallRecord) -> CallRecord {
 #[test]
 fn the_ledger_is_told_what_was_used() {
     let mut rig = rig_of(", user_header_name: X-User");
-    rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(grant()), rig.now_ms);
+    rig.keys.learn_key(&access::hash(b"sk-one"), LookupResult::Record(grant()), rig.now_ms);
     rig.answer_takes_ms = 40;
     let mut body = hello("a");
     body["metadata"] = json!({"tags": ["x", "k"], "user_id": "e", "session_id": "s"});
@@ -265,7 +265,7 @@ fn the_ledger_is_told_what_was_used() {
         tags: vec!["x".to_owned(), "k".to_owned()],
         ip: Some("192.0.2.1".to_owned()),
         session: Some("s".to_owned()),
-        metered: vec![format!("key:{}", access::hash(b"sk-one"))],
+        budgeted_meters: vec![format!("key:{}", access::hash(b"sk-one"))],
         ..CallRecord::default()
     };
     assert_eq!(event, expected);
@@ -287,7 +287,7 @@ fn the_ledger_is_told_what_was_used() {
         (event.api_key.as_str(), event.user.as_deref()),
         (access::hash(b"sk-master").as_str(), Some("default_user_id"))
     );
-    assert!(event.metered.is_empty());
+    assert!(event.budgeted_meters.is_empty());
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
     limited.key.limits.rpm = Some(0);
     limited.key.models = vec!["a".to_owned(), "nobody".to_owned()];
     let learn = |rig: &mut Rig| {
-        rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(limited.clone()), rig.now_ms);
+        rig.keys.learn_key(&access::hash(b"sk-one"), LookupResult::Record(limited.clone()), rig.now_ms);
     };
     learn(&mut rig);
     for (model, status, class) in
@@ -315,7 +315,7 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
         assert_eq!((event.status, event.error.as_deref()), (Some(status), Some(class)), "{model}");
         assert_eq!(event.message.as_deref(), Some(story.message().as_str()), "{model}");
         assert_eq!(event.api_key, access::hash(b"sk-one"));
-        assert!(event.metered.is_empty() && event.charged.is_empty());
+        assert!(event.budgeted_meters.is_empty() && event.meter_charges.is_empty());
     }
     // What its headers say is enough.
     type Row = (fn(&mut Grant), &'static str, u16, &'static str);
@@ -335,7 +335,7 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
         change(&mut refused);
         let told = |settings: &str| {
             let mut rig = rig_of(settings);
-            rig.keys.learn_key(&access::hash(b"sk-one"), Answer::Record(refused.clone()), rig.now_ms);
+            rig.keys.learn_key(&access::hash(b"sk-one"), LookupResult::Record(refused.clone()), rig.now_ms);
             rig.call(path, hello("a"), |_, _| panic!("no call"))
         };
         let story = told("");
@@ -347,7 +347,7 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
             "{}",
             story.body
         );
-        assert!(event.refused && event.spend == 0 && event.metered.is_empty(), "{path}");
+        assert!(event.refused && event.spend == 0 && event.budgeted_meters.is_empty(), "{path}");
         assert_eq!(
             (event.error.as_deref(), event.api_key.as_str()),
             (Some("ProxyException"), access::hash(b"sk-one").as_str())
@@ -362,7 +362,7 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
     }
     // Of a key that nobody knows there is none: who makes them up would fill the log.
     let mut unknown = rig_of("");
-    unknown.keys.learn_key(&access::hash(b"sk-one"), Answer::None, unknown.now_ms);
+    unknown.keys.learn_key(&access::hash(b"sk-one"), LookupResult::None, unknown.now_ms);
     let story = unknown.chat(hello("a"), |_, _| panic!("no call"));
     assert_eq!((story.status, story.record), (401, None));
     let mut silent = rig_of(", disable_error_logs: true");

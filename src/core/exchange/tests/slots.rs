@@ -355,7 +355,7 @@ fn the_ledger_is_told_what_attempts_cost_those_with_a_budget() {
     });
     let event = story.record.as_ref().unwrap().event().unwrap();
     let told: Vec<_> = event
-        .charged
+        .meter_charges
         .iter()
         .map(|charged| (charged.meter.as_str(), charged.spend, charged.period.as_deref()))
         .collect();

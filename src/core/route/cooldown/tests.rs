@@ -19,7 +19,7 @@ fn load(params: &str, router: &str) -> Config {
     config::load(&yaml, &|_| None, &|_| None).unwrap().config
 }
 
-fn failure(status: u16, group_size: usize) -> Failure {
+fn failure(status: u16, group_size: usize) -> FailedAttempt {
     let class = match status {
         0 => Class::ApiConnection,
         400 => Class::BadRequest,
@@ -32,7 +32,7 @@ fn failure(status: u16, group_size: usize) -> Failure {
         418 => Class::Api,
         _ => Class::InternalServer,
     };
-    Failure { class, status, retry_after_ms: None, group_size }
+    FailedAttempt { class, status, retry_after_ms: None, group_size }
 }
 
 /// The cooldown that the last of some calls brings; 200 is a success.
@@ -144,7 +144,7 @@ fn how_long_a_rest_is() {
     for (name, params, router, retry_after_ms, expected) in rows {
         let (config, shared) = (load(params, router), Memory::default());
         let deployment = &config.deployments[0];
-        let failure = Failure { retry_after_ms, ..failure(401, 1) };
+        let failure = FailedAttempt { retry_after_ms, ..failure(401, 1) };
         assert_eq!(failed(&shared, &config.router, deployment, failure, NOW), expected, "{name}");
         assert_eq!(cooling_down_until(&shared, deployment, NOW), expected.map(|ms| NOW + ms), "{name}");
         let end = NOW + expected.unwrap_or(0);
@@ -157,7 +157,7 @@ fn a_later_shorter_rest_does_not_cut_a_longer_one() {
     let (config, shared) = (load("", ""), Memory::default());
     let deployment = &config.deployments[0];
     for (wait, until) in [(60_000, NOW + 60_000), (1_000, NOW + 60_000)] {
-        let failure = Failure { retry_after_ms: Some(wait), ..failure(401, 1) };
+        let failure = FailedAttempt { retry_after_ms: Some(wait), ..failure(401, 1) };
         failed(&shared, &config.router, deployment, failure, NOW);
         assert_eq!(cooling_down_until(&shared, deployment, NOW), Some(until));
     }

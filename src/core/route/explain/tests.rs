@@ -60,7 +60,7 @@ fn who_rests_fails_or_is_anothers_is_named() {
 general_settings: {{background_health_checks: true}}"
     );
     let explanation = explained(&yaml, &asked("g"), |config, shared| {
-        let failure = cooldown::Failure {
+        let failure = cooldown::FailedAttempt {
             class: Class::Authentication,
             status: 401,
             retry_after_ms: Some(3_500),

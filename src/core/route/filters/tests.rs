@@ -15,7 +15,7 @@ fn gateway(models: &str, settings: &str) -> Config {
 }
 
 /// The ids that a call of `model` may go to, sorted, group by group; or the refusal.
-fn planned(config: &Config, model: &str, call: Call) -> Result<Vec<Vec<String>>, (u16, String)> {
+fn planned(config: &Config, model: &str, call: RoutingInput) -> Result<Vec<Vec<String>>, (u16, String)> {
     let shared = Memory::default();
     quota::prepare(&shared, [1, 2]);
     let mut world = World {
@@ -43,7 +43,7 @@ fn planned(config: &Config, model: &str, call: Call) -> Result<Vec<Vec<String>>,
     Ok(groups)
 }
 
-fn first(config: &Config, model: &str, call: Call) -> Vec<String> {
+fn first(config: &Config, model: &str, call: RoutingInput) -> Vec<String> {
     planned(config, model, call).unwrap().remove(0)
 }
 
@@ -76,10 +76,10 @@ fn tags_lead_to_deployments() {
         (&off, "g", &["free"], &["default", "free", "paid", "plain"]),
     ];
     for (config, model, tags, expected) in rows {
-        let call = Call { tags: texts(tags), ..Call::default() };
+        let call = RoutingInput { tags: texts(tags), ..RoutingInput::default() };
         assert_eq!(first(config, model, call), texts(expected), "{model} {tags:?}");
     }
-    let call = Call { tags: texts(&["free"]), ..Call::default() };
+    let call = RoutingInput { tags: texts(&["free"]), ..RoutingInput::default() };
     let expected = "Not allowed to access model due to tags configuration. Passed model=h and tags=['free']";
     assert_eq!(planned(&any, "h", call), Err((401, expected.to_owned())));
 }
@@ -91,8 +91,8 @@ const WINDOWS: &str = "  - {model_name: g, litellm_params: {model: openai/a, api
   - {model_name: known, litellm_params: {model: openai/gpt-4, api_key: k}, model_info: {id: known}}
   - {model_name: unknown, litellm_params: {model: openai/nobody-knows, api_key: k}, model_info: {id: unknown}}";
 
-fn prompt(likely: u64) -> Call {
-    Call { messages: Some(Tokens { likely, least: likely / 2 }), ..Call::default() }
+fn prompt(likely: u64) -> RoutingInput {
+    RoutingInput { messages: Some(Tokens { likely, least: likely / 2 }), ..RoutingInput::default() }
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn prompts_go_where_they_fit() {
         assert!(message.contains(says) && message.contains(&format!("Got={tokens}")), "{message}");
     }
     // Without messages there is nothing to compare, and without the setting nothing is.
-    assert_eq!(first(&config, "g", Call::default()).len(), 3);
+    assert_eq!(first(&config, "g", RoutingInput::default()).len(), 3);
     assert_eq!(first(&gateway(WINDOWS, ""), "g", prompt(1_000_000)).len(), 3);
 }
 
@@ -138,7 +138,7 @@ fn regions_response_formats_and_order() {
   - {model_name: g, litellm_params: {model: openai/b, api_key: k, region_name: us, order: 1}, model_info: {id: us}}
   - {model_name: g, litellm_params: {model: openai/c, api_key: k}, model_info: {id: anywhere}}";
     let config = gateway(models, "router_settings: {enable_pre_call_check: true}");
-    let in_region = |region: &str| Call { region: Some(region.to_owned()), ..prompt(5) };
+    let in_region = |region: &str| RoutingInput { region: Some(region.to_owned()), ..prompt(5) };
     assert_eq!(first(&config, "g", in_region("eu")), ["eu"]);
     let (status, message) = planned(&config, "g", in_region("asia")).unwrap_err();
     assert!(status == 429 && message.starts_with("No deployments available for selected model"), "{message}");
@@ -164,13 +164,13 @@ fn a_teams_own_deployments_are_nobody_elses() {
   - {model_name: inner-red, litellm_params: {model: openai/b, api_key: k}, model_info: {id: red, team_id: red, team_public_model_name: g}}
   - {model_name: only-red, litellm_params: {model: openai/c, api_key: k}, model_info: {id: only, team_id: red}}";
     let config = gateway(models, "");
-    let of = |team: Option<&str>| Call { team: team.map(str::to_owned), ..Call::default() };
+    let of = |team: Option<&str>| RoutingInput { team: team.map(str::to_owned), ..RoutingInput::default() };
     assert_eq!(first(&config, "g", of(None)), ["shared"]);
     assert_eq!(first(&config, "g", of(Some("blue"))), ["shared"]);
     assert_eq!(first(&config, "g", of(Some("red"))), ["red", "shared"]);
     assert_eq!(first(&config, "only-red", of(Some("red"))), ["only"]);
     // Who has the master key may ask for any of them by its id.
-    let admin = Call { any_team: true, ..Call::default() };
+    let admin = RoutingInput { any_team: true, ..RoutingInput::default() };
     assert_eq!(first(&config, "only", admin.clone()), ["only"]);
     assert!(planned(&config, "only-red", admin).is_err());
     for name in ["only-red", "only", "red", "inner-red"] {
@@ -197,7 +197,7 @@ fn a_cached_prompt_stays_with_its_deployment() {
             worker: Worker(1),
             trace: None,
         };
-        let call = Call { cached: vec![[7; 16]], ..Call::default() };
+        let call = RoutingInput { cached: vec![[7; 16]], ..RoutingInput::default() };
         let plan = Plan::new("g", Controls { call, ..Controls::default() }, &mut world).unwrap();
         assert_eq!(plan.current().deployment, 1);
         assert_eq!(plan.segment().unwrap().order.len(), 3, "the others stand behind it");

@@ -58,7 +58,7 @@ impl Place {
     /// Sends a deployment to rest for a minute.
     fn rest(&mut self, id: &str) {
         let deployment = self.config.deployments.iter().find(|d| d.id == id).unwrap();
-        let failure = cooldown::Failure {
+        let failure = cooldown::FailedAttempt {
             class: Class::Authentication,
             status: 401,
             retry_after_ms: Some(60_000),
@@ -347,7 +347,7 @@ fn no_sequence_of_failures_breaks_the_bound() {
                 plan.following(&place.config, &mut |_| true).inspect(|&next| plan.take(next))
             } else {
                 let deployment = plan.current().deployment;
-                let failure = cooldown::Failure {
+                let failure = cooldown::FailedAttempt {
                     class,
                     status: class.status(),
                     retry_after_ms: None,

@@ -65,7 +65,7 @@ impl Town {
     }
 
     /// The order for a call.
-    fn order(&mut self, call: Call) -> Result<Vec<usize>, Error> {
+    fn order(&mut self, call: RoutingInput) -> Result<Vec<usize>, Error> {
         let mut world = World {
             config: &self.config,
             shared: &self.shared,
@@ -79,7 +79,7 @@ impl Town {
     }
 
     /// Makes a call at the first deployment that lets it in; it ends after as many milliseconds as `takes` says.
-    fn call(&mut self, call: Call, takes: impl Fn(usize) -> u64) -> Option<usize> {
+    fn call(&mut self, call: RoutingInput, takes: impl Fn(usize) -> u64) -> Option<usize> {
         let estimate = Estimate { tokens: call.prompt_tokens, ..Estimate::default() };
         for at in self.order(call).ok()? {
             let rules = &self.config.deployments[at].rules;
@@ -117,9 +117,9 @@ fn least_busy_takes_any_of_the_least_busy() {
         let pause = town.random.bits() % 40;
         town.pass(pause, 10);
         let busy: Vec<u64> = town.counts().iter().map(|counts| counts.parallel).collect();
-        let order = town.order(Call::default()).unwrap();
+        let order = town.order(RoutingInput::default()).unwrap();
         assert!(order.is_sorted_by_key(|&at| busy[at]), "{order:?} of {busy:?}");
-        let called = town.call(Call::default(), takes).unwrap();
+        let called = town.call(RoutingInput::default(), takes).unwrap();
         assert_eq!(Some(&busy[called]), busy.iter().min(), "{busy:?}");
         served[called] += 1;
     }
@@ -135,7 +135,7 @@ fn least_busy_spreads_calls_that_come_one_at_a_time() {
     let mut served = [0_u64; 3];
     for _ in 0..300 {
         town.pass(1_000, 10);
-        served[town.call(Call::default(), |_| 10).unwrap()] += 1;
+        served[town.call(RoutingInput::default(), |_| 10).unwrap()] += 1;
     }
     assert!(served.iter().all(|&count| count > 50), "{served:?}");
 }
@@ -144,7 +144,7 @@ fn least_busy_spreads_calls_that_come_one_at_a_time() {
 fn least_busy_counts_what_other_gateways_have() {
     let mut town = Town::new(&["", ""], "routing_strategy: least-busy");
     town.pass(1_000, 0);
-    let first = town.call(Call::default(), |_| 100).unwrap();
+    let first = town.call(RoutingInput::default(), |_| 100).unwrap();
     town.pass(200, 0);
     let told: Vec<_> = quota::open_rates(&town.shared, town.now_ms)
         .into_iter()
@@ -152,10 +152,10 @@ fn least_busy_counts_what_other_gateways_have() {
         .collect();
     assert_eq!(told.len(), 1, "the ledger is told of meters that only a strategy goes by");
     quota::set_remote(&town.shared, &told, town.now_ms);
-    assert_eq!(town.call(Call::default(), |_| 100), Some(1 - first), "the first is busy elsewhere");
+    assert_eq!(town.call(RoutingInput::default(), |_| 100), Some(1 - first), "the first is busy elsewhere");
     let mut later = (0..50).map(|_| {
         town.pass(6_000, 0);
-        town.call(Call::default(), |_| 100)
+        town.call(RoutingInput::default(), |_| 100)
     });
     assert!(later.any(|at| at == Some(first)), "what nobody repeats is forgotten");
 }
@@ -174,7 +174,7 @@ fn usage_that_only_other_gateways_have_counts() {
     };
     quota::set_remote(&town.shared, &[rate], town.now_ms);
     for _ in 0..9 {
-        assert_eq!(town.call(Call::default(), |_| 100), Some(1), "the first was used elsewhere");
+        assert_eq!(town.call(RoutingInput::default(), |_| 100), Some(1), "the first was used elsewhere");
         town.pass(200, 0);
     }
 }
@@ -191,7 +191,7 @@ fn usage_takes_the_fewest_tokens_within_the_limits() {
             let pause = town.random.bits() % 1_000;
             town.pass(pause, 500);
             let prompt_tokens = 50 + town.random.bits() % 400;
-            let call = Call { prompt_tokens, ..Call::default() };
+            let call = RoutingInput { prompt_tokens, ..RoutingInput::default() };
             let before = town.counts();
             let has_room = |at: usize| match at {
                 0 => before[0].requests < 20,
@@ -221,7 +221,7 @@ fn usage_draws_among_equals() {
     let mut town = Town::new(&["", "", ""], "routing_strategy: usage-based-routing-v2");
     let mut served = [[0_u64; 3]; 2];
     for _ in 0..CALLS {
-        let order = town.order(Call::default()).unwrap();
+        let order = town.order(RoutingInput::default()).unwrap();
         served[0][order[0]] += 1;
         served[1][order[1]] += 1;
     }
@@ -232,7 +232,7 @@ fn usage_draws_among_equals() {
 
 #[test]
 fn latency_takes_the_quickest_and_follows_them() {
-    let plain = |streaming| Call { streaming, ..Call::default() };
+    let plain = |streaming| RoutingInput { streaming, ..RoutingInput::default() };
     let mut town = Town::new(&["", "", ""], "routing_strategy: latency-based-routing");
     let mut quick = [50, 100, 200];
     let mut served = [0_u64; 3];
@@ -279,7 +279,7 @@ fn latency_has_a_buffer_and_its_own_list_for_streams() {
     let mut served = [[0_u64; 3]; 2];
     for _ in 0..CALLS {
         for (streaming, served) in [false, true].into_iter().zip(&mut served) {
-            served[town.order(Call { streaming, ..Call::default() }).unwrap()[0]] += 1;
+            served[town.order(RoutingInput { streaming, ..RoutingInput::default() }).unwrap()[0]] += 1;
         }
     }
     assert!(near(&shares(&served[0]), &[50.0, 50.0, 0.0]) && served[0][2] == 0, "{served:?}");
@@ -304,7 +304,7 @@ fn cost_takes_the_cheapest_that_has_room() {
         let pause = town.random.bits() % 1_000;
         town.pass(pause, 10);
         let full = town.now_ms - window_ms < 60_000 && taken == 10;
-        let at = town.call(Call::default(), |_| 100).unwrap();
+        let at = town.call(RoutingInput::default(), |_| 100).unwrap();
         assert_eq!(at, if full { 0 } else { 1 });
         served[at] += 1;
         if at == 1 {
@@ -317,7 +317,7 @@ fn cost_takes_the_cheapest_that_has_room() {
     assert!(served[0] > 50_000 && served[1] > 8_000, "{served:?}");
     town.now_ms += 60_000;
     // Equal prices in the order of the file, unknown ones last.
-    assert_eq!(town.order(Call::default()).unwrap(), [1, 0, 2, 3]);
+    assert_eq!(town.order(RoutingInput::default()).unwrap(), [1, 0, 2, 3]);
 }
 
 #[test]
@@ -329,5 +329,5 @@ fn cost_is_the_price_lists_where_nothing_is_set() {
         router_settings: {routing_strategy: cost-based-routing}\n";
     let mut town = Town::new(&[""], "");
     town.config = config::load(yaml, &|_| None, &|_| None).unwrap().config;
-    assert_eq!(town.order(Call::default()).unwrap(), [1, 2, 0]);
+    assert_eq!(town.order(RoutingInput::default()).unwrap(), [1, 2, 0]);
 }

@@ -41,7 +41,7 @@ fn token(cast: &Cast, who: &str) -> String {
 
 /// Gives events to the ledger, as Envoy's filter does.
 async fn feed(cast: &Cast, number: u64, events: Vec<CallRecord>) {
-    let batch = Some(Batch { number, events, folded: Vec::new() });
+    let batch = Some(Batch { number, events, aggregated: Vec::new() });
     let request = SyncRequest { node: "n1".to_owned(), batch, cursor: 1, ..SyncRequest::default() };
     let body = serde_json::to_value(request).unwrap();
     let (status, answer) = cast.ledger.envoy("POST", "/internal/sync", Some(body)).await;

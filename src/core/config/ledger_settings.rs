@@ -13,7 +13,7 @@ use crate::core::{codec::escape::percent, model::secret::Secret};
 
 /// Settings of the ledger. It reads the same file as the filter, with the same loader.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
+pub struct LedgerSettings {
     /// `general_settings.database_url`, or `DATABASE_URL`. None is the ledger's own file.
     pub database_url: Option<Secret>,
     /// `database_connection_pool_limit`.
@@ -109,12 +109,12 @@ impl Default for HealthChecks {
 const LEAST_INTERVAL_MS: u64 = 100;
 
 /// Reads them.
-pub(super) fn read(src: &mut Source, blocks: &Blocks) -> Ledger {
+pub(super) fn read(src: &mut Source, blocks: &Blocks) -> LedgerSettings {
     let (general, litellm) = (&blocks.general, &blocks.litellm);
     let database_url = database_url(src, blocks);
     let user_budget = litellm.money(src, "max_internal_user_budget");
     let own_team_params = litellm.member(src, "default_team_params").map;
-    Ledger {
+    LedgerSettings {
         database_url: database_url.map(Secret::new),
         pool_limit: general.small_count(src, "database_connection_pool_limit").filter(|limit| *limit > 0),
         redis: redis::read(src, blocks),
