@@ -13,8 +13,7 @@ use tollgate::core::{
     access::keyring::Keyring,
     config::{self, Config},
     exchange::{
-        Begin, Env, Opening,
-        attempt::StartAction,
+        Env, Next, Opened,
         bounds::{LEAST_BOUND, MOST_TIMES, settings},
         open,
         output_lengths::OutputLengths,
@@ -166,17 +165,21 @@ impl Gateway {
             worker: Worker(1),
             client: &|| None,
         };
-        let Opening::Call(mut exchange) = open(&config, &headers, &mut env) else { panic!("a call is ours") };
+        let Opened { exchange: Some(mut exchange), next: Next::ReadBody } = open(&config, &headers, &mut env)
+        else {
+            panic!("a call is ours")
+        };
         let status = match exchange.on_body(body.as_bytes(), &mut env) {
-            Begin::Reply(reply) => reply.status,
-            Begin::Forward { .. } => match exchange.on_attempt(&mut env).action {
-                StartAction::Send(outgoing) => u16::from(outgoing.body.is_empty()),
-                StartAction::Reply(reply) => reply.status,
-                StartAction::ReadBody => {
-                    exchange.on_retry_body(body.as_bytes(), &mut env).map_or_else(|reply| reply.status, |_| 0)
-                }
+            Next::Reply(reply) => reply.status,
+            Next::Forward(_) => match exchange.on_attempt(&mut env).next {
+                Next::Send(outgoing) => u16::from(outgoing.body.is_empty()),
+                Next::Reply(reply) => reply.status,
+                _ => match exchange.on_retry_body(body.as_bytes(), &mut env) {
+                    Next::Reply(reply) => reply.status,
+                    _ => 0,
+                },
             },
-            Begin::Wait(_) | Begin::Ask(_) => 0,
+            _ => 0,
         };
         exchange.on_done(&mut env);
         (status, MOST.get().wrapping_sub(before))

@@ -59,7 +59,9 @@ impl Process {
 
     /// What a metric stands at.
     pub fn metric(&self, name: &str) -> u64 {
-        self.metrics.borrow().iter().find(|(known, _)| known == name).map_or(0, |(_, value)| *value)
+        let own =
+            self.metrics.borrow().iter().find(|(known, _)| known == name).map_or(0, |(_, value)| *value);
+        own + self.store.counted(name)
     }
 
     /// How many values wait in all queues.

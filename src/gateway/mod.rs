@@ -11,16 +11,16 @@
 //! | [`policy`], [`request`], [`waiting`] | a configuration of the policy role, a request, requests that wait for a time |
 //! | [`provider`] | one attempt |
 //! | [`sync`], [`report`] | usage on its way to the ledger |
-//! | [`lookup`] | records that are asked for while a request waits |
+//! | [`callout`] | calls that a request or a response waits for |
 //! | [`exchanges`] | requests under way |
 //! | [`metrics`] | counters |
 
+mod callout;
 mod exchanges;
 #[cfg(test)]
 mod fake;
 #[cfg(feature = "fault-injection")]
 mod fault;
-mod lookup;
 mod metrics;
 pub mod policy;
 pub mod provider;
@@ -63,7 +63,7 @@ impl Turn {
         match self {
             Turn::Continue => stream.resume(side),
             Turn::Pause => {}
-            Turn::Reply(answer) => stream.reply(answer.status, &answer.headers, &answer.body),
+            Turn::Reply(reply) => stream.reply(reply.status, &reply.headers, &reply.body),
         }
     }
 
@@ -72,15 +72,15 @@ impl Turn {
         match self {
             Turn::Continue => true,
             Turn::Pause => false,
-            Turn::Reply(answer) => {
-                stream.reply(answer.status, &answer.headers, &answer.body);
+            Turn::Reply(reply) => {
+                stream.reply(reply.status, &reply.headers, &reply.body);
                 false
             }
         }
     }
 }
 
-/// The answer to a request whose plan was lost with its worker.
+/// The reply to a request whose plan was lost with its worker.
 fn lost() -> Reply {
     let error = Error::new(503, "the gateway lost track of this request; send it again.")
         .with_kind("service_unavailable");

@@ -5,17 +5,16 @@ use std::{cell::RefCell, rc::Rc};
 use super::{
     Turn,
     exchanges::ExchangeRef,
-    lookup,
     metrics::Metrics,
     report,
     request::{self, Request},
     sync,
-    waiting::{Asker, IDLE, TICK, Waiter, Waiting},
+    waiting::{Caller, IDLE, TICK, Waiter, Waiting},
     worker::Worker,
 };
 use crate::core::{
     config::{self, Config},
-    exchange::Begin,
+    exchange::Next,
     host::{CallId, CallResponse, Host, Level, Side, Stream},
 };
 
@@ -29,14 +28,6 @@ pub struct Policy<H: Host> {
     pub(super) is_watched: bool,
     /// Stands by for the sync role's own worker, when there is a ledger.
     sync: RefCell<Option<sync::Role<H>>>,
-}
-
-/// What comes of a request that has waited.
-enum Woken {
-    /// It goes on, or not.
-    Turn(Turn),
-    /// It waits again, so many milliseconds.
-    Wait(u64),
 }
 
 impl<H: Host> Policy<H> {
@@ -90,21 +81,17 @@ impl<H: Host> Policy<H> {
     /// A call of this role has its response, or will have none: what it told the ledger in the sync role's place. Hosts that
     /// hand to the role what a stream asked for in a tick may do so.
     pub fn on_called(&self, call: CallId, response: Option<CallResponse>) {
-        if let Some(response) = self.on_asked(call, response) {
-            self.with_sync(|sync| sync.on_called(response));
+        match self.waiting.caller(call) {
+            Some(caller) => self.go_on(caller, response),
+            None => self.with_sync(|sync| sync.on_called(response)),
         }
     }
 
-    /// A request that had waited has its record. Gives the response back when nobody who waited asked for it.
-    pub(super) fn on_asked(
-        &self,
-        call: CallId,
-        response: Option<CallResponse>,
-    ) -> Option<Option<CallResponse>> {
-        let Some(asker) = self.waiting.asker(call) else { return Some(response) };
-        lookup::learn(&self.worker, &asker.lookup, response);
-        self.waiting.add(&self.worker.host, 0, asker.stream, asker.exchange);
-        None
+    /// Goes on with a request whose call has its response. A stream that is over cannot be entered.
+    pub(super) fn go_on(&self, caller: Caller, response: Option<CallResponse>) {
+        let Caller { stream, exchange, then } = caller;
+        let Some(stream) = self.worker.host.enter(stream) else { return };
+        request::called(self, &stream, &exchange, &then, response).settle(&stream, Side::Request);
     }
 
     fn with_sync(&self, work: impl FnOnce(&mut sync::Role<H>)) {
@@ -127,12 +114,7 @@ impl<H: Host> Policy<H> {
         for Waiter { stream: id, exchange, .. } in self.waiting.due(now) {
             // A stream that is over cannot be entered.
             let Some(stream) = host.enter(id) else { continue };
-            match self.wake(&stream, &exchange) {
-                Woken::Turn(turn) => turn.settle(&stream, Side::Request),
-                Woken::Wait(ms) => {
-                    self.waiting.push(Waiter { until_ms: now.saturating_add(ms), stream: id, exchange });
-                }
-            }
+            self.wake(&stream, &exchange).settle(&stream, Side::Request);
         }
         // Who has just reported will do so again.
         let pace = match (self.waiting.is_idle(), reports) {
@@ -144,34 +126,19 @@ impl<H: Host> Policy<H> {
     }
 
     /// Goes on with a request that has waited for a time.
-    fn wake(&self, stream: &H::Stream, exchange: &ExchangeRef) -> Woken {
+    fn wake(&self, stream: &H::Stream, exchange: &ExchangeRef) -> Turn {
         // Envoy may have refused it meanwhile.
         if exchange.try_borrow().map_or(true, |exchange| exchange.has_responded()) {
-            return Woken::Turn(Turn::Pause);
+            return Turn::Pause;
         }
         // The body is copied only for a request that goes on.
-        if let Some(ms) = self.worker.with(exchange, stream, |exchange, env| exchange.on_wait(env)).flatten()
-        {
-            return Woken::Wait(ms);
-        }
-        let body = stream.body(Side::Request);
-        match self.worker.with(exchange, stream, |exchange, env| exchange.on_body(&body, env)) {
-            None => Woken::Turn(Turn::Pause),
-            Some(Begin::Reply(answer)) => Woken::Turn(Turn::Reply(answer)),
-            Some(Begin::Forward { cluster, max_retries, per_try_timeout_ms }) => {
-                request::forward(stream, &cluster, max_retries, per_try_timeout_ms);
-                Woken::Turn(Turn::Continue)
+        let next = match self.worker.with(exchange, stream, |exchange, env| exchange.on_wait(env)) {
+            Some(Next::ReadBody) => {
+                let body = stream.body(Side::Request);
+                self.worker.with(exchange, stream, |exchange, env| exchange.on_body(&body, env))
             }
-            Some(Begin::Wait(ms)) => Woken::Wait(ms),
-            // Where the ledger cannot be asked it is known to be away by now.
-            Some(Begin::Ask(lookup)) => match lookup::ask(&self.worker, stream, &lookup) {
-                Some(call) => {
-                    let exchange = Rc::clone(exchange);
-                    self.waiting.ask(call, Asker { stream: stream.id(), exchange, lookup });
-                    Woken::Turn(Turn::Pause)
-                }
-                None => Woken::Wait(0),
-            },
-        }
+            next => next,
+        };
+        next.map_or(Turn::Pause, |next| request::act(self, stream, Some(exchange), next))
     }
 }

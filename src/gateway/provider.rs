@@ -1,15 +1,11 @@
 //! The provider role, in the router's upstream chain: once per attempt, the request as this provider wants it, and
-//! its answer as the client wants it.
+//! its response as the client wants it.
 
 use std::rc::Rc;
 
 use super::{Turn, exchanges::ExchangeRef, fault, request::NEXT, worker::Worker};
 use crate::core::{
-    exchange::{
-        Env, Exchange, Reply,
-        attempt::{StartAction, UpstreamRequest},
-        response::Step,
-    },
+    exchange::{Env, Exchange, Next},
     host::{HeaderMap, Host, Side, Stream},
 };
 
@@ -20,7 +16,7 @@ pub struct Attempt<H: Host> {
     /// The body to send, until its first part comes by.
     body: Option<Vec<u8>>,
     state: Sending,
-    /// The host keeps the answer's body back for us. A body can be changed only while it comes by or is kept back.
+    /// The host keeps the response's body back for us. A body can be changed only while it comes by or is kept back.
     keeps_response: bool,
 }
 
@@ -46,15 +42,38 @@ impl<H: Host> Attempt<H> {
         self.worker.with(self.exchange.as_ref()?, stream, work)
     }
 
-    fn reply(&mut self, answer: Reply) -> Turn {
-        self.state = Sending::Stop;
-        Turn::Reply(answer)
-    }
-
-    fn send(&mut self, stream: &H::Stream, outgoing: UpstreamRequest) {
-        stream.replace_headers(HeaderMap::Request, &outgoing.headers);
-        self.body = Some(outgoing.body);
-        self.state = Sending::Replace;
+    /// Does what the core decided: here each outcome gets its meaning for this role. `has_body`: what comes by has a body that can
+    /// be changed.
+    fn act(&mut self, stream: &H::Stream, next: Next, has_body: bool) -> Turn {
+        self.keeps_response = matches!(next, Next::Hold) && has_body;
+        match next {
+            Next::Reply(reply) => {
+                self.state = Sending::Stop;
+                Turn::Reply(reply)
+            }
+            Next::Send(request) => {
+                stream.replace_headers(HeaderMap::Request, &request.headers);
+                self.body = Some(request.body);
+                self.state = Sending::Replace;
+                Turn::Continue
+            }
+            Next::Release(release) => {
+                if let Some(next) = release.next_cluster {
+                    stream.set_state(NEXT, next.as_bytes());
+                }
+                if let Some(headers) = release.headers {
+                    stream.replace_headers(HeaderMap::Response, &headers);
+                }
+                if let Some(body) = release.body.filter(|_| has_body) {
+                    stream.replace_body(Side::Response, &body);
+                }
+                Turn::Continue
+            }
+            Next::Hold | Next::ReadBody => Turn::Pause,
+            Next::Pass => Turn::Continue,
+            // What a request does before it has an attempt.
+            Next::Call(_) | Next::Forward(_) | Next::Wait(_) | Next::Manage => Turn::Reply(super::lost()),
+        }
     }
 
     /// The client's whole body is here, for an attempt after the first.
@@ -63,38 +82,17 @@ impl<H: Host> Attempt<H> {
             return Turn::Continue;
         }
         let body = stream.body(Side::Request);
-        match self.with(stream, |exchange, env| exchange.on_retry_body(&body, env)) {
-            Some(Ok(outgoing)) => {
-                self.send(stream, outgoing);
-                self.replace(stream);
-                Turn::Continue
-            }
-            Some(Err(answer)) => self.reply(answer),
-            None => Turn::Continue,
+        let next = self.with(stream, |exchange, env| exchange.on_retry_body(&body, env));
+        let turn = self.act(stream, next.unwrap_or(Next::Pass), true);
+        if self.state == Sending::Replace {
+            self.replace(stream);
         }
+        turn
     }
 
     /// Puts the new body where the old one was.
     fn replace(&mut self, stream: &H::Stream) {
         stream.replace_body(Side::Request, &self.body.take().unwrap_or_default());
-    }
-
-    /// Does what the core decided about a part of the answer. `has_body`: there is a body to change.
-    fn apply(&mut self, stream: &H::Stream, step: Step, has_body: bool) -> Turn {
-        self.keeps_response = step.hold && has_body;
-        if step.hold {
-            return Turn::Pause;
-        }
-        if let Some(next) = step.next {
-            stream.set_state(NEXT, next.as_bytes());
-        }
-        if let Some(headers) = step.headers {
-            stream.replace_headers(HeaderMap::Response, &headers);
-        }
-        if let Some(body) = step.body.filter(|_| has_body) {
-            stream.replace_body(Side::Response, &body);
-        }
-        Turn::Continue
     }
 
     fn on_response_part(&mut self, stream: &H::Stream, size: usize, end: bool, has_body: bool) -> Turn {
@@ -103,15 +101,15 @@ impl<H: Host> Attempt<H> {
         let Ok((wants, holds)) = exchange.try_borrow().map(|e| (e.wants_body(size, end), e.holds())) else {
             return Turn::Continue;
         };
-        if !wants {
-            self.keeps_response = holds && has_body;
-            return if holds { Turn::Pause } else { Turn::Continue };
-        }
-        let bytes = if has_body { stream.body(Side::Response) } else { Vec::new() };
-        match self.with(stream, |exchange, env| exchange.on_response_body(&bytes, end, env)) {
-            Some(step) => self.apply(stream, step, has_body),
-            None => Turn::Continue,
-        }
+        let next = match (wants, holds) {
+            (true, _) => {
+                let bytes = if has_body { stream.body(Side::Response) } else { Vec::new() };
+                self.with(stream, |exchange, env| exchange.on_response_body(&bytes, end, env))
+            }
+            (false, true) => Some(Next::Hold),
+            (false, false) => Some(Next::Pass),
+        };
+        self.act(stream, next.unwrap_or(Next::Pass), has_body)
     }
 }
 
@@ -123,21 +121,15 @@ impl<H: Host> Attempt<H> {
         self.exchange = self.worker.exchanges.find(stream);
         // Without one the worker was replaced while the request was under way: whoever planned it is gone.
         let Some(start) = self.with(stream, |exchange, env| exchange.on_attempt(env)) else {
-            return self.reply(super::lost());
+            return self.act(stream, Next::Reply(super::lost()), false);
         };
-        if let Some(next) = start.next {
+        if let Some(next) = start.next_cluster {
             stream.set_state(NEXT, next.as_bytes());
         }
-        match start.action {
-            StartAction::Send(outgoing) => {
-                self.send(stream, outgoing);
-                Turn::Continue
-            }
-            // A request without a body was refused before it came here.
-            StartAction::ReadBody if ended => self.reply(super::lost()),
-            StartAction::ReadBody => Turn::Pause,
-            StartAction::Reply(answer) => self.reply(answer),
-        }
+        // A request without a body was refused before it came here.
+        let next =
+            if ended && start.next == Next::ReadBody { Next::Reply(super::lost()) } else { start.next };
+        self.act(stream, next, false)
     }
 
     /// A part of the client's body.
@@ -162,25 +154,23 @@ impl<H: Host> Attempt<H> {
         }
     }
 
-    /// The answer's headers; `ended`: there is no body.
+    /// The response's headers; `ended`: there is no body.
     pub fn on_response_headers(&mut self, stream: &H::Stream, ended: bool) -> Turn {
         fault::inject(stream, "response_headers");
         if self.exchange.is_none() {
             return Turn::Continue;
         }
         let headers = stream.headers(HeaderMap::Response);
-        match self.with(stream, |exchange, env| exchange.on_response_headers(headers, ended, env)) {
-            Some(step) => self.apply(stream, step, false),
-            None => Turn::Continue,
-        }
+        let next = self.with(stream, |exchange, env| exchange.on_response_headers(headers, ended, env));
+        self.act(stream, next.unwrap_or(Next::Pass), false)
     }
 
-    /// A part of the answer's body: `size` bytes, with all that is kept back.
+    /// A part of the response's body: `size` bytes, with all that is kept back.
     pub fn on_response_body(&mut self, stream: &H::Stream, size: usize, ended: bool) -> Turn {
         self.on_response_part(stream, size, ended, true)
     }
 
-    /// The answer's trailers: its body has ended.
+    /// The response's trailers: its body has ended.
     pub fn on_response_trailers(&mut self, stream: &H::Stream) -> Turn {
         self.on_response_part(stream, 0, true, self.keeps_response)
     }

@@ -2,11 +2,16 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use super::{Turn, exchanges::ExchangeRef, fault, lookup, metrics, policy::Policy, report, worker::client};
+use super::{
+    Turn, callout, exchanges::ExchangeRef, fault, lost, metrics, policy::Policy, report,
+    waiting::Caller as Waiter, worker::client,
+};
 use crate::core::{
     access::{Caller, changes},
     error::{Error, ErrorFormat},
-    exchange::{self, Begin, EXTERNAL_ADDRESS, Opening, Reply, local, record::request_members},
+    exchange::{
+        self, EXTERNAL_ADDRESS, Forward, Next, Opened, Reply, local, next::Then, record::request_members,
+    },
     headers::Headers,
     host::{Attribute, CallId, CallResponse, HeaderMap, Host, Level, Side, Stream},
     model::{general::General, lookup::Lookup},
@@ -24,12 +29,64 @@ const HEALTH_LIMIT_MS: u64 = 600_000;
 /// How often one request may ask for records. Two are regular (its key, its end user); more come when they change meanwhile.
 const LOOKUPS: u8 = 6;
 
+/// Does what the core decided about a request: here each outcome gets its meaning for this role, whatever hook it comes of.
+pub(super) fn act<H: Host>(
+    policy: &Policy<H>,
+    stream: &H::Stream,
+    exchange: Option<&ExchangeRef>,
+    next: Next,
+) -> Turn {
+    match (next, exchange) {
+        (Next::Reply(reply), _) => Turn::Reply(reply),
+        (Next::Forward(to), _) => {
+            forward(stream, &to);
+            Turn::Continue
+        }
+        (Next::Wait(ms), Some(exchange)) => {
+            policy.waiting.add(&policy.worker.host, ms, stream.id(), Rc::clone(exchange));
+            Turn::Pause
+        }
+        (Next::Call(callout), Some(exchange)) => match callout::begin(&policy.worker, stream, &callout) {
+            Some(call) => {
+                let exchange = Rc::clone(exchange);
+                policy.waiting.call(call, Waiter { stream: stream.id(), exchange, then: callout.then });
+                Turn::Pause
+            }
+            None => called(policy, stream, exchange, &callout.then, None),
+        },
+        (Next::ReadBody | Next::Hold, _) => Turn::Pause,
+        (Next::Pass, _) => Turn::Continue,
+        (Next::Manage, _) => {
+            forward_to_ledger(stream, &policy.config.general);
+            Turn::Continue
+        }
+        // Only an exchange waits, and only attempts send and release.
+        (Next::Wait(_) | Next::Call(_) | Next::Send(_) | Next::Release(_), _) => Turn::Reply(lost()),
+    }
+}
+
+/// A call of a request has its response, or will have none.
+pub(super) fn called<H: Host>(
+    policy: &Policy<H>,
+    stream: &H::Stream,
+    exchange: &ExchangeRef,
+    then: &Then,
+    response: Option<CallResponse>,
+) -> Turn {
+    // Envoy may have refused it meanwhile.
+    if exchange.try_borrow().map_or(true, |exchange| exchange.has_responded()) {
+        return Turn::Pause;
+    }
+    let next = policy.worker.with(exchange, stream, |exchange, env| exchange.on_called(then, response, env));
+    next.map_or(Turn::Pause, |next| act(policy, stream, Some(exchange), next))
+}
+
 /// Names the first cluster and tells Envoy how often and how long to try. Headers come last: changing one makes Envoy choose
 /// its route again.
-pub(super) fn forward(stream: &impl Stream, cluster: &str, max_retries: u32, per_try_timeout_ms: u64) {
-    stream.set_state(NEXT, cluster.as_bytes());
-    set(stream, "x-envoy-upstream-rq-per-try-timeout-ms", &per_try_timeout_ms.to_string());
-    set(stream, "x-envoy-max-retries", &max_retries.to_string());
+fn forward(stream: &impl Stream, to: &Forward) {
+    stream.set_state(NEXT, to.cluster.as_bytes());
+    set(stream, "x-envoy-upstream-rq-per-try-timeout-ms", &to.per_try_timeout_ms.to_string());
+    set(stream, "x-envoy-max-retries", &to.max_retries.to_string());
 }
 
 fn set(stream: &impl Stream, name: &str, value: &str) {
@@ -37,11 +94,12 @@ fn set(stream: &impl Stream, name: &str, value: &str) {
 }
 
 /// Names the ledger's cluster. It is asked once: a call that makes something must not be made twice.
-fn forward_to_ledger(stream: &impl Stream, headers: &Headers, general: &General) {
+fn forward_to_ledger(stream: &impl Stream, general: &General) {
+    let headers = stream.headers(HeaderMap::Request);
     let is_health = headers.text(":path").is_some_and(|path| path.starts_with("/health"));
     let limit_ms = if is_health { HEALTH_LIMIT_MS } else { MANAGE_LIMIT_MS };
     stream.set_state(NEXT, protocol::CLUSTER.as_bytes());
-    if let Some(address) = exchange::client_address(headers, general, &|| client(stream)) {
+    if let Some(address) = exchange::client_address(&headers, general, &|| client(stream)) {
         set(stream, CLIENT_HEADER, &address);
     }
     set(stream, "x-envoy-upstream-rq-timeout-ms", &limit_ms.to_string());
@@ -93,15 +151,13 @@ enum State {
     New,
     /// Envoy's own business.
     Passed,
-    /// Its key is being looked up.
-    Identifying { lookup: Lookup, headers: Headers, ended: bool },
+    /// A record is being looked up, without which nobody knows who calls.
+    Waiting { lookup: Lookup, headers: Headers, ended: bool },
     /// A call of the ledger's API; true for a browser's.
     Managing(bool),
     /// A model call.
     Calling(ExchangeRef),
-    /// A model call whose end user is being looked up.
-    Naming(ExchangeRef, Lookup),
-    /// An answer of ours is on its way through this same filter.
+    /// A reply of ours is on its way through this same filter.
     Replied(Option<ExchangeRef>),
 }
 
@@ -120,23 +176,27 @@ impl<H: Host> Request<H> {
         self.policy.worker.with(exchange, stream, work)
     }
 
-    /// Answers the client. Every answer of this role goes through here.
-    fn reply(&mut self, stream: &H::Stream, answer: Reply) -> Turn {
+    /// Does what was decided about an exchange; nothing was when it could not be had.
+    fn act(&mut self, stream: &H::Stream, exchange: &ExchangeRef, next: Option<Next>) -> Turn {
+        match next.map_or_else(|| Turn::Reply(lost()), |next| act(&self.policy, stream, Some(exchange), next))
+        {
+            Turn::Reply(reply) => self.reply(stream, reply),
+            turn => turn,
+        }
+    }
+
+    /// Answers the client. Every reply of a hook of this request goes through here.
+    fn reply(&mut self, stream: &H::Stream, reply: Reply) -> Turn {
         let exchange = match std::mem::replace(&mut self.state, State::New) {
-            State::Calling(exchange) | State::Naming(exchange, _) => Some(exchange),
+            State::Calling(exchange) => Some(exchange),
             State::Replied(exchange) => exchange,
             _ => None,
         };
         self.state = State::Replied(exchange);
-        if !answer.members.is_empty() {
-            self.record(stream, &answer.members);
+        if !reply.members.is_empty() {
+            self.record(stream, &reply.members);
         }
-        Turn::Reply(answer)
-    }
-
-    /// Answers with what the core decided, if it did.
-    fn reply_or_pause(&mut self, stream: &H::Stream, answer: Option<Reply>) -> Turn {
-        answer.map_or(Turn::Pause, |answer| self.reply(stream, answer))
+        Turn::Reply(reply)
     }
 
     /// Tells the access log what this request was.
@@ -150,59 +210,53 @@ impl<H: Host> Request<H> {
         self.policy.worker.count(&metrics::local(status), 1);
     }
 
-    /// Has the whole body read in the next tick. A body that is too much for this worker kills it wherever it is read, but a
-    /// request that is in a call's answer then would never be answered.
-    fn read_later(&mut self, stream: &H::Stream, exchange: ExchangeRef) -> Turn {
-        self.wait(stream, 0, exchange)
-    }
-
-    fn wait(&self, stream: &H::Stream, ms: u64, exchange: ExchangeRef) -> Turn {
-        self.policy.waiting.add(&self.policy.worker.host, ms, stream.id(), exchange);
-        Turn::Pause
-    }
-
     /// Finds out what a request is. It may come here again, once its key has been looked up. `now`: its body may be read here.
     fn open(&mut self, stream: &H::Stream, headers: Headers, ended: bool, now: bool) -> Turn {
         let policy = Rc::clone(&self.policy);
-        let opening = policy.worker.with_env(stream, |env| exchange::open(&policy.config, &headers, env));
-        let Some(opening) = opening else { return self.reply(stream, super::lost()) };
-        match opening {
-            Opening::Reply(answer) => {
-                self.count_local(answer.status);
-                if policy.is_watched {
-                    let members = String::from_utf8_lossy(&answer.members);
-                    let members = members.trim_start_matches(',');
-                    let line = format!("answered here with {}: {members}", answer.status);
-                    policy.worker.host.log(Level::Info, &line);
-                }
-                self.reply(stream, answer)
+        let opened = policy.worker.with_env(stream, |env| exchange::open(&policy.config, &headers, env));
+        let Some(Opened { exchange, next }) = opened else { return self.reply(stream, lost()) };
+        match (exchange, &next) {
+            (Some(exchange), Next::ReadBody) => return self.begin_call(stream, *exchange, ended, now),
+            (Some(exchange), _) => self.state = State::Replied(Some(Rc::new(RefCell::new(*exchange)))),
+            (None, Next::Reply(reply)) => {
+                self.count_local(reply.status);
+                self.tell_reply(reply);
             }
-            Opening::Refuse(exchange, answer) => {
-                self.state = State::Replied(Some(Rc::new(RefCell::new(*exchange))));
-                self.reply(stream, answer)
-            }
-            Opening::Pass => {
+            (None, Next::Pass) => {
                 self.record(stream, &request_members(&headers, &Caller::Open, None));
                 self.state = State::Passed;
-                Turn::Continue
             }
-            Opening::Manage => {
+            (None, Next::Manage) => {
                 self.record(stream, &request_members(&headers, &Caller::Open, None));
                 self.state = State::Managing(headers.get("origin").is_some());
-                forward_to_ledger(stream, &headers, &policy.config.general);
-                Turn::Continue
             }
-            Opening::Ask(lookup) => {
+            (None, Next::Call(callout)) => {
+                let Then::Record(lookup) = &callout.then;
                 if !self.may_ask() {
-                    return self.reply(stream, super::lost());
+                    return self.reply(stream, lost());
                 }
-                if lookup::ask(&policy.worker, stream, &lookup).is_none() {
+                if callout::begin(&policy.worker, stream, callout).is_none() {
+                    policy.worker.with_env(stream, |env| exchange::learn(lookup, None, env));
                     return self.open(stream, headers, ended, true);
                 }
-                self.state = State::Identifying { lookup, headers, ended };
-                Turn::Pause
+                self.state = State::Waiting { lookup: lookup.clone(), headers, ended };
+                return Turn::Pause;
             }
-            Opening::Call(exchange) => self.begin_call(stream, *exchange, ended, now),
+            (None, _) => {}
+        }
+        match act(&policy, stream, None, next) {
+            Turn::Reply(reply) => self.reply(stream, reply),
+            turn => turn,
+        }
+    }
+
+    /// Tells whoever watches what a request without an exchange was answered with.
+    fn tell_reply(&self, reply: &Reply) {
+        if self.policy.is_watched {
+            let members = String::from_utf8_lossy(&reply.members);
+            let members = members.trim_start_matches(',');
+            let line = format!("answered here with {}: {members}", reply.status);
+            self.policy.worker.host.log(Level::Info, &line);
         }
     }
 
@@ -220,17 +274,17 @@ impl<H: Host> Request<H> {
         let exchange = Rc::new(RefCell::new(exchange));
         self.policy.worker.exchanges.file(&exchange, stream);
         self.state = State::Calling(Rc::clone(&exchange));
-        match (ended, now) {
-            (true, true) => self.on_whole_body(stream),
-            (true, false) => self.read_later(stream, exchange),
+        let next = match (ended, now) {
+            (true, true) => return self.on_whole_body(stream),
+            // A body that is too much for this worker kills it wherever it is read, but a request that is in a call's response
+            // then would never be answered.
+            (true, false) => Some(Next::Wait(0)),
             (false, _) => {
                 let received = self.received;
-                let refusal = self.with(&exchange, stream, |exchange, env| {
-                    exchange.on_headers(env).or_else(|| exchange.on_body_part(received, env))
-                });
-                self.reply_or_pause(stream, refusal.flatten())
+                self.with(&exchange, stream, |exchange, env| exchange.on_headers(received, env))
             }
-        }
+        };
+        self.act(stream, &exchange, next.or(Some(Next::ReadBody)))
     }
 
     /// Whether one more record may be asked for.
@@ -245,30 +299,11 @@ impl<H: Host> Request<H> {
         let State::Calling(exchange) = &self.state else { return Turn::Continue };
         let exchange = Rc::clone(exchange);
         let body = stream.body(Side::Request);
-        let Some(begin) = self.with(&exchange, stream, |exchange, env| exchange.on_body(&body, env)) else {
-            return self.reply(stream, super::lost());
-        };
-        match begin {
-            Begin::Reply(answer) => self.reply(stream, answer),
-            Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
-                forward(stream, &cluster, max_retries, per_try_timeout_ms);
-                Turn::Continue
-            }
-            Begin::Wait(ms) => self.wait(stream, ms, exchange),
-            Begin::Ask(lookup) => {
-                if !self.may_ask() {
-                    return self.reply(stream, super::lost());
-                }
-                if lookup::ask(&self.policy.worker, stream, &lookup).is_none() {
-                    return self.on_whole_body(stream);
-                }
-                self.state = State::Naming(exchange, lookup);
-                Turn::Pause
-            }
-        }
+        let next = self.with(&exchange, stream, |exchange, env| exchange.on_body(&body, env));
+        self.act(stream, &exchange, next)
     }
 
-    /// The ledger's answer to a management call, or Envoy's when there was none.
+    /// The ledger's response to a management call, or Envoy's when there was none.
     fn on_managed(&mut self, stream: &H::Stream, browser: bool) -> Turn {
         let headers = stream.headers(HeaderMap::Response);
         if let Some(changed) = headers.text(CHANGED_HEADER) {
@@ -294,9 +329,9 @@ impl<H: Host> Request<H> {
         let error =
             Error::new(503, "the ledger is not reachable now; model calls with known keys go on. Try again.")
                 .with_kind("service_unavailable");
-        let mut answer = local::refusal(&error, ErrorFormat::OpenAi, "");
-        local::add_cors(&mut answer, browser);
-        self.reply(stream, answer)
+        let mut reply = local::refusal(&error, ErrorFormat::OpenAi, "");
+        local::add_cors(&mut reply, browser);
+        self.reply(stream, reply)
     }
 
     /// Envoy has refused a request whose key was still being looked up: its body is too large, or did not come in time.
@@ -309,7 +344,7 @@ impl<H: Host> Request<H> {
         };
         self.count_local(status);
         let error = Error::new(status, message).with_kind("invalid_request_error");
-        if let State::Identifying { headers, .. } = &self.state {
+        if let State::Waiting { headers, .. } = &self.state {
             let members = request_members(headers, &Caller::Open, Some(&error));
             self.record(stream, &members);
         }
@@ -324,18 +359,15 @@ impl<H: Host> Request<H> {
     pub fn on_called(&mut self, stream: &H::Stream, call: CallId, response: Option<CallResponse>) -> Turn {
         // Going on is only right for what has not been answered.
         match std::mem::replace(&mut self.state, State::New) {
-            State::Identifying { lookup, headers, ended } => {
-                lookup::learn(&self.policy.worker, &lookup, response);
+            State::Waiting { lookup, headers, ended } => {
+                self.policy.worker.with_env(stream, |env| exchange::learn(&lookup, response, env));
                 self.open(stream, headers, ended, false)
-            }
-            State::Naming(exchange, lookup) => {
-                lookup::learn(&self.policy.worker, &lookup, response);
-                self.state = State::Calling(Rc::clone(&exchange));
-                self.read_later(stream, exchange)
             }
             other => {
                 self.state = other;
-                self.policy.on_asked(call, response);
+                if let Some(caller) = self.policy.waiting.caller(call) {
+                    self.policy.go_on(caller, response);
+                }
                 Turn::Pause
             }
         }
@@ -357,8 +389,8 @@ impl<H: Host> Request<H> {
     /// A part of the request's body has come, `size` bytes in all that are kept back.
     pub fn on_request_body(&mut self, stream: &H::Stream, size: usize, ended: bool) -> Turn {
         match &mut self.state {
-            State::Replied(_) | State::Naming(..) => Turn::Pause,
-            State::Identifying { ended: known, .. } => {
+            State::Replied(_) => Turn::Pause,
+            State::Waiting { ended: known, .. } => {
                 *known = ended;
                 self.received = size;
                 Turn::Pause
@@ -367,8 +399,8 @@ impl<H: Host> Request<H> {
             State::Calling(exchange) => {
                 // A part is all that has come so far: parts are kept back.
                 let exchange = Rc::clone(exchange);
-                let refusal = self.with(&exchange, stream, |exchange, env| exchange.on_body_part(size, env));
-                self.reply_or_pause(stream, refusal.flatten())
+                let next = self.with(&exchange, stream, |exchange, env| exchange.on_body_part(size, env));
+                self.act(stream, &exchange, next.or(Some(Next::ReadBody)))
             }
             // Not a model call, and not answered.
             State::New | State::Passed | State::Managing(_) => Turn::Continue,
@@ -378,8 +410,8 @@ impl<H: Host> Request<H> {
     /// Request trailers: with them the body never says that it has ended.
     pub fn on_request_trailers(&mut self, stream: &H::Stream) -> Turn {
         match &mut self.state {
-            State::Replied(_) | State::Naming(..) => Turn::Pause,
-            State::Identifying { ended, .. } => {
+            State::Replied(_) => Turn::Pause,
+            State::Waiting { ended, .. } => {
                 *ended = true;
                 Turn::Pause
             }
@@ -394,8 +426,8 @@ impl<H: Host> Request<H> {
                 let browser = *browser;
                 return self.on_managed(stream, browser);
             }
-            State::Calling(exchange) | State::Naming(exchange, _) => Rc::clone(exchange),
-            State::Identifying { .. } => return self.on_refused_early(stream),
+            State::Calling(exchange) => Rc::clone(exchange),
+            State::Waiting { .. } => return self.on_refused_early(stream),
             _ => return Turn::Continue,
         };
         let released = exchange.try_borrow().is_ok_and(|exchange| exchange.has_responded());
@@ -406,12 +438,8 @@ impl<H: Host> Request<H> {
         let status = status_of(stream).unwrap_or(0);
         let details = stream.attribute(Attribute::ResponseCodeDetails).unwrap_or_default();
         let details = String::from_utf8_lossy(&details);
-        let decided =
-            self.with(&exchange, stream, |exchange, env| exchange.on_release(status, &details, env));
-        match decided.flatten() {
-            Some(answer) => self.reply(stream, answer),
-            None => Turn::Continue,
-        }
+        let next = self.with(&exchange, stream, |exchange, env| exchange.on_release(status, &details, env));
+        self.act(stream, &exchange, next.or(Some(Next::Pass)))
     }
 
     /// The stream is over; its access log is about to be written.
@@ -420,9 +448,7 @@ impl<H: Host> Request<H> {
         let policy = Rc::clone(&self.policy);
         policy.waiting.forget(stream.id());
         let exchange = match std::mem::replace(&mut self.state, State::Passed) {
-            State::Calling(exchange) | State::Naming(exchange, _) | State::Replied(Some(exchange)) => {
-                exchange
-            }
+            State::Calling(exchange) | State::Replied(Some(exchange)) => exchange,
             // One that never came this far: Envoy has answered it, or its client has left.
             _ if !self.is_recorded => {
                 let headers = stream.headers(HeaderMap::Request);

@@ -1,4 +1,4 @@
-//! Requests of one configuration that wait: for a time, or for a record that they asked for when their time had come.
+//! Requests of one configuration that wait: for a time, or for the response to a call.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,8 +9,8 @@ use hashbrown::HashMap;
 
 use super::exchanges::ExchangeRef;
 use crate::core::{
+    exchange::next::Then,
     host::{CallId, Host, StreamId},
-    model::lookup::Lookup,
 };
 
 /// How often waiting requests (for a free slot at a deployment, `mock_timeout`) are looked at.
@@ -26,25 +26,26 @@ pub struct Waiter {
     pub exchange: ExchangeRef,
 }
 
-/// A request that asked for a record when its time had come.
-pub struct Asker {
+/// A request that waits for the response to a call.
+pub struct Caller {
     pub stream: StreamId,
     pub exchange: ExchangeRef,
-    pub lookup: Lookup,
+    /// What the response is for.
+    pub then: Then,
 }
 
 /// All of them.
 pub struct Waiting {
     list: RefCell<Vec<Waiter>>,
-    /// By the call that fetches the record.
-    askers: RefCell<HashMap<CallId, Asker>>,
+    /// By the call.
+    callers: RefCell<HashMap<CallId, Caller>>,
     /// How often the role is called now.
     pace: Cell<Duration>,
 }
 
 impl Default for Waiting {
     fn default() -> Waiting {
-        Waiting { list: RefCell::default(), askers: RefCell::default(), pace: Cell::new(IDLE) }
+        Waiting { list: RefCell::default(), callers: RefCell::default(), pace: Cell::new(IDLE) }
     }
 }
 
@@ -87,30 +88,30 @@ impl Waiting {
         self.list.try_borrow().is_ok_and(|list| list.is_empty())
     }
 
-    /// Remembers who asked.
-    pub fn ask(&self, call: CallId, asker: Asker) {
-        if let Ok(mut askers) = self.askers.try_borrow_mut() {
-            askers.insert(call, asker);
+    /// Remembers who made a call.
+    pub fn call(&self, call: CallId, caller: Caller) {
+        if let Ok(mut callers) = self.callers.try_borrow_mut() {
+            callers.insert(call, caller);
         }
     }
 
-    /// Who asked, once the response is here.
-    pub fn asker(&self, call: CallId) -> Option<Asker> {
-        self.askers.try_borrow_mut().ok()?.remove(&call)
+    /// Takes out who made a call, once the response is here.
+    pub fn caller(&self, call: CallId) -> Option<Caller> {
+        self.callers.try_borrow_mut().ok()?.remove(&call)
     }
 
-    /// A stream is over: no response to what it asked for will come.
+    /// A stream is over: no response to what it called will come.
     pub fn forget(&self, stream: StreamId) {
-        if let Ok(mut askers) = self.askers.try_borrow_mut()
-            && !askers.is_empty()
+        if let Ok(mut callers) = self.callers.try_borrow_mut()
+            && !callers.is_empty()
         {
-            askers.retain(|_, asker| asker.stream != stream);
+            callers.retain(|_, caller| caller.stream != stream);
         }
     }
 
-    /// How many wait for a time, and for a record.
+    /// How many wait for a time, and for a response.
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
-        (self.list.borrow().len(), self.askers.borrow().len())
+        (self.list.borrow().len(), self.callers.borrow().len())
     }
 }

@@ -85,11 +85,6 @@ impl<H: Host> Worker<H> {
         self.reports.flush(&self.host, self.host.now_ms())
     }
 
-    /// Runs a piece of work on the copies of the ledger's records.
-    pub(super) fn with_keys<T>(&self, work: impl FnOnce(&mut Keyring) -> T) -> Option<T> {
-        self.known.try_borrow_mut().ok().map(|mut known| work(&mut known.0))
-    }
-
     /// Runs a piece of core logic with what it may look at.
     pub(super) fn with_env<T>(&self, stream: &H::Stream, work: impl FnOnce(&mut Env) -> T) -> Option<T> {
         let mut random = self.random.try_borrow_mut().ok()?;

@@ -9,10 +9,7 @@ use tollgate::core::{
         keyring::{Keyring, LookupResult},
     },
     config::{self, Config},
-    exchange::{
-        Begin, Env, Exchange, Opening, attempt::StartAction, open, output_lengths::OutputLengths,
-        record::members,
-    },
+    exchange::{Env, Exchange, Next, Opened, open, output_lengths::OutputLengths, record::members},
     headers::Headers,
     model::{call_record::CallRecord, grant::Grant},
     protocol,
@@ -96,10 +93,10 @@ impl Gateway {
     /// One request from its headers to its record.
     pub fn call(&mut self, scenario: &Scenario) -> CallRecord {
         let mut exchange = self.open(scenario);
-        let Begin::Forward { .. } = exchange.on_body(&scenario.request, &mut self.env()) else {
+        let Next::Forward(_) = exchange.on_body(&scenario.request, &mut self.env()) else {
             panic!("the request goes to a provider")
         };
-        let StartAction::Send(outgoing) = exchange.on_attempt(&mut self.env()).action else {
+        let Next::Send(outgoing) = exchange.on_attempt(&mut self.env()).next else {
             panic!("the attempt is ready")
         };
         black_box(outgoing);
@@ -136,7 +133,7 @@ impl Gateway {
         ]);
         let config = Rc::clone(&self.config);
         match open(&config, &headers, &mut self.env()) {
-            Opening::Call(exchange) => *exchange,
+            Opened { exchange: Some(exchange), next: Next::ReadBody } => *exchange,
             _ => panic!("a model call of a known key"),
         }
     }

@@ -1,6 +1,6 @@
 //! One attempt: the request as a provider wants it, made from the client's original body.
 
-use super::{Begin, Env, Exchange, Released, Reply, parse, response::Response};
+use super::{Env, Exchange, Next, Released, next::UpstreamRequest, parse, response::Response};
 use crate::core::{
     codec::json::Object,
     error::Error,
@@ -38,37 +38,23 @@ pub struct Attempt {
     pub started_ms: u64,
 }
 
-/// A request on its way to a provider.
+/// A request that is built for a candidate, and the way back of its response.
 #[derive(Debug)]
-pub struct UpstreamRequest {
-    /// All headers, the `:`-ones and an exact `content-length` included.
-    pub headers: Headers,
-    /// The body.
-    pub body: Vec<u8>,
+pub(super) struct Built {
+    request: UpstreamRequest,
     format: format::Ref,
     model: String,
     terms: Terms,
-    back: Option<Back>,
+    back: Back,
 }
 
 /// What an attempt begins with.
 #[derive(Debug)]
 pub struct Start {
     /// The cluster to name for the attempt after this one; `None` leaves what stands there.
-    pub next: Option<String>,
-    /// How to go on.
-    pub action: StartAction,
-}
-
-/// How an attempt goes on.
-#[derive(Debug)]
-pub enum StartAction {
-    /// The request is ready.
-    Send(UpstreamRequest),
-    /// Read the client's body again and call [`Exchange::on_retry_body`].
-    ReadBody,
-    /// Answer the client; nothing is called.
-    Reply(Reply),
+    pub next_cluster: Option<String>,
+    /// [`Next::ReadBody`]: the client's body is wanted again, by [`Exchange::on_retry_body`].
+    pub next: Next,
 }
 
 impl Exchange {
@@ -84,62 +70,62 @@ impl Exchange {
         self.sent = false;
         let Some(plan) = &self.plan else {
             let reply = self.refuse(Error::internal("an attempt began before its request was read"));
-            return Start { next: None, action: StartAction::Reply(reply) };
+            return Start { next_cluster: None, next: Next::Reply(reply) };
         };
         let candidate = plan.current();
         let following = plan.following(&self.config, &mut |at| self.has_room(at, env));
         // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
-        let next = (plan.max_retries() > 0).then(|| self.cluster_of(following));
+        let next_cluster = (plan.max_retries() > 0).then(|| self.cluster_of(following));
         self.next_candidate = following;
         if !self.take_slot(env) || self.enter_group(env).is_err() {
             let error = self.final_error();
             let reply = self.refuse(error);
-            return Start { next: None, action: StartAction::Reply(reply) };
+            return Start { next_cluster: None, next: Next::Reply(reply) };
         }
-        let action = match self.built.take() {
-            Some(outgoing) => StartAction::Send(self.start(candidate, outgoing, env)),
-            None => StartAction::ReadBody,
+        let next = match self.built.take() {
+            Some(built) => Next::Send(self.start(candidate, built, env)),
+            None => Next::ReadBody,
         };
-        Start { next, action }
+        Start { next_cluster, next }
     }
 
     /// The body of an attempt after the first.
-    pub fn on_retry_body(&mut self, body: &[u8], env: &mut Env) -> Result<UpstreamRequest, Reply> {
+    pub fn on_retry_body(&mut self, body: &[u8], env: &mut Env) -> Next {
         let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
-            return Err(self.refuse(Error::internal("a retry has no plan")));
+            return Next::Reply(self.refuse(Error::internal("a retry has no plan")));
         };
         let mock = self.config.deployments.get(candidate.deployment).and_then(|d| d.mock_response.clone());
         if let Some(mock) = mock {
             let reply = self.mock_reply(&mock, env).unwrap_or_else(|error| self.refuse(error));
-            return Err(reply);
+            return Next::Reply(reply);
         }
         match parse(body).and_then(|object| self.build(candidate, object)) {
-            Ok(outgoing) => Ok(self.start(candidate, outgoing, env)),
+            Ok(built) => Next::Send(self.start(candidate, built, env)),
             Err(error) => {
                 self.note_error(error);
                 let error = self.final_error();
-                Err(self.refuse(error))
+                Next::Reply(self.refuse(error))
             }
         }
     }
 
-    fn start(&mut self, candidate: Candidate, mut outgoing: UpstreamRequest, env: &Env) -> UpstreamRequest {
+    fn start(&mut self, candidate: Candidate, built: Built, env: &Env) -> UpstreamRequest {
         self.tell_attempt(candidate);
-        let back = outgoing.back.take();
+        let Built { request, format, model, terms, back } = built;
         if let Some(before) = &self.attempt {
             self.earlier_ms = self.earlier_ms.saturating_add(env.now_ms.saturating_sub(before.started_ms));
         }
         self.attempt = Some(Attempt {
             candidate,
-            format: outgoing.format,
-            model: outgoing.model.clone(),
-            terms: outgoing.terms,
-            passes: back.as_ref().is_some_and(Back::passes),
-            back,
+            format,
+            model,
+            terms,
+            passes: back.passes(),
+            back: Some(back),
             started_ms: env.now_ms,
         });
         self.sent = true;
-        outgoing
+        request
     }
 
     /// An attempt that ended without an answer (refused, reset, timed out) is only seen when the next one begins.
@@ -163,11 +149,7 @@ impl Exchange {
     }
 
     /// Makes the request for a candidate out of the client's body.
-    pub(super) fn build(
-        &self,
-        candidate: Candidate,
-        mut object: Object<'_>,
-    ) -> Result<UpstreamRequest, Error> {
+    pub(super) fn build(&self, candidate: Candidate, mut object: Object<'_>) -> Result<Built, Error> {
         let deployment = self
             .config
             .deployments
@@ -211,14 +193,8 @@ impl Exchange {
         let mut headers = self.header_list(deployment, format, where_to, &made.betas, made.body.len());
         self.add_timeout_headers(&mut headers, candidate.deployment, deployment);
         auth::sign(deployment, &mut headers);
-        Ok(UpstreamRequest {
-            headers,
-            body: made.body,
-            format,
-            model,
-            terms: made.terms,
-            back: Some(made.back),
-        })
+        let request = UpstreamRequest { headers, body: made.body };
+        Ok(Built { request, format, model, terms: made.terms, back: made.back })
     }
 
     /// All headers of the provider's request. The list replaces the client's headers as a whole: nothing of the client's, and
@@ -264,15 +240,5 @@ impl Exchange {
             list.push("anthropic-beta", &betas.join(&b","[..]));
         }
         list
-    }
-}
-
-impl Begin {
-    /// The cluster to call first, when one is to be called.
-    pub fn cluster(&self) -> Option<&str> {
-        match self {
-            Begin::Forward { cluster, .. } => Some(cluster),
-            _ => None,
-        }
     }
 }

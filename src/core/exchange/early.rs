@@ -1,6 +1,6 @@
 //! What is known of a call before its body is there: a long body is not waited for when its caller can call nothing now.
 
-use super::{Env, Exchange, Reply, reservation, size_allowed};
+use super::{Env, Exchange, Next, Reply, reservation, size_allowed};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
     model::rule::Rule,
@@ -11,14 +11,18 @@ use crate::core::{
 const SHORT_BODY: u64 = 64 << 10;
 
 impl Exchange {
-    /// The headers have been read, and a body follows.
-    pub fn on_headers(&mut self, env: &mut Env) -> Option<Reply> {
-        self.on_length(self.announced, env)
+    /// The headers have been read, and a body follows; `received` bytes of it are here already.
+    pub fn on_headers(&mut self, received: usize, env: &mut Env) -> Next {
+        match self.on_length(self.announced, env) {
+            Some(reply) => Next::Reply(reply),
+            None => self.on_body_part(received, env),
+        }
     }
 
     /// More of the body has come, `length` bytes in all, and it has not ended. Too much of it is refused at once.
-    pub fn on_body_part(&mut self, length: usize, env: &mut Env) -> Option<Reply> {
-        self.on_length(u64::try_from(length).unwrap_or(u64::MAX), env)
+    pub fn on_body_part(&mut self, length: usize, env: &mut Env) -> Next {
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        self.on_length(length, env).map_or(Next::ReadBody, Next::Reply)
     }
 
     fn on_length(&mut self, length: u64, env: &mut Env) -> Option<Reply> {

@@ -21,7 +21,9 @@ mod event;
 mod groups;
 mod listing;
 pub mod local;
+mod lookup;
 pub mod mock;
+pub mod next;
 mod open;
 pub mod output_lengths;
 pub mod prompt;
@@ -34,7 +36,9 @@ mod slot;
 mod tests;
 mod trail;
 
-pub use open::{EXTERNAL_ADDRESS, client_address, open};
+pub use lookup::learn;
+pub use next::{Callout, Forward, Next, Reply};
+pub use open::{EXTERNAL_ADDRESS, Opened, client_address, open};
 
 use std::rc::Rc;
 
@@ -49,8 +53,9 @@ use crate::core::{
     config::Config,
     error::Error,
     exchange::{
-        attempt::{Attempt, UpstreamRequest},
+        attempt::{Attempt, Built},
         groups::Entered,
+        next::Then,
         open::{size_allowed, too_large},
         output_lengths::OutputLengths,
         request_params::{MAX_MODEL_BYTES, Requested},
@@ -59,11 +64,10 @@ use crate::core::{
         slot::Slot,
     },
     headers::Headers,
-    host::Store,
+    host::{CallResponse, Store},
     model::{
         failure::{Class, Failure},
         grant::EndUser,
-        lookup::Lookup,
         money::Money,
         router::Strategy,
     },
@@ -120,63 +124,6 @@ impl Env<'_> {
     }
 }
 
-/// A whole answer made by the gateway.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reply {
-    /// HTTP status.
-    pub status: u16,
-    /// Headers, `content-type` included.
-    pub headers: Vec<(String, String)>,
-    /// Body.
-    pub body: Vec<u8>,
-    /// What the access log has of it, when no exchange is behind it.
-    pub members: Vec<u8>,
-}
-
-impl Reply {
-    /// Adds headers, those that are text.
-    fn extend(&mut self, headers: &Headers) {
-        let text = |value: &[u8]| String::from_utf8(value.to_vec()).ok();
-        self.headers.extend(headers.iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))));
-    }
-}
-
-/// What comes of a request's headers.
-pub enum Opening {
-    /// Answer at once.
-    Reply(Reply),
-    /// The same to a caller that is known and may not make the call: it has a [`CallRecord`](crate::core::model::call_record::CallRecord), as every call has.
-    Refuse(Box<Exchange>, Reply),
-    /// None of our business: let Envoy go on.
-    Pass,
-    /// Fetch this record, give what came of it to [`Env::keys`], and open again with the same headers.
-    Ask(Lookup),
-    /// A call of the ledger's API: pass it on as it is.
-    Manage,
-    /// A model call: wait for the whole body.
-    Call(Box<Exchange>),
-}
-
-/// What comes of a request's body.
-#[derive(Debug, PartialEq)]
-pub enum Begin {
-    /// Answer at once.
-    Reply(Reply),
-    /// Let Envoy call this cluster.
-    Forward {
-        /// The first candidate's cluster.
-        cluster: String,
-        /// `x-envoy-max-retries`.
-        max_retries: u32,
-        /// `x-envoy-upstream-rq-per-try-timeout-ms`.
-        per_try_timeout_ms: u64,
-    },
-    /// After this many milliseconds ask [`Exchange::on_wait`], and when it says nothing come back with the body.
-    Wait(u64),
-    /// Fetch this record, give what came of it to [`Env::keys`], and come back with the same body.
-    Ask(Lookup),
-}
-
 /// What has gone to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Released {
@@ -230,7 +177,7 @@ pub struct Exchange {
     fallbacks: u32,
     /// Attempts on the current group after its first.
     retries: u32,
-    built: Option<UpstreamRequest>,
+    built: Option<Built>,
     attempt: Option<Attempt>,
     /// Its request has gone to the provider, and nothing has been charged for it yet.
     sent: bool,
@@ -263,14 +210,23 @@ pub struct Exchange {
 
 impl Exchange {
     /// Reads the body, plans, and makes the first attempt ready.
-    pub fn on_body(&mut self, body: &[u8], env: &mut Env) -> Begin {
-        match self.begin(body, env) {
-            Ok(begin) => begin,
-            Err(error) => Begin::Reply(self.refuse(error)),
+    pub fn on_body(&mut self, body: &[u8], env: &mut Env) -> Next {
+        self.begin(body, env).unwrap_or_else(|error| Next::Reply(self.refuse(error)))
+    }
+
+    /// A call that [`Next::Call`] asked for has its response, or will have none.
+    pub fn on_called(&mut self, then: &Then, response: Option<CallResponse>, env: &mut Env) -> Next {
+        match then {
+            Then::Record(lookup) => {
+                learn(lookup, response, env);
+                // The body is read when no call's response is in hand: what is too much for this worker kills it wherever
+                // it is read, but a request that is in a call's response then would never be answered.
+                Next::Wait(0)
+            }
         }
     }
 
-    fn begin(&mut self, body: &[u8], env: &mut Env) -> Result<Begin, Error> {
+    fn begin(&mut self, body: &[u8], env: &mut Env) -> Result<Next, Error> {
         if self.plan.is_none() {
             // A chunked body announces nothing.
             self.body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
@@ -284,7 +240,7 @@ impl Exchange {
             }
             let end_user = match self.end_user(env) {
                 Ok(end_user) => end_user,
-                Err(lookup) => return Ok(Begin::Ask(lookup)),
+                Err(lookup) => return Ok(Next::Call(Callout::record(lookup))),
             };
             self.plan(&object, end_user.as_deref(), env)?;
             return self.first_attempt(body, Some(object), env);
@@ -380,10 +336,10 @@ impl Exchange {
         body: &'b [u8],
         mut object: Option<Object<'b>>,
         env: &mut Env,
-    ) -> Result<Begin, Error> {
+    ) -> Result<Next, Error> {
         loop {
             if let Some(ms) = self.find_slot(env)? {
-                return Ok(Begin::Wait(ms));
+                return Ok(Next::Wait(ms));
             }
             let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
                 return Err(Error::internal("a request has no plan"));
@@ -394,7 +350,7 @@ impl Exchange {
             };
             if self.requested.mock_timeout || deployment.mock_timeout {
                 if !std::mem::replace(&mut self.waited, true) {
-                    return Ok(Begin::Wait(self.timeout_ms(candidate.deployment)));
+                    return Ok(Next::Wait(self.timeout_ms(candidate.deployment)));
                 }
                 let failure = Failure::without_answer(Class::Timeout, "mock_timeout");
                 self.fail_without_call(failure, env)?;
@@ -407,12 +363,12 @@ impl Exchange {
                         self.fail_without_call(failure, env)?;
                         continue;
                     }
-                    None => return Ok(Begin::Reply(self.mock_reply(&mock, env)?)),
+                    None => return Ok(Next::Reply(self.mock_reply(&mock, env)?)),
                 }
             }
             let object = object.take().map_or_else(|| parse(body), Ok);
             match object.and_then(|object| self.build(candidate, object)) {
-                Ok(outgoing) => self.built = Some(outgoing),
+                Ok(built) => self.built = Some(built),
                 Err(error) => {
                     let class = error.class.unwrap_or(Class::BadRequest);
                     self.advance_or_fail(class, error, env)?;
@@ -423,12 +379,12 @@ impl Exchange {
         }
     }
 
-    fn forward(&self, candidate: Candidate) -> Begin {
-        Begin::Forward {
+    fn forward(&self, candidate: Candidate) -> Next {
+        Next::Forward(Forward {
             cluster: self.cluster_of(Some(candidate)),
             max_retries: self.plan.as_ref().map_or(0, Plan::max_retries),
             per_try_timeout_ms: self.per_try_timeout_ms,
-        }
+        })
     }
 
     /// A failure that needed no call (mocks): noted, and on to the next candidate.
@@ -570,11 +526,11 @@ impl Exchange {
         self.sent = false;
     }
 
-    /// Headers are on their way to the client. `None`: they are an answer, let them go. Otherwise they are a failure that was
-    /// not retried, or Envoy's own reply, and this is to go in their place.
-    pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> Option<Reply> {
+    /// Headers are on their way to the client: a response that passes, or a failure that was not retried, or Envoy's own
+    /// reply, in whose place another goes.
+    pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> Next {
         match self.released {
-            Released::Response => return None,
+            Released::Response => return Next::Pass,
             Released::Failure => {}
             Released::Nothing => {
                 let error = self.envoy_error(status, details, env.now_ms);
@@ -594,7 +550,7 @@ impl Exchange {
         // A provider's own limits stand before ours.
         reply.headers.retain(|(name, _)| !name.starts_with("x-ratelimit-") || provider.get(name).is_none());
         reply.extend(&provider);
-        Some(reply)
+        Next::Reply(reply)
     }
 
     /// What an answer of Envoy itself means.

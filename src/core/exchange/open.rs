@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::{
-    Env, Exchange, Opening, Released, Reply, listing,
+    Callout, Env, Exchange, Next, Released, Reply, listing,
     local::{self, Database},
     record::request_members,
     request_params::{END_USER_HEADERS, Requested},
@@ -40,8 +40,22 @@ const CONTROLS: [&str; 4] =
 /// Where Envoy puts the address of a client that is not its own network's.
 pub const EXTERNAL_ADDRESS: &str = "x-envoy-external-address";
 
+/// What comes of a request's headers.
+pub struct Opened {
+    /// A model call has one, also when its caller is known and may not make it.
+    pub exchange: Option<Box<Exchange>>,
+    /// [`Next::Call`] without an exchange: give the response to [`learn`](super::learn), and open again with the same headers.
+    pub next: Next,
+}
+
+impl From<Next> for Opened {
+    fn from(next: Next) -> Opened {
+        Opened { exchange: None, next }
+    }
+}
+
 /// Reads a request's headers.
-pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
+pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opened {
     let cors = headers.get("origin").is_some();
     let call_id = call_id(headers, env.random);
     let mut who = Caller::Open;
@@ -49,7 +63,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         let mut reply = local::refusal(&error, format, &call_id);
         reply.members = request_members(headers, caller, Some(&error));
         local::add_cors(&mut reply, cors);
-        Opening::Reply(reply)
+        Opened::from(Next::Reply(reply))
     };
     let (Some(method), Some(target)) = (headers.text(":method"), headers.text(":path")) else {
         return refuse(
@@ -69,7 +83,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
     let path = target.split('?').next().unwrap_or_default();
     match admit(&action, path, config, headers, env, &mut who) {
         Ok(Entry::Caller) => {}
-        Ok(Entry::Manage) => return Opening::Manage,
+        Ok(Entry::Manage) => return Next::Manage.into(),
         Ok(Entry::Refused(error)) => {
             let Action::Call { api, model, .. } = action else {
                 return refuse(error, format, &who);
@@ -81,21 +95,22 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
                 ..Exchange::new(config, who, call_id, api, path, headers, env)
             };
             exchange.end_with(error);
-            return Opening::Refuse(Box::new(exchange), reply);
+            return Opened { exchange: Some(Box::new(exchange)), next: Next::Reply(reply) };
         }
-        Err(NotAuthenticated::NeedsLookup(lookup)) => return Opening::Ask(lookup),
+        Err(NotAuthenticated::NeedsLookup(lookup)) => return Next::Call(Callout::record(lookup)).into(),
         Err(NotAuthenticated::Rejected(error)) => return refuse(error, format, &who),
     }
     let caller = who;
     let answer = match action {
         Action::Call { api, model, api_version } => {
-            return Opening::Call(Box::new(Exchange {
+            let exchange = Exchange {
                 path_model: model.map(|model| model.into_owned()),
                 api_version: api_version.map(|version| version.into_owned()),
                 ..Exchange::new(config, caller, call_id, api, path, headers, env)
-            }));
+            };
+            return Opened { exchange: Some(Box::new(exchange)), next: Next::ReadBody };
         }
-        Action::Metrics => return Opening::Pass,
+        Action::Metrics => return Next::Pass.into(),
         Action::Manage => Err(refusals::no_ledger()),
         Action::Explain(query) => explain_call(query, path, &caller, &mut env.world(config)),
         _ => {
@@ -112,7 +127,7 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opening {
         Ok(mut reply) => {
             reply.members = request_members(headers, &caller, None);
             local::add_cors(&mut reply, cors);
-            Opening::Reply(reply)
+            Next::Reply(reply).into()
         }
         Err(error) => refuse(error, format, &caller),
     }

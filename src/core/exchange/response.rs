@@ -4,7 +4,7 @@
 //! until its first event is (some providers answer 200 and then send an error), a buffered answer until its cost is known,
 //! unless it is too large to hold and needs no translation.
 
-use super::{Env, Exchange, RETRY_HEADER, Released, WAIT_HEADER, local, record};
+use super::{Env, Exchange, Next, RETRY_HEADER, Released, WAIT_HEADER, local, next::Release, record};
 use crate::core::{
     codec::tap::Tap,
     error::Error,
@@ -83,39 +83,16 @@ pub struct Streaming {
 /// Unpacks gzip as it comes.
 pub type Gunzip = flate2::write::GzDecoder<Vec<u8>>;
 
-/// What to do with a part of the answer.
-#[derive(Debug, Default, PartialEq)]
-pub struct Step {
-    /// Keep headers and body back until more has come.
-    pub hold: bool,
-    /// The whole set of headers to send, when they are to go out now.
-    pub headers: Option<Headers>,
-    /// What to put in place of the body (or chunk); `None` leaves it.
-    pub body: Option<Vec<u8>>,
-    /// The cluster to name for the retry.
-    pub next: Option<String>,
-}
-
-impl Step {
-    fn hold() -> Step {
-        Step { hold: true, ..Step::default() }
-    }
-
-    fn pass() -> Step {
-        Step::default()
-    }
-}
-
 impl Exchange {
     /// The answer's headers; `end` says that no body follows.
-    pub fn on_response_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Step {
+    pub fn on_response_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Next {
         let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let Some(attempt) = &mut self.attempt else { return Step::pass() };
+        let Some(attempt) = &mut self.attempt else { return Next::Pass };
         if !(200..300).contains(&status) {
             self.response = Response::Failing { status, headers };
-            return if end { self.failed(b"", env) } else { Step::hold() };
+            return if end { self.failed(b"", env) } else { Next::Hold };
         }
-        let Some(back) = attempt.back.take() else { return Step::pass() };
+        let Some(back) = attempt.back.take() else { return Next::Pass };
         let ids = ResponseIds {
             // What passes as it is has an id of its own.
             id: match attempt.passes {
@@ -139,7 +116,7 @@ impl Exchange {
         } else {
             Response::Held { pipeline, headers }
         };
-        if end { self.on_response_body(b"", true, env) } else { Step::hold() }
+        if end { self.on_response_body(b"", true, env) } else { Next::Hold }
     }
 
     /// Whether the next part of the body has to be read at all; `size` is what is buffered of it.
@@ -169,11 +146,11 @@ impl Exchange {
     }
 
     /// A part of the answer's body: all that is buffered while it is held, else the newest chunk.
-    pub fn on_response_body(&mut self, bytes: &[u8], end: bool, env: &mut Env) -> Step {
+    pub fn on_response_body(&mut self, bytes: &[u8], end: bool, env: &mut Env) -> Next {
         self.took_ms =
             self.attempt.as_ref().map_or(0, |attempt| env.now_ms.saturating_sub(attempt.started_ms));
         match std::mem::replace(&mut self.response, Response::Over) {
-            Response::None | Response::Over => Step::pass(),
+            Response::None | Response::Over => Next::Pass,
             failing @ Response::Failing { .. } => {
                 self.response = failing;
                 self.failed(bytes, env)
@@ -182,7 +159,10 @@ impl Exchange {
                 self.start_passing(pipeline, &headers, bytes, env)
             }
             Response::Held { pipeline, headers } => self.finish_held(pipeline, &headers, bytes, env),
-            Response::Passing { pipeline, tap } => self.pass_on(pipeline, tap, bytes, end),
+            Response::Passing { pipeline, tap } => {
+                self.pass_on(pipeline, tap, bytes, end);
+                Next::Pass
+            }
             Response::Streaming(stream) => self.stream_on(stream, bytes, end, env),
         }
     }
@@ -194,15 +174,15 @@ impl Exchange {
         headers: &Headers,
         bytes: &[u8],
         env: &mut Env,
-    ) -> Step {
+    ) -> Next {
         let tap = Box::new(Tap::new(Pipeline::NOTED, MAX_TAPPED_BYTES));
         let list = self.release(200, headers, None, false, env);
-        let mut step = self.pass_on(pipeline, tap, bytes, false);
-        step.headers = Some(list);
-        step
+        self.pass_on(pipeline, tap, bytes, false);
+        Next::Release(Release { headers: Some(list), ..Release::default() })
     }
 
-    fn pass_on(&mut self, mut pipeline: Box<Pipeline>, mut tap: Box<Tap>, bytes: &[u8], end: bool) -> Step {
+    /// A part of a large response passes.
+    fn pass_on(&mut self, mut pipeline: Box<Pipeline>, mut tap: Box<Tap>, bytes: &[u8], end: bool) {
         tap.push(bytes);
         pipeline.pass_by(bytes);
         if end {
@@ -211,7 +191,6 @@ impl Exchange {
         } else {
             self.response = Response::Passing { pipeline, tap };
         }
-        Step::pass()
     }
 
     /// A buffered answer is complete.
@@ -221,7 +200,7 @@ impl Exchange {
         headers: &Headers,
         bytes: &[u8],
         env: &mut Env,
-    ) -> Step {
+    ) -> Next {
         let unpacked = if is_gzip(headers) { gunzip_all(bytes) } else { Ok(None) };
         let result = unpacked.and_then(|unpacked| {
             let body = unpacked.as_deref().unwrap_or(bytes);
@@ -236,7 +215,7 @@ impl Exchange {
                 self.complete(&pipeline);
                 let length = body.as_ref().map_or(bytes.len(), Vec::len);
                 let list = self.release(200, headers, Some(length), false, env);
-                Step { headers: Some(list), body, ..Step::default() }
+                Next::Release(Release { headers: Some(list), body, ..Release::default() })
             }
             Err(error) => {
                 self.charge_replaced(&pipeline, env);
@@ -253,7 +232,7 @@ impl Exchange {
         plan.minds_content_filter(&self.config) && attempt.format.is_filtered(body)
     }
 
-    fn stream_on(&mut self, mut stream: Box<Streaming>, bytes: &[u8], end: bool, env: &mut Env) -> Step {
+    fn stream_on(&mut self, mut stream: Box<Streaming>, bytes: &[u8], end: bool, env: &mut Env) -> Next {
         let fresh = bytes.get(stream.seen..).unwrap_or_default();
         let unpacked = match stream.gunzip.as_mut().map(|gunzip| unpack(gunzip, fresh)).transpose() {
             Ok(unpacked) => unpacked,
@@ -271,7 +250,7 @@ impl Exchange {
             // Nothing to show yet (half an event): the attempt can still be retried.
             stream.seen = bytes.len();
             self.response = Response::Streaming(stream);
-            return Step::hold();
+            return Next::Hold;
         }
         stream.seen = 0;
         let list = stream.headers.take().map(|headers| self.release(200, &headers, None, true, env));
@@ -280,40 +259,40 @@ impl Exchange {
         } else {
             self.response = Response::Streaming(stream);
         }
-        Step { headers: list, body: (out != bytes).then_some(out), ..Step::default() }
+        Next::Release(Release { headers: list, body: (out != bytes).then_some(out), ..Release::default() })
     }
 
     /// A stream that failed: a retry while its headers are still here, an event after that.
-    fn fail_stream(&mut self, stream: &Streaming, error: Error, env: &mut Env) -> Step {
+    fn fail_stream(&mut self, stream: &Streaming, error: Error, env: &mut Env) -> Next {
         if stream.headers.is_some() {
             return self.fail_with(error, env);
         }
         self.complete(&stream.pipeline);
-        Step { body: Some(error.event(self.api.error_format)), ..Step::default() }
+        Next::Release(Release { body: Some(error.event(self.api.error_format)), ..Release::default() })
     }
 
     /// A failed answer has been read.
-    fn failed(&mut self, body: &[u8], env: &mut Env) -> Step {
+    fn failed(&mut self, body: &[u8], env: &mut Env) -> Next {
         let Response::Failing { status, headers } = std::mem::replace(&mut self.response, Response::Over)
         else {
-            return Step::pass();
+            return Next::Pass;
         };
         if self.attempt.is_none() {
-            return Step::pass();
+            return Next::Pass;
         }
         if let Some(failure) = self.no_response(status, &headers) {
             self.charge_hurried(&failure, env);
             return self.conclude(failure, &Headers::default(), env);
         }
         let unpacked = if is_gzip(&headers) { gunzip_all(body).ok().flatten() } else { None };
-        let Some(attempt) = &self.attempt else { return Step::pass() };
+        let Some(attempt) = &self.attempt else { return Next::Pass };
         let failure =
             failure::read(attempt.format, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
         self.conclude(failure, &headers, env)
     }
 
     /// An answer that looked fine and is not.
-    fn fail_with(&mut self, error: Error, env: &mut Env) -> Step {
+    fn fail_with(&mut self, error: Error, env: &mut Env) -> Next {
         let class = error.class.unwrap_or(Class::Api);
         // Translations say whose fault it is themselves; what comes from a stream's own error event does not.
         let worded = if error.message.starts_with("litellm.") {
@@ -328,7 +307,7 @@ impl Exchange {
 
     /// Notes a failure and asks Envoy for a retry when there is somewhere to go. What is released is bare: if it gets to the
     /// policy role after all, that words it for the client (see [`Exchange::on_release`]).
-    fn conclude(&mut self, failure: Failure, headers: &Headers, env: &mut Env) -> Step {
+    fn conclude(&mut self, failure: Failure, headers: &Headers, env: &mut Env) -> Next {
         self.response = Response::Over;
         if !failure.message.is_empty() || self.first_error.is_none() {
             self.note_error(failure.to_error(self.title()));
@@ -351,8 +330,8 @@ impl Exchange {
                 list.push_number(WAIT_HEADER, seconds);
             }
         }
-        let next = next.map(|next| self.cluster_of(Some(next)));
-        Step { headers: Some(list), body: Some(Vec::new()), next, hold: false }
+        let next_cluster = next.map(|next| self.cluster_of(Some(next)));
+        Next::Release(Release { headers: Some(list), body: Some(Vec::new()), next_cluster })
     }
 
     /// What an answer has used that the client has seen the beginning of and not the end.

@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use super::{Env, Exchange};
+use super::{Env, Exchange, Next};
 use crate::core::{
     config::Config,
     error::Error,
@@ -163,14 +163,14 @@ impl Exchange {
         }
     }
 
-    /// Whether a request that waits has to go on waiting, and how long. It takes its slot as soon as there is one.
-    pub fn on_wait(&mut self, env: &mut Env) -> Option<u64> {
-        let since_ms = self.slot.since_ms?;
+    /// A wait is over: it goes on, or its body is wanted. A request takes its slot as soon as there is one.
+    pub fn on_wait(&mut self, env: &mut Env) -> Next {
+        let Some(since_ms) = self.slot.since_ms else { return Next::ReadBody };
         let limit_ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
         let left_ms = since_ms.saturating_add(limit_ms).saturating_sub(env.now_ms);
         match self.try_group(env) {
-            Err(Rejection { busy: true, .. }) if left_ms > 0 => Some(POLL_MS.min(left_ms)),
-            _ => None,
+            Err(Rejection { busy: true, .. }) if left_ms > 0 => Next::Wait(POLL_MS.min(left_ms)),
+            _ => Next::ReadBody,
         }
     }
 

@@ -16,7 +16,10 @@ mod slots;
 
 use serde_json::{Value, json};
 
-use super::{attempt::StartAction, *};
+use super::{
+    next::{Release, Then},
+    *,
+};
 use crate::core::{config, model::call_record::CallRecord, quota, random::Random, store::Memory};
 
 /// How a provider behaves for one attempt.
@@ -171,44 +174,41 @@ impl Rig {
                 steps -= 1;
             };
         }
-        let mut exchange = match open(&config, &headers, env!()) {
-            Opening::Call(exchange) => *exchange,
-            Opening::Reply(reply) => return finish(story, &reply),
-            Opening::Refuse(mut exchange, reply) => {
+        let Opened { exchange, next } = open(&config, &headers, env!());
+        let mut exchange = match (exchange, next) {
+            (Some(exchange), Next::ReadBody) => *exchange,
+            (exchange, Next::Reply(reply)) => {
                 story = finish(story, &reply);
-                story.record = Some(exchange.on_done(env!()));
+                story.record = exchange.map(|mut exchange| exchange.on_done(env!()));
                 return story;
             }
-            Opening::Pass | Opening::Manage => panic!("a model call is ours"),
-            Opening::Ask(lookup) => panic!("{lookup:?} without a ledger"),
+            (_, next) => panic!("a model call is ours, there is no ledger: {next:?}"),
         };
         step!(exchange);
         let mut begin = exchange.on_body(body, env!());
         step!(exchange);
-        while let Begin::Wait(ms) = begin {
-            let mut wait = Some(ms);
-            while let Some(ms) = wait {
-                self.now_ms += ms;
-                wait = exchange.on_wait(env!());
-            }
-            begin = exchange.on_body(body, env!());
+        while let Next::Wait(ms) = begin {
+            self.now_ms += ms;
+            begin = match exchange.on_wait(env!()) {
+                Next::ReadBody => exchange.on_body(body, env!()),
+                next => next,
+            };
         }
         let (mut next, max_retries) = match begin {
-            Begin::Forward { cluster, max_retries, per_try_timeout_ms } => {
+            Next::Forward(Forward { cluster, max_retries, per_try_timeout_ms }) => {
                 story.per_try_ms = per_try_timeout_ms;
                 (cluster, max_retries)
             }
-            Begin::Reply(reply) => {
+            Next::Reply(reply) => {
                 let mut story = finish(story, &reply);
                 story.record = Some(exchange.on_done(env!()));
                 return story;
             }
-            Begin::Wait(_) => panic!("it has waited"),
-            Begin::Ask(lookup) => panic!("{lookup:?} without a ledger"),
+            next => panic!("it has waited, and there is no ledger: {next:?}"),
         };
         for attempt in 0..=max_retries {
             let own = |status: u16, exchange: &mut Exchange, env: &mut Env| {
-                exchange.on_release(status, "via_upstream", env)
+                replied(exchange.on_release(status, "via_upstream", env))
             };
             if next == NO_CLUSTER {
                 let reply = own(503, &mut exchange, env!()).unwrap();
@@ -218,22 +218,20 @@ impl Rig {
             let opened = next.clone();
             let start = exchange.on_attempt(env!());
             step!(exchange);
-            if let Some(following) = start.next {
+            if let Some(following) = start.next_cluster {
                 next = following;
             }
-            let outgoing = match start.action {
-                StartAction::Send(outgoing) => outgoing,
-                StartAction::ReadBody => match exchange.on_retry_body(body, env!()) {
-                    Ok(outgoing) => outgoing,
-                    Err(reply) => {
-                        story = finish(story, &reply);
-                        break;
-                    }
-                },
-                StartAction::Reply(reply) => {
+            let start = match start.next {
+                Next::ReadBody => exchange.on_retry_body(body, env!()),
+                next => next,
+            };
+            let outgoing = match start {
+                Next::Send(outgoing) => outgoing,
+                Next::Reply(reply) => {
                     story = finish(story, &reply);
                     break;
                 }
+                next => panic!("an attempt sends or replies: {next:?}"),
             };
             let header = |name: &str| {
                 String::from_utf8(outgoing.headers.get(name).unwrap_or_default().to_vec()).unwrap()
@@ -318,8 +316,9 @@ impl Rig {
             let mut kept = Vec::new();
             self.now_ms += self.answer_takes_ms;
             let first = exchange.on_response_headers(headers, raw.pieces.is_empty() && !raw.cut, env!());
-            assert_eq!(first.hold, !raw.pieces.is_empty() || raw.cut);
-            let (mut list, mut named) = (first.headers, first.next);
+            assert_eq!(first == Next::Hold, !raw.pieces.is_empty() || raw.cut);
+            let Release { headers: mut list, next_cluster: mut named, .. } =
+                released(first).unwrap_or_default();
             step!(exchange);
             for (at, piece) in raw.pieces.iter().enumerate() {
                 let end = at + 1 == raw.pieces.len() && !raw.cut;
@@ -330,14 +329,12 @@ impl Rig {
                     }
                     continue;
                 }
-                let step = exchange.on_response_body(&kept, end, env!());
+                let next = exchange.on_response_body(&kept, end, env!());
                 step!(exchange);
-                if step.hold {
-                    continue;
-                }
-                list = list.or(step.headers);
-                named = named.or(step.next);
-                out.extend(step.body.unwrap_or_else(|| kept.clone()));
+                let Some(release) = released(next) else { continue };
+                list = list.or(release.headers);
+                named = named.or(release.next_cluster);
+                out.extend(release.body.unwrap_or_else(|| kept.clone()));
                 kept.clear();
             }
             if list.is_none() && raw.cut {
@@ -356,7 +353,7 @@ impl Rig {
                     continue;
                 }
             }
-            if let Some(reply) = exchange.on_release(status, "via_upstream", env!()) {
+            if let Some(reply) = own(status, &mut exchange, env!()) {
                 story = finish(story, &reply);
                 break;
             }
@@ -371,6 +368,25 @@ impl Rig {
         }
         story.record = Some(exchange.on_done(env!()));
         story
+    }
+}
+
+/// The reply that is to go to the client, unless what came by does.
+fn replied(next: Next) -> Option<Reply> {
+    match next {
+        Next::Reply(reply) => Some(reply),
+        Next::Pass => None,
+        next => panic!("headers pass or are replaced: {next:?}"),
+    }
+}
+
+/// The edits of what goes on, unless it is kept back.
+fn released(next: Next) -> Option<Release> {
+    match next {
+        Next::Release(release) => Some(release),
+        Next::Pass => Some(Release::default()),
+        Next::Hold => None,
+        next => panic!("a response is held or goes on: {next:?}"),
     }
 }
 
@@ -662,10 +678,12 @@ fn a_body_that_is_no_json_is_refused_in_plain_words() {
     for path in ["/v1/chat/completions", "/v1/messages"] {
         for (body, words) in rows {
             let (config, headers) = (Rc::clone(&rig.config), rig.headers(path));
-            let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
+            let Opened { exchange: Some(mut exchange), next: Next::ReadBody } =
+                open(&config, &headers, &mut rig.env())
+            else {
                 panic!("a call")
             };
-            let Begin::Reply(reply) = exchange.on_body(body, &mut rig.env()) else { panic!("refused") };
+            let Next::Reply(reply) = exchange.on_body(body, &mut rig.env()) else { panic!("refused") };
             let told: Value = serde_json::from_slice(&reply.body).unwrap();
             let message = told["error"]["message"].as_str().unwrap();
             assert!(reply.status == 400 && message.contains(words), "{message}");

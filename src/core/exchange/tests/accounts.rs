@@ -47,13 +47,13 @@ fn begin(rig: &mut Rig, body: Value) -> Result<Exchange, Reply> {
     let config = Rc::clone(&rig.config);
     quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let mut exchange = match open(&config, &headers, &mut rig.env()) {
-        Opening::Call(exchange) => *exchange,
-        Opening::Reply(reply) => return Err(reply),
+        Opened { exchange: Some(exchange), next: Next::ReadBody } => *exchange,
+        Opened { exchange: None, next: Next::Reply(reply) } => return Err(reply),
         _ => panic!("a call is ours"),
     };
     match exchange.on_body(body.to_string().as_bytes(), &mut rig.env()) {
-        Begin::Forward { .. } => Ok(exchange),
-        Begin::Reply(reply) => {
+        Next::Forward(_) => Ok(exchange),
+        Next::Reply(reply) => {
             exchange.on_done(&mut rig.env());
             Err(reply)
         }
@@ -275,7 +275,10 @@ fn models_of_a_key() {
         let headers =
             Headers::from_pairs(&[(":method", "GET"), (":path", path), ("authorization", "Bearer sk-one")]);
         let config = Rc::clone(&rig.config);
-        let Opening::Reply(reply) = open(&config, &headers, &mut rig.env()) else { panic!("answered here") };
+        let Opened { exchange: None, next: Next::Reply(reply) } = open(&config, &headers, &mut rig.env())
+        else {
+            panic!("answered here")
+        };
         (reply.status, String::from_utf8(reply.body).unwrap())
     };
     let (_, names) = list(&mut rig, "/v1/models");
@@ -326,9 +329,12 @@ fn a_key_without_limits_touches_nothing_shared() {
     let watched = Watched(Memory::default(), std::cell::RefCell::default());
     let (headers, config) = (rig.headers("/v1/chat/completions"), Rc::clone(&rig.config));
     let mut env = Env { shared: &watched, ..rig.env() };
-    let Opening::Call(mut exchange) = open(&config, &headers, &mut env) else { panic!("a call is ours") };
+    let Opened { exchange: Some(mut exchange), next: Next::ReadBody } = open(&config, &headers, &mut env)
+    else {
+        panic!("a call is ours")
+    };
     let begin = exchange.on_body(hello("a").to_string().as_bytes(), &mut env);
-    assert!(matches!(begin, Begin::Forward { .. }));
+    assert!(matches!(begin, Next::Forward(_)));
     exchange.on_done(&mut env);
     let touched: Vec<String> =
         watched.1.borrow().iter().filter(|key| !key.starts_with("cooldown")).cloned().collect();
@@ -351,8 +357,8 @@ fn a_request_with_two_hosts_is_refused_whoever_sends_it() {
             (":authority", host),
             ("authorization", "Bearer sk-one"),
         ]);
-        match open(&config, &headers, &mut rig.env()) {
-            Opening::Reply(reply) => assert_eq!(reply.status, status, "{path} {host}"),
+        match open(&config, &headers, &mut rig.env()).next {
+            Next::Reply(reply) => assert_eq!(reply.status, status, "{path} {host}"),
             _ => panic!("answered here"),
         }
     }
@@ -498,11 +504,23 @@ fn long_bodies(rig: &mut Rig) -> [Option<Reply>; 2] {
         let mut headers = rig.headers("/v1/chat/completions");
         announced.into_iter().for_each(|length| headers.push("content-length", length));
         quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
-        let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else { panic!("a call") };
-        let early = exchange.on_headers(&mut rig.env());
-        let early = early.or_else(|| exchange.on_body_part(length?, &mut rig.env()));
+        let Opened { exchange: Some(mut exchange), next: Next::ReadBody } =
+            open(&config, &headers, &mut rig.env())
+        else {
+            panic!("a call")
+        };
+        let early = match (exchange.on_headers(0, &mut rig.env()), length) {
+            (Next::ReadBody, Some(length)) => exchange.on_body_part(length, &mut rig.env()),
+            (next, _) => next,
+        };
         exchange.on_done(&mut rig.env());
-        early
+        match early {
+            Next::Reply(reply) => Some(reply),
+            next => {
+                assert_eq!(next, Next::ReadBody);
+                None
+            }
+        }
     };
     assert_eq!(open_with(Some(b"100"), Some(65_536)), None, "short bodies are judged with their model");
     [open_with(Some(b"33554432"), None), open_with(None, Some(65_537))]

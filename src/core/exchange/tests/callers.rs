@@ -114,11 +114,13 @@ fn a_mock_waits_without_a_place() {
     let headers = rig.headers("/v1/chat/completions");
     let config = Rc::clone(&rig.config);
     quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
-    let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
+    let Opened { exchange: Some(mut exchange), next: Next::ReadBody } =
+        open(&config, &headers, &mut rig.env())
+    else {
         panic!("a call is ours")
     };
     let body = with("a", json!({"mock_timeout": true, "timeout": 600})).to_string();
-    assert_eq!(exchange.on_body(body.as_bytes(), &mut rig.env()), Begin::Wait(600_000));
+    assert_eq!(exchange.on_body(body.as_bytes(), &mut rig.env()), Next::Wait(600_000));
     let story = rig.chat(hello("a"), |_, model| Answer(200, completion(model)));
     assert_eq!(story.status, 200, "the only place of the deployment is free");
     exchange.on_done(&mut rig.env());
@@ -228,7 +230,7 @@ fn only_trusted_proxies_name_the_client() {
         let config = Rc::clone(&rig.config);
         let opened = open(&config, &headers, &mut rig.env());
         let what = format!("{allowed} {hops} {forwarded:?}");
-        assert_eq!(matches!(opened, Opening::Call(_)), comes_in, "{what}");
+        assert_eq!(matches!(opened, Opened { exchange: Some(_), next: Next::ReadBody }), comes_in, "{what}");
     }
 }
 

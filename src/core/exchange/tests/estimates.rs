@@ -382,11 +382,13 @@ fn an_attempt_that_came_to_no_provider_costs_nothing() {
     let mut rig = rig("openai/x", false);
     let (headers, config) = (rig.headers("/v1/chat/completions"), Rc::clone(&rig.config));
     quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
-    let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
+    let Opened { exchange: Some(mut exchange), next: Next::ReadBody } =
+        open(&config, &headers, &mut rig.env())
+    else {
         panic!("a call is ours")
     };
     let begin = exchange.on_body(hello("m").to_string().as_bytes(), &mut rig.env());
-    assert!(matches!(begin, Begin::Forward { .. }) && !exchange.awaits_response());
+    assert!(matches!(begin, Next::Forward(_)) && !exchange.awaits_response());
     exchange.on_attempt(&mut rig.env());
     assert!(exchange.awaits_response());
     exchange.on_unreached();
@@ -429,14 +431,16 @@ fn a_failure_costs_nothing_and_a_clients_own_time_out_the_prompt() {
 fn a_mock_is_charged_though_nobody_waits_for_it() {
     let mut rig = rig("openai/x", false);
     let (headers, config) = (rig.headers("/v1/chat/completions"), Rc::clone(&rig.config));
-    let Opening::Call(mut exchange) = open(&config, &headers, &mut rig.env()) else {
+    let Opened { exchange: Some(mut exchange), next: Next::ReadBody } =
+        open(&config, &headers, &mut rig.env())
+    else {
         panic!("a call is ours")
     };
     quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
     let mut body = hello("m");
     body["mock_response"] = json!("hi");
     let begin = exchange.on_body(body.to_string().as_bytes(), &mut rig.env());
-    assert!(matches!(begin, Begin::Reply(_)));
+    assert!(matches!(begin, Next::Reply(_)));
     let record = exchange.on_done(&mut rig.env());
     assert_eq!((record.cost, record.estimated), (Some(dollars(10, 20)), false));
     assert_eq!(spend_of(&rig), dollars(10, 20));

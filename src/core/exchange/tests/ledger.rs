@@ -7,7 +7,10 @@ use crate::core::{
         changes::{announce, set_end_users},
         keyring::LookupResult,
     },
-    model::grant::{EndUser, Grant, Scope},
+    model::{
+        grant::{EndUser, Grant, Scope},
+        lookup::Lookup,
+    },
 };
 
 const FILE: &str = r#"
@@ -40,7 +43,7 @@ fn grant() -> Grant {
     grant
 }
 
-fn opened(rig: &mut Rig, method: &str, path: &str) -> Opening {
+fn opened(rig: &mut Rig, method: &str, path: &str) -> Opened {
     let headers = rig.headers(path);
     let mut headers = headers.clone();
     headers.set(":method", method.as_bytes());
@@ -48,20 +51,33 @@ fn opened(rig: &mut Rig, method: &str, path: &str) -> Opening {
     open(&config, &headers, &mut rig.env())
 }
 
-fn status(opening: &Opening) -> &'static str {
-    match opening {
-        Opening::Reply(reply) if reply.status == 200 => "200",
-        Opening::Reply(reply) if reply.status == 400 => "400",
-        Opening::Reply(reply) if reply.status == 401 => "401",
-        Opening::Reply(reply) if reply.status == 403 => "403",
-        Opening::Reply(reply) if reply.status == 503 => "503",
-        Opening::Reply(_) => "other",
-        Opening::Refuse(..) => "refused",
-        Opening::Pass => "pass",
-        Opening::Manage => "manage",
-        Opening::Ask(Lookup::Key(_)) => "key",
-        Opening::Ask(Lookup::EndUser(_)) => "end user",
-        Opening::Call(_) => "call",
+fn status(opened: &Opened) -> &'static str {
+    match (&opened.exchange, &opened.next) {
+        (None, Next::Reply(reply)) => match reply.status {
+            200 => "200",
+            400 => "400",
+            401 => "401",
+            403 => "403",
+            503 => "503",
+            _ => "other",
+        },
+        (Some(_), Next::Reply(_)) => "refused",
+        (Some(_), Next::ReadBody) => "call",
+        (None, Next::Pass) => "pass",
+        (None, Next::Manage) => "manage",
+        (None, Next::Call(callout)) => match &callout.then {
+            Then::Record(Lookup::Key(_)) => "key",
+            Then::Record(Lookup::EndUser(_)) => "end user",
+        },
+        (_, next) => panic!("{next:?}"),
+    }
+}
+
+/// What is asked for.
+fn lookup(next: Next) -> Lookup {
+    match next {
+        Next::Call(Callout { then: Then::Record(lookup), .. }) => lookup,
+        next => panic!("a record is asked for: {next:?}"),
     }
 }
 
@@ -69,7 +85,7 @@ fn status(opening: &Opening) -> &'static str {
 fn keys_are_asked_for_and_remembered() {
     let mut rig = rig_of("");
     let chat = "/v1/chat/completions";
-    let Opening::Ask(Lookup::Key(hash)) = opened(&mut rig, "POST", chat) else { panic!("asks") };
+    let Lookup::Key(hash) = lookup(opened(&mut rig, "POST", chat).next) else { panic!("asks for the key") };
     assert_eq!(hash, access::hash(b"sk-one"));
     rig.keys.learn_key(&hash, LookupResult::Record(grant()), rig.now_ms);
     assert_eq!(status(&opened(&mut rig, "POST", chat)), "call");
@@ -82,7 +98,9 @@ fn keys_are_asked_for_and_remembered() {
     let two = access::hash(b"sk-two");
     assert_eq!(status(&opened(&mut rig, "GET", "/v1/models")), "key");
     rig.keys.learn_key(&two, LookupResult::Unreachable, rig.now_ms);
-    let Opening::Reply(reply) = opened(&mut rig, "POST", chat) else { panic!("refuses") };
+    let Opened { exchange: None, next: Next::Reply(reply) } = opened(&mut rig, "POST", chat) else {
+        panic!("refuses")
+    };
     assert_eq!(reply.status, 503);
     assert!(String::from_utf8(reply.body).unwrap().contains("service_unavailable"));
     rig.key = Some("sk-master");
@@ -93,8 +111,8 @@ fn keys_are_asked_for_and_remembered() {
 
 #[test]
 fn readiness_says_what_is_wrong_with_the_database_as_litellm_does() {
-    let ready = |rig: &mut Rig| match opened(rig, "GET", "/health/readiness") {
-        Opening::Reply(reply) => {
+    let ready = |rig: &mut Rig| match opened(rig, "GET", "/health/readiness").next {
+        Next::Reply(reply) => {
             let body: Value = serde_json::from_slice(&reply.body).unwrap();
             (reply.status, body.get("db").or(body.get("detail")).unwrap().as_str().unwrap().to_owned())
         }
@@ -156,7 +174,10 @@ fn the_ledgers_paths_pass_by() {
         assert_eq!(status(&opened(&mut with, method, path)), expected, "{path}");
         assert_eq!(status(&opened(&mut without, method, path)), alone, "{path} without a ledger");
     }
-    let Opening::Reply(reply) = opened(&mut without, "POST", "/key/generate") else { panic!("refused") };
+    let Opened { exchange: None, next: Next::Reply(reply) } = opened(&mut without, "POST", "/key/generate")
+    else {
+        panic!("refused")
+    };
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(
         body,
@@ -185,17 +206,19 @@ fn end_users_are_asked_for_when_they_matter() {
     assert_eq!(story.record.unwrap().event().unwrap().end_user.as_deref(), Some("e"));
 
     set_end_users(&rig.shared, true);
-    let Opening::Call(mut exchange) = opened(&mut rig, "POST", "/v1/chat/completions") else {
+    let Opened { exchange: Some(mut exchange), next: Next::ReadBody } =
+        opened(&mut rig, "POST", "/v1/chat/completions")
+    else {
         panic!("known")
     };
     let bytes = body.to_string().into_bytes();
-    assert_eq!(exchange.on_body(&bytes, &mut rig.env()), Begin::Ask(Lookup::EndUser("e".to_owned())));
+    assert_eq!(lookup(exchange.on_body(&bytes, &mut rig.env())), Lookup::EndUser("e".to_owned()));
     let mut record = EndUser { revision: 6, ..EndUser::default() };
     record.scope.id = "e".to_owned();
     record.scope.limits.rpm = Some(1);
     record.region = Some("eu".to_owned());
     rig.keys.learn_end_user("e", LookupResult::Record(record.clone()), rig.now_ms);
-    assert!(matches!(exchange.on_body(&bytes, &mut rig.env()), Begin::Forward { .. }));
+    assert!(matches!(exchange.on_body(&bytes, &mut rig.env()), Next::Forward(_)));
     exchange.on_done(&mut rig.env());
     let story = ok(&mut rig, &body);
     assert_eq!((story.status, story.header("x-litellm-model-region")), (429, Some("eu")));

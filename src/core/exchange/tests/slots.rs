@@ -23,34 +23,37 @@ fn rig(deployments: &[(&str, &str, &str)], settings: &str) -> Rig {
 /// A request whose body has been read.
 struct Running {
     exchange: Exchange,
-    begin: Begin,
+    begin: Next,
 }
 
 fn start(rig: &mut Rig, model: &str) -> Running {
     let headers = rig.headers("/v1/chat/completions");
     let config = Rc::clone(&rig.config);
     quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
-    let Opening::Call(exchange) = open(&config, &headers, &mut rig.env()) else { panic!("a call is ours") };
-    let mut running = Running { exchange: *exchange, begin: Begin::Wait(0) };
-    running.advance_or_fail(rig, model);
+    let Opened { exchange: Some(exchange), next: Next::ReadBody } = open(&config, &headers, &mut rig.env())
+    else {
+        panic!("a call is ours")
+    };
+    let mut running = Running { exchange: *exchange, begin: Next::Wait(0) };
+    running.go_on(rig, model);
     running
 }
 
 impl Running {
-    fn advance_or_fail(&mut self, rig: &mut Rig, model: &str) {
+    fn go_on(&mut self, rig: &mut Rig, model: &str) {
         self.begin = self.exchange.on_body(hello(model).to_string().as_bytes(), &mut rig.env());
     }
 
     /// Waits for a place, at most so long. True when the wait is over.
     fn wait(&mut self, rig: &mut Rig, most_ms: u64) -> bool {
         let until = rig.now_ms + most_ms;
-        let Begin::Wait(mut ms) = self.begin else { return true };
+        let Next::Wait(mut ms) = self.begin else { return true };
         while rig.now_ms < until {
             rig.now_ms += ms;
             quota::heartbeat(&rig.shared, Worker(1), rig.now_ms);
             match self.exchange.on_wait(&mut rig.env()) {
-                Some(more) => ms = more,
-                None => return true,
+                Next::Wait(more) => ms = more,
+                _ => return true,
             }
         }
         false
@@ -59,10 +62,10 @@ impl Running {
     /// Where it is called, or its status, or that it waits.
     fn is(&self) -> String {
         match &self.begin {
-            Begin::Forward { cluster, .. } => cluster.split('-').next().unwrap().to_owned(),
-            Begin::Reply(reply) => reply.status.to_string(),
-            Begin::Wait(_) => "waits".to_owned(),
-            Begin::Ask(_) => "asks".to_owned(),
+            Next::Forward(Forward { cluster, .. }) => cluster.split('-').next().unwrap().to_owned(),
+            Next::Reply(reply) => reply.status.to_string(),
+            Next::Wait(_) => "waits".to_owned(),
+            next => panic!("it begins or waits: {next:?}"),
         }
     }
 
@@ -73,7 +76,7 @@ impl Running {
 
     /// An attempt begins; the name of what comes after it, if anything.
     fn attempt(&mut self, rig: &mut Rig) -> Option<String> {
-        let next = self.exchange.on_attempt(&mut rig.env()).next?;
+        let next = self.exchange.on_attempt(&mut rig.env()).next_cluster?;
         let found = self.exchange.config.deployments.iter().find(|d| d.cluster == next);
         found.map(|d| d.id.clone())
     }
@@ -123,7 +126,7 @@ fn who_finds_all_busy_waits_for_a_place() {
     assert!(third.wait(&mut rig, 1_000));
     // The place is taken before the body is read again: nobody gets in between.
     assert_eq!(start(&mut rig, "a").is(), "waits");
-    third.advance_or_fail(&mut rig, "a");
+    third.go_on(&mut rig, "a");
     assert_eq!((third.is().as_str(), third.deployment()), ("a", free));
     first.end(&mut rig);
     third.end(&mut rig);
@@ -140,9 +143,9 @@ fn a_wait_ends_with_the_time_out() {
         let mut second = start(rig, "a");
         assert!(!second.wait(rig, 1_990));
         assert!(second.wait(rig, 20));
-        second.advance_or_fail(rig, "a");
+        second.go_on(rig, "a");
         assert_eq!(second.is(), expected);
-        if let Begin::Reply(reply) = &second.begin {
+        if let Next::Reply(reply) = &second.begin {
             let text = String::from_utf8_lossy(&reply.body);
             assert!(text.contains("litellm.Timeout: APITimeoutError - Request timed out."), "{text}");
         }
@@ -216,7 +219,7 @@ fn a_place_that_went_to_somebody_else_is_not_taken_twice() {
     assert_eq!(other.deployment(), next);
     // The first connection is refused, and Envoy opens the one that was named.
     let start = call.exchange.on_attempt(&mut rig.env());
-    let StartAction::Reply(reply) = start.action else { panic!("it may not be called") };
+    let Next::Reply(reply) = start.next else { panic!("it may not be called") };
     assert_eq!(reply.status, 500);
     assert_eq!(busy(&rig, [next.as_str()]), [1]);
     call.end(&mut rig);
