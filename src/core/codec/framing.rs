@@ -1,7 +1,9 @@
 //! How the events of a stream are told apart.
 
-pub use super::sse::{Frame as Event, TooLong};
-use super::{lines, sse};
+use super::{
+    event::{Event, TooLong},
+    lines, sse,
+};
 
 /// A way to put events into a stream of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,14 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// One of its events, in words.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Framing::Sse => "an event",
+            Framing::JsonLines => "a line",
+        }
+    }
+
     /// The media type of such a stream.
     pub fn media_type(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::sse::{Frame, TooLong};
+use super::event::{Event, TooLong};
 
 /// Cuts a byte stream into lines. Blank ones are passed over.
 ///
@@ -40,7 +40,7 @@ impl Decoder {
         clippy::should_implement_trait,
         reason = "a line borrows the decoder, which Iterator cannot say"
     )]
-    pub fn next(&mut self) -> Option<Result<Frame<'_>, TooLong>> {
+    pub fn next(&mut self) -> Option<Result<Event<'_>, TooLong>> {
         loop {
             let Some(at) = memchr::memchr(b'\n', self.buf.get(self.scan..)?) else {
                 self.scan = self.buf.len();
@@ -53,13 +53,13 @@ impl Decoder {
                 return Some(Err(TooLong { cap: self.cap }));
             }
             if !self.buf.get(from..to)?.trim_ascii().is_empty() {
-                return self.buf.get(from..to).map(|raw| Ok(frame(raw)));
+                return self.buf.get(from..to).map(|raw| Ok(event(raw)));
             }
         }
     }
 
     /// Like [`next`](Self::next) when no more bytes will come: the last line needs no line break.
-    pub fn finish(&mut self) -> Option<Result<Frame<'_>, TooLong>> {
+    pub fn finish(&mut self) -> Option<Result<Event<'_>, TooLong>> {
         if self.start < self.buf.len() && self.buf.last() != Some(&b'\n') {
             self.buf.push(b'\n');
         }
@@ -67,8 +67,8 @@ impl Decoder {
     }
 }
 
-fn frame(raw: &[u8]) -> Frame<'_> {
-    Frame { raw, event: None, data: Cow::Borrowed(raw.trim_ascii()) }
+fn event(raw: &[u8]) -> Event<'_> {
+    Event { raw, name: None, data: Cow::Borrowed(raw.trim_ascii()) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Framing of bytes that come from the network: bounded, incremental, indifferent to where a chunk ends; and bytes as text.
 
 pub mod escape;
+pub mod event;
 pub mod framing;
 pub mod glance;
 pub mod json;

@@ -1,16 +1,18 @@
-//! Server-sent events: frames out of bytes that arrive in any pieces, and frames into bytes.
+//! Server-sent events: out of bytes that arrive in any pieces, and into bytes.
 //!
-//! [`Decoder`] works on bytes, not text: a chunk may end inside a character, a line ending or a field name. Each frame
+//! [`Decoder`] works on bytes, not text: a chunk may end inside a character, a line ending or a field name. Each event
 //! carries the exact bytes it came in, so a stream that needs no change passes on unchanged.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use memchr::memchr2;
 
+use super::event::{Event, TooLong};
+
 /// Cuts a byte stream into events.
 ///
-/// Give it what arrived with [`push`](Self::push), then take frames with [`next`](Self::next) until it returns `None`; at
-/// the end of the stream do the same with [`finish`](Self::finish). The raw bytes of all frames in a row are exactly the
+/// Give it what arrived with [`push`](Self::push), then take events with [`next`](Self::next) until it returns `None`; at
+/// the end of the stream do the same with [`finish`](Self::finish). The raw bytes of all events in a row are exactly the
 /// bytes pushed. Time is linear in the bytes pushed, however they are cut; memory is one unfinished event (at most the
 /// cap) and the last chunk.
 #[derive(Debug)]
@@ -27,31 +29,6 @@ pub struct Decoder {
     begun: bool,
     ended: bool,
     failed: bool,
-}
-
-/// One event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
-    /// The whole event with its blank line, byte for byte.
-    pub raw: &'a [u8],
-    /// The `event` field, if there is one (the last, if there are several).
-    pub event: Option<&'a [u8]>,
-    /// The `data` lines joined with `\n`; empty for comments and stray blank lines.
-    pub data: Cow<'a, [u8]>,
-}
-
-/// An event was longer than the decoder's cap. The decoder is of no more use; what it holds is in
-/// [`Decoder::remainder`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong {
-    /// The cap in bytes.
-    pub cap: usize,
-}
-
-impl fmt::Display for TooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a server-sent event is longer than the {} bytes allowed for one event", self.cap)
-    }
 }
 
 impl Decoder {
@@ -90,9 +67,9 @@ impl Decoder {
     /// known whether a line feed belongs to it.
     #[expect(
         clippy::should_implement_trait,
-        reason = "a frame borrows the decoder, which Iterator cannot say"
+        reason = "an event borrows the decoder, which Iterator cannot say"
     )]
-    pub fn next(&mut self) -> Option<Result<Frame<'_>, TooLong>> {
+    pub fn next(&mut self) -> Option<Result<Event<'_>, TooLong>> {
         let (from, mark) = (self.start, self.mark());
         self.line = self.line.max(from + mark);
         self.scan = self.scan.max(from + mark);
@@ -105,12 +82,12 @@ impl Decoder {
         (self.start, self.line, self.scan) = (end, end, end);
         self.begun = true;
         let raw = self.buf.get(from..end)?;
-        Some(Ok(Frame::read(raw, raw.get(mark..)?)))
+        Some(Ok(read(raw, raw.get(mark..)?)))
     }
 
     /// Like [`next`](Self::next) when no more bytes will come: the last event is handed out even if its blank line is
     /// missing. To be called until it returns `None`.
-    pub fn finish(&mut self) -> Option<Result<Frame<'_>, TooLong>> {
+    pub fn finish(&mut self) -> Option<Result<Event<'_>, TooLong>> {
         self.ended = true;
         self.next()
     }
@@ -151,39 +128,33 @@ impl Decoder {
     }
 }
 
-impl<'a> Frame<'a> {
-    /// Whether this is the `[DONE]` that ends an OpenAI stream.
-    pub fn is_done(&self) -> bool {
-        self.data.trim_ascii() == b"[DONE]"
-    }
-
-    fn read(raw: &'a [u8], mut lines: &'a [u8]) -> Frame<'a> {
-        let mut frame = Frame { raw, event: None, data: Cow::Borrowed(b"") };
-        let mut has_data = false;
-        while !lines.is_empty() {
-            let (line, rest) = split_line(lines);
-            lines = rest;
-            let (name, value) = match memchr::memchr(b':', line) {
-                Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default()),
-                None => (line, &b""[..]),
-            };
-            let value = value.strip_prefix(b" ").unwrap_or(value);
-            match name {
-                b"event" => frame.event = Some(value),
-                b"data" if has_data => {
-                    let data = frame.data.to_mut();
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
-                }
-                b"data" => {
-                    frame.data = Cow::Borrowed(value);
-                    has_data = true;
-                }
-                _ => {}
+/// Reads the fields of an event.
+fn read<'a>(raw: &'a [u8], mut lines: &'a [u8]) -> Event<'a> {
+    let mut event = Event { raw, name: None, data: Cow::Borrowed(b"") };
+    let mut has_data = false;
+    while !lines.is_empty() {
+        let (line, rest) = split_line(lines);
+        lines = rest;
+        let (name, value) = match memchr::memchr(b':', line) {
+            Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default()),
+            None => (line, &b""[..]),
+        };
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match name {
+            b"event" => event.name = Some(value),
+            b"data" if has_data => {
+                let data = event.data.to_mut();
+                data.push(b'\n');
+                data.extend_from_slice(value);
             }
+            b"data" => {
+                event.data = Cow::Borrowed(value);
+                has_data = true;
+            }
+            _ => {}
         }
-        frame
     }
+    event
 }
 
 /// Appends one event: an `event` field if a name is given, then `data` line by line, then the blank line.

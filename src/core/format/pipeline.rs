@@ -12,7 +12,8 @@ use super::{
 };
 use crate::core::{
     codec::{
-        framing::{self, Event},
+        event::Event,
+        framing::{self, Framing},
         glance::{Glance, Member},
         json::Object,
         needle::Needle,
@@ -27,7 +28,7 @@ use crate::core::{
 static ERROR: Needle = Needle::new("\"error\"");
 
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
-const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// The response of one attempt on its way to the client.
 pub struct Pipeline {
@@ -195,7 +196,7 @@ impl Pipeline {
         while let Some(event) = decoder.next() {
             result = match event {
                 Ok(event) => self.event(&event, out),
-                Err(_) => Err(too_long()),
+                Err(_) => Err(too_long(self.provider.framing())),
             };
             if result.is_err() || self.observed.finished {
                 break;
@@ -247,7 +248,7 @@ impl Pipeline {
             }
             return Ok(());
         }
-        if data == b"[DONE]" {
+        if event.is_done() {
             return self.done(event, out);
         }
         self.observed.events = self.observed.events.saturating_add(1);
@@ -279,7 +280,7 @@ impl Pipeline {
             return Err(error);
         }
         let include_usage = self.include_usage;
-        let passing = Passing { raw: event.raw, name: event.event, data, told, include_usage };
+        let passing = Passing { raw: event.raw, name: event.name, data, told, include_usage };
         self.provider.pass(&passing, &mut self.observed, out);
         Ok(())
     }
@@ -364,8 +365,10 @@ fn not_json(detail: &str) -> Error {
     Error::quoted(Class::Api, format!("the provider's answer is not valid JSON ({detail})"))
 }
 
-fn too_long() -> Error {
-    Error::provider(Class::Api, "an event of the provider's stream is larger than 32 MiB")
+fn too_long(framing: Framing) -> Error {
+    let message =
+        format!("{} of the provider's stream is larger than {} MiB", framing.unit(), MAX_EVENT_BYTES >> 20);
+    Error::provider(Class::Api, message)
 }
 
 /// A stream that has stopped before the response came to its end.

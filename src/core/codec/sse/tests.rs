@@ -2,11 +2,11 @@
 
 use super::*;
 
-/// A frame that outlives the decoder.
+/// An event that outlives the decoder.
 type Owned = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
 
-fn owned(frame: Frame<'_>) -> Owned {
-    (frame.raw.to_vec(), frame.event.map(<[u8]>::to_vec), frame.data.into_owned())
+fn owned(event: Event<'_>) -> Owned {
+    (event.raw.to_vec(), event.name.map(<[u8]>::to_vec), event.data.into_owned())
 }
 
 fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Owned> {
@@ -24,7 +24,7 @@ fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Owned> {
     frames
 }
 
-/// What must hold of any bytes: the same frames however they are cut, and nothing lost or added.
+/// What must hold of any bytes: the same events however they are cut, and nothing lost or added.
 fn fuzz(bytes: &[u8]) {
     let whole = decode([bytes]);
     assert_eq!(whole.iter().flat_map(|f| f.0.clone()).collect::<Vec<_>>(), bytes);

@@ -8,7 +8,7 @@ use crate::core::{
     format::{
         self, Format as _, generate,
         golden::{self, requests, responses},
-        pipeline::Pipeline,
+        pipeline::{MAX_EVENT_BYTES, Pipeline},
         response::{Observed, ReadResponse},
         translate::Back,
     },
@@ -90,4 +90,11 @@ fn a_stream_reads_the_same_however_it_is_cut() {
             assert_eq!(read(api, &single), whole, "{api:?} byte by byte: {case}");
         }
     });
+}
+
+#[test]
+fn a_line_without_an_end_is_called_a_line() {
+    let long = vec![b'x'; MAX_EVENT_BYTES + 1];
+    let told = String::from_utf8(read(&operation::CHAT, &[&long])).unwrap();
+    assert_eq!(told, "a line of the provider's stream is larger than 32 MiB");
 }
