@@ -191,38 +191,4 @@ fn anthropic_kind(status: u16) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bodies_follow_the_clients_format() {
-        let error = Error::auth("Authentication Error, No api key passed in.");
-        let openai: serde_json::Value = serde_json::from_slice(&error.body(ErrorFormat::OpenAi)).unwrap();
-        assert_eq!(
-            openai,
-            json!({"error": {"message": "Authentication Error, No api key passed in.", "type": "auth_error",
-                             "param": "None", "code": "401"}})
-        );
-        let anthropic: serde_json::Value =
-            serde_json::from_slice(&error.body(ErrorFormat::Anthropic)).unwrap();
-        assert_eq!(anthropic["type"], "error");
-        assert_eq!(anthropic["error"]["type"], "authentication_error");
-    }
-
-    #[test]
-    fn an_event_inside_a_stream_is_one_frame() {
-        let event = Error::provider(Class::InternalServer, "x\ny").event(ErrorFormat::OpenAi);
-        assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
-        assert_eq!(event.iter().filter(|&&b| b == b'\n').count(), 2);
-    }
-
-    #[test]
-    fn a_log_has_our_words_and_never_a_providers() {
-        let mut quoting = Error::quoted(Class::RateLimit, "litellm.RateLimitError: you wrote: my secret");
-        assert_eq!(quoting.logged(), "RateLimitError from the provider");
-        quoting.quotes = Some(Box::new(Quoted { code: Some("insufficient_quota".to_owned()) }));
-        assert_eq!(quoting.logged(), "RateLimitError from the provider (insufficient_quota)");
-        let own = Error::auth("ä".repeat(1_000));
-        assert_eq!((own.name(), own.logged()), ("auth_error".into(), "ä".repeat(400)));
-    }
-}
+mod tests;
