@@ -82,7 +82,6 @@ impl Turn {
 
 /// The reply to a request whose plan was lost with its worker.
 fn lost() -> Reply {
-    let error = Error::new(503, "the gateway lost track of this request; send it again.")
-        .with_kind("service_unavailable");
+    let error = Error::unavailable("the gateway lost track of this request; send it again.");
     local::refusal(&error, ErrorFormat::OpenAi, "")
 }

@@ -326,9 +326,9 @@ impl<H: Host> Request<H> {
             return Turn::Continue;
         }
         self.count_local(503);
-        let error =
-            Error::new(503, "the ledger is not reachable now; model calls with known keys go on. Try again.")
-                .with_kind("service_unavailable");
+        let error = Error::unavailable(
+            "the ledger is not reachable now; model calls with known keys go on. Try again.",
+        );
         let mut reply = local::refusal(&error, ErrorFormat::OpenAi, "");
         local::add_cors(&mut reply, browser);
         self.reply(stream, reply)
@@ -337,13 +337,8 @@ impl<H: Host> Request<H> {
     /// Envoy has refused a request whose key was still being looked up: its body is too large, or did not come in time.
     fn on_refused_early(&mut self, stream: &H::Stream) -> Turn {
         let status = status_of(stream).unwrap_or(500);
-        let message = match status {
-            413 => "the request body is too large.",
-            408 | 504 => exchange::TOO_SLOW,
-            _ => "the request could not be read.",
-        };
         self.count_local(status);
-        let error = Error::new(status, message).with_kind("invalid_request_error");
+        let error = exchange::refused_early(status);
         if let State::Waiting { headers, .. } = &self.state {
             let members = request_members(headers, &Caller::Open, Some(&error));
             self.record(stream, &members);

@@ -7,7 +7,8 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::db::DbError;
-use crate::core::error::{Error, ErrorFormat};
+use crate::core::error::{Error, ErrorFormat, RequestFault, Shape};
+pub use crate::core::model::status::ErrorStatus;
 
 /// A refusal.
 #[derive(Debug)]
@@ -23,29 +24,29 @@ pub enum Problem {
 impl Problem {
     /// A refusal in LiteLLM's own words: what it raises as an HTTP exception on management paths has the `type`
     /// `internal_server_error`, whatever its status.
-    pub fn refused(status: u16, message: impl Into<String>) -> Problem {
-        Problem::Error(Error::new(status, message).with_kind("internal_server_error").with_param("None"))
+    pub fn refused(status: ErrorStatus, message: impl Into<String>) -> Problem {
+        Problem::Error(Error::of(RequestFault::Raised(status), message))
     }
 
     /// The same, with the message as `{'error': '…'}`, the text LiteLLM makes of a map.
-    pub fn wrapped(status: u16, message: impl AsRef<str>) -> Problem {
+    pub fn wrapped(status: ErrorStatus, message: impl AsRef<str>) -> Problem {
         Problem::refused(status, format!("{{'error': '{}'}}", message.as_ref()))
     }
 
     /// 400 `bad_request_error`: a member or a parameter that LiteLLM would take, or refuses by its type alone, and that cannot be used
     /// here.
     pub fn bad_request(name: &str, message: impl Into<String>) -> Problem {
-        Problem::Error(Error::new(400, message).with_kind("bad_request_error").with_param(name.to_owned()))
+        Problem::Error(Error::of(RequestFault::BadRequest, message).with_param(name.to_owned()))
     }
 
     /// 413 `invalid_request_error`, as for calls of models.
     pub fn too_large(message: impl Into<String>) -> Problem {
-        Problem::Error(Error::new(413, message).with_kind("invalid_request_error"))
+        Problem::Error(Error::of(RequestFault::TooLarge, message))
     }
 
     /// 404 `not_found_error`.
     pub fn not_found(message: impl Into<String>, param: &str) -> Problem {
-        Problem::Error(Error::new(404, message).with_kind("not_found_error").with_param(param.to_owned()))
+        Problem::Error(Error::of(RequestFault::NoSuchRow, message).with_param(param.to_owned()))
     }
 
     /// 401 `auth_error`; the message gets `Authentication Error, ` in front.
@@ -82,21 +83,16 @@ impl From<DbError> for Problem {
 
 /// What a client is told of a database that fails: it cannot do anything about it, and what happened is in the log.
 fn told(error: &DbError) -> Error {
-    let (status, message) = match error {
-        DbError::Unavailable(_) => (503, "the ledger cannot reach its database; try again".to_owned()),
-        DbError::Storage(trouble, _) => (
-            503,
-            format!(
-                "the ledger cannot store this: {}. Nothing was changed; try again later",
-                trouble.words()
-            ),
-        ),
+    match error {
+        DbError::Unavailable(_) => Error::unavailable("the ledger cannot reach its database; try again"),
+        DbError::Storage(trouble, _) => Error::unavailable(format!(
+            "the ledger cannot store this: {}. Nothing was changed; try again later",
+            trouble.words()
+        )),
         DbError::Statement(_) | DbError::Duplicate => {
-            (500, "the ledger could not do this; the reason is in its log".to_owned())
+            Error::internal("the ledger could not do this; the reason is in its log")
         }
-    };
-    let kind = if status == 503 { "service_unavailable" } else { "internal_server_error" };
-    Error::new(status, message).with_kind(kind)
+    }
 }
 
 impl From<sqlx::Error> for Problem {
@@ -107,7 +103,10 @@ impl From<sqlx::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let of_error = |error: Error| (error.status, error.headers.clone(), error.body(ErrorFormat::OpenAi));
+        let of_error = |error: Error| {
+            let Shape { status, headers, .. } = error.shape();
+            (status.get(), headers, error.body(ErrorFormat::OpenAi))
+        };
         let (status, headers, body) = match self {
             Problem::Error(error) => of_error(error),
             Problem::Database(error) => of_error(told(&error)),
@@ -119,7 +118,7 @@ impl IntoResponse for Problem {
         let mut response = (status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in headers {
-            let pair = (HeaderName::try_from(name.as_ref()), HeaderValue::try_from(value));
+            let pair = (HeaderName::try_from(name), HeaderValue::try_from(value));
             if let (Ok(name), Ok(value)) = pair {
                 response.headers_mut().insert(name, value);
             }

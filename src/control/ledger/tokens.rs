@@ -10,7 +10,7 @@ use tiktoken_rs::{
 };
 use tokio::sync::Semaphore;
 
-use super::problem::Problem;
+use super::problem::{ErrorStatus, Problem};
 
 /// Text that is counted in one call, in bytes. Longer text is refused: counting takes about a second for it.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -41,13 +41,19 @@ pub async fn count(model: &str, prompt: Prompt) -> Result<u64, Problem> {
         return Err(too_long());
     }
     let tokenizer = tokenizer_of(model);
-    let failed = |_| Problem::refused(500, "the text could not be counted");
-    let _turn =
-        COUNTING.acquire().await.map_err(|_| Problem::refused(500, "the text could not be counted"))?;
+    let failed = |_| Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "the text could not be counted");
+    let _turn = COUNTING
+        .acquire()
+        .await
+        .map_err(|_| Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "the text could not be counted"))?;
     // The tokenizer panics on text that its patterns give up on; the task's end tells.
     let counted = tokio::task::spawn_blocking(move || Some(Counter::of(tokenizer)?.prompt(&prompt)));
     let counted = counted.await.map_err(failed)?;
-    counted.ok_or_else(|| Problem::refused(500, "this model's tokenizer is missing"))?.ok_or_else(too_long)
+    counted
+        .ok_or_else(|| {
+            Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "this model's tokenizer is missing")
+        })?
+        .ok_or_else(too_long)
 }
 
 /// The tokenizer of a model, by its name with or without a provider in front.

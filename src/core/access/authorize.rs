@@ -10,7 +10,7 @@ use super::{
 };
 use crate::core::{
     config::Config,
-    error::Error,
+    error::{Error, ModelOwner},
     model::{
         grant::{EndUser, Role},
         meter::MeterKind,
@@ -109,14 +109,20 @@ pub fn authorize(caller: &Caller, request: &AuthorizeRequest<'_>, config: &Confi
         .map(|name| Names::of(name, Some(grant)))
         .collect();
     if let Some(names) = models.iter().find(|names| !names.allowed_for_key(&grant.key, config)) {
-        return denied(CheckStep::KeyModels, refusals::model("key", &grant.key.models, names.asked));
+        return denied(
+            CheckStep::KeyModels,
+            refusals::model(ModelOwner::Key, &grant.key.models, names.asked),
+        );
     }
     if let Some(team) = &grant.team {
         if team.blocked {
             return denied(CheckStep::TeamBlocked, refusals::blocked_team(team));
         }
         if let Some(names) = models.iter().find(|names| !names.allowed_for_owner(team, config)) {
-            return denied(CheckStep::TeamModels, refusals::model("team", &team.models, names.asked));
+            return denied(
+                CheckStep::TeamModels,
+                refusals::model(ModelOwner::Team, &team.models, names.asked),
+            );
         }
     }
     if let Some(user) = &grant.user {
@@ -127,7 +133,7 @@ pub fn authorize(caller: &Caller, request: &AuthorizeRequest<'_>, config: &Confi
         if let (Some(names), None) = (refused, &grant.team) {
             let error = match user.models.iter().any(|model| model == NO_DEFAULT) {
                 true => refusals::no_default_models(names.asked),
-                false => refusals::model("user", &user.models, names.asked),
+                false => refusals::model(ModelOwner::User, &user.models, names.asked),
             };
             return denied(CheckStep::UserModels, error);
         }
@@ -140,7 +146,7 @@ pub fn authorize(caller: &Caller, request: &AuthorizeRequest<'_>, config: &Confi
             );
         }
         if let Some(names) = models.iter().find(|names| !names.allowed_for_owner(organization, config)) {
-            let error = refusals::model("org", &organization.models, names.asked);
+            let error = refusals::model(ModelOwner::Organization, &organization.models, names.asked);
             return denied(CheckStep::OrganizationModels, error);
         }
     }
@@ -354,7 +360,7 @@ mod tests {
             let got = authorize(&Caller::Key(grant.clone().into()), &request, &config).err();
             let got = got.as_ref().map(|denied| {
                 let error = &denied.error;
-                (denied.step, error.status, error.kind.as_deref().unwrap_or_default(), error.message.as_str())
+                (denied.step, error.status(), error.shape().kind.unwrap_or_default(), error.message.as_str())
             });
             assert_eq!(got, *expected, "{general} {model}");
             assert_eq!(
@@ -380,7 +386,7 @@ mod tests {
             has_param: &|_| true,
         };
         let denied = authorize(&Caller::Key(grant.into()), &request, &config).unwrap_err();
-        assert_eq!((denied.step, denied.error.status), (CheckStep::EndUser, 401));
+        assert_eq!((denied.step, denied.error.status()), (CheckStep::EndUser, 401));
         assert!(denied.error.message.contains("End User=e is blocked"));
     }
 }

@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use crate::core::{
     access::keyring::{Found, Keyring},
     codec::escape::hex,
-    error::Error,
+    error::{Error, KeyFault, OurFault},
     headers::Headers,
     host::Store,
     model::{general::General, grant::Grant, lookup::Lookup},
@@ -136,9 +136,10 @@ fn unlimited() -> Grant {
 }
 
 fn unreachable() -> Error {
-    Error::new(503, "the key cannot be looked up now: the ledger does not answer. Try again in a second.")
-        .with_kind("service_unavailable")
-        .with_header("retry-after", "1")
+    Error::of(
+        OurFault::Unavailable { retry_after_s: Some(1) },
+        "the key cannot be looked up now: the ledger does not answer. Try again in a second.",
+    )
 }
 
 /// The key in the request, without its scheme.
@@ -179,15 +180,14 @@ pub fn rejection(key: &[u8], hash: &str) -> Error {
             mask(&text)
         ));
     }
-    Error::new(
-        401,
+    Error::of(
+        KeyFault::Unknown,
         format!(
             "Authentication Error, Invalid proxy server token passed. Received API Key = {}, Key Hash (Token) ={hash}. \
              Unable to find token in cache or `LiteLLM_VerificationTokenTable`",
             mask(&text)
         ),
     )
-    .with_kind("token_not_found_in_db")
     .with_param("key")
 }
 
@@ -252,7 +252,7 @@ mod tests {
             match (authenticated(&headers, &general(Some(sk), None)), expected) {
                 (Ok(()), Ok(())) => {}
                 (Err(error), Err((kind, text))) => {
-                    assert_eq!((error.status, error.kind.as_deref()), (401, Some(*kind)));
+                    assert_eq!((error.status(), error.shape().kind), (401, Some(*kind)));
                     assert!(error.message.contains(text), "{}", error.message);
                 }
                 (got, _) => panic!("{headers:?}: {got:?}"),

@@ -2,24 +2,19 @@
 
 use crate::core::model::grant::{EndUser, Grant, Role, Scope};
 use crate::core::{
-    error::Error,
+    error::{Error, KeyFault, LimitFault, ModelOwner, OurFault, RequestFault},
     model::{meter::MeterKind, money::Money, period::Civil, rule::Rule},
     quota::Why,
 };
 
-/// A model that is not in a list; `word` says whose (`key`, `team`, `user`, `org`).
-pub fn model(word: &'static str, models: &[String], tried: &str) -> Error {
-    let kind = match word {
-        "team" => "team_model_access_denied",
-        "user" => "user_model_access_denied",
-        "org" => "org_model_access_denied",
-        _ => "key_model_access_denied",
-    };
+/// A model that is not in a list.
+pub fn model(owner: ModelOwner, models: &[String], tried: &str) -> Error {
+    let word = owner.word();
     let message = format!(
         "{word} not allowed to access model. This {word} can only access models={}. Tried to access {tried}",
         list(models)
     );
-    Error::new(401, message).with_kind(kind).with_param("model")
+    Error::of(KeyFault::Model(owner), message).with_param("model")
 }
 
 /// A user that may only call what its teams may.
@@ -27,7 +22,7 @@ pub fn no_default_models(tried: &str) -> Error {
     let message = format!(
         "User not allowed to access model. No default model access, only team models allowed. Tried to access {tried}"
     );
-    Error::new(401, message).with_kind("key_model_access_denied").with_param("model")
+    Error::of(KeyFault::Model(ModelOwner::Key), message).with_param("model")
 }
 
 /// A blocked key.
@@ -63,25 +58,25 @@ pub fn expired(grant: &Grant, expires_ms: u64, now_ms: u64) -> Error {
         utc(expires_ms),
         utc(now_ms)
     );
-    Error::new(400, message)
-        .with_kind("expired_key")
-        .with_param(grant.name.as_deref().unwrap_or("sk-...").to_owned())
+    Error::of(KeyFault::Expired, message).with_param(grant.name.as_deref().unwrap_or("sk-...").to_owned())
 }
 
 /// A client that is not in `allowed_ips`.
 pub fn address(client: &str) -> Error {
-    Error::new(403, format!("Access forbidden: IP address {client} not allowed.")).with_kind("auth_error")
+    Error::of(KeyFault::Forbidden, format!("Access forbidden: IP address {client} not allowed."))
 }
 
 /// A path that is not in `allowed_routes` of the configuration.
 pub fn route(path: &str) -> Error {
-    Error::new(403, format!("Access forbidden: Route {path} not allowed")).with_kind("auth_error")
+    Error::of(KeyFault::Forbidden, format!("Access forbidden: Route {path} not allowed"))
 }
 
 /// A path of `admin_only_routes`.
 pub fn admin_only(path: &str) -> Error {
-    Error::new(403, format!("user not allowed to access this route. Route={path} is an admin only route"))
-        .with_kind("auth_error")
+    Error::of(
+        KeyFault::Forbidden,
+        format!("user not allowed to access this route. Route={path} is an admin only route"),
+    )
 }
 
 /// A path that is not in the key's `allowed_routes`.
@@ -95,14 +90,12 @@ pub fn not_for_key(routes: &[String], path: &str) -> Error {
 /// An operation that the role of the key's owner is not enough for.
 pub fn role(grant: &Grant, path: &str) -> Error {
     if grant.role == Role::ProxyAdminViewer {
-        return Error::new(
-            403,
+        return Error::of(
+            KeyFault::Forbidden,
             format!(
                 "user not allowed to access this route, role= proxy_admin_viewer. Trying to access: {path}"
             ),
-        )
-        .with_kind("auth_error")
-        .with_param("None");
+        );
     }
     let user = grant.user.as_deref().filter(|_| grant.role != Role::Unknown);
     Error::auth(format!(
@@ -146,7 +139,7 @@ pub fn no_param(name: &str) -> Error {
 
 /// A management path, and no ledger.
 pub fn no_ledger() -> Error {
-    Error::new(400, "No connected db.").with_kind("no_db_connection").with_null_param()
+    Error::of(RequestFault::NoLedger, "No connected db.")
 }
 
 /// What a limit or a budget says that refuses; `alias` is the key's.
@@ -157,15 +150,18 @@ pub fn limit(rule: &Rule, why: Why, alias: Option<&str>, now_ms: u64) -> Error {
         Why::Requests { resets_at_ms } => rate(rule, id, "requests", rule.limits.rpm, resets_at_ms, now_ms),
         Why::Tokens { resets_at_ms } => rate(rule, id, "tokens", rule.limits.tpm, resets_at_ms, now_ms),
         // A place is free when another request ends, which nobody can tell.
-        Why::Parallel => {
-            rate(rule, id, "max_parallel_requests", rule.limits.parallel, now_ms.saturating_add(1_000), now_ms)
-        }
-        Why::Full => Error::new(
-            503,
+        Why::Parallel => rate(
+            rule,
+            id,
+            "max_parallel_requests",
+            rule.limits.parallel,
+            now_ms.saturating_add(1_000),
+            now_ms,
+        ),
+        Why::Full => Error::of(
+            OurFault::Unavailable { retry_after_s: Some(60) },
             "more keys, teams and users with limits are in use than the gateway can count at a time. Try again later.",
-        )
-        .with_kind("service_unavailable")
-        .with_header("retry-after", "60"),
+        ),
     }
 }
 
@@ -234,7 +230,7 @@ fn over_budget(kind: MeterKind, id: &str, spend: Money, limit: Money, alias: Opt
             format!("Budget has been exceeded! Current cost: {cost}, Max budget: {max}")
         }
     };
-    Error::new(400, message).with_kind("budget_exceeded").with_null_param()
+    Error::of(LimitFault::Budget, message)
 }
 
 fn rate(
@@ -264,11 +260,8 @@ fn rate(
         "Rate limit exceeded for {who}: {id}. Limit type: {what}. Current limit: {limit}, Remaining: 0. \
          Limit resets at: {resets_at}"
     );
-    let wait = resets_at_ms.saturating_sub(now_ms).div_ceil(1_000).max(1);
-    Error::new(429, message)
-        .with_header("retry-after", wait.to_string())
-        .with_header("rate_limit_type", what)
-        .with_header("reset_at", resets_at)
+    let wait_s = resets_at_ms.saturating_sub(now_ms).div_ceil(1_000).max(1);
+    Error::of(LimitFault::Rate { what, resets_at, wait_s }, message)
 }
 
 /// Dollars as Python prints a float: with a point in any case.
@@ -354,7 +347,7 @@ mod tests {
         ];
         for (rule, message) in rows {
             let error = limit(&rule, why, Some("mine"), 0);
-            assert_eq!((error.status, error.kind.as_deref()), (400, Some("budget_exceeded")));
+            assert_eq!((error.status(), error.name()), (400, "budget_exceeded"));
             assert_eq!(error.message, message);
             let body: serde_json::Value =
                 serde_json::from_slice(&error.body(crate::core::error::ErrorFormat::OpenAi)).unwrap();
@@ -422,12 +415,13 @@ mod tests {
                 error.message,
                 format!("Rate limit exceeded for {text}, Remaining: 0. Limit resets at: {reset}")
             );
-            assert_eq!((error.status, error.kind.as_deref()), (429, None));
+            assert_eq!((error.status(), error.shape().kind), (429, None));
+            let headers = error.shape().headers;
             let header =
-                |wanted: &str| error.headers.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.as_str());
+                |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, v)| v.as_str());
             assert_eq!((header("retry-after"), header("reset_at")), (Some(wait), Some(reset)));
             assert!(header("rate_limit_type").is_some());
         }
-        assert_eq!(limit(&rule(MeterKind::Key, "h"), Why::Full, None, 0).status, 503);
+        assert_eq!(limit(&rule(MeterKind::Key, "h"), Why::Full, None, 0).status(), 503);
     }
 }

@@ -469,7 +469,7 @@ mod tests {
             match (&got, expected) {
                 (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{role:?} {routes:?} {}", route.path),
                 (Err(error), Err((status, text))) => {
-                    assert_eq!(error.status, *status, "{}", error.message);
+                    assert_eq!(error.status(), *status, "{}", error.message);
                     assert!(error.message.contains(text), "{}", error.message);
                 }
                 _ => panic!("{role:?} {routes:?} {}: {got:?}", route.path),
@@ -516,7 +516,7 @@ mod tests {
         ];
         for (grant, expected) in rows {
             let got = authorize_key(&grant, KEYS, &General::default(), 0).err();
-            let got = got.as_ref().map(|error| (error.status, error.message.as_str()));
+            let got = got.as_ref().map(|error| (error.status(), error.message.as_str()));
             assert_eq!(got, expected);
         }
     }
@@ -535,7 +535,7 @@ mod tests {
             let general =
                 General { allowed_ips: texts(ips), allowed_routes: texts(paths), ..General::default() };
             let got = gate(CHAT, &general, || Some("10.0.0.1".to_owned())).err();
-            assert_eq!(got.map(|error| error.status), *status, "{ips:?} {paths:?}");
+            assert_eq!(got.map(|error| error.status()), *status, "{ips:?} {paths:?}");
         }
     }
 
@@ -598,7 +598,7 @@ mod tests {
         for (caller, general, expected) in rows {
             let got = authorize(&caller, CHAT, general, now).err();
             let got = got.as_ref().map(|error| {
-                (error.status, error.kind.as_deref().unwrap_or_default(), error.message.as_str())
+                (error.status(), error.shape().kind.unwrap_or_default(), error.message.as_str())
             });
             assert_eq!(got, expected);
         }

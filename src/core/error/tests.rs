@@ -8,7 +8,7 @@ use crate::core::{
     model::{
         grant::{Grant, Role},
         limits::Limits,
-        meter::{Kind, Meter},
+        meter::{Meter, MeterKind},
         money::Money,
         rule::{Base, Rule},
     },
@@ -39,12 +39,13 @@ fn an_event_inside_a_stream_is_one_frame() {
 
 #[test]
 fn a_log_has_our_words_and_never_a_providers() {
-    let mut quoting = Error::quoted(Class::RateLimit, "litellm.RateLimitError: you wrote: my secret");
+    let quoting = Error::quoted(Class::RateLimit, "litellm.RateLimitError: you wrote: my secret");
     assert_eq!(quoting.logged(), "RateLimitError from the provider");
-    quoting.quotes = Some(Box::new(Quoted { code: Some("insufficient_quota".to_owned()) }));
+    let words = Words::Theirs { code: Some("insufficient_quota".to_owned()) };
+    let quoting = Error::of(ProviderFault::new(Class::RateLimit, words, Form::Whole), quoting.message);
     assert_eq!(quoting.logged(), "RateLimitError from the provider (insufficient_quota)");
     let own = Error::auth("ä".repeat(1_000));
-    assert_eq!((own.name(), own.logged()), ("auth_error".into(), "ä".repeat(400)));
+    assert_eq!((own.name(), own.logged()), ("auth_error", "ä".repeat(400)));
 }
 
 /// Status, `type`, `param` and `code` for OpenAI's clients; `type` in a stream; `type` for Anthropic's; headers; name in logs.
@@ -57,10 +58,11 @@ fn seen(error: &Error) -> String {
     assert_eq!(anthropic["error"]["message"], error.message);
     let text = |value: &Value| value.as_str().unwrap_or("null").to_owned();
     assert!(openai["error"]["code"].is_string());
-    let headers: Vec<String> = error.headers.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    let headers: Vec<String> =
+        error.shape().headers.iter().map(|(name, value)| format!(" {name}={value}")).collect();
     format!(
         "{} {} {} {} | {} | {} | {} |{}",
-        error.status,
+        error.status(),
         text(&openai["error"]["type"]),
         text(&openai["error"]["param"]),
         text(&openai["error"]["code"]),
@@ -71,7 +73,7 @@ fn seen(error: &Error) -> String {
     )
 }
 
-fn rule(kind: Kind) -> Rule {
+fn rule(kind: MeterKind) -> Rule {
     Rule {
         owner: None,
         kind,
@@ -86,37 +88,37 @@ fn rule(kind: Kind) -> Rule {
 #[test]
 fn what_clients_see_follows_from_the_fault() {
     let viewer = Grant { role: Role::ProxyAdminViewer, ..Grant::default() };
-    let limit = |why| refusals::limit(&rule(Kind::Key), why, None, 1_000);
+    let limit = |why| refusals::limit(&rule(MeterKind::Key), why, None, 1_000);
     #[rustfmt::skip]
     let rows: Vec<(Error, &str)> = vec![
         // The request.
         (Error::bad_request("m"), "400 invalid_request_error None 400 | invalid_request_error | invalid_request_error | invalid_request_error |"),
         (Error::bad_request("m").with_param("model"), "400 invalid_request_error model 400 | invalid_request_error | invalid_request_error | invalid_request_error |"),
-        (Error::new(400, "m"), "400 None None 400 | None | invalid_request_error | ProxyException |"),
-        (Error::new(400, "m").with_kind("bad_request_error").with_param("content-length"), "400 bad_request_error content-length 400 | bad_request_error | invalid_request_error | bad_request_error |"),
-        (Error::new(403, "m").with_kind("invalid_request_error").with_param("mock_response"), "403 invalid_request_error mock_response 403 | invalid_request_error | permission_error | invalid_request_error |"),
-        (Error::new(404, "m").with_kind("invalid_request_error"), "404 invalid_request_error None 404 | invalid_request_error | not_found_error | invalid_request_error |"),
-        (Error::new(405, "m").with_kind("invalid_request_error").with_header("allow", "GET, OPTIONS"), "405 invalid_request_error None 405 | invalid_request_error | invalid_request_error | invalid_request_error | allow=GET, OPTIONS"),
-        (Error::new(408, "m").with_kind("invalid_request_error"), "408 invalid_request_error None 408 | invalid_request_error | timeout_error | invalid_request_error |"),
-        (Error::new(413, "m").with_kind("invalid_request_error").with_param("messages"), "413 invalid_request_error messages 413 | invalid_request_error | request_too_large | invalid_request_error |"),
-        (Error::new(431, "m").with_kind("invalid_request_error"), "431 invalid_request_error None 431 | invalid_request_error | invalid_request_error | invalid_request_error |"),
+        (Error::of(RequestFault::UnknownModel, "m"), "400 None None 400 | None | invalid_request_error | ProxyException |"),
+        (Error::of(RequestFault::BadRequest, "m").with_param("content-length"), "400 bad_request_error content-length 400 | bad_request_error | invalid_request_error | bad_request_error |"),
+        (Error::of(RequestFault::Forbidden, "m").with_param("mock_response"), "403 invalid_request_error mock_response 403 | invalid_request_error | permission_error | invalid_request_error |"),
+        (Error::of(RequestFault::NotFound, "m"), "404 invalid_request_error None 404 | invalid_request_error | not_found_error | invalid_request_error |"),
+        (Error::of(RequestFault::Method("GET"), "m"), "405 invalid_request_error None 405 | invalid_request_error | invalid_request_error | invalid_request_error | allow=GET, OPTIONS"),
+        (Error::of(RequestFault::TooSlow, "m"), "408 invalid_request_error None 408 | invalid_request_error | timeout_error | invalid_request_error |"),
+        (Error::of(RequestFault::TooLarge, "m").with_param("messages"), "413 invalid_request_error messages 413 | invalid_request_error | request_too_large | invalid_request_error |"),
+        (Error::of(RequestFault::Unreadable(ErrorStatus::new(431).unwrap()), "m"), "431 invalid_request_error None 431 | invalid_request_error | invalid_request_error | invalid_request_error |"),
         (refusals::no_param("user"), "400 invalid_request_error user 400 | invalid_request_error | invalid_request_error | invalid_request_error |"),
         (refusals::no_ledger(), "400 no_db_connection null 400 | no_db_connection | invalid_request_error | no_db_connection |"),
-        (Error::provider(Class::UnsupportedParams, "m").with_kind("invalid_request_error"), "400 invalid_request_error None 400 | invalid_request_error | invalid_request_error | UnsupportedParamsError |"),
-        (Error::provider(Class::UnsupportedParams, "m"), "400 null None 400 | None | invalid_request_error | UnsupportedParamsError |"),
-        (Error::provider(Class::ContextWindowExceeded, "m"), "400 null None 400 | None | invalid_request_error | ContextWindowExceededError |"),
+        (Error::of(RequestFault::UnsupportedParams, "m"), "400 invalid_request_error None 400 | invalid_request_error | invalid_request_error | UnsupportedParamsError |"),
+        (Error::of(RequestFault::Foreseen(Class::UnsupportedParams), "m"), "400 null None 400 | None | invalid_request_error | UnsupportedParamsError |"),
+        (Error::of(RequestFault::Foreseen(Class::ContextWindowExceeded), "m"), "400 null None 400 | None | invalid_request_error | ContextWindowExceededError |"),
         // The key.
         (Error::auth("m"), "401 auth_error None 401 | auth_error | authentication_error | auth_error |"),
-        (refusals::model("key", &[], "m"), "401 key_model_access_denied model 401 | key_model_access_denied | authentication_error | key_model_access_denied |"),
-        (refusals::model("team", &[], "m"), "401 team_model_access_denied model 401 | team_model_access_denied | authentication_error | team_model_access_denied |"),
-        (refusals::model("user", &[], "m"), "401 user_model_access_denied model 401 | user_model_access_denied | authentication_error | user_model_access_denied |"),
-        (refusals::model("org", &[], "m"), "401 org_model_access_denied model 401 | org_model_access_denied | authentication_error | org_model_access_denied |"),
+        (refusals::model(ModelOwner::Key, &[], "m"), "401 key_model_access_denied model 401 | key_model_access_denied | authentication_error | key_model_access_denied |"),
+        (refusals::model(ModelOwner::Team, &[], "m"), "401 team_model_access_denied model 401 | team_model_access_denied | authentication_error | team_model_access_denied |"),
+        (refusals::model(ModelOwner::User, &[], "m"), "401 user_model_access_denied model 401 | user_model_access_denied | authentication_error | user_model_access_denied |"),
+        (refusals::model(ModelOwner::Organization, &[], "m"), "401 org_model_access_denied model 401 | org_model_access_denied | authentication_error | org_model_access_denied |"),
         (refusals::no_default_models("m"), "401 key_model_access_denied model 401 | key_model_access_denied | authentication_error | key_model_access_denied |"),
         (refusals::expired(&Grant::default(), 0, 1), "400 expired_key sk-... 400 | expired_key | invalid_request_error | expired_key |"),
         (refusals::address("192.0.2.1"), "403 auth_error None 403 | auth_error | permission_error | auth_error |"),
         (refusals::role(&viewer, "/p"), "403 auth_error None 403 | auth_error | permission_error | auth_error |"),
-        (access::refuse(b"sk-1234567890", "hash"), "401 token_not_found_in_db key 401 | token_not_found_in_db | authentication_error | token_not_found_in_db |"),
-        (Error::new(401, "m"), "401 None None 401 | None | authentication_error | ProxyException |"),
+        (access::rejection(b"sk-1234567890", "hash"), "401 token_not_found_in_db key 401 | token_not_found_in_db | authentication_error | token_not_found_in_db |"),
+        (Error::of(RequestFault::Tags, "m"), "401 None None 401 | None | authentication_error | ProxyException |"),
         // A limit.
         (limit(Why::Budget { spend: Money::ZERO, held: Money::ZERO }), "400 budget_exceeded null 400 | budget_exceeded | invalid_request_error | budget_exceeded |"),
         (limit(Why::Requests { resets_at_ms: 9_500 }), "429 None None 429 | None | rate_limit_error | ProxyException | retry-after=9 rate_limit_type=requests reset_at=1970-01-01 00:00:10 UTC"),
@@ -128,7 +130,7 @@ fn what_clients_see_follows_from_the_fault() {
         // Ourselves.
         (Error::internal("m"), "500 internal_server_error None 500 | internal_server_error | api_error | internal_server_error |"),
         (limit(Why::Full), "503 service_unavailable None 503 | service_unavailable | overloaded_error | service_unavailable | retry-after=60"),
-        (Error::new(503, "m").with_kind("service_unavailable"), "503 service_unavailable None 503 | service_unavailable | overloaded_error | service_unavailable |"),
+        (Error::unavailable("m"), "503 service_unavailable None 503 | service_unavailable | overloaded_error | service_unavailable |"),
     ];
     for (error, expected) in rows {
         assert_eq!(seen(&error), expected, "{}", error.message);

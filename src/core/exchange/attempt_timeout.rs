@@ -12,6 +12,7 @@ use crate::core::{
     model::{
         deployment::Deployment,
         failure::{Class, Failure},
+        status::Status,
     },
     route::plan::{Candidate, Plan},
 };
@@ -97,11 +98,11 @@ impl Exchange {
     }
 
     /// The failure behind an answer that Envoy made because there was none.
-    pub(super) fn no_response(&self, status: u16, headers: &Headers) -> Option<Failure> {
+    pub(super) fn no_response(&self, status: Option<Status>, headers: &Headers) -> Option<Failure> {
         let timed =
             self.attempt.as_ref().is_some_and(|attempt| self.has_own_timeout(attempt.candidate.deployment));
         headers.get(NO_RESPONSE_HEADER).filter(|_| timed)?;
-        Some(without_answer(if status == 504 { Class::Timeout } else { Class::ApiConnection }))
+        Some(without_answer(if status == Status::new(504) { Class::Timeout } else { Class::ApiConnection }))
     }
 
     /// The failure of an attempt that ended without an answer. Envoy does not say why: one that took as long as it may take

@@ -7,7 +7,7 @@
 
 use crate::core::{
     codec::json::{MOST_VALUES, Object},
-    error::Error,
+    error::{Error, RequestFault},
     format::prepare::OURS,
     operation::{Api, Operation},
 };
@@ -82,7 +82,7 @@ pub fn check(body: &Object<'_>, api: &Api) -> Result<(), Error> {
             "the request body has {values} values (texts, numbers, lists, objects): expected at most {MOST_VALUES}. \
              Send fewer, longer ones, or several requests."
         );
-        return Err(Error::new(413, message).with_kind("invalid_request_error"));
+        return Err(Error::of(RequestFault::TooLarge, message));
     }
     Ok(())
 }
@@ -115,7 +115,7 @@ mod tests {
         for name in own {
             let large = format!(r#"{{"{name}":"{}"}}"#, "x".repeat(PART));
             let error = checked(&large, &CHAT).unwrap_err();
-            assert_eq!((error.status, error.param.as_deref()), (400, Some(name)));
+            assert_eq!((error.status(), error.param.as_deref()), (400, Some(name)));
             assert!(error.message.contains("expected at most"), "{}", error.message);
             let small = format!(r#"{{"{name}":"{}"}}"#, "x".repeat(SETTING - 2));
             assert_eq!(checked(&small, &CHAT), Ok(()), "{name}");
@@ -132,7 +132,7 @@ mod tests {
         for filler in ["[0]", r#"{"a":0}"#, r#"{"a":""}"#, "[[]]"] {
             for name in ["messages", "prompt", "whatever"] {
                 let error = checked(&format!(r#"{{"{name}":{}}}"#, many(filler)), &CHAT).unwrap_err();
-                assert_eq!(error.status, 413, "{name} {filler}");
+                assert_eq!(error.status(), 413, "{name} {filler}");
             }
         }
         let half = many("0");

@@ -4,6 +4,7 @@ use super::{Env, Exchange, record::Served};
 use crate::core::{
     access::Caller,
     codec::escape::hex,
+    error::Error,
     model::{
         call_record::{CallRecord, MeterCharge},
         deployment::Deployment,
@@ -91,16 +92,9 @@ impl Exchange {
         if self.config.ledger.disable_error_logs || matches!(self.caller, Caller::Open) {
             return false;
         }
-        let kind = error.kind.as_deref();
-        let class = match error.class.map(Class::name) {
-            Some(class) => class,
-            None if kind == Some("budget_exceeded") => "BudgetExceededError",
-            None if error.status == 429 => "HTTPException",
-            None => "ProxyException",
-        };
         record.model = record.asked_model.clone().unwrap_or_default();
         record.model_group.clone_from(&record.model);
-        record.error = Some(class.to_owned());
+        record.error = Some(error.exception().to_owned());
         record.refused = true;
         record.message = self.failure_message();
         true
@@ -132,8 +126,8 @@ impl Exchange {
 
     fn failure_name(&self) -> String {
         let error = self.first_error.as_ref();
-        let class = error.and_then(|error| error.class).map(Class::name);
-        let kind = || error.and_then(|error| error.kind.as_deref());
+        let class = error.and_then(Error::class).map(Class::name);
+        let kind = || error.and_then(|error| error.shape().kind);
         class.or_else(kind).unwrap_or(Class::ApiConnection.name()).to_owned()
     }
 

@@ -6,7 +6,7 @@ use super::Reply;
 use crate::core::{
     access::trouble,
     config::Config,
-    error::{Error, ErrorFormat},
+    error::{Error, ErrorFormat, RequestFault, Shape},
     headers::Headers,
     host::Store,
     model::general::General,
@@ -56,9 +56,11 @@ pub fn answer(
             if (models.exists)(name) || (models.listed)().iter().any(|known| known == name.as_ref()) {
                 return Ok(body(&model(name)));
             }
-            Err(Error::new(404, format!("Model `{name}` not found. GET /v1/models lists every model."))
-                .with_kind("invalid_request_error")
-                .with_param("model"))
+            Err(Error::of(
+                RequestFault::NotFound,
+                format!("Model `{name}` not found. GET /v1/models lists every model."),
+            )
+            .with_param("model"))
         }
         Action::ModelInfo => Ok(body(&config.model_info())),
         _ => Err(Error::internal("a model call was taken for a list")),
@@ -137,8 +139,9 @@ pub fn refusal(error: &Error, format: ErrorFormat, call_id: &str) -> Reply {
         ("x-litellm-call-id".to_owned(), call_id.to_owned()),
         ("x-litellm-version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    headers.extend(error.headers.iter().map(|(name, value)| (name.to_string(), value.clone())));
-    Reply { status: error.status, headers, body: error.body(format), members: Vec::new() }
+    let Shape { status, headers: more, .. } = error.shape();
+    headers.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Reply { status: status.get(), headers, body: error.body(format), members: Vec::new() }
 }
 
 /// The answer to a CORS preflight: every origin, method and header, as LiteLLM.

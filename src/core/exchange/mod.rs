@@ -51,7 +51,7 @@ use crate::core::{
     },
     codec::json::Object,
     config::Config,
-    error::Error,
+    error::{Error, RequestFault},
     exchange::{
         attempt::{Attempt, Built},
         groups::Entered,
@@ -70,6 +70,7 @@ use crate::core::{
         grant::EndUser,
         money::Money,
         router::Strategy,
+        status::{ErrorStatus, Status},
     },
     operation::ApiRef,
     quota::Worker,
@@ -261,7 +262,7 @@ impl Exchange {
             |name: &&String| caller.grant().is_none_or(|grant| models::may_call(name, grant, &config));
         let asked = asked.or_else(|| config.default_model.as_ref().filter(may_call).cloned());
         let Some(asked) = asked else {
-            return Err(Error::new(400, chain::unknown_model(self.api.path, "None")));
+            return Err(chain::unknown_model(self.api.path, "None"));
         };
         if asked.len() > MAX_MODEL_BYTES {
             return Err(Error::bad_request(format!(
@@ -296,7 +297,9 @@ impl Exchange {
             let mut world = env.world(&config);
             // A group that is busy is tried again; the others are mocked for the sake of their fallbacks.
             let after = self.plan.as_mut().and_then(|plan| match class {
-                Class::RateLimit => plan.advance(class, class.status(), &mut world, &mut |_| true),
+                Class::RateLimit => {
+                    plan.advance(class, Some(class.status().into()), &mut world, &mut |_| true)
+                }
                 _ => plan.abandon_group(class, &mut world, &mut |_| true),
             });
             let (Some(before), Some(after)) = (before, after) else { return Err(self.final_error()) };
@@ -370,7 +373,7 @@ impl Exchange {
             match object.and_then(|object| self.build(candidate, object)) {
                 Ok(built) => self.built = Some(built),
                 Err(error) => {
-                    let class = error.class.unwrap_or(Class::BadRequest);
+                    let class = error.class().unwrap_or(Class::BadRequest);
                     self.advance_or_fail(class, error, env)?;
                     continue;
                 }
@@ -404,14 +407,14 @@ impl Exchange {
     /// Goes on to the next candidate, or fails with the first error when there is none.
     fn advance_or_fail(&mut self, class: Class, error: Error, env: &mut Env) -> Result<(), Error> {
         self.note_error(error);
-        match self.advance(class, 0, env) {
+        match self.advance(class, None, env) {
             Some(_) => Ok(()),
             None => Err(self.final_error()),
         }
     }
 
     /// Advances the plan and counts retries and fallbacks.
-    fn advance(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
+    fn advance(&mut self, class: Class, status: Option<Status>, env: &mut Env) -> Option<Candidate> {
         let before = self.plan.as_ref().map(Plan::current)?;
         let next = self.next_with_slot(class, status, env)?;
         self.move_on(before, next, env)
@@ -439,7 +442,7 @@ impl Exchange {
             .first_error
             .clone()
             .unwrap_or_else(|| Error::internal("the request failed without an error"));
-        if let (Some(_), Some(plan)) = (error.class, self.plan.as_ref()) {
+        if let (Some(_), Some(plan)) = (error.class(), self.plan.as_ref()) {
             let first = plan.asked();
             let others: Vec<String> = plan.fallbacks().map(|name| format!("'{name}'")).collect();
             let others =
@@ -455,7 +458,7 @@ impl Exchange {
     /// The call is over before its body is read.
     fn end_with(&mut self, error: Error) {
         self.released = Released::Response;
-        self.status = error.status;
+        self.status = error.status();
         self.told = Some(error.clone());
         self.first_error = Some(error);
     }
@@ -463,7 +466,7 @@ impl Exchange {
     /// The reply for an error, and the end of this exchange.
     fn refuse(&mut self, error: Error) -> Reply {
         self.released = Released::Response;
-        self.status = error.status;
+        self.status = error.status();
         let mut reply = local::refusal(&error, self.api.error_format, &self.call_id);
         let mut more = Headers::with_capacity(16);
         self.add_routing_headers(&mut more);
@@ -479,7 +482,7 @@ impl Exchange {
             None => more.push("x-litellm-response-cost", b"0"),
         }
         reply.extend(&more);
-        if error.class == Some(Class::Timeout) {
+        if error.class() == Some(Class::Timeout) {
             let ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
             reply.headers.push(("x-litellm-timeout".to_owned(), seconds(ms)));
         }
@@ -534,7 +537,7 @@ impl Exchange {
             Released::Failure => {}
             Released::Nothing => {
                 let error = self.envoy_error(status, details, env.now_ms);
-                if let (Some(class), Some(_)) = (error.class, &self.attempt) {
+                if let (Some(class), Some(_)) = (error.class(), &self.attempt) {
                     let failure = Failure::without_answer(class, &error.message);
                     if self.is_under_way() {
                         self.charge_hurried(&failure, env);
@@ -562,11 +565,9 @@ impl Exchange {
             408 | 504 if !details.contains("request_overall_timeout") || self.plan.is_some() => {
                 failed(Class::Timeout, "no answer within the time-out")
             }
-            408 => Error::new(408, TOO_SLOW).with_kind("invalid_request_error"),
-            404 => Error::new(404, format!("Not Found: `{}`.", self.path)).with_kind("invalid_request_error"),
-            400..=499 => {
-                Error::new(status, "the request could not be read.").with_kind("invalid_request_error")
-            }
+            408 => Error::of(RequestFault::TooSlow, TOO_SLOW),
+            404 => Error::of(RequestFault::NotFound, format!("Not Found: `{}`.", self.path)),
+            400..=499 => unreadable(status),
             503 | 502 => self.ended_without_response(now_ms).to_error(title),
             _ => failed(Class::InternalServer, "the gateway could not complete the request."),
         }
@@ -585,7 +586,7 @@ impl Exchange {
         let router = &self.config.router;
         // Who allows less time than the deployment is given learns nothing about it.
         if failure.class == Class::Timeout
-            && failure.status == 0
+            && failure.status.is_none()
             && self.is_hurried(attempt.candidate.deployment)
         {
             return None;
@@ -600,7 +601,7 @@ impl Exchange {
         let group_size = self.plan.as_ref().and_then(Plan::segment).map_or(1, |segment| segment.group_size);
         let failed = cooldown::FailedAttempt {
             class: failure.class,
-            status: if failure.status == 0 { failure.class.status() } else { failure.status },
+            status: failure.status.unwrap_or(failure.class.status().into()),
             retry_after_ms: failure.retry_after_ms,
             group_size,
         };
@@ -621,6 +622,24 @@ impl Exchange {
         let sample = Sample::of(self.took_ms, first_ms, tokens);
         latency::note(env.shared, deployment, sample, &router.latency, env.now_ms);
     }
+}
+
+/// What Envoy's refusal of a request means of whose call nothing is known yet.
+pub fn refused_early(status: u16) -> Error {
+    match status {
+        413 => Error::of(RequestFault::TooLarge, "the request body is too large."),
+        408 | 504 => Error::of(RequestFault::Unreadable(error_status(status)), TOO_SLOW),
+        _ => unreadable(status),
+    }
+}
+
+fn error_status(status: u16) -> ErrorStatus {
+    ErrorStatus::new(status).unwrap_or(ErrorStatus::INTERNAL_SERVER_ERROR)
+}
+
+/// The refusal of a request that the host could not read and gave this status.
+fn unreadable(status: u16) -> Error {
+    Error::of(RequestFault::Unreadable(error_status(status)), "the request could not be read.")
 }
 
 /// The body as an object, or why it is none.

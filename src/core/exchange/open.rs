@@ -19,7 +19,7 @@ use crate::core::{
         routes::{self, Route},
     },
     config::Config,
-    error::{Error, ErrorFormat},
+    error::{Error, ErrorFormat, RequestFault},
     headers::Headers,
     model::{general::General, grant::Role},
     operation::{
@@ -202,8 +202,7 @@ fn announced(headers: &Headers) -> u64 {
 /// Envoy joins Host headers: who sends two has one hop believe the first and the next hop the second.
 fn one_host(headers: &Headers) -> Result<(), Error> {
     match headers.text(":authority").is_some_and(|host| host.contains(',')) {
-        true => Err(Error::new(400, "the request names several hosts: expected one Host header".to_owned())
-            .with_kind("invalid_request_error")),
+        true => Err(Error::bad_request("the request names several hosts: expected one Host header")),
         false => Ok(()),
     }
 }
@@ -321,24 +320,22 @@ pub(super) fn size_allowed(length: u64, config: &Config) -> Result<(), Error> {
     }
     let Some(max) = config.general.max_request_bytes.filter(|max| length > *max) else { return Ok(()) };
     let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
-    Err(Error::new(
-        400,
+    Err(Error::of(
+        RequestFault::BadRequest,
         format!("Request size is too large. Request size is {} MB. Max size is {} MB", mb(length), mb(max)),
     )
-    .with_kind("bad_request_error")
     .with_param("content-length"))
 }
 
 pub(super) fn too_large(config: &Config) -> Error {
     let limit = config.request_limit();
-    Error::new(
-        413,
+    Error::of(
+        RequestFault::TooLarge,
         format!(
             "the request body is too large: expected at most {limit} bytes. \
              `tollgate_settings.request_body_buffer_limit_bytes` raises the limit."
         ),
     )
-    .with_kind("invalid_request_error")
 }
 
 /// Client headers that `forward_client_headers_to_llm_api` hands on.

@@ -157,7 +157,7 @@ impl Exchange {
             start_ms: self.started_ms,
             end_ms: now_ms,
             status,
-            failure: failed().map(Error::name),
+            failure: failed().map(|error| error.name().into()),
             failure_message: failed().map(Error::logged),
             is_whole: is_good && self.completed.is_some() && !incomplete,
             ..CallRecord::default()
@@ -290,7 +290,7 @@ pub fn request_members(headers: &Headers, caller: &Caller, refusal: Option<&Erro
         grant.write_log(&mut shown);
     }
     if let Some(error) = refusal {
-        shown.text("error", &error.name());
+        shown.text("error", error.name());
         shown.text("error_message", &error.logged());
     }
     members

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::core::{
     codec::json::Object,
-    error::Error,
+    error::{Error, RequestFault},
     headers::Headers,
     model::{
         fallback::{Fallback, Fallbacks},
@@ -137,7 +137,7 @@ pub fn refuse_mocks(body: &Object<'_>, general: &General) -> Result<(), Error> {
             let message = format!(
                 "`{name}` in a request is not allowed: `tollgate_settings.allow_client_mocks` is false. Leave it out."
             );
-            Err(Error::new(403, message).with_kind("invalid_request_error").with_param(name))
+            Err(Error::of(RequestFault::Forbidden, message).with_param(name))
         }
         None => Ok(()),
     }
@@ -433,7 +433,7 @@ mod tests {
             r#"{"context_window_fallbacks":[{"a":"b"}]}"#,
         ] {
             let error = asked(body).unwrap_err();
-            assert_eq!(error.status, 400, "{body}");
+            assert_eq!(error.status(), 400, "{body}");
             assert!(error.param.is_some(), "{body}");
         }
     }

@@ -7,14 +7,17 @@
 use super::{Env, Exchange, Next, RETRY_HEADER, Released, WAIT_HEADER, local, next::Release, record};
 use crate::core::{
     codec::tap::Tap,
-    error::Error,
+    error::{Error, Fault, Form, ProviderFault, RequestFault},
     format::{
         failure,
         pipeline::{Pipeline, content_type},
         response::ResponseIds,
     },
     headers::Headers,
-    model::failure::{Class, Failure},
+    model::{
+        failure::{Class, Failure},
+        status::Status,
+    },
     operation::{Dialect, Operation},
     route::{affinity, cooldown, plan::Plan, retries},
 };
@@ -46,7 +49,7 @@ pub enum Response {
     /// A failure whose body is being read.
     Failing {
         /// The provider's status.
-        status: u16,
+        status: Option<Status>,
         /// Its headers.
         headers: Headers,
     },
@@ -86,9 +89,9 @@ pub type Gunzip = flate2::write::GzDecoder<Vec<u8>>;
 impl Exchange {
     /// The answer's headers; `end` says that no body follows.
     pub fn on_response_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Next {
-        let status = headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let status = headers.text(":status").and_then(Status::parse);
         let Some(attempt) = &mut self.attempt else { return Next::Pass };
-        if !(200..300).contains(&status) {
+        if !status.is_some_and(Status::is_good) {
             self.response = Response::Failing { status, headers };
             return if end { self.failed(b"", env) } else { Next::Hold };
         }
@@ -293,13 +296,14 @@ impl Exchange {
 
     /// An answer that looked fine and is not.
     fn fail_with(&mut self, error: Error, env: &mut Env) -> Next {
-        let class = error.class.unwrap_or(Class::Api);
-        // Translations say whose fault it is themselves; what comes from a stream's own error event does not.
-        let worded = if error.message.starts_with("litellm.") {
-            error
-        } else {
-            let quotes = error.quotes;
-            Error { quotes, ..Failure::without_answer(class, &error.message).to_error(self.title()) }
+        let class = error.class().unwrap_or(Class::Api);
+        let worded = match error.fault {
+            // Translations say whose fault it is themselves; what comes from a stream's own error event does not.
+            Fault::Provider(ProviderFault { form: Form::Bare, words, .. }) => {
+                Failure { words, ..Failure::without_answer(class, &error.message) }.to_error(self.title())
+            }
+            Fault::Provider(_) | Fault::Request(RequestFault::Foreseen(_)) => error,
+            _ => Failure::without_answer(class, &error.message).to_error(self.title()),
         };
         self.note_error(worded);
         self.conclude(Failure::without_answer(class, ""), &Headers::default(), env)
@@ -316,7 +320,7 @@ impl Exchange {
         self.failure_headers = copied(headers);
         self.released = Released::Failure;
         let mut list = Headers::with_capacity(4);
-        list.push_number(":status", failure.class.status().into());
+        list.push_number(":status", failure.class.status().get().into());
         list.push("content-length", b"0");
         let (failed, used) = (self.plan.as_ref().map(Plan::current), self.retries);
         let next = self.advance(failure.class, failure.status, env);

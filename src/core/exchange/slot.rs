@@ -20,6 +20,7 @@ use crate::core::{
         general::CountedTokens,
         money::Money,
         rule::Rule,
+        status::Status,
     },
     quota::{self, Reservation, Why, Worker},
     route::{
@@ -151,7 +152,7 @@ impl Exchange {
                 Ok(Err(rejection)) => rejection.error(self.plan.as_ref().map_or("", Plan::asked), env.now_ms),
             };
             self.slot.since_ms = None;
-            let class = error.class.unwrap_or(Class::RateLimit);
+            let class = error.class().unwrap_or(Class::RateLimit);
             self.note_error(error);
             let config = Rc::clone(&self.config);
             let Some(plan) = self.plan.as_mut() else { return Err(self.final_error()) };
@@ -219,7 +220,12 @@ impl Exchange {
     }
 
     /// Gives the slot back, and goes on to the next candidate after a failure of `class`: one that has room.
-    pub(super) fn next_with_slot(&mut self, class: Class, status: u16, env: &mut Env) -> Option<Candidate> {
+    pub(super) fn next_with_slot(
+        &mut self,
+        class: Class,
+        status: Option<Status>,
+        env: &mut Env,
+    ) -> Option<Candidate> {
         self.release_slot(0, Money::ZERO, env);
         let (next, _) = self.with_admission(env, |plan, world, admission| {
             plan.advance(class, status, world, &mut |at| admission.admits(at))

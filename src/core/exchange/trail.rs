@@ -64,8 +64,7 @@ impl Exchange {
     /// An attempt has failed; `rest_ms`: its deployment rests so long.
     pub(super) fn tell_failure(&mut self, failure: &Failure, rest_ms: Option<u64>) {
         self.tell(|_| {
-            let status =
-                if failure.status == 0 { "no answer".to_owned() } else { failure.status.to_string() };
+            let status = failure.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
             let rests = rest_ms.map(|ms| format!("; the deployment rests for {ms} ms")).unwrap_or_default();
             format!("failed: {} ({status}){rests}", failure.class.name())
         });

@@ -7,17 +7,20 @@ use super::{
     words::{self, Said},
 };
 use crate::core::{
-    error::{Error, Quoted},
+    error::{Error, Form, ProviderFault},
     headers::Headers,
-    model::failure::{Class, Failure},
+    model::{
+        failure::{Class, Failure, Words},
+        status::{ErrorStatus, Status},
+    },
 };
 
 /// Reads a failed response that came at `now_ms` (Unix milliseconds).
-pub fn read(format: Ref, status: u16, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
+pub fn read(format: Ref, status: Option<Status>, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
     let said = Said::by_body(body);
-    let (class, message) = format.read_failure(status, body, &said);
-    let code = said.code().map(str::to_owned);
-    Failure { class, status, message, retry_after_ms: retry_after(headers, now_ms), code }
+    let (class, message) = format.read_failure(status.map_or(0, Status::get), body, &said);
+    let words = Words::Theirs { code: said.code().map(str::to_owned) };
+    Failure { class, status, message, words, retry_after_ms: retry_after(headers, now_ms) }
 }
 
 /// The class of an OpenAI-like failure by its status and what it says.
@@ -105,18 +108,16 @@ impl Failure {
             Class::Timeout => "APITimeoutError - Request timed out. ".to_owned(),
             _ => String::new(),
         };
-        let mut error = Error::provider(
-            self.class,
-            format!("litellm.{name}: {doubled}{title}Exception - {}", self.message),
-        );
-        error.quotes = (self.status != 0).then(|| Box::new(Quoted { code: self.code.clone() }));
-        if self.class == Class::Api && (400..600).contains(&self.status) {
-            error.status = self.status;
-        }
-        if let Some(ms) = self.retry_after_ms {
-            error = error.with_header("retry-after", ms.div_ceil(1_000).to_string());
-        }
-        error
+        let message = format!("litellm.{name}: {doubled}{title}Exception - {}", self.message);
+        let own = self.status.and_then(|status| ErrorStatus::new(status.get()));
+        let fault = ProviderFault {
+            class: self.class,
+            status: own.filter(|_| self.class == Class::Api),
+            retry_after_ms: self.retry_after_ms,
+            words: self.words.clone(),
+            form: Form::Whole,
+        };
+        Error::of(fault, message)
     }
 }
 

@@ -5,9 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::core::{
     codec::{json::MOST_VALUES, scan, value},
-    error::Error,
+    error::{Error, RequestFault},
     format::Context,
-    model::failure::Class,
 };
 
 /// Takes `names` out of `body`. One that says something (see [`is_default`]) is refused unless `drop_params` is on or
@@ -38,7 +37,7 @@ pub fn unsupported(names: &[&str], brand: &str, model: &str) -> Error {
          `litellm_settings.drop_params: true` in the configuration or send `\"drop_params\": true`; to pass them on, list \
          them in `allowed_openai_params`."
     );
-    Error::provider(Class::UnsupportedParams, message).with_kind("invalid_request_error")
+    Error::of(RequestFault::UnsupportedParams, message)
 }
 
 /// Arguments are texts that hold JSON: what they would be as values is bounded like what stands in the body itself.
@@ -56,7 +55,7 @@ pub fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
     let message = format!(
         "the arguments of the tool calls in `messages` hold {values} values: expected at most {MOST_VALUES}. Send fewer."
     );
-    Err(Error::new(413, message).with_kind("invalid_request_error").with_param("messages"))
+    Err(Error::of(RequestFault::TooLarge, message).with_param("messages"))
 }
 
 /// Takes the limit on the answer's length: `max_completion_tokens` wins over `max_tokens`.
@@ -121,7 +120,10 @@ mod tests {
         assert_eq!(run(body, &options), Ok(json!({"x": 1})));
 
         let error = run(json!({"n": 2, "echo": true}), &options).unwrap_err();
-        assert_eq!((error.status, error.class), (400, Some(Class::UnsupportedParams)));
+        assert_eq!(
+            (error.status(), error.class()),
+            (400, Some(crate::core::model::failure::Class::UnsupportedParams))
+        );
         assert!(error.message.contains("acme does not support parameters: ['n', 'echo'], for model=m"));
     }
 

@@ -88,7 +88,7 @@ mod tests {
         let (message, content) = (messages.item(2), "content");
         assert_eq!(message.member(content).item(0).to_string(), "messages[2].content[0]");
         let error = message.wrong("an object");
-        assert_eq!((error.status, error.message.as_str()), (400, "`messages[2]` must be an object"));
+        assert_eq!((error.status(), error.message.as_str()), (400, "`messages[2]` must be an object"));
         assert_eq!(error.param.as_deref(), Some("messages[2]"));
     }
 }

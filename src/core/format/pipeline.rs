@@ -20,8 +20,8 @@ use crate::core::{
         tap::Tap,
         value,
     },
-    error::{Error, Quoted},
-    model::failure::Class,
+    error::{Error, Form, ProviderFault},
+    model::failure::{Class, Words},
     model::{terms::Terms, usage::Usage},
 };
 
@@ -358,7 +358,7 @@ fn stream_error(error: &Value) -> Error {
         },
     };
     let code = Said::by_error(error, text).code().map(str::to_owned);
-    Error { quotes: Some(Box::new(Quoted { code })), ..Error::quoted(class, text) }
+    Error::of(ProviderFault::new(class, Words::Theirs { code }, Form::Bare), text)
 }
 
 fn not_json(detail: &str) -> Error {

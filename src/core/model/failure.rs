@@ -1,5 +1,7 @@
 //! What went wrong at a provider.
 
+use super::status::{ErrorStatus, Status};
+
 /// What went wrong at a provider, in LiteLLM's words. Retries, fallbacks and cooldowns are decided by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -55,20 +57,20 @@ impl Class {
     }
 
     /// The status LiteLLM gives this class ([`Class::Api`] keeps the provider's own).
-    pub fn status(self) -> u16 {
+    pub fn status(self) -> ErrorStatus {
         match self {
             Class::BadRequest
             | Class::ContextWindowExceeded
             | Class::ContentPolicyViolation
-            | Class::UnsupportedParams => 400,
-            Class::Authentication => 401,
-            Class::PermissionDenied => 403,
-            Class::NotFound => 404,
-            Class::Timeout => 408,
-            Class::UnprocessableEntity => 422,
-            Class::RateLimit => 429,
-            Class::InternalServer | Class::ApiConnection | Class::Api => 500,
-            Class::ServiceUnavailable => 503,
+            | Class::UnsupportedParams => ErrorStatus::BAD_REQUEST,
+            Class::Authentication => ErrorStatus::UNAUTHORIZED,
+            Class::PermissionDenied => ErrorStatus::FORBIDDEN,
+            Class::NotFound => ErrorStatus::NOT_FOUND,
+            Class::Timeout => ErrorStatus::REQUEST_TIMEOUT,
+            Class::UnprocessableEntity => ErrorStatus::UNPROCESSABLE_CONTENT,
+            Class::RateLimit => ErrorStatus::TOO_MANY_REQUESTS,
+            Class::InternalServer | Class::ApiConnection | Class::Api => ErrorStatus::INTERNAL_SERVER_ERROR,
+            Class::ServiceUnavailable => ErrorStatus::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -100,20 +102,32 @@ impl Class {
 pub struct Failure {
     /// What went wrong.
     pub class: Class,
-    /// The provider's own status; 0 when no answer came.
-    pub status: u16,
-    /// The provider's own message.
+    /// The provider's own status; none when no response came.
+    pub status: Option<Status>,
+    /// What is said of it.
     pub message: String,
+    /// Whose words `message` has.
+    pub words: Words,
     /// `retry-after` in milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// The provider's own code for it.
-    pub code: Option<String>,
+}
+
+/// Whose words tell of a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Ours.
+    Ours,
+    /// The provider's, and providers quote prompts: no log may hold them.
+    Theirs {
+        /// Its own code for the failure (`insufficient_quota`), when it has one. That may stand in a log.
+        code: Option<String>,
+    },
 }
 
 impl Failure {
-    /// A failure without an answer: `message` is in our words.
+    /// A failure without a response: `message` is in our words.
     pub fn without_answer(class: Class, message: &str) -> Failure {
-        Failure { class, status: 0, message: message.to_owned(), retry_after_ms: None, code: None }
+        Failure { class, status: None, message: message.to_owned(), words: Words::Ours, retry_after_ms: None }
     }
 }
 

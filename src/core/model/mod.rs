@@ -22,6 +22,7 @@ pub mod rate;
 pub mod router;
 pub mod rule;
 pub mod secret;
+pub mod status;
 pub mod template;
 pub mod terms;
 pub mod usage;

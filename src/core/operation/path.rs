@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::{APIS, ApiRef, managed, not_yet};
 use crate::core::{
     codec::escape::unescape,
-    error::{Error, ErrorFormat},
+    error::{Error, ErrorFormat, RequestFault},
 };
 
 /// What a request asks the gateway to do.
@@ -116,9 +116,10 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Action<'p>, Error> {
     match method {
         "OPTIONS" => Ok(Action::Preflight),
         _ if method == allowed || (method == "HEAD" && allowed == "GET") => Ok(action),
-        _ => Err(Error::new(405, format!("Method Not Allowed: `{path}` takes {allowed}, not {method}."))
-            .with_kind("invalid_request_error")
-            .with_header("allow", format!("{allowed}, OPTIONS"))),
+        _ => Err(Error::of(
+            RequestFault::Method(allowed),
+            format!("Method Not Allowed: `{path}` takes {allowed}, not {method}."),
+        )),
     }
 }
 
@@ -143,7 +144,7 @@ pub fn absent<'k>(method: &str, path: &str, known: impl Iterator<Item = &'k str>
             format!("Not Found: no route `{method} {path}`.{meant} GET /routes lists every path.")
         }
     };
-    Error::new(404, message).with_kind("invalid_request_error")
+    Error::of(RequestFault::NotFound, message)
 }
 
 /// The format of errors at a path: Anthropic's below its own.
@@ -281,7 +282,7 @@ mod tests {
         ];
         for (method, path, status) in rows {
             let error = find(method, path).unwrap_err();
-            assert_eq!(error.status, status, "{method} {path}");
+            assert_eq!(error.status(), status, "{method} {path}");
             assert!(error.message.contains(path), "{}", error.message);
         }
     }
@@ -306,7 +307,7 @@ mod tests {
         ];
         for (method, path, words) in rows {
             let error = find(method, path).unwrap_err();
-            assert_eq!(error.status, 404);
+            assert_eq!(error.status(), 404);
             assert!(error.message.contains(words), "{}", error.message);
         }
         for (path, format) in [

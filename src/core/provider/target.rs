@@ -5,7 +5,7 @@ use super::{
     url::{self, Call},
 };
 use crate::core::{
-    error::Error,
+    error::{Error, RequestFault},
     headers::Headers,
     model::{brand::Brand, deployment::Deployment, endpoint::Endpoint, failure::Class},
     operation::{Api, Dialect, Operation},
@@ -24,8 +24,9 @@ pub struct Target {
 
 /// The name of the format that serves a client API at a deployment.
 pub fn speaks(d: &Deployment, api: &Api) -> Result<&'static str, Error> {
-    let refuse =
-        |why: String| Err(Error::provider(Class::BadRequest, format!("litellm.BadRequestError: {why}")));
+    let refuse = |why: String| {
+        Err(Error::of(RequestFault::Foreseen(Class::BadRequest), format!("litellm.BadRequestError: {why}")))
+    };
     let Some(speaks) = d.brand.speaks else {
         return refuse(format!("Tollgate cannot call provider `{}` yet", d.brand.name));
     };

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::core::{
     config::{Config, Resolved},
-    error::Error,
+    error::{Error, RequestFault},
     model::{
         failure::Class,
         fallback::{Fallback, Fallbacks},
@@ -153,7 +153,7 @@ impl<'c> Chain<'c> {
             Ok(order) => order,
             Err(why) => {
                 world.tell(|trace| trace.pass_over(&why));
-                let class = why.class;
+                let class = why.class();
                 if depth == 0 {
                     self.why = Some(why);
                 }
@@ -316,14 +316,17 @@ fn resolve(config: &Config, model: &str, call: &RoutingInput) -> Result<Resolved
         Some(resolved) if is_open(&resolved) => Ok(resolved),
         _ => match config.why_unavailable(model) {
             Some(reason) => Err(Error::bad_request(format!("model `{model}` cannot be called: {reason}"))),
-            None => Err(Error::new(400, unknown_model("/chat/completions", model))),
+            None => Err(unknown_model("/chat/completions", model)),
         },
     }
 }
 
-/// LiteLLM's text for a name that is no model, the Python form of its detail map included.
-pub fn unknown_model(path: &str, model: &str) -> String {
-    format!(
-        "{{'error': '{path}: Invalid model name passed in model={model}. Call `/v1/models` to view available models for your key.'}}"
+/// The refusal of a name that is no model, with the Python form of LiteLLM's detail map.
+pub fn unknown_model(path: &str, model: &str) -> Error {
+    Error::of(
+        RequestFault::UnknownModel,
+        format!(
+            "{{'error': '{path}: Invalid model name passed in model={model}. Call `/v1/models` to view available models for your key.'}}"
+        ),
     )
 }

@@ -7,7 +7,7 @@
 use super::retries;
 use crate::core::{
     host::{Store, Topic},
-    model::{deployment::Deployment, failure::Class, router::Router},
+    model::{deployment::Deployment, failure::Class, router::Router, status::Status},
     store,
 };
 
@@ -66,8 +66,8 @@ impl Record {
 pub struct FailedAttempt {
     /// What went wrong.
     pub class: Class,
-    /// The provider's status; 0 when there was none.
-    pub status: u16,
+    /// The provider's status; that of the class when there was none.
+    pub status: Status,
     /// `retry-after` of the answer.
     pub retry_after_ms: Option<u64>,
     /// How many deployments the group has.
@@ -125,7 +125,7 @@ fn counts(failure: FailedAttempt) -> bool {
     match failure.class {
         Class::ApiConnection => false,
         Class::Timeout => true,
-        _ => !(400..500).contains(&failure.status) || matches!(failure.status, 401 | 404 | 408 | 429),
+        _ => !failure.status.is_client_error() || matches!(failure.status.get(), 401 | 404 | 408 | 429),
     }
 }
 
@@ -154,7 +154,7 @@ fn by_rate(failed: u32, succeeded: u64, failure: FailedAttempt) -> bool {
     let failed = u64::from(failed);
     let calls = failed.saturating_add(succeeded);
     let others = failure.group_size > 1;
-    let permanent = matches!(failure.status, 401 | 404);
+    let permanent = matches!(failure.status.get(), 401 | 404);
     let mostly_failing = others && calls >= RATE_NEEDS_CALLS && failed.saturating_mul(2) > calls;
     let only_failing = succeeded == 0 && calls >= ALL_FAILED_NEEDS_CALLS;
     permanent || (others && failure.class == Class::RateLimit) || mostly_failing || only_failing

@@ -149,7 +149,7 @@ pub fn explain(question: &Question, world: &mut World) -> Explanation {
     match Plan::new(model, controls, &mut world) {
         Ok(plan) => explanation.attempts = plan.max_retries().saturating_add(1),
         Err(error) => {
-            explanation.refusal = Some(Refusal { status: error.status, message: error.message });
+            explanation.refusal = Some(Refusal { status: error.status(), message: error.message });
         }
     }
     explanation.groups = trace.into_groups();

@@ -8,7 +8,7 @@ use super::{
 };
 
 use crate::core::{
-    error::Error,
+    error::{Error, RequestFault},
     model::{deployment::Deployment, failure::Class},
     quota::{self, Why},
 };
@@ -122,7 +122,7 @@ fn checked(
         // Writing to a String cannot fail.
         _ = write!(message, "Model={}, Max Input Tokens={max}, Got={}", d.litellm_model, tokens.likely);
     }
-    Err(Error::provider(Class::ContextWindowExceeded, message))
+    Err(Error::of(RequestFault::Foreseen(Class::ContextWindowExceeded), message))
 }
 
 /// Whether it understands what is asked for, or may do without.
@@ -182,7 +182,7 @@ fn tagged(list: &[usize], group: &str, tags: &[String], world: &World) -> Result
                 "Not allowed to access model due to tags configuration. Passed model={group} and tags=[{}]",
                 shown.join(", ")
             );
-            Err(Error::new(401, message))
+            Err(Error::of(RequestFault::Tags, message))
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::core::{
     config::Config,
     error::Error,
-    model::{failure::Class, fallback::Fallback},
+    model::{failure::Class, fallback::Fallback, status::Status},
 };
 
 /// A deployment and its place in the plan.
@@ -147,7 +147,7 @@ impl Plan {
     pub fn advance(
         &mut self,
         class: Class,
-        status: u16,
+        status: Option<Status>,
         world: &mut World,
         admits: &mut dyn FnMut(usize) -> bool,
     ) -> Option<Candidate> {
@@ -193,7 +193,7 @@ impl Plan {
     fn retry(
         &self,
         class: Class,
-        status: u16,
+        status: Option<Status>,
         world: &World,
         admits: &mut dyn FnMut(usize) -> bool,
     ) -> Option<Candidate> {

@@ -2,28 +2,26 @@
 
 use crate::core::{
     access::refusals::dollars,
-    error::Error,
-    model::{deployment::Deployment, failure::Class, meter::MeterKind, money::Money, rule::Rule},
+    error::{Error, LimitFault},
+    model::{deployment::Deployment, meter::MeterKind, money::Money, rule::Rule},
 };
 
 /// The refusal when no deployment of a group can be called, until the first that could be.
 pub fn none_available(model: &str, available_at_ms: Option<u64>, now_ms: u64) -> Error {
-    let wait = available_at_ms.map_or(0, |until| until.saturating_sub(now_ms).div_ceil(1_000));
-    let mut error = Error::provider(
-        Class::RateLimit,
+    let wait_s = available_at_ms.map_or(0, |until| until.saturating_sub(now_ms).div_ceil(1_000));
+    Error::of(
+        LimitFault::NoDeployment { wait_s },
         format!(
-            "No deployments available for selected model, Try again in {wait} seconds. Passed model={model}. \
+            "No deployments available for selected model, Try again in {wait_s} seconds. Passed model={model}. \
              pre-call-checks=False"
         ),
-    );
-    error.kind = None;
-    error.with_header("retry-after", wait.to_string())
+    )
 }
 
 /// A refusal for too many requests, with the time until there is room again.
 pub fn rate_limited(message: String, resets_at_ms: u64, now_ms: u64) -> Error {
-    let seconds = resets_at_ms.saturating_sub(now_ms).div_ceil(1_000).max(1);
-    Error::provider(Class::RateLimit, message).with_header("retry-after", seconds.to_string())
+    let wait_s = resets_at_ms.saturating_sub(now_ms).div_ceil(1_000).max(1);
+    Error::of(LimitFault::DeploymentRate { wait_s }, message)
 }
 
 /// One line about a budget that is used up, as LiteLLM writes it.
@@ -46,7 +44,5 @@ pub fn over_budget(deployment: &Deployment, rule: &Rule, spend: Money, held: Mon
 /// The refusal when every deployment has used up its budget.
 pub fn crossed_budget(told: &str) -> Error {
     let message = format!("No deployments available - crossed budget: {}", told.trim_end());
-    let mut error = Error::provider(Class::RateLimit, message);
-    error.kind = None;
-    error
+    Error::of(LimitFault::DeploymentBudget, message)
 }

@@ -2,7 +2,10 @@
 
 use hashbrown::HashMap;
 
-use crate::core::{config::Config, model::failure::Class};
+use crate::core::{
+    config::Config,
+    model::{failure::Class, status::Status},
+};
 
 /// However many retries are asked for, a group gets no more: beyond it a request is an endless loop.
 pub const MOST: u32 = 100;
@@ -59,7 +62,7 @@ impl Rules<'_> {
 
     /// Whether a failure is one to try again after at all. What is wrong with the request is wrong everywhere, unless a policy
     /// says by name that it is to be retried.
-    pub fn is_retried(&self, class: Class, status: u16, group_size: usize) -> bool {
+    pub fn is_retried(&self, class: Class, status: Option<Status>, group_size: usize) -> bool {
         match class {
             Class::NotFound => false,
             Class::BadRequest
@@ -70,7 +73,8 @@ impl Rules<'_> {
                 self.policy().and_then(|policy| by_class(policy, class)).is_some()
             }
             Class::Authentication | Class::PermissionDenied => group_size > 1,
-            Class::Api => !(400..500).contains(&status) || matches!(status, 408 | 409 | 429),
+            Class::Api => status
+                .is_none_or(|status| !status.is_client_error() || matches!(status.get(), 408 | 409 | 429)),
             Class::Timeout
             | Class::RateLimit
             | Class::InternalServer

@@ -8,14 +8,14 @@ use crate::{
     control::ledger::{
         caller::Caller,
         db::DbError,
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         route::Call,
         rows::{self, Record, Select, Where},
         schema::{ORGANIZATION_MEMBERS, TEAM_MEMBERS, TEAMS},
     },
     core::{
         access::{refusals, routes::Right},
-        error::Error,
+        error::{Error, KeyFault},
         model::grant::Role,
     },
 };
@@ -26,14 +26,14 @@ const MEMBER_PERMISSIONS: [&str; 2] = ["/key/info", "/key/health"];
 /// The refusal of a route to this caller.
 pub fn refused(call: &Call) -> Problem {
     match &call.caller {
-        Caller::Master => Problem::refused(500, "the master key was refused"),
+        Caller::Master => Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "the master key was refused"),
         Caller::Key(holder) => refusals::role(&holder.grant, &call.path).into(),
     }
 }
 
 /// 403 `auth_error`.
 pub fn forbidden(message: impl Into<String>) -> Problem {
-    Problem::Error(Error::new(403, message).with_kind("auth_error").with_param("None"))
+    Problem::Error(Error::of(KeyFault::Forbidden, message))
 }
 
 /// The caller's user, when it is somebody who may change things of its own: viewers and keys without a user may not.
@@ -169,7 +169,9 @@ pub async fn may_change_key(
 pub fn may_as_member(team: &Record, user: &str, operation: &str) -> Result<(), Problem> {
     let id = team.get("team_id").and_then(Value::as_str).unwrap_or_default();
     match role_in_team(team, user) {
-        None => Err(Problem::refused(400, format!("User={user} not assigned to team={id}"))),
+        None => {
+            Err(Problem::refused(ErrorStatus::BAD_REQUEST, format!("User={user} not assigned to team={id}")))
+        }
         Some("admin") => Ok(()),
         Some(_) => {
             let permissions = member_permissions(team);
@@ -177,8 +179,8 @@ pub fn may_as_member(team: &Record, user: &str, operation: &str) -> Result<(), P
                 return Ok(());
             }
             Err(Problem::Error(
-                Error::new(
-                    401,
+                Error::of(
+                    KeyFault::TeamMember,
                     format!(
                         "Team member does not have permissions for endpoint: {operation}. You only have access to \
                          the following endpoints: {} for team {id}. An admin of the team can change that: \
@@ -186,7 +188,6 @@ pub fn may_as_member(team: &Record, user: &str, operation: &str) -> Result<(), P
                         python_list(&permissions)
                     ),
                 )
-                .with_kind("team_member_permission_error")
                 .with_param(operation.to_owned()),
             ))
         }

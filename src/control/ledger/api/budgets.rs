@@ -8,7 +8,7 @@ use sqlx::AnyConnection;
 use super::fields::{bounded, bounded_query, copied, reset_at, text, texts, uuid};
 use crate::control::ledger::{
     db::{DbError, Tx},
-    problem::Problem,
+    problem::{ErrorStatus, Problem},
     resets,
     route::{Access, Answer, Call, Field, Route, Type},
     rows::{self, Record, Select, Where},
@@ -130,7 +130,10 @@ async fn info(call: Call) -> Result<Answer, Problem> {
     bounded(INFO, &call.body)?;
     let ids = texts(&call.body, "budgets");
     if ids.is_empty() {
-        return Err(Problem::wrapped(400, "Specify list of budget id's to query. Passed in=[]"));
+        return Err(Problem::wrapped(
+            ErrorStatus::BAD_REQUEST,
+            "Specify list of budget id's to query. Passed in=[]",
+        ));
     }
     let mut connection = call.app.db.read().await?;
     let wanted = ids.into_iter().map(Value::from).collect();
@@ -190,7 +193,7 @@ pub async fn make(tx: &mut Tx, call: &Call, body: &Record, id: Option<&str>) -> 
     };
     if rows::get(tx.connection(), &BUDGETS, &[&id]).await?.is_some() {
         return Err(Problem::wrapped(
-            400,
+            ErrorStatus::BAD_REQUEST,
             format!("Budget id = {id} already exists. Please use a different budget id."),
         ));
     }

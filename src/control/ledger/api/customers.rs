@@ -15,7 +15,7 @@ use crate::{
         rows::{self, Record, Select, Where},
         schema::END_USERS,
     },
-    core::error::Error,
+    core::error::{Error, RequestFault},
 };
 
 const OWN: &[Field] = fields::joined!(
@@ -116,8 +116,7 @@ const LONGEST_LIST: i64 = 10_000;
 async fn require(connection: &mut AnyConnection, id: &str) -> Result<Record, Problem> {
     rows::get(connection, &END_USERS, &[id]).await?.ok_or_else(|| {
         Problem::Error(
-            Error::new(404, format!("End User Id={id} does not exist in db"))
-                .with_kind("not_found")
+            Error::of(RequestFault::NoSuchCustomer, format!("End User Id={id} does not exist in db"))
                 .with_param("user_id"),
         )
     })
@@ -182,11 +181,10 @@ async fn new(call: Call) -> Result<Answer, Problem> {
     let mut tx = call.app.db.write().await?;
     if rows::get(tx.connection(), &END_USERS, &[id]).await?.is_some() {
         return Err(Problem::Error(
-            Error::new(
-                400,
+            Error::of(
+                RequestFault::CustomerExists,
                 format!("Customer already exists, passed user_id={id}. Please pass a new user_id."),
             )
-            .with_kind("bad_request")
             .with_param("user_id"),
         ));
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     control::ledger::{
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         resets,
         route::{Call, Field, Type},
         rows::{Record, dollars},
@@ -540,14 +540,22 @@ pub fn order(
     let column = match call.parameter("sort_by") {
         None => default.0,
         Some(wanted) => allowed.iter().find(|name| **name == wanted).copied().ok_or_else(|| {
-            Problem::wrapped(400, format!("Invalid sort column. Must be one of: {}", allowed.join(", ")))
+            Problem::wrapped(
+                ErrorStatus::BAD_REQUEST,
+                format!("Invalid sort column. Must be one of: {}", allowed.join(", ")),
+            )
         })?,
     };
     let descending = match call.parameter("sort_order") {
         None => default.1,
         Some(text) if text.eq_ignore_ascii_case("asc") => false,
         Some(text) if text.eq_ignore_ascii_case("desc") => true,
-        Some(_) => return Err(Problem::wrapped(400, "Invalid sort order. Must be asc or desc")),
+        Some(_) => {
+            return Err(Problem::wrapped(
+                ErrorStatus::BAD_REQUEST,
+                "Invalid sort order. Must be asc or desc",
+            ));
+        }
     };
     Ok((column, descending))
 }
@@ -557,7 +565,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], Problem> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
         crate::control::ledger::log(&format!("no random bytes: {error}"));
-        Problem::refused(500, "the system has no random bytes to give")
+        Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "the system has no random bytes to give")
     })?;
     Ok(bytes)
 }
@@ -629,8 +637,8 @@ mod tests {
             let shown = body.to_string().chars().take(80).collect::<String>();
             match bounded(FIELDS, body.as_object().unwrap()) {
                 Err(Problem::Error(error)) => {
-                    assert_eq!(error.status, expected, "{shown}");
-                    assert_eq!(error.kind.as_deref(), Some("bad_request_error"), "{shown}");
+                    assert_eq!(error.status(), expected, "{shown}");
+                    assert_eq!(error.shape().kind, Some("bad_request_error"), "{shown}");
                 }
                 Err(Problem::Detail(status, _)) => assert_eq!(status, expected, "{shown}"),
                 other => panic!("{shown}: {other:?}"),

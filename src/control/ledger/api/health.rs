@@ -15,10 +15,13 @@ use crate::{
             probe::Outcome,
             targets::{self, Target},
         },
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         route::{Access, Answer, Call, Field, Route, Type},
     },
-    core::{config::Config, error::Error},
+    core::{
+        config::Config,
+        error::{Error, RequestFault},
+    },
 };
 
 /// The routes of this chapter.
@@ -57,7 +60,7 @@ async fn deployments(call: Call) -> Result<Answer, Problem> {
     let config = app.config();
     let Some(gateway) = app.checks.gateway() else {
         return Err(Problem::refused(
-            503,
+            ErrorStatus::SERVICE_UNAVAILABLE,
             "this ledger does not know where the gateway is, through which it calls deployments: start it with --gateway URL",
         ));
     };
@@ -163,7 +166,7 @@ async fn tell(service: &str, receivers: Receivers) -> Result<Answer, Problem> {
         let message = format!(
             "{service} is not configured: add `{kind}` to `general_settings.alerting` and set {variable} in the environment"
         );
-        return Err(Problem::Error(Error::new(422, message).with_kind("auth_error").with_param("None")));
+        return Err(Problem::Error(Error::of(RequestFault::NoSuchService, message)));
     };
     let sent = tokio::task::spawn_blocking(move || send(&address, &body)).await;
     match sent.unwrap_or_else(|_| Err("it could not be called".to_owned())) {
@@ -171,7 +174,10 @@ async fn tell(service: &str, receivers: Receivers) -> Result<Answer, Problem> {
             "status": "success",
             "message": format!("Test alert sent to {service}: verify that it has arrived"),
         }))),
-        Err(why) => Err(Problem::refused(502, format!("the test alert did not reach {service}: {why}"))),
+        Err(why) => Err(Problem::refused(
+            ErrorStatus::BAD_GATEWAY,
+            format!("the test alert did not reach {service}: {why}"),
+        )),
     }
 }
 
@@ -247,7 +253,7 @@ mod tests {
             let webhook = Receivers { webhook: Some(address.clone()), ..Receivers::default() };
             assert_eq!(tell("slack", slack).await.unwrap().status, 200);
             let Err(Problem::Error(error)) = tell("webhook", webhook).await else { panic!() };
-            assert_eq!(error.status, 502);
+            assert_eq!(error.status(), 502);
             assert!(error.message.contains("it answered 500") && !error.message.contains("/hook"));
         });
         server.join().unwrap();

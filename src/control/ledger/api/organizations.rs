@@ -11,7 +11,7 @@ use super::{
 };
 use crate::control::ledger::{
     db::{DbError, Tx},
-    problem::Problem,
+    problem::{ErrorStatus, Problem},
     route::{Access, Answer, Call, Field, Route, Type},
     rows::{self, Record, Select, Where},
     schema::{KEYS, ORGANIZATION_MEMBERS, ORGANIZATIONS, TEAMS, USERS},
@@ -142,7 +142,7 @@ async fn new(call: Call) -> Result<Answer, Problem> {
     };
     if rows::get(tx.connection(), &ORGANIZATIONS, &[&id]).await?.is_some() {
         return Err(Problem::wrapped(
-            400,
+            ErrorStatus::BAD_REQUEST,
             format!("Organization id = {id} already exists. Please use a different organization id."),
         ));
     }
@@ -274,7 +274,10 @@ async fn infos(call: Call) -> Result<Answer, Problem> {
     bounded(INFOS, &call.body)?;
     let ids = texts(&call.body, "organizations");
     if ids.is_empty() {
-        return Err(Problem::wrapped(400, "Specify list of organization id's to query. Passed in=[]"));
+        return Err(Problem::wrapped(
+            ErrorStatus::BAD_REQUEST,
+            "Specify list of organization id's to query. Passed in=[]",
+        ));
     }
     let mut connection = call.app.db.read().await?;
     let select = Select::all(vec![Where::In("organization_id", ids.into_iter().map(Value::from).collect())]);
@@ -335,7 +338,7 @@ async fn member_add(call: Call) -> Result<Answer, Problem> {
         let (user, role) = member(&mut tx, &call, item).await?;
         if rows::get(tx.connection(), &ORGANIZATION_MEMBERS, &[&user, id]).await?.is_some() {
             return Err(Problem::wrapped(
-                400,
+                ErrorStatus::BAD_REQUEST,
                 format!("User with user_id={user} already exists in organization"),
             ));
         }
@@ -411,7 +414,7 @@ async fn which(tx: &mut Tx, call: &Call) -> Result<Record, Problem> {
     };
     there.ok_or_else(|| {
         Problem::wrapped(
-            400,
+            ErrorStatus::BAD_REQUEST,
             format!(
                 "User not found in organization. organization_id={organization}, user_id={}",
                 user.as_deref().unwrap_or("None")

@@ -224,7 +224,7 @@ async fn what_is_too_long_is_refused() {
         assert!(what != "wide tool" || size(&prompt) <= MAX_BYTES);
         match count("gpt-4o", prompt).await {
             Ok(_) => assert!(!is_refused, "{what}"),
-            Err(Problem::Error(error)) => assert!(is_refused && error.status == 413, "{what}: {error:?}"),
+            Err(Problem::Error(error)) => assert!(is_refused && error.status() == 413, "{what}: {error:?}"),
             Err(other) => panic!("{what}: {other:?}"),
         }
     }

@@ -159,7 +159,7 @@ pub fn failure_in(body: &Value) -> Option<Error> {
         Some(503) => Class::ServiceUnavailable,
         _ => Class::InternalServer,
     };
-    Some(Error::quoted(class, format!("litellm.{}: {message}", class.name())))
+    Some(Error::quoted(class, format!("litellm.{}: {message}", class.name())).whole())
 }
 
 /// Whether a buffered response says at `path` that it was stopped for `reason`. Few hold the word at all, so few are parsed.
@@ -171,7 +171,7 @@ pub fn is_stopped_by(reason: &Needle, path: &str, body: &[u8]) -> bool {
 
 /// A response that is not what its API promises.
 pub fn unreadable(lack: &str) -> Error {
-    Error::provider(Class::Api, format!("litellm.APIError: the provider's answer has {lack}"))
+    Error::provider(Class::Api, format!("litellm.APIError: the provider's answer has {lack}")).whole()
 }
 
 #[cfg(test)]
@@ -197,7 +197,7 @@ mod tests {
             (json!({"error": {"a": 1}}), 500, "litellm.InternalServerError: the provider reported an error"),
         ] {
             let error = failure_in(&body).unwrap();
-            assert_eq!((error.status, error.message.as_str()), (status, message));
+            assert_eq!((error.status(), error.message.as_str()), (status, message));
         }
         assert_eq!(failure_in(&json!({"error": null, "choices": []})), None);
     }
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_response_without_choices_is_no_response() {
         for body in [json!({}), json!([]), json!({"choices": []}), json!({"choices": 1})] {
-            assert_eq!(choices_of(&body).unwrap_err().class, Some(Class::Api), "{body}");
+            assert_eq!(choices_of(&body).unwrap_err().class(), Some(Class::Api), "{body}");
         }
     }
 }

@@ -52,7 +52,7 @@ fn run(case: &Value, translate: Translate) -> Value {
             "prompt_tokens": asked.prompt_tokens,
         }, "request": request}),
         Err(error) => {
-            json!({"error": {"status": error.status, "message": error.message, "param": error.param}})
+            json!({"error": {"status": error.status(), "message": error.message, "param": error.param}})
         }
     }
 }

@@ -19,7 +19,7 @@ pub(in crate::core::format) fn whole(
 ) {
     let run = |case: &Value| match translate(&case["answer"], asked(case), &ids()) {
         Ok(answer) => json!({"answer": answer}),
-        Err(error) => json!({"error": {"status": error.status, "message": error.message}}),
+        Err(error) => json!({"error": {"status": error.status(), "message": error.message}}),
     };
     golden::walk(folder, run);
     golden::each(folder, |case| {
@@ -40,7 +40,7 @@ pub(in crate::core::format) fn streams(
         match translate(chunks.as_array().unwrap(), asked(case), include_usage) {
             (out, Ok(())) => json!({"out": out}),
             (out, Err(error)) => {
-                json!({"out": out, "error": {"status": error.status, "message": error.message}})
+                json!({"out": out, "error": {"status": error.status(), "message": error.message}})
             }
         }
     };

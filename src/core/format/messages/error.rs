@@ -30,7 +30,7 @@ pub fn error(body: &Value) -> Error {
     let error = body.get("error").unwrap_or(&Value::Null);
     let message = clip(text(error, "message"));
     let class = class(200, error, &message);
-    Error::quoted(class, format!("litellm.{}: AnthropicException - {message}", class.name()))
+    Error::quoted(class, format!("litellm.{}: AnthropicException - {message}", class.name())).whole()
 }
 
 fn class(status: u16, error: &Value, message: &str) -> Class {

@@ -22,7 +22,8 @@ pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Err
         return Err(Error::provider(
             Class::Api,
             "litellm.APIError: AnthropicException - the answer has no `content` list",
-        ));
+        )
+        .whole());
     };
     let mut parts = Parts::default();
     for block in blocks {

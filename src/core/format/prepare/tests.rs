@@ -206,7 +206,7 @@ fn extra_bodies_come_last_and_cannot_change_what_was_checked() {
     let (sent, facts) = run(body, &chat(&openai, "m")).unwrap();
     assert_eq!(sent, r#"{"model":"m","top_k":5,"a":2,"b":[3]}"#);
     assert_eq!(Value::Object(facts.extra_body), json!({"top_k": 5, "a": 2, "b": [3]}));
-    assert_eq!(run(r#"{"extra_body":[1]}"#, &chat(&openai, "m")).unwrap_err().status, 400);
+    assert_eq!(run(r#"{"extra_body":[1]}"#, &chat(&openai, "m")).unwrap_err().status(), 400);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn headers_of_the_request() {
         r#""a""#,
     ] {
         let error = run(&format!(r#"{{"extra_headers":{bad}}}"#), &chat(&openai, "m")).unwrap_err();
-        assert_eq!((error.status, error.param.as_deref()), (400, Some("extra_headers")), "{bad}");
+        assert_eq!((error.status(), error.param.as_deref()), (400, Some("extra_headers")), "{bad}");
     }
 }
 
@@ -240,7 +240,7 @@ fn unsupported_parameters_are_refused_dropped_or_allowed() {
     let groq = deployment(&AT_GROQ);
     let body = r#"{"model":"x","logit_bias":{"1":2},"logprobs":true,"user":"u","n":1}"#;
     let error = run(body, &chat(&groq, "m")).unwrap_err();
-    assert_eq!((error.status, error.class), (400, Some(Class::UnsupportedParams)));
+    assert_eq!((error.status(), error.class()), (400, Some(Class::UnsupportedParams)));
     let start = "litellm.UnsupportedParamsError: groq does not support parameters: ['logit_bias', 'logprobs'], for model=m. To drop these, set `litellm_settings.drop_params: true`";
     assert!(error.message.starts_with(start), "{}", error.message);
 
@@ -376,7 +376,7 @@ fn hostile_bodies_are_refused_or_passed_and_never_panic() {
     let (openai, mistral) = (deployment(&AT_OPENAI), deployment(&AT_MISTRAL));
     let paths = vec!["a"; 65];
     let many = json!({"additional_drop_params": paths}).to_string();
-    assert_eq!(run(&many, &chat(&openai, "m")).unwrap_err().status, 400);
+    assert_eq!(run(&many, &chat(&openai, "m")).unwrap_err().status(), 400);
 
     const VALUES: [&str; 14] = [
         "null",
@@ -425,7 +425,7 @@ fn hostile_bodies_are_refused_or_passed_and_never_panic() {
             let p = Prepare { streaming: next(2) == 0, ..chat(deployment, "o1") };
             match run(&body, &p) {
                 Ok((sent, _)) => assert!(Object::parse(sent.as_bytes()).is_ok(), "{body} became {sent}"),
-                Err(error) => assert_eq!(error.status, 400, "{body}"),
+                Err(error) => assert_eq!(error.status(), 400, "{body}"),
             }
         }
     }

@@ -4,10 +4,10 @@ use super::{
     super::{chat, failure, messages},
     *,
 };
-use crate::core::headers::Headers;
+use crate::core::{headers::Headers, model::status::Status};
 
 fn class(status: u16, body: &str) -> Class {
-    failure::read(&chat::Format, status, &Headers::default(), body.as_bytes(), 0).class
+    failure::read(&chat::Format, Status::new(status), &Headers::default(), body.as_bytes(), 0).class
 }
 
 #[test]
@@ -148,7 +148,8 @@ fn anthropic_has_no_table_of_its_own() {
         (400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: 9 > 8, which is the maximum allowed number of output tokens"}}"#, Class::BadRequest),
     ];
     for (status, body, expected) in rows {
-        let failure = failure::read(&messages::Format, status, &Headers::default(), body.as_bytes(), 0);
+        let failure =
+            failure::read(&messages::Format, Status::new(status), &Headers::default(), body.as_bytes(), 0);
         assert_eq!(failure.class, expected, "{status} {body}");
     }
 }

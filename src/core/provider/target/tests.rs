@@ -210,7 +210,7 @@ fn wire_formats() {
         }
     }
     let refused = spoken(&deployment("model: claude-3"), &operation::EMBEDDINGS).unwrap_err();
-    assert_eq!(refused.status, 400);
+    assert_eq!(refused.status(), 400);
 }
 
 #[test]

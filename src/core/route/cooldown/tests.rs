@@ -32,7 +32,12 @@ fn failure(status: u16, group_size: usize) -> FailedAttempt {
         418 => Class::Api,
         _ => Class::InternalServer,
     };
-    FailedAttempt { class, status, retry_after_ms: None, group_size }
+    FailedAttempt {
+        class,
+        status: Status::new(status).unwrap_or(class.status().into()),
+        retry_after_ms: None,
+        group_size,
+    }
 }
 
 /// The cooldown that the last of some calls brings; 200 is a success.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     config,
-    model::failure::Class,
+    model::{failure::Class, status::ErrorStatus},
     quota::{self, Estimate, Worker},
     random::Random,
     route::{checks, cooldown, latency},
@@ -62,7 +62,7 @@ general_settings: {{background_health_checks: true}}"
     let explanation = explained(&yaml, &asked("g"), |config, shared| {
         let failure = cooldown::FailedAttempt {
             class: Class::Authentication,
-            status: 401,
+            status: ErrorStatus::UNAUTHORIZED.into(),
             retry_after_ms: Some(3_500),
             group_size: 3,
         };
@@ -219,6 +219,6 @@ fn a_question_survives_the_way_to_the_gateway() {
         ("model=a&stream=perhaps", "`stream`"),
     ] {
         let error = Question::from_query(query).unwrap_err();
-        assert!(error.status == 400 && error.message.contains(named), "{query}: {}", error.message);
+        assert!(error.status() == 400 && error.message.contains(named), "{query}: {}", error.message);
     }
 }

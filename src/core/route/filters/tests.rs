@@ -27,7 +27,7 @@ fn planned(config: &Config, model: &str, call: RoutingInput) -> Result<Vec<Vec<S
         trace: None,
     };
     let plan = Plan::new(model, Controls { call, ..Controls::default() }, &mut world)
-        .map_err(|error| (error.status, error.message))?;
+        .map_err(|error| (error.status(), error.message))?;
     let mut groups = Vec::new();
     let mut next = Some(plan.current());
     let mut plan = plan;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     config::{self, Config},
-    model::fallback::Fallbacks,
+    model::{fallback::Fallbacks, status::ErrorStatus},
     quota::Worker,
     random::Random,
     route::{checks, cooldown},
@@ -60,7 +60,7 @@ impl Place {
         let deployment = self.config.deployments.iter().find(|d| d.id == id).unwrap();
         let failure = cooldown::FailedAttempt {
             class: Class::Authentication,
-            status: 401,
+            status: ErrorStatus::UNAUTHORIZED.into(),
             retry_after_ms: Some(60_000),
             group_size: 1,
         };
@@ -71,7 +71,9 @@ impl Place {
     fn walk(&mut self, model: &str, controls: Controls, class: Class) -> String {
         let mut plan = self.plan(model, controls);
         let mut called = vec![self.id(plan.current())];
-        while let Some(next) = plan.advance(class, class.status(), &mut self.world(), &mut |_| true) {
+        while let Some(next) =
+            plan.advance(class, Some(class.status().into()), &mut self.world(), &mut |_| true)
+        {
             called.push(self.id(next));
         }
         assert!(called.len() <= plan.max_retries() as usize + 1, "{called:?}");
@@ -133,7 +135,7 @@ fn unusual_statuses_are_retried_when_litellm_does() {
         let mut place = Place::new("");
         let mut plan = place.plan("a", Controls::default());
         let mut made = 1;
-        while plan.advance(Class::Api, status, &mut place.world(), &mut |_| true).is_some() {
+        while plan.advance(Class::Api, Status::new(status), &mut place.world(), &mut |_| true).is_some() {
             made += 1;
         }
         assert_eq!(made, calls, "{status}");
@@ -149,12 +151,13 @@ fn a_retry_takes_another_deployment_that_is_awake() {
     assert_ne!(first.deployment, following.deployment);
     let other = place.id(following);
     place.rest(&other);
-    let next = plan.advance(Class::InternalServer, 500, &mut place.world(), &mut |_| true).unwrap();
+    let next =
+        plan.advance(Class::InternalServer, Status::new(500), &mut place.world(), &mut |_| true).unwrap();
     assert_eq!(next.deployment, first.deployment, "the other one rests meanwhile");
     let id = place.id(first);
     place.rest(&id);
     assert_eq!(
-        plan.advance(Class::InternalServer, 500, &mut place.world(), &mut |_| true),
+        plan.advance(Class::InternalServer, Status::new(500), &mut place.world(), &mut |_| true),
         None,
         "nobody is available"
     );
@@ -229,7 +232,8 @@ fn a_jump_keeps_what_follows_for_others() {
     let mut plan = place.plan("a", Controls::default());
     let mut called = Vec::new();
     for class in [InternalServer, ContextWindowExceeded, InternalServer, InternalServer] {
-        called.extend(plan.advance(class, 0, &mut place.world(), &mut |_| true).map(|next| place.id(next)));
+        called
+            .extend(plan.advance(class, None, &mut place.world(), &mut |_| true).map(|next| place.id(next)));
     }
     assert_eq!(called, ["b1", "c1", "d1"]);
     assert_eq!(plan.max_retries(), 3, "four groups can be reached, with one attempt each");
@@ -286,7 +290,7 @@ fn groups_that_rest_are_passed_over() {
     assert_eq!(place.walk("a", Controls::default(), Class::InternalServer), "c");
     place.rest("c1");
     let error = Plan::new("a", Controls::default(), &mut place.world()).unwrap_err();
-    assert_eq!((error.status, error.class), (429, Some(Class::RateLimit)));
+    assert_eq!((error.status(), error.class()), (429, Some(Class::RateLimit)));
     assert!(error.message.contains("Try again in 60 seconds. Passed model=a."), "{}", error.message);
 }
 
@@ -294,7 +298,7 @@ fn groups_that_rest_are_passed_over() {
 fn names_that_stand_for_nothing() {
     let mut place = Place::new("");
     let error = Plan::new("nobody", Controls::default(), &mut place.world()).unwrap_err();
-    assert_eq!(error.status, 400);
+    assert_eq!(error.status(), 400);
 }
 
 #[test]
@@ -349,13 +353,13 @@ fn no_sequence_of_failures_breaks_the_bound() {
                 let deployment = plan.current().deployment;
                 let failure = cooldown::FailedAttempt {
                     class,
-                    status: class.status(),
+                    status: class.status().into(),
                     retry_after_ms: None,
                     group_size: plan.segment().unwrap().group_size,
                 };
                 let at = &place.config.deployments[deployment];
                 cooldown::failed(&place.shared, &place.config.router, at, failure, 1_000_000);
-                plan.advance(class, class.status(), &mut place.world(), &mut |_| true)
+                plan.advance(class, Some(class.status().into()), &mut place.world(), &mut |_| true)
             };
             if next.is_none() {
                 break;

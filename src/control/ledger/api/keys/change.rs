@@ -16,7 +16,7 @@ use crate::control::ledger::{
     caller::hash,
     db::{DbError, Tx},
     former,
-    problem::Problem,
+    problem::{ErrorStatus, Problem},
     resets,
     route::{Answer, Call},
     rows::{self, Record, Where},
@@ -135,7 +135,7 @@ pub async fn reset_spend(call: Call) -> Result<Answer, Problem> {
         let amount = |value: &Value| value.as_f64().map(|number| format!("{number:?}")).unwrap_or_default();
         if rows::money(limit).is_some_and(|limit| rows::money(&wanted).is_some_and(|wanted| wanted > limit)) {
             return Err(Problem::wrapped(
-                400,
+                ErrorStatus::BAD_REQUEST,
                 format!("reset_to ({}) must be <= {name} ({})", amount(&wanted), amount(limit)),
             ));
         }

@@ -20,14 +20,17 @@ use crate::{
         caller::{Caller, hash},
         db::{DbError, Tx},
         former,
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         resets,
         route::{Answer, Call, Type},
         rows::{self, Record, Select, Where},
         schema::{KEYS, ORGANIZATIONS, TEAMS},
         windows,
     },
-    core::{config::Config, error::Error},
+    core::{
+        config::Config,
+        error::{Error, RequestFault},
+    },
 };
 
 /// Columns that are taken from the body as they are.
@@ -191,7 +194,7 @@ pub fn bind(bounds: &Map<String, Value>, body: &mut Record, fill: bool) -> Resul
                 };
                 if over {
                     return Err(Problem::wrapped(
-                        400,
+                        ErrorStatus::BAD_REQUEST,
                         format!(
                             "{name} is over max limit set in config - user_value={}; max_value={}",
                             python_number(name, value),
@@ -237,7 +240,7 @@ pub async fn place(tx: &mut Tx, call: &Call, body: &mut Record, operation: &str)
         (None, None) => personal(call, &config, body)?,
         (None, Some(id)) => {
             return Err(Problem::wrapped(
-                400,
+                ErrorStatus::BAD_REQUEST,
                 format!("Unable to find team object in database. Team ID: {id}"),
             ));
         }
@@ -260,7 +263,10 @@ pub async fn place(tx: &mut Tx, call: &Call, body: &mut Record, operation: &str)
     if let Some(id) = text(body, "organization_id") {
         let connection = tx.connection();
         if rows::get(connection, &ORGANIZATIONS, &[id]).await?.is_none() {
-            return Err(Problem::wrapped(400, format!("Organization not found. organization_id={id}")));
+            return Err(Problem::wrapped(
+                ErrorStatus::BAD_REQUEST,
+                format!("Organization not found. organization_id={id}"),
+            ));
         }
         let of_team = team.as_ref().and_then(|team| text(team, "organization_id")) == Some(id);
         if !is_admin && !of_team && !in_organization(connection, &call.caller, id).await? {
@@ -283,7 +289,7 @@ fn personal(call: &Call, config: &Config, body: &Record) -> Result<(), Problem> 
         let (roles, role) = (texts(rules, "allowed_user_roles"), role_name(&call.caller));
         if !roles.is_empty() && !roles.contains(&role) {
             return Err(Problem::refused(
-                400,
+                ErrorStatus::BAD_REQUEST,
                 format!(
                     "Personal key creation has been restricted by admin. Allowed roles={}. Your role={role}",
                     crate::control::ledger::api::fields::python_list(&roles)
@@ -310,7 +316,10 @@ async fn in_team(
         return match (user, call.caller.team_id() == Some(id)) {
             (None, true) => Ok(()),
             (Some(_), _) => Err(for_themselves(user, None)),
-            (None, false) => Err(Problem::refused(400, format!("User=None not assigned to team={id}"))),
+            (None, false) => Err(Problem::refused(
+                ErrorStatus::BAD_REQUEST,
+                format!("User=None not assigned to team={id}"),
+            )),
         };
     };
     let runs = runs_team(tx.connection(), &call.caller, team).await?;
@@ -320,7 +329,10 @@ async fn in_team(
     if let Some(user) = user.filter(|user| *user != caller || !runs)
         && role_in_team(team, user).is_none()
     {
-        return Err(Problem::refused(400, format!("User={user} not assigned to team={id}")));
+        return Err(Problem::refused(
+            ErrorStatus::BAD_REQUEST,
+            format!("User={user} not assigned to team={id}"),
+        ));
     }
     let empty = Map::new();
     let rules = config.ledger.key_generation.get("team_key_generation").and_then(Value::as_object);
@@ -331,7 +343,7 @@ async fn in_team(
         && !roles.iter().any(|allowed| allowed == role)
     {
         return Err(Problem::refused(
-            400,
+            ErrorStatus::BAD_REQUEST,
             format!(
                 "Team member role {role} not in allowed_team_member_roles={}",
                 crate::control::ledger::api::fields::python_list(&roles)
@@ -347,7 +359,10 @@ async fn in_team(
 fn required_params(rules: &Map<String, Value>, body: &Record) -> Result<(), Problem> {
     for name in texts(rules, "required_params") {
         if body.get(&name).is_none_or(Value::is_null) {
-            return Err(Problem::refused(400, format!("Required param {name} not in data")));
+            return Err(Problem::refused(
+                ErrorStatus::BAD_REQUEST,
+                format!("Required param {name} not in data"),
+            ));
         }
     }
     Ok(())
@@ -420,12 +435,11 @@ pub fn own_key(key: &str) -> Result<(), Problem> {
     text_fits("key", key)?;
     if !key.starts_with("sk-") || key.len() < 8 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Problem::Error(
-            Error::new(
-                400,
+            Error::of(
+                RequestFault::BadRequest,
                 "A key of your own must start with `sk-` and have at least 8 characters, all of them visible ASCII: \
                  others could never be used.",
             )
-            .with_kind("bad_request_error")
             .with_param("key"),
         ));
     }
@@ -444,11 +458,10 @@ pub async fn free_alias(tx: &mut Tx, alias: &str, token: &str) -> Result<(), Pro
     let there = rows::select(tx.connection(), &KEYS, &select).await?;
     if there.iter().any(|row| super::token(row) != token) {
         return Err(Problem::Error(
-            Error::new(
-                400,
+            Error::of(
+                RequestFault::BadRequest,
                 format!("Key with alias '{alias}' already exists. Unique key aliases across all keys are required."),
             )
-            .with_kind("bad_request_error")
             .with_param("key_alias"),
         ));
     }
@@ -459,9 +472,11 @@ pub async fn free_alias(tx: &mut Tx, alias: &str, token: &str) -> Result<(), Pro
 pub fn taken(error: DbError) -> Problem {
     match error {
         DbError::Duplicate => Problem::Error(
-            Error::new(400, "This key exists already: choose another value, or change it with /key/update.")
-                .with_kind("bad_request_error")
-                .with_param("key"),
+            Error::of(
+                RequestFault::BadRequest,
+                "This key exists already: choose another value, or change it with /key/update.",
+            )
+            .with_param("key"),
         ),
         other => other.into(),
     }

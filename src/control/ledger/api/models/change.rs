@@ -14,7 +14,7 @@ use crate::control::{
         },
         caller::Caller,
         db::{DbError, Tx},
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         route::{Answer, Call},
         rows::{self, Record, Where, time_text},
         schema::{MODELS, TEAMS},
@@ -125,8 +125,9 @@ async fn change(call: Call, id: &str, missing: u16) -> Result<Answer, Problem> {
     let Some(row) = rows::get(tx.connection(), &MODELS, &[id]).await? else {
         return Err(unknown(id, missing));
     };
-    let mut model =
-        opened(&row, &sealer).map_err(|why| Problem::refused(500, format!("Model id = {id}: {why}")))?;
+    let mut model = opened(&row, &sealer).map_err(|why| {
+        Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, format!("Model id = {id}: {why}"))
+    })?;
     let (bond, old_name) = (team::bond(&model), model.model_name.clone());
     // Who sends back what it was shown renames nothing.
     let renamed = call.text("model_name").filter(|name| *name != old_name);
@@ -270,7 +271,8 @@ fn checked(app: &App, model: &StoredModel) -> Result<Value, Problem> {
 /// The columns that a model fills.
 fn stored(model: &StoredModel, sealer: &Sealer) -> Result<Record, Problem> {
     let params = Value::Object(model.litellm_params.clone()).to_string();
-    let sealed = sealer.seal(&params).map_err(|why| Problem::refused(500, why))?;
+    let sealed =
+        sealer.seal(&params).map_err(|why| Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, why))?;
     Ok(Record::from_iter([
         ("model_name".to_owned(), json!(model.model_name)),
         ("litellm_params".to_owned(), json!(sealed)),
@@ -283,11 +285,11 @@ fn sealer(app: &App) -> Result<Sealer, Problem> {
     let config = app.config();
     if !config.ledger.store_model_in_db {
         return Err(Problem::wrapped(
-            500,
+            ErrorStatus::INTERNAL_SERVER_ERROR,
             "Set `general_settings.store_model_in_db: true` in the configuration to enable this feature.",
         ));
     }
-    Sealer::of(&config).map_err(|why| Problem::refused(500, why))
+    Sealer::of(&config).map_err(|why| Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, why))
 }
 
 fn not_of_configuration(app: &App, id: &str) -> Result<(), Problem> {
@@ -310,8 +312,12 @@ fn unknown(id: &str, status: u16) -> Problem {
 /// A random UUID.
 fn random_id() -> Result<String, Problem> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Problem::refused(500, format!("this machine gives no random numbers: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Problem::refused(
+            ErrorStatus::INTERNAL_SERVER_ERROR,
+            format!("this machine gives no random numbers: {error}"),
+        )
+    })?;
     let number = u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let hex = format!("{number:032x}");
     let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().to_owned();

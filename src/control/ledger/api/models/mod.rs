@@ -16,7 +16,7 @@ use crate::{
             App,
             api::fields::PAGE,
             db::DbError,
-            problem::Problem,
+            problem::{ErrorStatus, Problem},
             route::{Access, Field, Route, Type},
             rows::{self, Record, Select},
             schema::MODELS,
@@ -158,7 +158,8 @@ pub async fn stored_models(app: &App) -> Result<StoredModels, Problem> {
     if rows.is_empty() {
         return Ok(StoredModels { revision, models });
     }
-    let sealer = Sealer::of(&config).map_err(|why| Problem::refused(500, why))?;
+    let sealer =
+        Sealer::of(&config).map_err(|why| Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, why))?;
     for row in &rows {
         match opened(row, &sealer) {
             Ok(model) => models.push(model),
@@ -199,7 +200,12 @@ pub async fn stored_config(app: &App) -> Result<Config, Problem> {
         return Ok(config);
     }
     models.retain(|model| load(std::slice::from_ref(model)).is_ok());
-    load(&models).map_err(|why| Problem::refused(500, format!("the stored models cannot be used: {why}")))
+    load(&models).map_err(|why| {
+        Problem::refused(
+            ErrorStatus::INTERNAL_SERVER_ERROR,
+            format!("the stored models cannot be used: {why}"),
+        )
+    })
 }
 
 /// A model as a deployment serves it.

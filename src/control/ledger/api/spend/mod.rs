@@ -15,7 +15,7 @@ use sqlx::Row as _;
 
 use crate::control::ledger::{
     prices,
-    problem::Problem,
+    problem::{ErrorStatus, Problem},
     route::{Access, Answer, Call, Field, Route, Type},
     rows::{self, Select, Where, dollars},
     schema::{KEYS, USERS},
@@ -285,7 +285,9 @@ async fn provider_budgets(call: Call) -> Result<Answer, Problem> {
 /// `GET /get/litellm_model_cost_map`.
 async fn cost_map(_call: Call) -> Result<Answer, Problem> {
     let read = tokio::task::spawn_blocking(prices::all).await;
-    let body = read.map_err(|_| Problem::refused(500, "the price list could not be read"))?;
+    let body = read.map_err(|_| {
+        Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "the price list could not be read")
+    })?;
     Ok(Answer { body, ..Answer::json(&Value::Null) })
 }
 

@@ -12,7 +12,7 @@ use crate::control::ledger::{
     },
     caller::Caller,
     db::Tx,
-    problem::Problem,
+    problem::{ErrorStatus, Problem},
     resets,
     route::{Answer, Call},
     rows::{self, Record, Select, Where},
@@ -82,7 +82,7 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
     };
     if rows::get(tx.connection(), &TEAMS, &[&id]).await?.is_some() {
         return Err(Problem::wrapped(
-            400,
+            ErrorStatus::BAD_REQUEST,
             format!("Team id = {id} already exists. Please use a different team id."),
         ));
     }
@@ -297,7 +297,7 @@ pub fn not_yours(call: &Call, team: &Record) -> Problem {
     }
     let id = text(team, "team_id").unwrap_or_default();
     Problem::wrapped(
-        403,
+        ErrorStatus::FORBIDDEN,
         format!("Call not allowed. User not proxy admin OR team admin. route={}, team_id={id}", call.path),
     )
 }

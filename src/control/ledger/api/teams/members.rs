@@ -14,13 +14,13 @@ use crate::{
             keys, users,
         },
         db::Tx,
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         route::{Answer, Call},
         rows::{self, Record, Select, Where},
         schema::{BUDGETS, KEYS, TEAM_MEMBERS, TEAMS, USERS},
         windows,
     },
-    core::error::Error,
+    core::error::{Error, RequestFault},
 };
 
 /// Somebody in a team.
@@ -110,8 +110,7 @@ async fn id_by_email(tx: &mut Tx, email: &str) -> Result<Option<String>, Problem
 
 fn there_already(user: &str) -> Problem {
     Problem::Error(
-        Error::new(400, format!("User already in team. Member: user_id={user}"))
-            .with_kind("team_member_already_in_team")
+        Error::of(RequestFault::AlreadyInTeam, format!("User already in team. Member: user_id={user}"))
             .with_param("user_id"),
     )
 }
@@ -307,7 +306,7 @@ async fn which(tx: &mut Tx, call: &Call, team: &Record) -> Result<String, Proble
     };
     id.filter(|id| role_in_team(team, id).is_some()).ok_or_else(|| {
         Problem::wrapped(
-            400,
+            ErrorStatus::BAD_REQUEST,
             format!(
                 "User not found in team. Team={}, user_id={}, user_email={}",
                 text(team, "team_id").unwrap_or_default(),

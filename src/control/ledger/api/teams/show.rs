@@ -23,7 +23,7 @@ use crate::{
         schema::{BUDGETS, KEYS, TEAM_MEMBERS, TEAMS},
         windows,
     },
-    core::error::Error,
+    core::error::{Error, KeyFault},
 };
 
 /// Columns that a list can be sorted by.
@@ -174,17 +174,13 @@ async fn scope(connection: &mut AnyConnection, call: &Call) -> Result<Vec<Where>
         && !runs
         && (caller.user_id().is_none() || call.parameter("user_id") != caller.user_id())
     {
-        return Err(Problem::Error(
-            Error::new(
-                401,
-                format!(
-                    "{{'error': 'Only admin users can query all teams/other teams. Your user role={}'}}",
-                    role_name(caller)
-                ),
-            )
-            .with_kind("auth_error")
-            .with_param("None"),
-        ));
+        return Err(Problem::Error(Error::of(
+            KeyFault::Refused,
+            format!(
+                "{{'error': 'Only admin users can query all teams/other teams. Your user role={}'}}",
+                role_name(caller)
+            ),
+        )));
     }
     if let Some(user) = call.parameter("user_id") {
         let ids = teams_of(connection, user).await?.into_iter().map(Value::from).collect();

@@ -11,13 +11,16 @@ use crate::{
             keys, teams,
         },
         db::Tx,
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         route::{Answer, Call, check_body},
         rows::{self, Record, dollars},
         schema::{ORGANIZATION_MEMBERS, ORGANIZATIONS, TEAMS, USERS},
         windows,
     },
-    core::{config::Config, error::Error},
+    core::{
+        config::Config,
+        error::{Error, KeyFault},
+    },
 };
 
 pub async fn new(call: Call) -> Result<Answer, Problem> {
@@ -42,7 +45,7 @@ pub async fn new(call: Call) -> Result<Answer, Problem> {
     };
     body.insert("user_id".to_owned(), json!(id));
     if rows::get(tx.connection(), &USERS, &[&id]).await?.is_some() {
-        return Err(Problem::wrapped(409, format!("User with id {id} already exists")));
+        return Err(Problem::wrapped(ErrorStatus::CONFLICT, format!("User with id {id} already exists")));
     }
     if let Some(email) = text(&body, "user_email") {
         free_email(&mut tx, email, &id).await?;
@@ -323,15 +326,12 @@ pub async fn insert_default(tx: &mut Tx, call: &Call, id: &str, email: Option<&s
     if !call.caller.is_admin()
         && !matches!(text(&body, "user_role"), Some("internal_user" | "internal_user_viewer"))
     {
-        return Err(Problem::Error(
-            Error::new(
-                403,
-                format!(
-                    "The user {id} does not exist, and only a proxy admin may make it with the default role."
-                ),
-            )
-            .with_kind("auth_error"),
-        ));
+        return Err(Problem::Error(Error::of(
+            KeyFault::Forbidden,
+            format!(
+                "The user {id} does not exist, and only a proxy admin may make it with the default role."
+            ),
+        )));
     }
     insert(tx, call, &body).await
 }

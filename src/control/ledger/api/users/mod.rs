@@ -13,7 +13,7 @@ use super::{
 };
 use crate::control::ledger::{
     db::Tx,
-    problem::Problem,
+    problem::{ErrorStatus, Problem},
     resets,
     route::{Access, Answer, Call, Field, Route, Type},
     rows::{self, Record, Select, Where},
@@ -210,7 +210,10 @@ pub async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<Record>, Proble
 async fn free_email(tx: &mut Tx, email: &str, user: &str) -> Result<(), Problem> {
     let there = with_email(tx, email).await?;
     if there.iter().any(|row| text(row, "user_id") != Some(user)) {
-        return Err(Problem::wrapped(400, format!("User with email {email} already exists")));
+        return Err(Problem::wrapped(
+            ErrorStatus::BAD_REQUEST,
+            format!("User with email {email} already exists"),
+        ));
     }
     Ok(())
 }
@@ -284,13 +287,9 @@ async fn delete(call: Call) -> Result<Answer, Problem> {
             windows::forget(tx.connection(), "user", id, &row).await?;
         }
         if rows::delete(tx.connection(), &USERS, &this).await? == 0 {
-            return Err(Problem::Error(
-                crate::core::error::Error::new(
-                    404,
-                    format!("{{'error': 'User not found, passed user_id={id}'}}"),
-                )
-                .with_kind("not_found_error")
-                .with_param("user_ids"),
+            return Err(Problem::not_found(
+                format!("{{'error': 'User not found, passed user_id={id}'}}"),
+                "user_ids",
             ));
         }
         let select = Select::all(this.clone());

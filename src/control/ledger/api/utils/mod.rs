@@ -8,12 +8,13 @@ use crate::{
     control::ledger::{
         api::models::{Served, served},
         caller::Caller,
-        problem::Problem,
+        problem::{ErrorStatus, Problem},
         route::{Access, Answer, Call, Field, Route, Type},
         tokens::{self, Prompt},
     },
     core::{
         access::{self, authorize, refusals},
+        error::ModelOwner,
         format,
         model::brand::Brand,
         provider::{infer, model_quirks},
@@ -58,7 +59,7 @@ async fn token_counter(call: Call) -> Result<Answer, Problem> {
     let list = |name: &str| call.body.get(name).and_then(Value::as_array).cloned();
     let (text, messages) = (call.text("prompt").map(str::to_owned), list("messages"));
     if text.is_none() && messages.is_none() {
-        return Err(Problem::refused(400, "prompt or messages must be provided"));
+        return Err(Problem::refused(ErrorStatus::BAD_REQUEST, "prompt or messages must be provided"));
     }
     let (used, tokenizer) = match served_to(&call, &model).await? {
         Some(served) => (served.model(), served.tokenizer_model()),
@@ -83,7 +84,7 @@ async fn token_counter(call: Call) -> Result<Answer, Problem> {
 pub async fn served_to(call: &Call, model: &str) -> Result<Option<Served>, Problem> {
     let served = served(&call.app, model).await?;
     if served.is_some() && !may_call(call, model) {
-        return Err(Problem::Error(refusals::model("key", &models_of(call), model)));
+        return Err(Problem::Error(refusals::model(ModelOwner::Key, &models_of(call), model)));
     }
     Ok(served)
 }

@@ -26,7 +26,7 @@ fn play(events: &[Value], asked: Asked) -> Value {
     let mut error = Value::Null;
     for event in events {
         if let Some(failed) = Format.read_error(event) {
-            error = json!({"status": failed.status, "message": failed.message});
+            error = json!({"status": failed.status(), "message": failed.message});
             break;
         }
         reader.push(event, &mut chunks);
@@ -39,7 +39,7 @@ fn whole_responses() {
     golden::walk("messages/response/read", |case| {
         match response::read(&case["body"], &asked(&case["memo"]), &ids()) {
             Ok(completion) => completion,
-            Err(error) => json!({"status": error.status, "message": error.message}),
+            Err(error) => json!({"status": error.status(), "message": error.message}),
         }
     });
 }
@@ -198,7 +198,12 @@ fn odd_values_anywhere_are_answered_not_trapped() {
     golden::each("messages/response/read", |case| {
         golden::mutants(&case["body"], &odd, &mut |body| {
             if let Err(error) = response::read(body, &asked(&case["memo"]), &ids()) {
-                assert_eq!((error.status >= 400, error.class.is_some()), (true, true), "{}", error.message);
+                assert_eq!(
+                    (error.status() >= 400, error.class().is_some()),
+                    (true, true),
+                    "{}",
+                    error.message
+                );
             }
         });
     });

@@ -142,7 +142,7 @@ fn refusals_name_the_place() {
             body["messages"] = json!([{"role": "user", "content": "Hi"}]);
         }
         let error = read(body.as_object().unwrap().clone(), &Context::default()).unwrap_err();
-        assert_eq!((error.status, error.param.as_deref()), (400, Some(place)), "{body}: {}", error.message);
+        assert_eq!((error.status(), error.param.as_deref()), (400, Some(place)), "{body}: {}", error.message);
         assert!(error.message.starts_with(&format!("`{place}` must be ")), "{}", error.message);
     }
 }

@@ -18,7 +18,7 @@ pub(in crate::core::format) use self::tools::JSON_TOOL;
 use self::{fault::Fault, messages::Turns, tools::Tools};
 use crate::core::{
     codec::value::{self, object},
-    error::Error,
+    error::{Error, RequestFault},
     format::{
         Context,
         messages::Asked,
@@ -200,8 +200,8 @@ fn needs_dummy_tool(turns: &Turns, tools: &Tools, context: &Context<'_>) -> Resu
     if context.modify_params {
         return Ok(true);
     }
-    Err(Error::provider(
-        Class::UnsupportedParams,
+    Err(Error::of(
+        RequestFault::Foreseen(Class::UnsupportedParams),
         "litellm.UnsupportedParamsError: Anthropic doesn't support tool calling without `tools=` param specified. \
          Send the `tools` that the messages refer to, or set `litellm_settings.modify_params: true` to have a dummy \
          tool added.",

@@ -44,7 +44,7 @@ fn whole_requests() {
                     "include_usage": case["chat"]["stream_options"]["include_usage"] == true,
                 },
             }),
-            Err(error) => json!({"status": error.status, "message": error.message}),
+            Err(error) => json!({"status": error.status(), "message": error.message}),
         }
     });
 }
@@ -98,7 +98,7 @@ fn faults_name_their_place() {
     for (messages, path) in rows {
         let error = run(json!({"messages": messages}), &Value::Null).unwrap_err();
         assert_eq!(
-            (error.status, error.param.as_deref()),
+            (error.status(), error.param.as_deref()),
             (400, Some(path)),
             "{messages}: {}",
             error.message
@@ -134,14 +134,19 @@ fn faults_of_other_members_name_their_place() {
     ];
     for (members, path) in rows {
         let error = run(members.clone(), &Value::Null).unwrap_err();
-        assert_eq!((error.status, error.param.as_deref()), (400, Some(path)), "{members}: {}", error.message);
+        assert_eq!(
+            (error.status(), error.param.as_deref()),
+            (400, Some(path)),
+            "{members}: {}",
+            error.message
+        );
     }
 }
 
 #[test]
 fn unsupported_parameters_are_refused_together() {
     let error = run(json!({"n": 2, "seed": 0, "temperature": 1}), &Value::Null).unwrap_err();
-    assert_eq!(error.class, Some(Class::UnsupportedParams));
+    assert_eq!(error.class(), Some(Class::UnsupportedParams));
     assert!(
         error.message.starts_with(
             "litellm.UnsupportedParamsError: anthropic does not support parameters: ['n', 'seed'], for model=claude-x. \
@@ -321,7 +326,7 @@ fn odd_values_anywhere_are_answered_not_trapped() {
         golden::mutants(&case["chat"], &odd, &mut |chat| {
             runs += 1;
             if let Err(error) = write(object(chat), &settings) {
-                assert_eq!(error.status, 400, "{}", error.message);
+                assert_eq!(error.status(), 400, "{}", error.message);
             }
         });
     });
