@@ -4,8 +4,8 @@
 //!
 //! | call | body | answer |
 //! |---|---|---|
-//! | `GET /internal/keys/{hash}` | – | [`Grant`](crate::core::model::grant::Grant), or 404 when there is no such key |
-//! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUser`](crate::core::model::grant::EndUser), also for an unknown one |
+//! | `GET /internal/keys/{hash}` | – | [`KeyRecord`](crate::core::model::key_record::KeyRecord), or 404 when there is no such key |
+//! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUserRecord`](crate::core::model::key_record::EndUserRecord), also for an unknown one |
 //! | `GET /internal/ready` | – | 200 |
 //! | `POST /internal/sync` | [`SyncRequest`] | [`SyncReply`] |
 //!

@@ -11,7 +11,7 @@ use tollgate::core::{
     config::{self, Config},
     exchange::{Env, Exchange, Next, Opened, open, output_lengths::OutputLengths, record::members},
     headers::Headers,
-    model::{call_record::CallRecord, grant::Grant},
+    model::{call_record::CallRecord, key_record::KeyRecord},
     protocol,
     quota::{self, Worker},
     random::Random,
@@ -58,7 +58,7 @@ impl Gateway {
         quota::prepare(&shared, [1, 2]);
         access::changes::prepare(&shared);
         quota::heartbeat(&shared, Worker(1), NOW_MS);
-        let mut grant = Grant { revision: 1, ..Grant::default() };
+        let mut grant = KeyRecord { revision: 1, ..KeyRecord::default() };
         grant.key.id = access::hash(KEY.as_bytes());
         grant.key.limits.rpm = Some(1_000_000_000);
         grant.key.limits.tpm = Some(1_000_000_000_000);

@@ -18,7 +18,7 @@ use crate::core::{
     access,
     config::Config,
     headers::Headers,
-    model::grant::{Grant, Role},
+    model::key_record::{KeyRecord, Role},
 };
 
 /// The caller of a management call.
@@ -38,7 +38,7 @@ pub struct Holder {
     /// The user's row, when the key has a user and it exists.
     pub user: Option<Record>,
     /// The key as calls are judged by it: the role of its user, its limits, those of whoever it belongs to.
-    pub grant: Grant,
+    pub grant: KeyRecord,
 }
 
 impl Caller {

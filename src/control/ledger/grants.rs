@@ -27,7 +27,7 @@ use super::{
     rows, windows,
 };
 use crate::core::model::{
-    grant::{EndUser, Former, Grant, Role, Scope},
+    key_record::{EndUserRecord, Former, KeyRecord, Principal, Role},
     limits::{Budget, Limits, Several},
 };
 
@@ -40,7 +40,7 @@ const PAGE: i64 = 5_000;
 
 /// The grant of the key with this hash; `None` when there is no such key. A hash that was never a key's does not reach the
 /// database.
-pub async fn grant(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
+pub async fn grant(app: &App, hash: &str) -> Result<Option<KeyRecord>, Problem> {
     if !is_known(app, hash).await? {
         return Ok(None);
     }
@@ -50,7 +50,7 @@ pub async fn grant(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
 }
 
 /// The same, whatever is known of the key beforehand: for calls that have just found its row.
-pub async fn read(app: &App, hash: &str) -> Result<Option<Grant>, Problem> {
+pub async fn read(app: &App, hash: &str) -> Result<Option<KeyRecord>, Problem> {
     let (mut tx, revision) = app.db.snapshot().await?;
     let now_ms = app.now_ms();
     let mut row = rows::rows(&mut tx, &GRANT, vec![hash.into()]).await?.pop();
@@ -94,16 +94,16 @@ pub async fn is_known(app: &App, hash: &str) -> Result<bool, DbError> {
 }
 
 /// An end user, known or not.
-pub async fn end_user(app: &App, id: &str) -> Result<EndUser, Problem> {
+pub async fn end_user(app: &App, id: &str) -> Result<EndUserRecord, Problem> {
     let (mut tx, revision) = app.db.snapshot().await?;
     let config = app.config();
     let lazy = !config.ledger.disable_reset_budget;
     let now_ms = app.now_ms();
     let default = config.ledger.end_user_budget_id.clone();
-    let mut end_user = EndUser {
-        scope: Scope { id: id.to_owned(), ..Scope::default() },
+    let mut end_user = EndUserRecord {
+        scope: Principal { id: id.to_owned(), ..Principal::default() },
         revision: u64::try_from(revision).unwrap_or_default(),
-        ..EndUser::default()
+        ..EndUserRecord::default()
     };
     let found = rows::rows(&mut tx, &END_USER, vec![id.into(), default.clone().into()]).await?.pop();
     if let Some(row) = found {
@@ -308,11 +308,11 @@ fn texts(rows: &[AnyRow]) -> Result<Vec<String>, DbError> {
 /// Fills in what all who stand behind a grant have spent by model and by period.
 async fn further_spend(
     connection: &mut AnyConnection,
-    grant: &mut Grant,
+    grant: &mut KeyRecord,
     now_ms: i64,
     lazy: bool,
 ) -> Result<(), DbError> {
-    let Grant { key, user, team, member, organization, .. } = grant;
+    let KeyRecord { key, user, team, member, organization, .. } = grant;
     let of_team = team.as_deref().map(|team| format!("{}/", team.id)).unwrap_or_default();
     let scopes = [
         ("key", Some(key)),
@@ -464,10 +464,10 @@ impl Read<'_> {
         }
     }
 
-    fn grant(&self, hash: &str) -> Grant {
+    fn grant(&self, hash: &str) -> KeyRecord {
         let metadata = self.json("k_metadata");
         let is_set = |name: &str| self.text(name).is_some();
-        Grant {
+        KeyRecord {
             key: self.key(hash, &metadata),
             name: self.text("k_key_name").map(String::into_boxed_str),
             expires_ms: self.int("k_expires").map(|at| u64::try_from(at).unwrap_or(0)),
@@ -483,11 +483,11 @@ impl Read<'_> {
             member: is_set("m_user_id").then(|| Box::new(self.member())),
             organization: is_set("o_organization_id").then(|| Box::new(self.organization())),
             organization_member: is_set("n_user_id").then(|| Box::new(self.organization_member())),
-            ..Grant::default()
+            ..KeyRecord::default()
         }
     }
 
-    fn key(&self, hash: &str, metadata: &Value) -> Scope {
+    fn key(&self, hash: &str, metadata: &Value) -> Principal {
         let (own, shared) = (self.limits("k"), self.limits("kb"));
         // A key without a period of its own has that of its budget row.
         let period = if self.text("k_budget_duration").is_some() { "k" } else { "kb" };
@@ -499,7 +499,7 @@ impl Read<'_> {
             own if own.is_empty() => windows::budgets(&self.json("kb_model_max_budget")),
             own => own,
         };
-        Scope {
+        Principal {
             id: hash.to_owned(),
             former: self
                 .text("k_first_token")
@@ -540,15 +540,15 @@ impl Read<'_> {
     }
 
     /// Whose the key is. One whose user has no record is that user's all the same, who has no limits.
-    fn owner(&self) -> Option<Scope> {
+    fn owner(&self) -> Option<Principal> {
         match self.text("u_user_id") {
             Some(_) => Some(self.user()),
-            None => Some(Scope { id: self.text("k_user_id")?, ..Scope::default() }),
+            None => Some(Principal { id: self.text("k_user_id")?, ..Principal::default() }),
         }
     }
 
-    fn user(&self) -> Scope {
-        Scope {
+    fn user(&self) -> Principal {
+        Principal {
             id: self.text("u_user_id").unwrap_or_default(),
             alias: self.text("u_user_alias"),
             models: self.list("u_models"),
@@ -564,8 +564,8 @@ impl Read<'_> {
         }
     }
 
-    fn team(&self) -> Scope {
-        Scope {
+    fn team(&self) -> Principal {
+        Principal {
             id: self.text("t_team_id").unwrap_or_default(),
             alias: self.text("t_team_alias"),
             blocked: self.int("t_blocked") == Some(1),
@@ -579,27 +579,27 @@ impl Read<'_> {
         }
     }
 
-    fn member(&self) -> Scope {
-        Scope {
+    fn member(&self) -> Principal {
+        Principal {
             id: self.text("m_user_id").unwrap_or_default(),
             limits: self.limits("mb"),
             budget: self.budget("mb", "mb", self.int("m_spend")),
             model_budgets: windows::budgets(&self.json("mb_model_max_budget")),
-            ..Scope::default()
+            ..Principal::default()
         }
     }
 
-    fn organization_member(&self) -> Scope {
-        Scope {
+    fn organization_member(&self) -> Principal {
+        Principal {
             id: self.text("n_user_id").unwrap_or_default(),
             limits: self.limits("nb"),
             budget: self.budget("nb", "nb", self.int("n_spend")),
-            ..Scope::default()
+            ..Principal::default()
         }
     }
 
-    fn organization(&self) -> Scope {
-        Scope {
+    fn organization(&self) -> Principal {
+        Principal {
             id: self.text("o_organization_id").unwrap_or_default(),
             alias: self.text("o_organization_alias"),
             models: self.list("o_models"),
@@ -612,18 +612,18 @@ impl Read<'_> {
 }
 
 /// What metadata says of limits and tags.
-fn described(metadata: &Value) -> Scope {
+fn described(metadata: &Value) -> Principal {
     let counts = |name: &str| match member(metadata, name) {
         Value::Object(map) => {
             map.iter().filter_map(|(model, value)| Some((model.clone(), value.as_u64()?))).collect()
         }
         _ => HashMap::new(),
     };
-    Scope {
+    Principal {
         model_rpm: counts("model_rpm_limit"),
         model_tpm: counts("model_tpm_limit"),
         tags: strings(member(metadata, "tags")),
-        ..Scope::default()
+        ..Principal::default()
     }
 }
 

@@ -11,10 +11,7 @@ use super::{
 use crate::core::{
     config::Config,
     error::{Error, ModelOwner},
-    model::{
-        grant::{EndUser, Role},
-        meter::MeterKind,
-    },
+    model::{key_record::Role, meter::MeterKind, virtual_key::EndUser},
 };
 
 /// The reference's order of checks.
@@ -166,7 +163,7 @@ mod tests {
     use super::*;
     use crate::core::{
         config,
-        model::grant::{Grant, Scope},
+        model::key_record::{EndUserRecord, KeyRecord, Principal},
     };
 
     fn gateway(general: &str) -> Config {
@@ -177,16 +174,16 @@ mod tests {
         config::load(&yaml, &|_| None, &|_| None).unwrap().config
     }
 
-    fn scope(id: &str, models: &[&str]) -> Option<Box<Scope>> {
+    fn scope(id: &str, models: &[&str]) -> Option<Box<Principal>> {
         let models = models.iter().map(|model| (*model).to_owned()).collect();
-        Some(Box::new(Scope { id: id.to_owned(), models, ..Scope::default() }))
+        Some(Box::new(Principal { id: id.to_owned(), models, ..Principal::default() }))
     }
 
-    fn blocked(id: &str) -> Option<Box<Scope>> {
-        Some(Box::new(Scope { id: id.to_owned(), blocked: true, ..Scope::default() }))
+    fn blocked(id: &str) -> Option<Box<Principal>> {
+        Some(Box::new(Principal { id: id.to_owned(), blocked: true, ..Principal::default() }))
     }
 
-    type Change = fn(&mut Grant);
+    type Change = fn(&mut KeyRecord);
     /// General settings, the key, the model, fallbacks, and the refusal: step, status, type, text.
     type Row = (
         &'static str,
@@ -348,7 +345,7 @@ mod tests {
     fn the_refusals_of_the_reference() {
         for (general, change, model, fallbacks, expected) in ROWS {
             let config = gateway(general);
-            let mut grant = Grant::default();
+            let mut grant = KeyRecord::default();
             change(&mut grant);
             let request = AuthorizeRequest {
                 model,
@@ -374,10 +371,10 @@ mod tests {
     #[test]
     fn a_blocked_end_user_comes_first() {
         let config = gateway("");
-        let mut grant = Grant::default();
+        let mut grant = KeyRecord::default();
         grant.key.models = vec!["b".into()];
-        let scope = Scope { id: "e".to_owned(), blocked: true, ..Scope::default() };
-        let end_user = EndUser { scope, ..EndUser::default() };
+        let scope = Principal { id: "e".to_owned(), blocked: true, ..Principal::default() };
+        let end_user = EndUserRecord { scope, ..EndUserRecord::default() }.into();
         let request = AuthorizeRequest {
             model: "a",
             fallbacks: Vec::new(),

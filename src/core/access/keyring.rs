@@ -20,7 +20,10 @@ use self::cache::{Cache, Copy};
 use super::changes::{self, Changed, Fingerprint, Watermark, fingerprint, hash_start};
 use crate::core::{
     host::Store,
-    model::grant::{EndUser, Grant},
+    model::{
+        key_record::{EndUserRecord, KeyRecord},
+        virtual_key::{EndUser, VirtualKey},
+    },
 };
 
 /// How long a key stays unknown without asking again.
@@ -64,7 +67,7 @@ pub enum LookupResult<T> {
 
 /// The copies of one VM.
 pub struct Keyring {
-    keys: Cache<Grant>,
+    keys: Cache<VirtualKey>,
     end_users: Cache<EndUser>,
     unknown: Box<[Unknown]>,
     ttl_ms: u64,
@@ -164,7 +167,7 @@ impl Keyring {
     }
 
     /// The record of a key, by its hash in lower-case hexadecimal.
-    pub fn key(&mut self, hash: &str, now_ms: u64) -> Found<Grant> {
+    pub fn key(&mut self, hash: &str, now_ms: u64) -> Found<VirtualKey> {
         let Some(fingerprint) = hash_start(hash) else { return Found::Unknown };
         match self.keys.find(fingerprint, now_ms) {
             // Half a hash finds the record; all of it must fit.
@@ -192,7 +195,7 @@ impl Keyring {
     }
 
     /// Takes in what the ledger said of a key.
-    pub fn learn_key(&mut self, hash: &str, answer: LookupResult<Grant>, now_ms: u64) {
+    pub fn learn_key(&mut self, hash: &str, answer: LookupResult<KeyRecord>, now_ms: u64) {
         let Some(fingerprint) = hash_start(hash) else { return };
         let watch = self.watched.remove(&fingerprint);
         if matches!(answer, LookupResult::Record(_) | LookupResult::None) {
@@ -202,7 +205,7 @@ impl Keyring {
             LookupResult::Record(grant) => {
                 let (names, revision) = (names_of(&grant), grant.revision);
                 let until = self.good_until(watch, &names, revision, now_ms);
-                self.keys.put(fingerprint, (names, revision), grant, until);
+                self.keys.put(fingerprint, (names, revision), grant.into(), until);
             }
             LookupResult::None => {
                 self.keys.drop_changed(&[Changed { name: fingerprint, revision: Changed::UNKNOWN }]);
@@ -225,17 +228,17 @@ impl Keyring {
     }
 
     /// Takes in a record that another VM has learnt, while the ledger cannot be asked: it is gone on with until it can.
-    pub fn adopt(&mut self, grant: Grant, now_ms: u64) -> Arc<Grant> {
-        let kept = Arc::new(grant.clone());
+    pub fn adopt(&mut self, grant: KeyRecord, now_ms: u64) -> Arc<VirtualKey> {
+        let kept = grant.clone().into();
         if let Some(fingerprint) = hash_start(&grant.key.id) {
             let (names, revision) = (names_of(&grant), grant.revision);
-            self.keys.put(fingerprint, (names, revision), grant, now_ms);
+            self.keys.put(fingerprint, (names, revision), grant.into(), now_ms);
         }
         kept
     }
 
     /// Takes in what the ledger said of an end user. One without a record has no limits.
-    pub fn learn_end_user(&mut self, id: &str, answer: LookupResult<EndUser>, now_ms: u64) {
+    pub fn learn_end_user(&mut self, id: &str, answer: LookupResult<EndUserRecord>, now_ms: u64) {
         let fingerprint = end_user_fingerprint(id);
         let watch = self.watched.remove(&fingerprint);
         if matches!(answer, LookupResult::Record(_) | LookupResult::None) {
@@ -244,7 +247,7 @@ impl Keyring {
         let record = match answer {
             LookupResult::Record(record) => record,
             LookupResult::None => {
-                let mut none = EndUser::default();
+                let mut none = EndUserRecord::default();
                 none.scope.id = id.to_owned();
                 none
             }
@@ -253,7 +256,7 @@ impl Keyring {
         };
         let revision = record.revision;
         let until = self.good_until(watch, &[fingerprint], revision, now_ms);
-        self.end_users.put(fingerprint, (Box::new([fingerprint]), revision), record, until);
+        self.end_users.put(fingerprint, (Box::new([fingerprint]), revision), record.into(), until);
     }
 
     fn ask<T>(&mut self, fingerprint: Fingerprint, now_ms: u64) -> Found<T> {
@@ -331,7 +334,7 @@ fn end_user_fingerprint(id: &str) -> Fingerprint {
 }
 
 /// The names whose change makes a grant stale.
-fn names_of(grant: &Grant) -> Box<[Fingerprint]> {
+fn names_of(grant: &KeyRecord) -> Box<[Fingerprint]> {
     let mut names = Vec::with_capacity(5);
     // Whatever name of the key a change comes by.
     names.extend(hash_start(&grant.key.id));

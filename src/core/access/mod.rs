@@ -22,7 +22,7 @@ use crate::core::{
     error::{Error, KeyFault, OurFault},
     headers::Headers,
     host::Store,
-    model::{general::General, grant::Grant, lookup::Lookup},
+    model::{general::General, key_record::KeyRecord, lookup::Lookup, virtual_key::VirtualKey},
 };
 
 /// Who calls.
@@ -33,7 +33,7 @@ pub enum Caller {
     /// Who has the master key.
     Master,
     /// Who has a virtual key.
-    Key(Arc<Grant>),
+    Key(Arc<VirtualKey>),
 }
 
 /// Why a caller is not known (yet).
@@ -52,16 +52,24 @@ impl From<Error> for NotAuthenticated {
 }
 
 impl Caller {
+    /// The virtual key, if the caller has one.
+    pub fn key(&self) -> Option<&VirtualKey> {
+        match self {
+            Caller::Key(key) => Some(key),
+            Caller::Open | Caller::Master => None,
+        }
+    }
+
     /// The record of a virtual key.
-    pub fn grant(&self) -> Option<&Grant> {
+    pub fn grant(&self) -> Option<&KeyRecord> {
         match self {
             Caller::Key(grant) => Some(grant),
             Caller::Open | Caller::Master => None,
         }
     }
 
-    /// The same, to be kept.
-    pub fn shared_grant(&self) -> Option<Arc<Grant>> {
+    /// The virtual key, to be kept beyond the call.
+    pub fn shared_grant(&self) -> Option<Arc<VirtualKey>> {
         match self {
             Caller::Key(grant) => Some(Arc::clone(grant)),
             Caller::Open | Caller::Master => None,
@@ -115,7 +123,7 @@ pub fn authenticate(
         Found::Ask => Err(NotAuthenticated::NeedsLookup(Lookup::Key(hash))),
         Found::Unreachable => match keyring::spare::find(shared, &hash) {
             Some(grant) => Ok(Caller::Key(keys.adopt(grant, now_ms))),
-            None if general.pass_without_ledger => Ok(Caller::Key(Arc::new(unlimited()))),
+            None if general.pass_without_ledger => Ok(Caller::Key(unlimited().into())),
             None => Err(unreachable().into()),
         },
     }
@@ -128,8 +136,8 @@ pub fn hash(key: &[u8]) -> String {
 
 /// Who passes while the ledger is away (`allow_requests_on_db_unavailable`). Nothing is known of the key, so it stands for
 /// all of them.
-fn unlimited() -> Grant {
-    let mut grant = Grant::default();
+fn unlimited() -> KeyRecord {
+    let mut grant = KeyRecord::default();
     grant.key.id = WITHOUT_LEDGER.to_owned();
     grant.name = Some(WITHOUT_LEDGER.into());
     grant

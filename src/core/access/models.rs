@@ -11,7 +11,7 @@ use crate::core::{
     cost::table,
     model::{
         deployment::Deployment,
-        grant::{Grant, Scope},
+        key_record::{KeyRecord, Principal},
     },
     provider::infer,
 };
@@ -36,7 +36,7 @@ pub struct Names<'n> {
 
 impl<'n> Names<'n> {
     /// The names of a model for a caller.
-    pub fn of(asked: &'n str, grant: Option<&'n Grant>) -> Names<'n> {
+    pub fn of(asked: &'n str, grant: Option<&'n KeyRecord>) -> Names<'n> {
         let team = grant.and_then(|grant| grant.team.as_ref());
         let in_team = team.and_then(|team| team.aliases.get(asked)).map_or(asked, String::as_str);
         let key = grant.map(|grant| &grant.key);
@@ -45,23 +45,23 @@ impl<'n> Names<'n> {
     }
 
     /// Whether a key may call it. Whoever made the key chose its aliases, so an alias is as good as what it stands for.
-    pub fn allowed_for_key(&self, key: &Scope, config: &Config) -> bool {
+    pub fn allowed_for_key(&self, key: &Principal, config: &Config) -> bool {
         self.in_key(key, config, is_allowed)
     }
 
     /// Whether a team (or user, or organization) lets it be called. A key's alias must not lead out of what they allow.
-    pub fn allowed_for_owner(&self, owner: &Scope, config: &Config) -> bool {
+    pub fn allowed_for_owner(&self, owner: &Principal, config: &Config) -> bool {
         self.in_owner(owner, config, is_allowed)
     }
 
-    fn in_key(&self, key: &Scope, config: &Config, is_allowed: Allows) -> bool {
+    fn in_key(&self, key: &Principal, config: &Config, is_allowed: Allows) -> bool {
         key.models.iter().any(|model| model == ALL_TEAM)
             || [self.asked, self.in_team, self.called]
                 .iter()
                 .any(|name| is_allowed(name, &key.models, config))
     }
 
-    fn in_owner(&self, owner: &Scope, config: &Config, is_allowed: Allows) -> bool {
+    fn in_owner(&self, owner: &Principal, config: &Config, is_allowed: Allows) -> bool {
         let by_team_alias = self.called == self.in_team && is_allowed(self.asked, &owner.models, config);
         by_team_alias || is_allowed(self.called, &owner.models, config)
     }
@@ -173,7 +173,7 @@ fn is_named(name: &str, models: &[String], config: &Config) -> bool {
 /// last (unless it is to be `unexpanded`) what is known of each wildcard's provider.
 pub fn listed(caller: &Caller, config: &Config, unexpanded: bool) -> Vec<String> {
     let mut names = config.model_names();
-    let team = caller.grant().and_then(Grant::team_id);
+    let team = caller.grant().and_then(KeyRecord::team_id);
     if let Some(grant) = caller.grant() {
         let mut own: Vec<&String> = scopes(grant).flat_map(|scope| &scope.models).collect();
         own.extend(grant.team.iter().flat_map(|team| team.aliases.keys()));
@@ -204,7 +204,7 @@ pub fn listed(caller: &Caller, config: &Config, unexpanded: bool) -> Vec<String>
 
 /// The access groups of the configuration that a caller's lists of models open, in alphabetical order.
 pub fn access_groups(caller: &Caller, config: &Config) -> Vec<String> {
-    let team = caller.grant().and_then(Grant::team_id);
+    let team = caller.grant().and_then(KeyRecord::team_id);
     let own = config.deployments.iter().filter(|deployment| !config.is_foreign(&deployment.group, team));
     let groups =
         own.filter_map(|deployment| deployment.model_info.get("access_groups")?.as_array()).flatten();
@@ -220,7 +220,7 @@ pub fn access_groups(caller: &Caller, config: &Config) -> Vec<String> {
 pub fn exists(name: &str, caller: &Caller, config: &Config) -> bool {
     let names = Names::of(name, caller.grant());
     let may_call = caller.grant().is_none_or(|grant| may_call(name, grant, config));
-    let team = caller.grant().and_then(Grant::team_id);
+    let team = caller.grant().and_then(KeyRecord::team_id);
     let found =
         config.resolve_for(names.called, team).filter(|_| may_call && !config.is_foreign(names.called, team));
     found.is_some_and(|resolved| {
@@ -235,21 +235,21 @@ pub fn exists(name: &str, caller: &Caller, config: &Config) -> bool {
 }
 
 /// Whether all who have a say name a model.
-fn lists(grant: &Grant, name: &str, config: &Config) -> bool {
+fn lists(grant: &KeyRecord, name: &str, config: &Config) -> bool {
     let names = Names::of(name, Some(grant));
     names.in_key(&grant.key, config, is_named)
         && scopes(grant).skip(1).all(|owner| names.in_owner(owner, config, is_named))
 }
 
 /// Whether a key, and everybody behind it, may call a model.
-pub fn may_call(name: &str, grant: &Grant, config: &Config) -> bool {
+pub fn may_call(name: &str, grant: &KeyRecord, config: &Config) -> bool {
     let names = Names::of(name, Some(grant));
     names.allowed_for_key(&grant.key, config)
         && scopes(grant).skip(1).all(|owner| names.allowed_for_owner(owner, config))
 }
 
 /// Who has a say in what a key may call: the key, its team or else its user, its organization.
-fn scopes(grant: &Grant) -> impl Iterator<Item = &Scope> {
+fn scopes(grant: &KeyRecord) -> impl Iterator<Item = &Principal> {
     let owner = grant.team.as_deref().or(grant.user.as_deref());
     [Some(&grant.key), owner, grant.organization.as_deref()].into_iter().flatten()
 }
@@ -322,10 +322,10 @@ pub(super) mod tests {
     #[test]
     fn aliases_rename_and_do_not_lead_out_of_the_team() {
         let config = gateway();
-        let mut grant = Grant::default();
+        let mut grant = KeyRecord::default();
         grant.key.aliases.insert("cheap".to_owned(), "claude".to_owned());
         grant.key.models = list(&["cheap"]);
-        let mut team = Scope { models: list(&["cheap", "gpt-4o"]), ..Scope::default() };
+        let mut team = Principal { models: list(&["cheap", "gpt-4o"]), ..Principal::default() };
         team.aliases.insert("best".to_owned(), "gpt-4o".to_owned());
 
         let names = Names::of("cheap", Some(&grant));
@@ -353,10 +353,10 @@ pub(super) mod tests {
             (&["gpt-4o", "claude"], &["claude"], &["claude"]),
         ];
         for (key, team, expected) in rows {
-            let mut grant = Grant::default();
+            let mut grant = KeyRecord::default();
             grant.key.models = list(key);
             if !team.is_empty() {
-                grant.team = Some(Box::new(Scope { models: list(team), ..Scope::default() }));
+                grant.team = Some(Box::new(Principal { models: list(team), ..Principal::default() }));
             }
             let listed = listed(&Caller::Key(grant.into()), &config, true);
             assert_eq!(listed, list(expected), "{key:?} {team:?}");
@@ -381,15 +381,15 @@ pub(super) mod tests {
             ("dear", false),
         ];
         for (name, allowed) in rows {
-            let scope = Scope { models: list(&["cheap"]), ..Scope::default() };
+            let scope = Principal { models: list(&["cheap"]), ..Principal::default() };
             let names = Names::of(name, None);
             assert_eq!(names.allowed_for_key(&scope, &config), allowed, "{name}");
             assert_eq!(names.allowed_for_owner(&scope, &config), allowed, "{name}");
-            let caller = Caller::Key(Grant { key: scope, ..Grant::default() }.into());
+            let caller = Caller::Key(KeyRecord { key: scope, ..KeyRecord::default() }.into());
             assert_eq!(exists(name, &caller, &config), allowed, "{name}");
         }
         // What is listed are the models themselves.
-        let mut grant = Grant::default();
+        let mut grant = KeyRecord::default();
         grant.key.models = list(&["cheap"]);
         grant.key.aliases.insert("mine".to_owned(), "cheap".to_owned());
         assert_eq!(listed(&Caller::Key(grant.into()), &config, false), ["cheap"]);
@@ -406,7 +406,7 @@ pub(super) mod tests {
             - {model_name: 'team/*', litellm_params: {model: 'xai/*', api_key: k}, model_info: {team_id: t}}\n";
         let config = config::load(yaml, &|_| None, &|_| None).unwrap().config;
         let of = |models: &[&str]| {
-            let mut grant = Grant::default();
+            let mut grant = KeyRecord::default();
             grant.key.models = list(models);
             Caller::Key(grant.into())
         };

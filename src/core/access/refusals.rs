@@ -1,6 +1,6 @@
 //! The words of every refusal of a known caller: status, type, message and headers as the LiteLLM proxy has them.
 
-use crate::core::model::grant::{EndUser, Grant, Role, Scope};
+use crate::core::model::key_record::{EndUserRecord, KeyRecord, Principal, Role};
 use crate::core::{
     error::{Error, KeyFault, LimitFault, ModelOwner, OurFault, RequestFault},
     model::{meter::MeterKind, money::Money, period::Civil, rule::Rule},
@@ -31,7 +31,7 @@ pub fn blocked_key() -> Error {
 }
 
 /// A blocked team.
-pub fn blocked_team(team: &Scope) -> Error {
+pub fn blocked_team(team: &Principal) -> Error {
     Error::auth(format!(
         "Authentication Error, Team={} is blocked. Update via `/team/unblock` if your admin.",
         team.id
@@ -39,7 +39,7 @@ pub fn blocked_team(team: &Scope) -> Error {
 }
 
 /// A blocked end user.
-pub fn blocked_end_user(end_user: &EndUser) -> Error {
+pub fn blocked_end_user(end_user: &EndUserRecord) -> Error {
     Error::auth(format!(
         "Authentication Error, End User={} is blocked. Update via `/customer/unblock` if you're admin.",
         end_user.scope.id
@@ -47,12 +47,12 @@ pub fn blocked_end_user(end_user: &EndUser) -> Error {
 }
 
 /// A blocked user or organization.
-pub fn blocked_owner(word: &str, scope: &Scope) -> Error {
+pub fn blocked_owner(word: &str, scope: &Principal) -> Error {
     Error::auth(format!("Authentication Error, {word}={} is blocked.", scope.id))
 }
 
 /// A key whose time is over.
-pub fn expired(grant: &Grant, expires_ms: u64, now_ms: u64) -> Error {
+pub fn expired(grant: &KeyRecord, expires_ms: u64, now_ms: u64) -> Error {
     let message = format!(
         "Authentication Error - Expired Key. Key Expiry time {}+00:00 and current time {}+00:00",
         utc(expires_ms),
@@ -88,7 +88,7 @@ pub fn not_for_key(routes: &[String], path: &str) -> Error {
 }
 
 /// An operation that the role of the key's owner is not enough for.
-pub fn role(grant: &Grant, path: &str) -> Error {
+pub fn role(grant: &KeyRecord, path: &str) -> Error {
     if grant.role == Role::ProxyAdminViewer {
         return Error::of(
             KeyFault::Forbidden,
@@ -113,7 +113,7 @@ fn masked(id: &str) -> String {
 }
 
 /// Refuses a team, user or organization whose budget is used up.
-pub fn within_budget(kind: MeterKind, scope: &Scope) -> Result<(), Error> {
+pub fn within_budget(kind: MeterKind, scope: &Principal) -> Result<(), Error> {
     match scope.budget.max.filter(|max| scope.budget.spend > *max) {
         None => Ok(()),
         Some(max) => Err(over_budget(kind, &scope.id, money(scope.budget.spend), money(max), None)),

@@ -9,7 +9,7 @@ use crate::core::{
     error::Error,
     model::{
         general::General,
-        grant::{Grant, Role},
+        key_record::{KeyRecord, Role},
         meter::MeterKind,
     },
     operation::{Dialect, path::Action},
@@ -268,7 +268,7 @@ pub fn authorize(caller: &Caller, route: Route<'_>, general: &General, now_ms: u
 
 /// The same for a virtual key.
 pub fn authorize_key(
-    grant: &Grant,
+    grant: &KeyRecord,
     route: Route<'_>,
     general: &General,
     now_ms: u64,
@@ -298,7 +298,7 @@ pub fn authorize_key(
 
 /// Whether a key's own list gives more than the role of its owner. Groups only say what a key is for: they give nothing to
 /// somebody who has a role, and to a key that is nobody's what an internal user may.
-fn is_granted(grant: &Grant, route: Route<'_>) -> bool {
+fn is_granted(grant: &KeyRecord, route: Route<'_>) -> bool {
     grant.role != Role::ProxyAdminViewer
         && grant.allowed_routes.iter().any(|entry| {
             let is_group = route.is_in_group(entry).is_some();
@@ -309,7 +309,7 @@ fn is_granted(grant: &Grant, route: Route<'_>) -> bool {
 
 /// Refuses a key whose team, user or organization is blocked or has used up its budget, as the reference does on every route. The
 /// key's own budget is for calls of models alone.
-fn owners_stand(grant: &Grant) -> Result<(), Error> {
+fn owners_stand(grant: &KeyRecord) -> Result<(), Error> {
     let team = grant.team.as_deref();
     if let Some(team) = team {
         if team.blocked {
@@ -337,7 +337,7 @@ fn owners_stand(grant: &Grant) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::model::{grant::Scope, limits::Budget};
+    use crate::core::model::{key_record::Principal, limits::Budget};
 
     const CHAT: Route = call("/v1/chat/completions", super::CHAT);
     const KEYS: Route = managed("/key/generate", &["/key/generate"]);
@@ -464,7 +464,7 @@ mod tests {
         ];
         for (role, routes, route, expected) in rows {
             let allowed_routes = routes.iter().map(|route| (*route).to_owned()).collect();
-            let grant = Grant { role: *role, allowed_routes, ..Grant::default() };
+            let grant = KeyRecord { role: *role, allowed_routes, ..KeyRecord::default() };
             let got = authorize_key(&grant, *route, &General::default(), 0);
             match (&got, expected) {
                 (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{role:?} {routes:?} {}", route.path),
@@ -481,36 +481,36 @@ mod tests {
     fn whose_team_or_user_is_blocked_or_over_budget_manages_nothing() {
         let scope = |blocked, spend| {
             let budget = Budget { max: Some(1_000_000_000_000), spend, ..Budget::default() };
-            Some(Box::new(Scope { id: "x".to_owned(), blocked, budget, ..Scope::default() }))
+            Some(Box::new(Principal { id: "x".to_owned(), blocked, budget, ..Principal::default() }))
         };
         let (at, over) = (1_000_000_000_000, 1_500_000_000_000);
-        let admin = || Grant { role: Role::InternalUser, ..Grant::default() };
-        let of_key = |mut grant: Grant| {
+        let admin = || KeyRecord { role: Role::InternalUser, ..KeyRecord::default() };
+        let of_key = |mut grant: KeyRecord| {
             grant.key.budget = Budget { max: Some(0), ..Budget::default() };
             grant
         };
         let rows = [
             (of_key(admin()), None),
-            (Grant { team: scope(false, at), ..admin() }, None),
+            (KeyRecord { team: scope(false, at), ..admin() }, None),
             (
-                Grant { team: scope(false, over), ..admin() },
+                KeyRecord { team: scope(false, over), ..admin() },
                 Some((400, "Budget has been exceeded! Team=x Current cost: 1.5, Max budget: 1.0")),
             ),
             (
-                Grant { team: scope(true, 0), ..admin() },
+                KeyRecord { team: scope(true, 0), ..admin() },
                 Some((
                     401,
                     "Authentication Error, Team=x is blocked. Update via `/team/unblock` if your admin.",
                 )),
             ),
             (
-                Grant { user: scope(false, over), ..admin() },
+                KeyRecord { user: scope(false, over), ..admin() },
                 Some((400, "ExceededBudget: User=x over budget. Spend=1.5, Budget=1.0")),
             ),
             // With a team the user's own budget says nothing.
-            (Grant { user: scope(false, over), team: scope(false, 0), ..admin() }, None),
+            (KeyRecord { user: scope(false, over), team: scope(false, 0), ..admin() }, None),
             (
-                Grant { organization: scope(false, over), ..admin() },
+                KeyRecord { organization: scope(false, over), ..admin() },
                 Some((400, "Budget has been exceeded! Organization=x Current cost: 1.5, Max budget: 1.0")),
             ),
         ];
@@ -544,8 +544,8 @@ mod tests {
         let general =
             General { admin_only_routes: vec!["/v1/chat/completions".into()], ..General::default() };
         let plain = General::default();
-        let change = |change: fn(&mut Grant)| {
-            let mut grant = Grant { name: Some("sk-...abcd".into()), ..Grant::default() };
+        let change = |change: fn(&mut KeyRecord)| {
+            let mut grant = KeyRecord { name: Some("sk-...abcd".into()), ..KeyRecord::default() };
             change(&mut grant);
             Caller::Key(grant.into())
         };

@@ -6,19 +6,20 @@ use super::models::{self, Names};
 use crate::core::{
     config::Config,
     model::{
-        grant::{EndUser, Grant, Scope},
+        key_record::Principal,
         limits::{Budget, Limits},
         meter::{Meter, MeterKind},
         money::Money,
         period,
         rule::{Base, Rule},
+        virtual_key::{EndUser, Holder, VirtualKey},
     },
 };
 
 /// The rules, in the order in which the reference checks rates. Most keys have none. Who has the master key has none of its
 /// own (`grant` is `None`), but its end users have theirs.
 pub fn rules(
-    grant: Option<&Grant>,
+    grant: Option<&VirtualKey>,
     end_user: Option<&EndUser>,
     names: &Names<'_>,
     config: &Config,
@@ -28,9 +29,8 @@ pub fn rules(
         rules.holders(grant);
     }
     if let Some(end_user) = end_user {
-        let scope = &end_user.scope;
-        let meter = || scope.meter(MeterKind::EndUser);
-        rules.add(MeterKind::EndUser, meter, scope.limits, Some(&scope.budget), end_user.revision);
+        let (holder, scope) = (end_user.holder(), &end_user.scope);
+        rules.add(holder.kind, || holder.meter(), scope.limits, Some(&scope.budget), end_user.revision);
     }
     if let Some(grant) = grant {
         rules.models(grant, end_user);
@@ -42,7 +42,7 @@ pub fn rules(
 }
 
 struct Rules<'r> {
-    grant: Option<&'r Grant>,
+    grant: Option<&'r VirtualKey>,
     config: &'r Config,
     names: &'r Names<'r>,
     /// See [`Names::direct`]; made when a scope has limits by model.
@@ -52,20 +52,20 @@ struct Rules<'r> {
 
 impl Rules<'_> {
     /// Who stands behind a key.
-    fn holders(&mut self, grant: &Grant) {
+    fn holders(&mut self, grant: &VirtualKey) {
         let parallel = grant.key.limits.parallel.or(self.config.general.key_max_parallel);
-        self.scope(MeterKind::Key, &grant.key, Limits { parallel, ..grant.key.limits }, true);
+        self.by_holder(&grant.holder(), Limits { parallel, ..grant.key.limits }, true);
         self.windows(MeterKind::KeyWindow, &grant.key);
-        if let Some(user) = &grant.user {
+        if let Some(user) = grant.user_holder() {
             // A key of a team spends the team's money.
-            self.scope(MeterKind::User, user, user.limits, grant.team.is_none());
+            self.by_holder(&user, user.principal.limits, grant.team.is_none());
             if grant.team.is_none() {
-                self.windows(MeterKind::UserWindow, user);
+                self.windows(MeterKind::UserWindow, user.principal);
             }
         }
-        if let Some(team) = &grant.team {
-            self.scope(MeterKind::Team, team, team.limits, true);
-            self.windows(MeterKind::TeamWindow, team);
+        if let Some(team) = grant.team_holder() {
+            self.by_holder(&team, team.principal.limits, true);
+            self.windows(MeterKind::TeamWindow, team.principal);
         }
         if let (Some(team), Some(member)) = (&grant.team, &grant.member) {
             let meter = || Meter::new(MeterKind::Member, &format!("{}/{}", team.id, member.id));
@@ -74,7 +74,7 @@ impl Rules<'_> {
     }
 
     /// What they have for the model.
-    fn models(&mut self, grant: &Grant, end_user: Option<&EndUser>) {
+    fn models(&mut self, grant: &VirtualKey, end_user: Option<&EndUser>) {
         let revision = grant.revision;
         self.model(MeterKind::KeyModel, &grant.key, revision);
         if let Some(team) = &grant.team {
@@ -92,7 +92,7 @@ impl Rules<'_> {
     }
 
     /// What is shared by many.
-    fn whole(&mut self, grant: &Grant) {
+    fn whole(&mut self, grant: &VirtualKey) {
         if let (Some(organization), Some(member)) = (&grant.organization, &grant.organization_member) {
             let meter =
                 || Meter::new(MeterKind::OrganizationMember, &format!("{}/{}", organization.id, member.id));
@@ -104,9 +104,9 @@ impl Rules<'_> {
                 grant.revision,
             );
         }
-        if let Some(organization) = &grant.organization {
-            self.scope(MeterKind::Organization, organization, organization.limits, true);
-            self.model(MeterKind::OrganizationModel, organization, grant.revision);
+        if let Some(organization) = grant.organization_holder() {
+            self.by_holder(&organization, organization.principal.limits, true);
+            self.model(MeterKind::OrganizationModel, organization.principal, grant.revision);
         }
         let general = &self.config.general;
         let limits = Limits { parallel: general.max_parallel, ..Limits::default() };
@@ -120,13 +120,14 @@ impl Rules<'_> {
         );
     }
 
-    fn scope(&mut self, kind: MeterKind, scope: &Scope, limits: Limits, has_budget: bool) {
-        let budget = Some(&scope.budget).filter(|_| has_budget);
-        self.add(kind, || scope.meter(kind), limits, budget, self.grant.map_or(0, |grant| grant.revision));
+    fn by_holder(&mut self, holder: &Holder<'_>, limits: Limits, has_budget: bool) {
+        let budget = Some(&holder.principal.budget).filter(|_| has_budget);
+        let revision = self.grant.map_or(0, |grant| grant.revision);
+        self.add(holder.kind, || holder.meter(), limits, budget, revision);
     }
 
     /// What a scope may spend in several periods at a time.
-    fn windows(&mut self, kind: MeterKind, scope: &Scope) {
+    fn windows(&mut self, kind: MeterKind, scope: &Principal) {
         let revision = self.grant.map_or(0, |grant| grant.revision);
         for budget in scope.budget_limits.iter().flat_map(|several| &several.0) {
             let period = budget.duration.as_deref().unwrap_or_default();
@@ -136,17 +137,17 @@ impl Rules<'_> {
     }
 
     /// The limits that a scope has for the model that is called.
-    fn model(&mut self, kind: MeterKind, scope: &Scope, revision: u64) {
+    fn model(&mut self, kind: MeterKind, scope: &Principal, revision: u64) {
         self.model_of(kind, &|| scope.counted_as().to_owned(), scope, revision);
     }
 
     /// The same, of a scope whose meters go by `id`.
-    fn model_of(&mut self, kind: MeterKind, id: &dyn Fn() -> String, scope: &Scope, revision: u64) {
+    fn model_of(&mut self, kind: MeterKind, id: &dyn Fn() -> String, scope: &Principal, revision: u64) {
         if scope.model_rpm.is_empty() && scope.model_tpm.is_empty() && scope.model_budgets.is_empty() {
             return;
         }
         let (names, config) = (self.names, self.config);
-        let team = self.grant.and_then(Grant::team_id);
+        let team = self.grant.and_then(|grant| grant.team_id());
         let direct = self.direct.get_or_init(|| names.direct(team, config));
         let tables = scope.model_rpm.keys().chain(scope.model_tpm.keys()).chain(scope.model_budgets.keys());
         for model in models::limited(tables.map(String::as_str), direct, team, config) {
@@ -193,10 +194,10 @@ impl Rules<'_> {
     fn owner(&self, kind: MeterKind) -> Option<[u8; 16]> {
         match kind {
             MeterKind::Key | MeterKind::KeyModel | MeterKind::KeyWindow => {
-                Some(self.grant?.user.as_ref()?.meter(MeterKind::User).fingerprint())
+                Some(self.grant?.user_holder()?.meter().fingerprint())
             }
             MeterKind::EndUser | MeterKind::EndUserModel => {
-                Some(self.grant.map_or([0; 16], |grant| grant.key.meter(MeterKind::Key).fingerprint()))
+                Some(self.grant.map_or([0; 16], |grant| grant.holder().meter().fingerprint()))
             }
             _ => None,
         }
@@ -208,15 +209,19 @@ mod tests {
     use super::*;
     use crate::core::{
         config,
-        model::{general::General, grant::Former, limits::Several},
+        model::{
+            general::General,
+            key_record::{EndUserRecord, Former, KeyRecord},
+            limits::Several,
+        },
     };
 
     fn money(pico: i64) -> Budget {
         Budget { max: Some(pico), spend: 7, duration: Some("1d".to_owned()), ..Budget::default() }
     }
 
-    fn scope(id: &str) -> Option<Box<Scope>> {
-        Some(Box::new(Scope { id: id.to_owned(), budget: money(5), ..Scope::default() }))
+    fn scope(id: &str) -> Option<Box<Principal>> {
+        Some(Box::new(Principal { id: id.to_owned(), budget: money(5), ..Principal::default() }))
     }
 
     fn names(rules: &[Rule]) -> Vec<&str> {
@@ -227,13 +232,14 @@ mod tests {
         Config { general, ..models::tests::gateway() }
     }
 
-    fn list(grant: &Grant, end_user: Option<&EndUser>, model: &str, config: &Config) -> Vec<Rule> {
-        rules(Some(grant), end_user, &Names::of(model, Some(grant)), config)
+    fn list(grant: &KeyRecord, end_user: Option<&EndUserRecord>, model: &str, config: &Config) -> Vec<Rule> {
+        let (key, end_user) = (VirtualKey::from(grant.clone()), end_user.cloned().map(EndUser::from));
+        rules(Some(&key), end_user.as_ref(), &Names::of(model, Some(grant)), config)
     }
 
     #[test]
     fn a_key_without_limits_counts_nothing() {
-        let mut grant = Grant::default();
+        let mut grant = KeyRecord::default();
         grant.key.id = "h".to_owned();
         grant.team = Some(Box::default());
         assert_eq!(list(&grant, None, "a", &gateway(General::default())), []);
@@ -241,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_scope_has_its_meter() {
-        let mut grant = Grant { revision: 3, global_spend: 9, ..Grant::default() };
+        let mut grant = KeyRecord { revision: 3, global_spend: 9, ..KeyRecord::default() };
         grant.key.id = "h".to_owned();
         grant.key.budget = money(1);
         grant.key.model_rpm.insert("a".to_owned(), 2);
@@ -253,7 +259,7 @@ mod tests {
             budget: money(6),
             ..General::default()
         });
-        let end_user = EndUser { scope: *scope("e").unwrap(), revision: 4, ..EndUser::default() };
+        let end_user = EndUserRecord { scope: *scope("e").unwrap(), revision: 4, ..EndUserRecord::default() };
 
         let all = list(&grant, Some(&end_user), "a", &config);
         assert_eq!(names(&all), ["key:h", "user:u", "end_user:e", "key_model:h/a", "org:o", "global"]);
@@ -296,11 +302,14 @@ mod tests {
             periods.iter().map(of).collect()
         };
         let several = |id: &str, periods: &[&str]| {
-            let scope =
-                Scope { id: id.to_owned(), budget_limits: Several::of(windows(periods)), ..Scope::default() };
+            let scope = Principal {
+                id: id.to_owned(),
+                budget_limits: Several::of(windows(periods)),
+                ..Principal::default()
+            };
             Some(Box::new(scope))
         };
-        let mut grant = Grant { revision: 3, ..Grant::default() };
+        let mut grant = KeyRecord { revision: 3, ..KeyRecord::default() };
         grant.key = *several("h", &["1d", "30d"]).unwrap();
         grant.user = several("u", &["7d"]);
         let config = gateway(General { has_ledger: true, ..General::default() });
@@ -323,9 +332,10 @@ mod tests {
     #[test]
     fn end_users_of_the_master_key_have_their_limits() {
         let config = gateway(General { has_ledger: true, budget: money(6), ..General::default() });
-        let mut end_user = EndUser { scope: *scope("e").unwrap(), revision: 4, ..EndUser::default() };
+        let mut end_user =
+            EndUserRecord { scope: *scope("e").unwrap(), revision: 4, ..EndUserRecord::default() };
         end_user.scope.model_rpm.insert("a".to_owned(), 1);
-        let all = rules(None, Some(&end_user), &Names::of("a", None), &config);
+        let all = rules(None, Some(&end_user.clone().into()), &Names::of("a", None), &config);
         assert_eq!(names(&all), ["end_user:e", "end_user_model:e/a"]);
         assert!(all[0].owner.is_some() && all[0].resets.is_none());
         assert_eq!(rules(None, None, &Names::of("a", None), &config), []);
@@ -333,7 +343,7 @@ mod tests {
 
     #[test]
     fn keys_of_the_configuration_reset_themselves() {
-        let mut grant = Grant::default();
+        let mut grant = KeyRecord::default();
         grant.key.budget = money(1);
         let config = gateway(General { budget: money(2), key_max_parallel: Some(4), ..General::default() });
         let all = list(&grant, None, "a", &config);
@@ -394,7 +404,7 @@ litellm_settings: {model_alias_map: {old-name: cheap}}
             (&["team-x"], "x", &["team-x"]),
         ];
         for (limited, asked, counted) in rows {
-            let mut grant = Grant::default();
+            let mut grant = KeyRecord::default();
             grant.key.aliases.insert("mine".to_owned(), "cheap".to_owned());
             let mut team = *scope("t").unwrap();
             team.budget = Budget::default();
@@ -417,8 +427,8 @@ litellm_settings: {model_alias_map: {old-name: cheap}}
 
     #[test]
     fn a_key_with_a_new_value_counts_by_its_first() {
-        let key = Scope { id: "new".to_owned(), budget: money(1), ..Scope::default() };
-        let mut grant = Grant { key, ..Grant::default() };
+        let key = Principal { id: "new".to_owned(), budget: money(1), ..Principal::default() };
+        let mut grant = KeyRecord { key, ..KeyRecord::default() };
         grant.key.former = Some(Box::new(Former { counted: Some("first".to_owned()), current: None }));
         grant.key.model_rpm.insert("a".to_owned(), 2);
         let all = list(&grant, None, "a", &gateway(General::default()));

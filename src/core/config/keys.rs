@@ -13,13 +13,14 @@ use super::{
 };
 use crate::core::model::{
     general::General,
-    grant::{Grant, Scope},
+    key_record::{KeyRecord, Principal},
     limits::{Budget, Limits, MOST_BUDGETS, Several},
     period::Civil,
+    virtual_key::VirtualKey,
 };
 
 /// Reads them, by their hash.
-pub(super) fn read(src: &mut Source, blocks: &Blocks, general: &General) -> HashMap<String, Arc<Grant>> {
+pub(super) fn read(src: &mut Source, blocks: &Blocks, general: &General) -> HashMap<String, Arc<VirtualKey>> {
     let own = &blocks.general;
     let mut keys = HashMap::new();
     for (at, value) in own.list(src, "keys").into_iter().enumerate() {
@@ -31,7 +32,7 @@ pub(super) fn read(src: &mut Source, blocks: &Blocks, general: &General) -> Hash
         let entry = Block { path, map };
         let Some(hash) = token(src, &entry) else { continue };
         let grant = grant(src, &entry, &hash);
-        if keys.insert(hash, Arc::new(grant)).is_some() {
+        if keys.insert(hash, grant.into()).is_some() {
             src.problem(
                 &format!("{}.token", entry.path),
                 "expected a key of its own, found the hash of another entry",
@@ -61,14 +62,14 @@ fn token(src: &mut Source, entry: &Block) -> Option<String> {
     None
 }
 
-fn grant(src: &mut Source, entry: &Block, hash: &str) -> Grant {
+fn grant(src: &mut Source, entry: &Block, hash: &str) -> KeyRecord {
     let metadata = entry.member(src, "metadata");
     let limits = Limits {
         rpm: entry.count(src, "rpm_limit"),
         tpm: entry.count(src, "tpm_limit"),
         parallel: entry.count(src, "max_parallel_requests"),
     };
-    let key = Scope {
+    let key = Principal {
         id: hash.to_owned(),
         alias: entry.text(src, "key_alias"),
         blocked: entry.flag(src, "blocked").unwrap_or(false),
@@ -86,10 +87,10 @@ fn grant(src: &mut Source, entry: &Block, hash: &str) -> Grant {
         model_budgets: model_budgets(src, entry),
         aliases: texts(&entry.member(src, "aliases")),
         tags: metadata.texts(src, "tags"),
-        ..Scope::default()
+        ..Principal::default()
     };
-    let owner = |id: Option<String>| id.map(|id| Box::new(Scope { id, ..Scope::default() }));
-    Grant {
+    let owner = |id: Option<String>| id.map(|id| Box::new(Principal { id, ..Principal::default() }));
+    KeyRecord {
         key,
         expires_ms: expires(src, entry),
         allowed_routes: entry.texts(src, "allowed_routes"),
@@ -97,7 +98,7 @@ fn grant(src: &mut Source, entry: &Block, hash: &str) -> Grant {
         disable_fallbacks: metadata.flag(src, "disable_fallbacks").unwrap_or(false),
         user: owner(entry.text(src, "user_id")),
         team: owner(entry.text(src, "team_id")),
-        ..Grant::default()
+        ..KeyRecord::default()
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::core::{
     access::{self, refusals},
     model::{
-        grant::{Grant, Role},
+        key_record::{KeyRecord, Role},
         limits::Limits,
         meter::{Meter, MeterKind},
         money::Money,
@@ -87,7 +87,7 @@ fn rule(kind: MeterKind) -> Rule {
 
 #[test]
 fn what_clients_see_follows_from_the_fault() {
-    let viewer = Grant { role: Role::ProxyAdminViewer, ..Grant::default() };
+    let viewer = KeyRecord { role: Role::ProxyAdminViewer, ..KeyRecord::default() };
     let limit = |why| refusals::limit(&rule(MeterKind::Key), why, None, 1_000);
     #[rustfmt::skip]
     let rows: Vec<(Error, &str)> = vec![
@@ -114,7 +114,7 @@ fn what_clients_see_follows_from_the_fault() {
         (refusals::model(ModelOwner::User, &[], "m"), "401 user_model_access_denied model 401 | user_model_access_denied | authentication_error | user_model_access_denied |"),
         (refusals::model(ModelOwner::Organization, &[], "m"), "401 org_model_access_denied model 401 | org_model_access_denied | authentication_error | org_model_access_denied |"),
         (refusals::no_default_models("m"), "401 key_model_access_denied model 401 | key_model_access_denied | authentication_error | key_model_access_denied |"),
-        (refusals::expired(&Grant::default(), 0, 1), "400 expired_key sk-... 400 | expired_key | invalid_request_error | expired_key |"),
+        (refusals::expired(&KeyRecord::default(), 0, 1), "400 expired_key sk-... 400 | expired_key | invalid_request_error | expired_key |"),
         (refusals::address("192.0.2.1"), "403 auth_error None 403 | auth_error | permission_error | auth_error |"),
         (refusals::role(&viewer, "/p"), "403 auth_error None 403 | auth_error | permission_error | auth_error |"),
         (access::rejection(b"sk-1234567890", "hash"), "401 token_not_found_in_db key 401 | token_not_found_in_db | authentication_error | token_not_found_in_db |"),

@@ -41,7 +41,7 @@ impl Exchange {
         let caller = self.caller.clone();
         let grant = caller.grant()?;
         let names = Names::of("", Some(grant));
-        let mut rules = rules(Some(grant), None, &names, &self.config);
+        let mut rules = rules(caller.key(), None, &names, &self.config);
         rules.retain(|rule| !rule.kind.is_by_model());
         let budget = || reservation::over_budget(&rules, env).filter(|_| !self.config.may_be_free());
         let rates = |rule: &Rule| quota::check_rates(env.shared, env.worker, rule, env.now_ms);

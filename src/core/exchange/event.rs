@@ -9,7 +9,7 @@ use crate::core::{
         call_record::{CallRecord, MeterCharge},
         deployment::Deployment,
         failure::Class,
-        grant::Scope,
+        key_record::Principal,
     },
     route::{plan::Plan, segment::Segment},
 };
@@ -103,7 +103,7 @@ impl Exchange {
     /// Who is charged.
     fn tell_caller(&self, record: &mut CallRecord) {
         let grant = self.caller.grant();
-        let id = |scope: Option<&Scope>| scope.map(|scope| scope.id.clone());
+        let id = |scope: Option<&Principal>| scope.map(|scope| scope.id.clone());
         record.api_key = match &self.caller {
             Caller::Open => String::new(),
             Caller::Master => self.config.general.master_hash.clone(),

@@ -81,7 +81,7 @@ impl Exchange {
         let name = segment.name.as_str();
         let end_user = self.end_user(env).ok().flatten();
         let names = Names { asked: name, in_team: name, called: name };
-        let mut rules = rules(self.caller.grant(), end_user.as_deref(), &names, &self.config);
+        let mut rules = rules(self.caller.key(), end_user.as_deref(), &names, &self.config);
         rules.retain(|rule| rule.kind.is_by_model() && !self.reservation.holds(&rule.meter));
         rules
     }

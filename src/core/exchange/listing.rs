@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::core::{
         config,
-        model::grant::{Grant, Scope},
+        model::key_record::{KeyRecord, Principal},
     };
 
     const MODELS: &str = "
@@ -116,7 +116,7 @@ router_settings:
     }
 
     fn key(models: &[&str]) -> Caller {
-        let mut grant = Grant::default();
+        let mut grant = KeyRecord::default();
         grant.key.models = models.iter().map(|model| (*model).to_owned()).collect();
         Caller::Key(grant.into())
     }
@@ -161,8 +161,8 @@ router_settings:
     fn what_cannot_be_answered_is_refused() {
         let (status, body) = asked("include_metadata=maybe", &Caller::Master);
         assert_eq!((status, &body["detail"][0]["loc"]), (422, &json!(["query", "include_metadata"])));
-        let team = Scope { id: "t 1".to_owned(), ..Scope::default() };
-        let grant = Grant { team: Some(Box::new(team)), ..Grant::default() };
+        let team = Principal { id: "t 1".to_owned(), ..Principal::default() };
+        let grant = KeyRecord { team: Some(Box::new(team)), ..KeyRecord::default() };
         let of_team = Caller::Key(grant.into());
         assert_eq!(ids("team_id=t%201", &of_team), ["a", "b", "c"]);
         assert_eq!(ids("team_id=", &Caller::Master), ["a", "b", "c"]);

@@ -67,10 +67,10 @@ use crate::core::{
     host::{CallResponse, Store},
     model::{
         failure::{Class, Failure},
-        grant::EndUser,
         money::Money,
         router::Strategy,
         status::{ErrorStatus, Status},
+        virtual_key::EndUser,
     },
     operation::ApiRef,
     quota::Worker,

@@ -21,7 +21,7 @@ use crate::core::{
     config::Config,
     error::{Error, ErrorFormat, RequestFault},
     headers::Headers,
-    model::{general::General, grant::Role},
+    model::{general::General, key_record::Role},
     operation::{
         ApiRef,
         path::{self, Action},

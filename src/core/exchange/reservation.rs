@@ -18,12 +18,13 @@ use crate::core::{
     model::{
         deployment::Deployment,
         general::CountedTokens,
-        grant::{EndUser, Grant},
+        key_record::KeyRecord,
         lookup::Lookup,
         meter::{Meter, MeterKind},
         money::Money,
         rule::Rule,
         usage::Usage,
+        virtual_key::EndUser,
     },
     operation::Operation,
     quota::{self, Claim, Estimate, Refused, Reservation, Why},
@@ -108,7 +109,7 @@ impl Exchange {
         let Err(denied) = authorize::authorize(&self.caller, &call, &self.config) else { return Ok(()) };
         let caller = self.caller.clone();
         let grant = caller.grant();
-        let rules = rules(grant, end_user, names, &self.config);
+        let rules = rules(caller.key(), end_user, names, &self.config);
         self.describe(grant, &rules, names, None, env);
         match over_budget(&rules, env) {
             Some((rule, why)) if CheckStep::of_budget(rule.kind) < denied.step => {
@@ -130,7 +131,7 @@ impl Exchange {
         if grant.is_none() && end_user.is_none() {
             return Ok(());
         }
-        let mut rules = rules(grant, end_user, names, &self.config);
+        let mut rules = rules(caller.key(), end_user, names, &self.config);
         if rules.is_empty() {
             self.describe(grant, &rules, names, None, env);
             return Ok(());
@@ -316,7 +317,7 @@ impl Exchange {
     /// The key's own limits, and what is left of every limit, as answer headers. `held` is what this call has reserved.
     pub(super) fn describe(
         &mut self,
-        grant: Option<&Grant>,
+        grant: Option<&KeyRecord>,
         rules: &[Rule],
         names: &Names<'_>,
         held: Option<&Reservation>,
@@ -366,7 +367,7 @@ impl Exchange {
             }
         }
         self.reservation.headers = headers;
-        let Some(Grant { key, .. }) = grant else { return };
+        let Some(KeyRecord { key, .. }) = grant else { return };
         let headers = &mut self.reservation.headers;
         let limits =
             [("x-litellm-key-tpm-limit", key.limits.tpm), ("x-litellm-key-rpm-limit", key.limits.rpm)];
@@ -393,7 +394,7 @@ fn is_joined(text: &str, parts: &[&str]) -> bool {
 }
 
 /// The key's name for itself.
-pub(super) fn alias(grant: Option<&Grant>) -> Option<&str> {
+pub(super) fn alias(grant: Option<&KeyRecord>) -> Option<&str> {
     grant?.key.alias.as_deref()
 }
 

@@ -16,7 +16,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
 
-use super::{grant::Grant, money::Money, usage::Usage};
+use super::{key_record::KeyRecord, money::Money, usage::Usage, virtual_key::VirtualKey};
 use crate::core::codec::json::Writer;
 
 /// Longest text that the ledger keeps of most facts, in bytes. Those of a day's sum, eight together, stay below the 2,704 bytes
@@ -118,7 +118,7 @@ call_record! {
     api_base: String => event api_base row "api_base";
     /// Whose key it was, when it was a virtual key.
     #[serde(skip)]
-    grant: Option<Arc<Grant>> => log "";
+    grant: Option<Arc<VirtualKey>> => log "";
     /// Hash of the key (of the master key too).
     api_key: String => event api_key row "api_key" most TEXT;
     /// Whose key it is.
@@ -430,7 +430,7 @@ impl Fact for Usage {
     }
 }
 
-impl Fact for Arc<Grant> {
+impl Fact for Arc<VirtualKey> {
     fn is_silent(&self) -> bool {
         false
     }
@@ -440,7 +440,7 @@ impl Fact for Arc<Grant> {
     }
 }
 
-impl Grant {
+impl KeyRecord {
     /// Writes who holds the key, as the access log names them: the key by its hash and its alias, its team and its user.
     pub fn write_log(&self, json: &mut Writer<'_>) {
         json.text_if("key_hash", Some(self.key.id.as_str()).filter(|id| !id.is_empty()));

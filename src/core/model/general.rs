@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{grant::Grant, limits::Budget, secret::Secret};
+use super::{limits::Budget, secret::Secret, virtual_key::VirtualKey};
 
 /// Settings that are not about one deployment.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ pub struct General {
     /// There is a ledger to ask for keys, because the environment has the secret for it.
     pub has_ledger: bool,
     /// `general_settings.keys`: keys that need no ledger, by their hash.
-    pub keys: HashMap<String, Arc<Grant>>,
+    pub keys: HashMap<String, Arc<VirtualKey>>,
     /// `user_api_key_cache_ttl` in milliseconds (60,000): how long a copy of the ledger's record is good.
     pub key_ttl_ms: u64,
     /// `allow_requests_on_db_unavailable`: unknown keys pass while the ledger cannot be asked.

@@ -36,7 +36,7 @@ pub struct Budget {
     /// `soft_budget`: tell somebody, refuse nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft: Option<i64>,
-    /// Spent so far, as the ledger knows it at [`Grant::revision`](super::grant::Grant::revision).
+    /// Spent so far, as the ledger knows it at [`KeyRecord::revision`](super::key_record::KeyRecord::revision).
     pub spend: i64,
     /// `budget_duration`; the ledger resets, except for keys of the configuration, which the filter resets itself.
     #[serde(skip_serializing_if = "Option::is_none")]

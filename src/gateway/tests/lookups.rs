@@ -8,7 +8,7 @@ use super::{envoy::*, *};
 use crate::core::{
     access::{self, changes},
     host::CallResponse,
-    model::grant::{EndUser, Grant, Scope},
+    model::key_record::{EndUserRecord, KeyRecord, Principal},
     protocol::KEY_VARIABLE,
 };
 use crate::gateway::fake::Pending;
@@ -28,8 +28,8 @@ fn record(value: &impl serde::Serialize) -> Option<CallResponse> {
 }
 
 /// The record of the key `sk-one`.
-pub fn grant() -> Grant {
-    let mut grant = Grant::default();
+pub fn grant() -> KeyRecord {
+    let mut grant = KeyRecord::default();
     grant.key.id = access::hash(b"sk-one");
     grant
 }
@@ -40,9 +40,10 @@ pub fn known(call: &Pending) -> Option<CallResponse> {
     match call.path.strip_prefix("/internal/keys/") {
         Some(hash) if hash == grant().key.id => record(&grant()),
         Some(_) => Some(CallResponse { status: 404, body: Vec::new() }),
-        None => {
-            record(&EndUser { scope: Scope { id: "u".to_owned(), ..Scope::default() }, ..EndUser::default() })
-        }
+        None => record(&EndUserRecord {
+            scope: Principal { id: "u".to_owned(), ..Principal::default() },
+            ..EndUserRecord::default()
+        }),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     core::{
         access::{refusals, routes::Right},
         error::{Error, KeyFault},
-        model::grant::Role,
+        model::key_record::Role,
     },
 };
 

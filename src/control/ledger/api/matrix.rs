@@ -14,7 +14,7 @@ use crate::{
     core::{
         access::{self, routes},
         exchange::local::is_public,
-        model::{general::General, grant::Role},
+        model::{general::General, key_record::Role},
         operation::path::{self, Action},
     },
 };

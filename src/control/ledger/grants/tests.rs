@@ -70,7 +70,7 @@ fn a_grant_is_joined_from_all_tables() {
 
         let (status, answer) = ledger.envoy("GET", "/internal/keys/k", None).await;
         assert_eq!(status, 200);
-        let grant: Grant = serde_json::from_value(answer).unwrap();
+        let grant: KeyRecord = serde_json::from_value(answer).unwrap();
         let key = &grant.key;
         assert_eq!(
             (key.id.as_str(), key.alias.as_deref(), grant.name.as_deref()),
@@ -100,7 +100,7 @@ fn a_grant_is_joined_from_all_tables() {
         );
         assert_eq!(
             (key.aliases["a"].as_str(), grant.disable_fallbacks, grant.role),
-            ("b", true, crate::core::model::grant::Role::ProxyAdminViewer)
+            ("b", true, crate::core::model::key_record::Role::ProxyAdminViewer)
         );
         assert_eq!(
             (grant.enforced_params, grant.allowed_routes),
@@ -144,7 +144,7 @@ fn a_key_whose_user_has_no_record_is_that_users_all_the_same() {
         let found = grant(key).await;
         let user = found.user.as_deref().unwrap();
         assert_eq!((user.id.as_str(), found.role), ("ghost", Role::Unknown));
-        assert_eq!(*user, Scope { id: "ghost".to_owned(), ..Scope::default() });
+        assert_eq!(*user, Principal { id: "ghost".to_owned(), ..Principal::default() });
         // Nobody's key stays nobody's.
         let made = ledger.admin("POST", "/key/generate", Some(json!({}))).await;
         assert_eq!(grant(made["key"].as_str().unwrap()).await.user, None);
@@ -271,7 +271,7 @@ fn end_users_have_their_budget_or_the_default() {
         for path in ["a%20b%2Fc", "plain", "nobody"] {
             let (status, answer) = ledger.envoy("GET", &format!("/internal/end_users/{path}"), None).await;
             assert_eq!(status, 200);
-            let end_user: EndUser = serde_json::from_value(answer).unwrap();
+            let end_user: EndUserRecord = serde_json::from_value(answer).unwrap();
             let budget = &end_user.scope.budget;
             let shown =
                 (budget.max.map(|max| max / DOLLAR), budget.spend / DOLLAR, end_user.scope.limits.rpm);

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, hash_start, names_of};
+use super::{KeyRecord, hash_start, names_of};
 use crate::core::{access::changes, host::Store};
 
 /// So many keys are kept at most.
@@ -16,17 +16,17 @@ const MOST_BYTES: usize = 8 << 10;
 struct Kept<'g> {
     /// How many changes there had been.
     count: u64,
-    grant: &'g Grant,
+    grant: &'g KeyRecord,
 }
 
 #[derive(Deserialize)]
 struct Found {
     count: u64,
-    grant: Grant,
+    grant: KeyRecord,
 }
 
 /// Keeps a record that the ledger has just given. `count` is how many changes were seen when it was asked for.
-pub fn keep(shared: &dyn Store, grant: &Grant, count: u64) {
+pub fn keep(shared: &dyn Store, grant: &KeyRecord, count: u64) {
     let Some(place) = place(&grant.key.id) else { return };
     if let Ok(bytes) = serde_json::to_vec(&Kept { count, grant })
         && bytes.len() <= MOST_BYTES
@@ -36,7 +36,7 @@ pub fn keep(shared: &dyn Store, grant: &Grant, count: u64) {
 }
 
 /// The record of a key, unless it has changed since.
-pub fn find(shared: &dyn Store, hash: &str) -> Option<Grant> {
+pub fn find(shared: &dyn Store, hash: &str) -> Option<KeyRecord> {
     let (bytes, _) = shared.get(&place(hash)?)?;
     let Found { count, grant } = serde_json::from_slice(&bytes).ok()?;
     if grant.key.id != hash {

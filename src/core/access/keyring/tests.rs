@@ -1,7 +1,7 @@
 //! Copies of records: their time, outages, changes, scans.
 
 use super::*;
-use crate::core::{model::grant::Scope, store::Memory};
+use crate::core::{model::key_record::Principal, store::Memory};
 
 const NOW: u64 = 1_000_000;
 
@@ -9,14 +9,14 @@ fn hash(n: u64) -> String {
     super::super::hash(n.to_string().as_bytes())
 }
 
-fn grant(hash: &str) -> Grant {
-    let mut grant = Grant::default();
+fn grant(hash: &str) -> KeyRecord {
+    let mut grant = KeyRecord::default();
     grant.key.id = hash.to_owned();
     grant
 }
 
-fn scope(id: &str) -> Option<Box<Scope>> {
-    Some(Box::new(Scope { id: id.to_owned(), ..Scope::default() }))
+fn scope(id: &str) -> Option<Box<Principal>> {
+    Some(Box::new(Principal { id: id.to_owned(), ..Principal::default() }))
 }
 
 fn ring(capacity: usize) -> (Keyring, Memory) {
@@ -244,7 +244,7 @@ fn who_is_asked_for_stays_when_room_runs_out() {
 #[test]
 fn ten_thousand_keys_are_small() {
     // Native sizes; those of wasm32 are smaller. A key with limits and a budget owns its id, a name and little else.
-    assert!(size_of::<Grant>() <= 568, "{}", size_of::<Grant>());
+    assert!(size_of::<VirtualKey>() <= 568, "{}", size_of::<VirtualKey>());
 }
 
 #[test]

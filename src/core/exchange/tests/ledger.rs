@@ -8,7 +8,7 @@ use crate::core::{
         keyring::LookupResult,
     },
     model::{
-        grant::{EndUser, Grant, Scope},
+        key_record::{EndUserRecord, KeyRecord, Principal},
         lookup::Lookup,
     },
 };
@@ -28,14 +28,14 @@ fn rig_of(settings: &str) -> Rig {
     rig
 }
 
-fn grant() -> Grant {
-    let scope = |id: &str| Some(Box::new(Scope { id: id.to_owned(), ..Scope::default() }));
-    let mut grant = Grant {
+fn grant() -> KeyRecord {
+    let scope = |id: &str| Some(Box::new(Principal { id: id.to_owned(), ..Principal::default() }));
+    let mut grant = KeyRecord {
         user: scope("u"),
         team: scope("t"),
         organization: scope("o"),
         revision: 5,
-        ..Grant::default()
+        ..KeyRecord::default()
     };
     grant.key.id = access::hash(b"sk-one");
     grant.key.tags = vec!["k".to_owned()];
@@ -213,7 +213,7 @@ fn end_users_are_asked_for_when_they_matter() {
     };
     let bytes = body.to_string().into_bytes();
     assert_eq!(lookup(exchange.on_body(&bytes, &mut rig.env())), Lookup::EndUser("e".to_owned()));
-    let mut record = EndUser { revision: 6, ..EndUser::default() };
+    let mut record = EndUserRecord { revision: 6, ..EndUserRecord::default() };
     record.scope.id = "e".to_owned();
     record.scope.limits.rpm = Some(1);
     record.region = Some("eu".to_owned());
@@ -341,7 +341,7 @@ fn refusals_of_known_keys_are_told_with_what_the_client_got() {
         assert!(event.budgeted_meters.is_empty() && event.meter_charges.is_empty());
     }
     // What its headers say is enough.
-    type Row = (fn(&mut Grant), &'static str, u16, &'static str);
+    type Row = (fn(&mut KeyRecord), &'static str, u16, &'static str);
     let changes: [Row; 4] = [
         (|grant| grant.key.blocked = true, "/v1/chat/completions", 401, "is blocked"),
         (|grant| grant.expires_ms = Some(1), "/v1/messages", 400, "Expired Key"),

@@ -27,7 +27,7 @@ use crate::{
         },
         config::Config,
         model::{
-            grant::{Role, Scope},
+            key_record::{Principal, Role},
             limits::Budget,
         },
         operation::path,
@@ -397,7 +397,7 @@ fn within_user(maker: &Holder, new: &Width) -> Result<(), Problem> {
 }
 
 /// The budget by which a key may spend more in its period than its user may in one that is as long or longer.
-fn over_in_a_period(user: &Scope, new: &Width) -> Option<&'static str> {
+fn over_in_a_period(user: &Principal, new: &Width) -> Option<&'static str> {
     let of_user = |budget: &Budget| budget.max.map(|most| (budget.duration.clone(), most));
     let side_by_side = user.budget_limits.iter().flat_map(|several| &several.0);
     let most: Vec<_> = std::iter::once(&user.budget).chain(side_by_side).filter_map(of_user).collect();

@@ -116,7 +116,7 @@ pub async fn viewer(app: &Arc<App>, caller: &Caller) -> Result<Option<access::Ca
         Some(token) => grants::grant(app, token).await?,
         None => None,
     };
-    Ok(grant.map(|grant| access::Caller::Key(Arc::new(grant))))
+    Ok(grant.map(|grant| access::Caller::Key(grant.into())))
 }
 
 /// Every deployment that a caller may call: of the configuration, then the stored ones.

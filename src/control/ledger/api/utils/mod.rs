@@ -1,7 +1,5 @@
 //! Utilities: counting tokens, parameters of models.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use crate::{
@@ -102,7 +100,7 @@ fn may_call(call: &Call, model: &str) -> bool {
         names_user: true,
         has_param: &|_| true,
     };
-    let caller = access::Caller::Key(Arc::new(holder.grant.clone()));
+    let caller = access::Caller::Key(holder.grant.clone().into());
     let config = call.app.config();
     authorize::authorize(&caller, &asked, &config).is_ok()
 }

@@ -1,26 +1,10 @@
 //! What a virtual key may do: the record that the ledger hands to the filter, joined over key, team, user, team member and
 //! organization.
 
-use std::sync::OnceLock;
-
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    limits::{Budget, Limits, Several},
-    meter::{Meter, MeterKind},
-};
-
-/// The meter of a scope, once it was asked for: its fingerprint takes longer to make than all else that a limit costs. It says
-/// nothing that the scope's kind and id do not.
-#[derive(Clone, Debug, Default)]
-pub struct KnownMeter(OnceLock<Box<Meter>>);
-
-impl PartialEq for KnownMeter {
-    fn eq(&self, _: &KnownMeter) -> bool {
-        true
-    }
-}
+use super::limits::{Budget, Limits, Several};
 
 /// Hashes of a key that got a new value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,10 +21,7 @@ pub struct Former {
 /// What key, team, user, team member, organization and end user have in common.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Scope {
-    /// See [`Scope::meter`].
-    #[serde(skip)]
-    pub known_meter: KnownMeter,
+pub struct Principal {
     /// Hash of the key, `team_id`, `user_id`, `organization_id`, end user's id; for a team member the user's id.
     pub id: String,
     /// Other hashes that a key has had; most have none.
@@ -79,14 +60,7 @@ pub struct Scope {
     pub tags: Vec<String>,
 }
 
-impl Scope {
-    /// What counts for it. It is made once for each copy of a record, not for each request.
-    pub fn meter(&self, kind: MeterKind) -> Meter {
-        let id = self.counted_as();
-        let meter = self.known_meter.0.get_or_init(|| Box::new(Meter::new(kind, id)));
-        if meter.is_of(kind, id) { (**meter).clone() } else { Meter::new(kind, id) }
-    }
-
+impl Principal {
     /// The id that its meters go by.
     pub fn counted_as(&self) -> &str {
         self.former.as_ref().and_then(|former| former.counted.as_deref()).unwrap_or(&self.id)
@@ -135,9 +109,9 @@ impl Role {
 /// One virtual key and everything that limits it. Ten thousand of them lie in every worker, so what most keys lack is boxed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Grant {
+pub struct KeyRecord {
     /// The key; its id is the SHA-256 hash in lower-case hexadecimal.
-    pub key: Scope,
+    pub key: Principal,
     /// `key_name`: `sk-...` and the last four characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Box<str>>,
@@ -158,26 +132,26 @@ pub struct Grant {
     pub role: Role,
     /// The user it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<Box<Scope>>,
+    pub user: Option<Box<Principal>>,
     /// Its team.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub team: Option<Box<Scope>>,
+    pub team: Option<Box<Principal>>,
     /// That user as a member of that team.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub member: Option<Box<Scope>>,
+    pub member: Option<Box<Principal>>,
     /// Its organization, or its team's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub organization: Option<Box<Scope>>,
+    pub organization: Option<Box<Principal>>,
     /// That user as a member of that organization.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub organization_member: Option<Box<Scope>>,
+    pub organization_member: Option<Box<Principal>>,
     /// Spend of the whole gateway (`litellm_settings.max_budget`), in 10⁻¹² dollars.
     pub global_spend: i64,
     /// Revision of the ledger at which all this was read.
     pub revision: u64,
 }
 
-impl Grant {
+impl KeyRecord {
     /// The team's id.
     pub fn team_id(&self) -> Option<&str> {
         self.team.as_deref().map(|team| team.id.as_str())
@@ -187,9 +161,9 @@ impl Grant {
 /// An end user (customer), as requests name it in `user`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct EndUser {
+pub struct EndUserRecord {
     /// Id, block, limits, budget. An end user that the ledger does not know yet has the default budget.
-    pub scope: Scope,
+    pub scope: Principal,
     /// `allowed_model_region`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
