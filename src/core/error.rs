@@ -68,8 +68,8 @@ pub enum RequestFault {
     Foreseen(Class),
     /// Nothing is at this path, or no model in the list of them.
     NotFound,
-    /// The path takes only this method.
-    Method(&'static str),
+    /// The path takes only these methods.
+    Method(Cow<'static, str>),
     /// The configuration does not allow it.
     Forbidden,
     /// No deployment has a tag of the request.

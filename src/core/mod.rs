@@ -4,8 +4,8 @@
 //! |---|---|
 //! | [`model`] | nothing: the nouns that all others read (deployments, keys, limits, money, usage, failures …) |
 //! | [`config`] | what a LiteLLM `config.yaml` means, and a verdict for every setting in it |
-//! | [`operation`] | what a client may ask for, found by method and path |
-//! | [`codec`] | JSON objects by member, server-sent events: bytes in, frames out |
+//! | [`operation`] | what a client may ask for, found by method and path, and what its body carries |
+//! | [`codec`] | JSON objects by member, multipart forms, the events of streams: bytes in, what they hold out |
 //! | [`provider`] | the table of provider brands: base URL, credentials, quirks |
 //! | [`format`] | one API's request and answer as another's |
 //! | [`route`] | which deployments a request may try, in which order, and which rest in cooldown |

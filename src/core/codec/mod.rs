@@ -6,6 +6,7 @@ pub mod framing;
 pub mod glance;
 pub mod json;
 pub mod lines;
+pub mod multipart;
 pub mod needle;
 pub mod scan;
 pub mod sse;

@@ -98,7 +98,7 @@ fn what_clients_see_follows_from_the_fault() {
         (Error::of(RequestFault::BadRequest, "m").with_param("content-length"), "400 bad_request_error content-length 400 | bad_request_error | invalid_request_error | bad_request_error |"),
         (Error::of(RequestFault::Forbidden, "m").with_param("mock_response"), "403 invalid_request_error mock_response 403 | invalid_request_error | permission_error | invalid_request_error |"),
         (Error::of(RequestFault::NotFound, "m"), "404 invalid_request_error None 404 | invalid_request_error | not_found_error | invalid_request_error |"),
-        (Error::of(RequestFault::Method("GET"), "m"), "405 invalid_request_error None 405 | invalid_request_error | invalid_request_error | invalid_request_error | allow=GET, OPTIONS"),
+        (Error::of(RequestFault::Method("GET".into()), "m"), "405 invalid_request_error None 405 | invalid_request_error | invalid_request_error | invalid_request_error | allow=GET, OPTIONS"),
         (Error::of(RequestFault::TooSlow, "m"), "408 invalid_request_error None 408 | invalid_request_error | timeout_error | invalid_request_error |"),
         (Error::of(RequestFault::TooLarge, "m").with_param("messages"), "413 invalid_request_error messages 413 | invalid_request_error | request_too_large | invalid_request_error |"),
         (Error::of(RequestFault::Unreadable(ErrorStatus::new(431).unwrap()), "m"), "431 invalid_request_error None 431 | invalid_request_error | invalid_request_error | invalid_request_error |"),

@@ -1,6 +1,6 @@
 //! One attempt: the request as a provider wants it, made from the client's original body.
 
-use super::{Env, Exchange, Next, Released, next::UpstreamRequest, parse, response::Response};
+use super::{Env, Exchange, Next, Released, next::UpstreamRequest, response::Response};
 use crate::core::{
     codec::json::Object,
     error::Error,
@@ -99,7 +99,7 @@ impl Exchange {
             let reply = self.mock_reply(&mock, env).unwrap_or_else(|error| self.refuse(error));
             return Next::Reply(reply);
         }
-        match parse(body).and_then(|object| self.build(candidate, object)) {
+        match self.members(body).and_then(|object| self.build(candidate, object)) {
             Ok(built) => Next::Send(self.start(candidate, built, env)),
             Err(error) => {
                 self.note_error(error);

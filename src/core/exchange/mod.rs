@@ -232,7 +232,7 @@ impl Exchange {
             // A chunked body announces nothing.
             self.body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
             size_allowed(self.body_bytes, &self.config)?;
-            let object = parse(body)?;
+            let object = self.members(body)?;
             bounds::check(&object, self.api)?;
             self.requested = request_params::read(&object, &self.controls, &self.config.general)?;
             request_params::refuse_endpoints(&object, &self.requested, &self.config.general)?;
@@ -247,6 +247,11 @@ impl Exchange {
             return self.first_attempt(body, Some(object), env);
         }
         self.first_attempt(body, None, env)
+    }
+
+    /// What the body says by name, in whichever way its call carries that.
+    fn members<'b>(&self, body: &'b [u8]) -> Result<Object<'b>, Error> {
+        self.api.carries.members(self.controls.text("content-type"), body)
     }
 
     /// Judges the call, plans it, and reserves what it will probably use.
@@ -369,7 +374,7 @@ impl Exchange {
                     None => return Ok(Next::Reply(self.mock_reply(&mock, env)?)),
                 }
             }
-            let object = object.take().map_or_else(|| parse(body), Ok);
+            let object = object.take().map_or_else(|| self.members(body), Ok);
             match object.and_then(|object| self.build(candidate, object)) {
                 Ok(built) => self.built = Some(built),
                 Err(error) => {
@@ -640,17 +645,6 @@ fn error_status(status: u16) -> ErrorStatus {
 /// The refusal of a request that the host could not read and gave this status.
 fn unreadable(status: u16) -> Error {
     Error::of(RequestFault::Unreadable(error_status(status)), "the request could not be read.")
-}
-
-/// The body as an object, or why it is none.
-fn parse(body: &[u8]) -> Result<Object<'_>, Error> {
-    Object::parse(body).map_err(|e| {
-        Error::bad_request(match body.trim_ascii() {
-            b"" => "the request has no body; a JSON object was expected.".to_owned(),
-            _ if e.0.ends_with("a JSON object") => format!("the request body is not a JSON object: {e}."),
-            _ => format!("the request body is not valid JSON: {e}."),
-        })
-    })
 }
 
 /// Milliseconds as seconds, the way LiteLLM prints times: a float's text.

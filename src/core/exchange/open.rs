@@ -250,6 +250,7 @@ impl Exchange {
         let is_control = |name: &[u8]| {
             CONTROLS.iter().chain(&END_USER_HEADERS).any(|control| control.as_bytes() == name)
                 || general.user_header.as_deref().is_some_and(|header| header.as_bytes() == name)
+                || (name == b"content-type" && api.carries.needs_content_type())
         };
         Exchange {
             id: env.random.bits(),

@@ -1,12 +1,15 @@
 //! What clients may ask for: the table of client APIs, and the table that finds one of them, or another action, from a method and
 //! a path.
 //!
-//! A client API is an [`Operation`] in a [`Dialect`]: what is to be done, and in whose words. A new one is a row of [`APIS`].
+//! A client API is an [`Operation`] in a [`Dialect`]: what is to be done, and in whose words. A new one is a row of [`APIS`], which
+//! also says what its body [carries](Carries).
 
+pub mod body;
 pub mod managed;
 mod not_yet;
 pub mod path;
 
+use self::body::Carries;
 use crate::core::error::ErrorFormat;
 
 /// What a model is asked to do.
@@ -40,12 +43,14 @@ pub struct Api {
     pub dialect: Dialect,
     /// Its method.
     pub method: &'static str,
-    /// Its path, as LiteLLM names it in messages.
+    /// Its path, as LiteLLM names it in messages. `{model}` in it stands for the model, slashes included.
     pub path: &'static str,
     /// Whether it is served with `/v1` before its path too.
     pub with_version: bool,
     /// Whether a model may stand in its path: `/engines/{model}/…`, `/openai/deployments/{model}/…`.
     pub model_in_path: bool,
+    /// What its body is.
+    pub carries: Carries,
     /// The shape of its errors.
     pub error_format: ErrorFormat,
     /// LiteLLM's call type, used in records and metrics.
@@ -64,6 +69,7 @@ const fn openai(operation: Operation, dialect: Dialect, path: &'static str, call
         path,
         with_version: true,
         model_in_path: true,
+        carries: Carries::Json,
         error_format: ErrorFormat::OpenAi,
         call_type,
     }

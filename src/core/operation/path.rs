@@ -92,15 +92,26 @@ const MANAGED: &[&str] = &[
 
 /// Finds the action, or says with 404 or 405 why there is none.
 pub fn find<'p>(method: &str, target: &'p str) -> Result<Action<'p>, Error> {
+    find_in(&APIS, method, target)
+}
+
+/// The same with these client APIs.
+fn find_in<'p>(apis: &[ApiRef], method: &str, target: &'p str) -> Result<Action<'p>, Error> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
     let bare = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/'));
     let versioned = bare.is_some();
     let short = bare.unwrap_or(path);
 
-    let (action, allowed) = if let Some((api, model)) = call(path, short) {
-        (Action::Call { api, model, api_version: parameter(query, "api-version") }, api.method)
-    } else if let Some((_, allowed, _, make)) =
+    if let Some((pattern, model)) = call(apis, path, short) {
+        let rows = apis.iter().filter(|api| api.path == pattern);
+        return match rows.clone().find(|api| serves(api.method, method)) {
+            Some(api) => Ok(Action::Call { api, model, api_version: parameter(query, "api-version") }),
+            None if method == "OPTIONS" => Ok(Action::Preflight),
+            None => Err(not_allowed(method, path, rows.map(|api| api.method).collect::<Vec<_>>().join(", "))),
+        };
+    }
+    let (action, allowed) = if let Some((_, allowed, _, make)) =
         TABLE.iter().find(|(known, _, with_version, _)| *known == short && (*with_version || !versioned))
     {
         (make(), *allowed)
@@ -115,12 +126,21 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Action<'p>, Error> {
     };
     match method {
         "OPTIONS" => Ok(Action::Preflight),
-        _ if method == allowed || (method == "HEAD" && allowed == "GET") => Ok(action),
-        _ => Err(Error::of(
-            RequestFault::Method(allowed),
-            format!("Method Not Allowed: `{path}` takes {allowed}, not {method}."),
-        )),
+        _ if serves(allowed, method) => Ok(action),
+        _ => Err(not_allowed(method, path, allowed)),
     }
+}
+
+/// Whether a row of one method serves another: what can be got has a head.
+fn serves(allowed: &str, method: &str) -> bool {
+    method == allowed || (method == "HEAD" && allowed == "GET")
+}
+
+/// The refusal of a method where only others are taken.
+fn not_allowed(method: &str, path: &str, allowed: impl Into<Cow<'static, str>>) -> Error {
+    let allowed = allowed.into();
+    let message = format!("Method Not Allowed: `{path}` takes {allowed}, not {method}.");
+    Error::of(RequestFault::Method(allowed), message)
 }
 
 /// Why there is nothing at a path.
@@ -163,16 +183,24 @@ fn is_managed(path: &str) -> bool {
     (path == "/health" || MANAGED.iter().any(below)) && !path.split('/').any(|part| part == "..")
 }
 
-/// The API and path model of a model call.
-fn call<'p>(path: &'p str, short: &'p str) -> Option<(ApiRef, Option<Cow<'p, str>>)> {
-    for api in APIS {
-        if api.path == if api.with_version { short } else { path } {
-            return Some((api, None));
+/// The path of the client APIs that a path means, as their rows have it, and the model in it.
+fn call<'p>(apis: &[ApiRef], path: &'p str, short: &'p str) -> Option<(&'static str, Option<Cow<'p, str>>)> {
+    for api in apis {
+        let here = if api.with_version { short } else { path };
+        if api.path == here {
+            return Some((api.path, None));
+        }
+        let named = match api.path.split_once("{model}") {
+            Some((before, after)) => here.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)),
+            None => None,
+        };
+        if let Some(model) = named.filter(|model| !model.is_empty()) {
+            return Some((api.path, Some(unescape(model))));
         }
         let Some(form) = short.strip_suffix(api.path).filter(|_| api.model_in_path) else { continue };
         let model = form.strip_prefix("/engines/").or_else(|| form.strip_prefix("/openai/deployments/"))?;
         // The first suffix that fits decides.
-        return (!model.is_empty()).then(|| (api, Some(unescape(model))));
+        return (!model.is_empty()).then(|| (api.path, Some(unescape(model))));
     }
     None
 }
@@ -212,7 +240,7 @@ pub fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES},
+        super::{Api, CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, body::Carries},
         *,
     };
 
@@ -316,6 +344,76 @@ mod tests {
             ("/v1/responses", ErrorFormat::OpenAi),
         ] {
             assert_eq!(error_format(path), format, "{path}");
+        }
+    }
+
+    /// What no client API of ours is yet: a form, a model in the path, several methods at one path.
+    static OTHERS: [Api; 4] = [
+        Api { path: "/audio/transcriptions", carries: Carries::Form, ..CHAT },
+        Api { path: "/bedrock/{model}/converse", with_version: false, model_in_path: false, ..CHAT },
+        Api { method: "GET", path: "/tunes/{model}", carries: Carries::Opaque, model_in_path: false, ..CHAT },
+        Api {
+            method: "DELETE",
+            path: "/tunes/{model}",
+            carries: Carries::Opaque,
+            model_in_path: false,
+            ..CHAT
+        },
+    ];
+
+    #[test]
+    fn a_row_says_what_a_call_carries_and_where_its_model_stands() {
+        let [form, converse, get, delete] = &OTHERS;
+        let apis = [form, &CHAT, converse, get, delete];
+        let rows = [
+            ("POST", "/v1/audio/transcriptions", Ok((form, None))),
+            ("POST", "/openai/deployments/whisper/audio/transcriptions", Ok((form, Some("whisper")))),
+            ("POST", "/v1/chat/completions", Ok((&CHAT, None))),
+            ("POST", "/bedrock/us.amazon.nova-v1%3A0/converse", Ok((converse, Some("us.amazon.nova-v1:0")))),
+            ("POST", "/bedrock/arn/aws/converse", Ok((converse, Some("arn/aws")))),
+            ("POST", "/v1/bedrock/x/converse", Err((404, None))),
+            ("POST", "/bedrock//converse", Err((404, None))),
+            ("GET", "/tunes/ft:gpt", Ok((get, Some("ft:gpt")))),
+            ("HEAD", "/v1/tunes/ft:gpt", Ok((get, Some("ft:gpt")))),
+            ("DELETE", "/v1/tunes/ft:gpt", Ok((delete, Some("ft:gpt")))),
+            ("PUT", "/tunes/ft:gpt", Err((405, Some("GET, DELETE, OPTIONS")))),
+            ("GET", "/bedrock/x/converse", Err((405, Some("POST, OPTIONS")))),
+        ];
+        for (method, path, expected) in rows {
+            let found = find_in(&apis, method, path).map(|action| match action {
+                Action::Call { api, model, .. } => (api, model.map(Cow::into_owned)),
+                other => panic!("{method} {path}: {other:?}"),
+            });
+            let expected = expected.map(|(api, model): (&Api, Option<&str>)| (api, model.map(str::to_owned)));
+            let found = found.map_err(|error| {
+                let headers = error.shape().headers;
+                let allow = headers.into_iter().find(|(name, _)| *name == "allow");
+                (error.status(), allow.map(|(_, value)| value))
+            });
+            let expected = expected.map_err(|(status, allow)| (status, allow.map(str::to_owned)));
+            assert_eq!(found, expected, "{method} {path}");
+        }
+        assert_eq!(find_in(&apis, "OPTIONS", "/tunes/x"), Ok(Action::Preflight));
+    }
+
+    #[test]
+    fn the_model_of_a_call_is_read_out_of_what_its_row_carries() {
+        let form = "--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b--\r\n";
+        let rows = [
+            (&CHAT, "application/json", r#"{"model":"gpt-4o"}"#, Ok(Some("gpt-4o"))),
+            (&CHAT, "multipart/form-data; boundary=b", form, Err("the request body is not valid JSON")),
+            (&OTHERS[0], "multipart/form-data; boundary=b", form, Ok(Some("whisper-1"))),
+            (&OTHERS[0], "application/json", r#"{"model":"x"}"#, Err("the request body must be a form")),
+            (&OTHERS[2], "", "", Ok(None)),
+        ];
+        for (api, content_type, body, expected) in rows {
+            let members = api.carries.members(Some(content_type), body.as_bytes());
+            let model = members.map(|members| members.read::<String>("model"));
+            match (model, expected) {
+                (Ok(model), Ok(expected)) => assert_eq!(model.as_deref(), expected, "{api:?}"),
+                (Err(error), Err(words)) => assert!(error.message.starts_with(words), "{}", error.message),
+                (found, _) => panic!("{api:?}: {found:?}"),
+            }
         }
     }
 
