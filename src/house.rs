@@ -1,4 +1,4 @@
-//! Who uses whom, read out of the source: the order of the modules, and that no two files need each other.
+//! What holds for the whole source: the order of the modules, that no two files need each other, and how docs begin.
 //!
 //! What stands in [`MAY_USE`] is the whole rule. A module is named after those that it may use, so there is no way round in a
 //! circle; an edge that is missing here is a decision to be made, not a line to be added.
@@ -71,7 +71,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What carries bytes between a host and the core, and the doors through which hosts come in.
     ("gateway", CORE),
     ("wasm", &["gateway", "headers", "host", "store"]),
-    // The command and the ledger: they know the core, and nobody of the filter.
+    // The command and the ledger: they know the core, and no module of the filter.
     ("control", CORE),
 ];
 
@@ -81,6 +81,31 @@ const CORE: &[&str] = &["core"];
 /// Files that need each other although they stand side by side. No other two may; a line goes when its files are untied.
 const CIRCLES: &[&[&str]] =
     &[&["core::exchange::attempt", "core::exchange::record", "core::exchange::response"]];
+
+/// What the first sentence of a doc does not begin with. Rustdoc and editors show it alone, away from what stands before it.
+const OPENINGS: &[(&str, &str)] = &[
+    ("The same", "say what it is: what it is the same as stands elsewhere"),
+    ("It", "name the item's subject"),
+    ("Its", "name whose"),
+    ("They", "name the items' subject"),
+    ("Their", "name whose"),
+    ("Those", "name the things"),
+    ("This one", "name the thing"),
+    (
+        "Who",
+        "name the caller, key, user, worker … that is meant; `Whether …` is fine for what is true or false",
+    ),
+    ("Whoever", "name the caller, key, user, worker … that is meant"),
+    ("Somebody", "name the caller, key, user, worker … that is meant"),
+    ("Nobody", "say what is not done, without a person"),
+];
+
+/// Folders and files under `src` whose docs may still begin so. The list only shrinks.
+const MAY_BEGIN_SO: &[&str] =
+    &["core/error", "core/exchange", "core/format", "core/operation", "core/provider"];
+
+/// Folders and files under `src` whose docs are read for [`OPENINGS`].
+const DOCS: &[&str] = &["core", "gateway", "wasm", "house.rs", "lib.rs", "main.rs"];
 
 /// What is compiled into the product: the text of each module, by its path.
 struct Source {
@@ -315,6 +340,74 @@ fn no_two_files_side_by_side_need_each_other() {
         .collect();
     let known: BTreeSet<Vec<&str>> = CIRCLES.iter().map(|circle| circle.to_vec()).collect();
     assert_eq!(circles, known, "files that need each other (left) and those that are known to (right)");
+}
+
+/// The first line of every doc comment of a text, with its number.
+fn first_lines(text: &str) -> Vec<(usize, &str)> {
+    let mut inside = false;
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        let words = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+        if let Some(words) = words.filter(|_| !inside) {
+            found.push((number + 1, words.trim()));
+        }
+        inside = words.is_some();
+    }
+    found
+}
+
+/// The opening that a sentence must not have, and what to write.
+fn opening(sentence: &str) -> Option<(&'static str, &'static str)> {
+    let begins = |word: &str| {
+        sentence.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+    };
+    OPENINGS.iter().copied().find(|(word, _)| begins(word))
+}
+
+/// Every Rust file in a folder, or the file itself.
+fn files(path: &Path, found: &mut Vec<PathBuf>) {
+    if !path.is_dir() {
+        return found.push(path.to_owned());
+    }
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() || path.extension().is_some_and(|extension| extension == "rs") {
+            files(&path, found);
+        }
+    }
+}
+
+#[test]
+fn docs_begin_with_their_subject() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    DOCS.iter().for_each(|path| files(&root.join(path), &mut all));
+    let mut wrong = Vec::new();
+    for file in &all {
+        let name = file.strip_prefix(&root).unwrap();
+        if MAY_BEGIN_SO.iter().any(|exempt| name.with_extension("").starts_with(exempt)) {
+            continue;
+        }
+        for (line, sentence) in first_lines(&fs::read_to_string(file).unwrap()) {
+            if let Some((word, advice)) = opening(sentence) {
+                wrong.push(format!("src/{}:{line}: begins with `{word}`: {advice}", name.display()));
+            }
+        }
+    }
+    assert!(all.len() > 100, "the source is read");
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn first_sentences_are_found_and_judged() {
+    let text = "//! It is a module.\n//! They are more words.\n\n/// Whether it is.\nfn a() {}\n    /// The same\n    /// for b.\n// It is no doc.\n";
+    let lines = first_lines(text);
+    assert_eq!(lines, [(1, "It is a module."), (4, "Whether it is."), (6, "The same")]);
+    let words = lines.iter().map(|(_, sentence)| opening(sentence).map(|(word, _)| word));
+    assert_eq!(words.collect::<Vec<_>>(), [Some("It"), None, Some("The same")]);
+    assert_eq!(opening("Items are"), None);
+    assert_eq!(opening("Who's there").map(|(word, _)| word), Some("Who"));
 }
 
 #[test]

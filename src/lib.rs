@@ -3,7 +3,7 @@
 //! The crate is built twice. For `wasm32-wasip1` it is the filter module that Envoy loads; natively it is what the
 //! `tollgate` command (`main.rs`) and the tests link.
 //!
-//! - [`core`] holds all the logic and knows nobody: no host calls, no sockets, no clock, no environment. Facts come in as
+//! - [`core`] holds all the logic and knows no host: no host calls, no sockets, no clock, no environment. Facts come in as
 //!   arguments, decisions go out as values.
 //! - [`gateway`] carries bytes between a host and `core`: the roles of the filter, written over the traits of [`core::host`].
 //! - `wasm` (wasm32 only) is the door through which Envoy comes in: the only files that name its SDK.

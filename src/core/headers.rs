@@ -92,7 +92,7 @@ impl Headers {
         self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
-    /// Names and values in order, names as bytes too: for who only compares them.
+    /// Names and values in order, names as bytes too, for callers that only compare them.
     pub fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.spans.iter().map(|span| (self.name(span), self.value(span)))
     }

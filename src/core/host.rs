@@ -21,7 +21,7 @@ pub type Version = u32;
 
 /// What workers share: a store of small values with compare-and-swap.
 ///
-/// Keys can be neither listed nor deleted, so whoever writes must bound the number of distinct keys.
+/// Keys can be neither listed nor deleted, so writers must bound the number of distinct keys.
 ///
 /// Reading is what costs where the host hands values into a VM: it prepares a call into it for each, which takes longer than
 /// most of what a request needs. So values that seldom change are read with [`Store::look`], and what is only counted is no
@@ -42,7 +42,7 @@ pub trait Store {
     /// Says that a value of this topic has been written: copies are stale.
     fn touch(&self, _topic: Topic) {}
 
-    /// Two numbers that nobody outside can guess, the same for all who share the store: what hashes are keyed with, so that
+    /// Two numbers that no client can guess, the same for all workers that share the store: what hashes are keyed with, so that
     /// no client can choose names that fall into one place. Zeros until [`seal`](super::store::seal) has been called.
     fn secret(&self) -> Secret;
 
@@ -187,7 +187,7 @@ pub struct Callout<'c> {
     pub cluster: &'c str,
     /// Headers, `:method`, `:path` and `:authority` included.
     pub headers: &'c [(&'c str, &'c str)],
-    /// Its body.
+    /// The request's body.
     pub body: Option<&'c [u8]>,
     /// How long the response may take.
     pub limit: Duration,
@@ -198,7 +198,7 @@ pub struct Callout<'c> {
 pub struct CallResponse {
     /// HTTP status.
     pub status: u16,
-    /// Its body.
+    /// The response's body.
     pub body: Vec<u8>,
 }
 
@@ -240,9 +240,9 @@ pub enum Attribute {
 /// Kinds of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// It only grows.
+    /// A number that only grows.
     Counter,
-    /// It goes up and down.
+    /// A number that goes up and down.
     Gauge,
     /// Samples.
     Histogram,
@@ -251,7 +251,7 @@ pub enum Metric {
 /// Levels of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// For whoever looks closely (`--debug`).
+    /// For a close look (`--debug`).
     Info,
     /// What an operator should know.
     Warn,

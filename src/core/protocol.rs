@@ -116,7 +116,7 @@ pub struct Change {
     pub record: bool,
     /// When the record changed last: a copy as of this revision, or a later one, is not stale. 0 when unknown.
     pub record_revision: u64,
-    /// Its spend in 10⁻¹² dollars; none when it has none (deleted).
+    /// The meter's spend in 10⁻¹² dollars; none when it has none (deleted).
     pub spend: Option<i64>,
 }
 

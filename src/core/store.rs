@@ -6,13 +6,13 @@ use crate::core::host::{Secret, Store, Version};
 /// The key of the [`Secret`].
 const SECRET: &str = "secret";
 
-/// Makes the store's [`Secret`] unless it has one, whoever else does the same.
+/// Makes the store's [`Secret`] unless it has one, whichever other workers do so too.
 pub fn seal(shared: &dyn Store, secret: Secret) {
     let [a, b] = secret.map(u64::to_le_bytes);
     create(shared, SECRET, &[a, b].concat());
 }
 
-/// Creates a value unless there is one already, whoever else does the same. A missing key ignores the version that a write
+/// Creates a value unless there is one already, whichever other workers do so too. A missing key ignores the version that a write
 /// names, and an existing one refuses a version that it does not have: so naming one that nothing has is exactly this.
 pub fn create(shared: &dyn Store, key: &str, value: &[u8]) {
     const NOBODYS: Version = Version::MAX;
@@ -88,7 +88,7 @@ impl Minutes {
     }
 }
 
-/// Reads, changes and writes a value until nobody else wrote in between. Gives up after a bounded number of tries: a lost
+/// Reads, changes and writes a value until no other worker wrote in between. Gives up after a bounded number of tries: a lost
 /// update of a health record is better than a worker that spins.
 pub fn update<T>(
     shared: &dyn Store,

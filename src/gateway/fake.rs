@@ -2,7 +2,7 @@
 //! `tests/envoy.rs`.
 //!
 //! It is as strict as the strictest real host: what a hook asks for is kept until the hook has returned, a body can be changed
-//! only while it comes by or is kept back, and whoever asks for a reply, a resumption or a call must not be holding anything of
+//! only while it comes by or is kept back, and code that asks for a reply, a resumption or a call must not be holding anything of
 //! the worker's, because the host may call back at once.
 
 use std::{
@@ -76,7 +76,7 @@ pub struct Pending {
     pub id: CallId,
     /// The stream that asked; none for a role of its own.
     pub stream: Option<StreamId>,
-    /// It was asked for in a tick, not in a hook of the stream.
+    /// Whether the call was made in a tick, not in a hook of the stream.
     pub in_tick: bool,
     pub cluster: String,
     pub path: String,

@@ -51,7 +51,7 @@ mod fault {
 pub enum Turn {
     /// What came by goes on.
     Continue,
-    /// It is kept back.
+    /// What came by is kept back.
     Pause,
     /// The client is answered, and nothing goes on.
     Reply(Reply),

@@ -24,7 +24,7 @@ pub struct Policy<H: Host> {
     pub(super) config: Rc<Config>,
     pub(super) metrics: Metrics,
     pub(super) waiting: Waiting,
-    /// Somebody wants to know what is decided, as it was when this was configured.
+    /// Whether decisions are logged, as it was when this was configured.
     pub(super) is_watched: bool,
     /// Stands by for the sync role's own worker, when there is a ledger.
     sync: RefCell<Option<sync::Role<H>>>,

@@ -23,7 +23,7 @@ pub struct Attempt<H: Host> {
 /// What happens to the request body's parts.
 #[derive(Clone, Copy, PartialEq)]
 enum Sending {
-    /// They are collected; the request is made when the last has come.
+    /// The parts are collected; the request is made when the last has come.
     Collect,
     /// The first is replaced by the whole new body, the others by nothing.
     Replace,

@@ -19,7 +19,7 @@ use crate::core::{
 pub const EVERY: Duration = Duration::from_millis(50);
 /// So many bytes go at once.
 const FULL: usize = 32 * 1024;
-/// So many refused calls are told of in a second: whoever is refused can be so by the thousand, and each would be a row.
+/// So many refused calls are told of in a second: one client's can be thousands, and each would be a row.
 const REFUSALS: u32 = 50;
 /// Counter of refused calls that were not told of.
 const UNTOLD: &str = "tollgate_refusals_untold";

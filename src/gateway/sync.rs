@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const INTERVAL_MS: u64 = 250;
 /// How often the lease is renewed at least.
 const RENEW: Duration = Duration::from_secs(1);
-/// Most events that are taken out of the queue at a time: this is Envoy's main thread.
+/// Most events that are taken out of the queue in one tick: this is Envoy's main thread.
 const AT_A_TIME: u64 = 5_000;
 /// So many failures in a row are worth a line in the log.
 const AWAY: u32 = 5;
@@ -161,7 +161,7 @@ impl<H: Host> Role<H> {
     /// The ledger has answered, or not.
     pub fn on_called(&mut self, response: Option<CallResponse>) {
         let now = self.worker.host.now_ms();
-        // Whoever has taken over has settled the batch, or will.
+        // The VM that has taken over has settled the batch, or will.
         if !self.is_holder(now) {
             return;
         }

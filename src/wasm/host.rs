@@ -26,7 +26,7 @@ use crate::core::{
 /// `vm_id` of all roles, by which their VMs share data and queues.
 const VM: &str = "tollgate";
 
-/// This VM's Envoy.
+/// Envoy as this VM reaches it.
 #[derive(Default)]
 pub struct Envoy {
     store: SharedData,
@@ -256,7 +256,7 @@ mod map {
             return Headers::default();
         }
         // SAFETY: the host has had the buffer made by the SDK's `proxy_on_memory_allocate`, a vector of just this size that
-        // was left for whoever asked.
+        // was left for the one that asked.
         Headers::from_map(unsafe { Vec::from_raw_parts(data, size, size) })
     }
 

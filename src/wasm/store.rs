@@ -16,7 +16,7 @@ const MOST_COPIES: usize = 10_000;
 /// Shared data, with what this VM has read of it.
 #[derive(Default)]
 pub struct SharedData {
-    /// It is written once and stays.
+    /// The secret of the shared tables, which is written once and stays.
     secret: Cell<Option<Secret>>,
     copies: RefCell<HashMap<String, Copy>>,
     pub(super) metrics: Metrics,

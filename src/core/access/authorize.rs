@@ -1,4 +1,4 @@
-//! Whether a caller may make one request: everything that is known once its body is read, in the reference's order.
+//! Whether a caller may make one request: everything that is known once its body is read, in LiteLLM's order.
 //!
 //! Budgets stand between these checks in that order and are kept elsewhere, so a refusal says at which [`CheckStep`] it came: a
 //! budget that is checked earlier and is used up has the first word.
@@ -14,7 +14,7 @@ use crate::core::{
     model::{key_record::Role, meter::MeterKind, virtual_key::EndUser},
 };
 
-/// The reference's order of checks.
+/// LiteLLM's order of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckStep {
     /// Is the end user blocked, is its budget used up.
@@ -90,7 +90,7 @@ pub struct AuthorizeRequest<'c> {
     pub has_param: &'c dyn Fn(&str) -> bool,
 }
 
-/// Judges a request of a caller. Who has the master key may do everything, but not for an end user that is blocked.
+/// Judges a request of a caller. The master key may do everything, but not for an end user that is blocked.
 pub fn authorize(caller: &Caller, request: &AuthorizeRequest<'_>, config: &Config) -> Result<(), Denied> {
     let denied = |step, error| Err(Denied { step, error });
     if let Some(end_user) = request.end_user.filter(|end_user| end_user.scope.blocked) {
@@ -342,7 +342,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_refusals_of_the_reference() {
+    fn rejections_are_litellms() {
         for (general, change, model, fallbacks, expected) in ROWS {
             let config = gateway(general);
             let mut grant = KeyRecord::default();

@@ -2,7 +2,8 @@
 //!
 //! Two keys. The *watermark* is a few bytes that every request reads: how many changes there have been, how often everything
 //! went stale, and whether end users have to be asked for. The *ring* holds the fingerprints of the last [`RING`] names and
-//! is read only when the watermark has moved. Whoever announces writes the ring first, so whoever sees the watermark finds the names.
+//! is read only when the watermark has moved. An announcement writes the ring first, so a worker that sees the watermark finds
+//! the names.
 
 use sha2::{Digest, Sha256};
 
@@ -32,14 +33,14 @@ pub type Fingerprint = u128;
 /// A record that changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// Its name.
+    /// The record's name, as a fingerprint.
     pub name: Fingerprint,
-    /// The ledger's revision of the change: whoever has the record as of this one, or a later one, has the change.
+    /// The ledger's revision of the change: a copy as of this one, or a later one, has the change.
     pub revision: u64,
 }
 
 impl Changed {
-    /// A change of which nobody knows whether a copy has it.
+    /// A change of which it is unknown whether a copy has it.
     pub const UNKNOWN: u64 = u64::MAX;
 }
 
@@ -54,7 +55,7 @@ pub struct Watermark {
     pub end_users: bool,
 }
 
-/// Makes the keys, before there is traffic: creating a missing key cannot be guarded against another who creates it.
+/// Makes the keys, before there is traffic: creating a missing key cannot be guarded against another worker that creates it.
 pub fn prepare(shared: &dyn Store) {
     for (key, value) in [(NAMES, &[0; 8][..]), (WATERMARK, &Watermark::default().to_bytes())] {
         if shared.get(key).is_none() {
@@ -88,8 +89,8 @@ pub fn announce_header(shared: &dyn Store, header: &str) {
     announce(shared, &names);
 }
 
-/// The same, with the revision of each change: it is heard of twice, from the call that made it and from the ledger's feed, and
-/// whoever has asked in between need not ask again.
+/// Announces changes with their revisions. A change is heard of twice, from the call that made it and from the ledger's feed:
+/// a worker that has asked in between need not ask again.
 pub fn announce_as_of<'n>(shared: &dyn Store, changes: impl Iterator<Item = (&'n str, u64)>) {
     let changes: Vec<Changed> =
         changes.map(|(name, revision)| Changed { name: fingerprint(name), revision }).collect();

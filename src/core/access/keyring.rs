@@ -36,13 +36,13 @@ const RETRY_MS: u64 = 1_000;
 const ASKING_MS: u64 = 5_000;
 /// An answer that did not come for so long: the ledger hangs. Before that, a connection was lost.
 const HUNG_MS: u64 = 2_500;
-/// How many names may be asked for at a time while changes to them are watched.
+/// How many names may be asked for concurrently while changes to them are watched.
 const WATCHED: usize = 1_024;
 
 /// What is known of a name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found<T> {
-    /// Its record.
+    /// The record of the name.
     Known(Arc<T>),
     /// There is none.
     Unknown,

@@ -1,6 +1,6 @@
-//! Who may call, and what: reading the key out of a request, finding its record, and judging the call by it.
+//! Authentication and authorization: reading the key out of a request, finding its record, and judging the request by it.
 //!
-//! Rules, their order and their messages follow the LiteLLM proxy. Without a master key everybody is let in, as there.
+//! Rules, their order and their messages follow the LiteLLM proxy. Without a master key every request is let in, as there.
 
 pub mod authorize;
 pub mod changes;
@@ -25,23 +25,23 @@ use crate::core::{
     model::{general::General, key_record::KeyRecord, lookup::Lookup, virtual_key::VirtualKey},
 };
 
-/// Who calls.
+/// The caller, by the key that a request shows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Caller {
-    /// Anybody: there is no master key.
+    /// Any client: there is no master key.
     Open,
-    /// Who has the master key.
+    /// The holder of the master key.
     Master,
-    /// Who has a virtual key.
+    /// The holder of a virtual key.
     Key(Arc<VirtualKey>),
 }
 
-/// Why a caller is not known (yet).
+/// Why a caller is not authenticated (yet).
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotAuthenticated {
-    /// Never will be.
+    /// The key is missing, malformed or unknown.
     Rejected(Error),
-    /// Its key's record has to be fetched.
+    /// The key's record has to be fetched first.
     NeedsLookup(Lookup),
 }
 
@@ -91,7 +91,8 @@ const KEY_HEADERS: [&str; 6] = [
 /// LiteLLM's name for a key that passed without being looked up.
 const WITHOUT_LEDGER: &str = "failed-to-connect-to-db";
 
-/// Finds out who calls. A key whose record is not here is to be asked for; then this is called again.
+/// Authenticates a request by the key in its headers. A key whose record is not here is to be looked up; then this is called
+/// again.
 pub fn authenticate(
     headers: &Headers,
     general: &General,
@@ -134,8 +135,8 @@ pub fn hash(key: &[u8]) -> String {
     hex(&Sha256::digest(key))
 }
 
-/// Who passes while the ledger is away (`allow_requests_on_db_unavailable`). Nothing is known of the key, so it stands for
-/// all of them.
+/// The record of a key that passes while the ledger is away (`allow_requests_on_db_unavailable`). Nothing is known of it, so one
+/// record stands for all such keys.
 fn unlimited() -> KeyRecord {
     let mut grant = KeyRecord::default();
     grant.key.id = WITHOUT_LEDGER.to_owned();
@@ -179,7 +180,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         .map(<[u8]>::trim_ascii)
 }
 
-/// The refusal of a key that is not the master key. It shows no more of the key than its last four characters.
+/// The error for a key that is neither the master key nor known. No more of the key is shown than its last four characters.
 pub fn rejection(key: &[u8], hash: &str) -> Error {
     let text = String::from_utf8_lossy(key);
     if !key.starts_with(b"sk-") {
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_refusals_of_the_reference() {
+    fn rejections_are_litellms() {
         let sk = "sk-1234567890ab";
         type Row<'r> = (&'r [(&'r str, &'r str)], Result<(), (&'r str, &'r str)>);
         let rows: &[Row] = &[

@@ -44,7 +44,7 @@ impl<'n> Names<'n> {
         Names { asked, in_team, called }
     }
 
-    /// Whether a key may call it. Whoever made the key chose its aliases, so an alias is as good as what it stands for.
+    /// Whether a key may call it. A key's maker chose its aliases, so an alias is as good as what it stands for.
     pub fn allowed_for_key(&self, key: &Principal, config: &Config) -> bool {
         self.in_key(key, config, is_allowed)
     }
@@ -192,7 +192,7 @@ pub fn listed(caller: &Caller, config: &Config, unexpanded: bool) -> Vec<String>
     if !unexpanded {
         let mut seen: HashSet<String> = names.iter().cloned().collect();
         for wildcard in config.wildcards.iter().filter(|one| !config.is_foreign(&one.pattern, team)) {
-            // Who may call the whole pattern may call all of it.
+            // A key that may call the whole pattern may call all of it.
             let all = caller.grant().filter(|grant| !lists(grant, &wildcard.pattern, config));
             let known = config.known_models(wildcard).into_iter();
             let known = known.filter(|name| all.is_none_or(|grant| lists(grant, name, config)));
@@ -234,21 +234,21 @@ pub fn exists(name: &str, caller: &Caller, config: &Config) -> bool {
     })
 }
 
-/// Whether all who have a say name a model.
+/// Whether every principal of a key names a model.
 fn lists(grant: &KeyRecord, name: &str, config: &Config) -> bool {
     let names = Names::of(name, Some(grant));
     names.in_key(&grant.key, config, is_named)
         && scopes(grant).skip(1).all(|owner| names.in_owner(owner, config, is_named))
 }
 
-/// Whether a key, and everybody behind it, may call a model.
+/// Whether a key, and every principal behind it, may call a model.
 pub fn may_call(name: &str, grant: &KeyRecord, config: &Config) -> bool {
     let names = Names::of(name, Some(grant));
     names.allowed_for_key(&grant.key, config)
         && scopes(grant).skip(1).all(|owner| names.allowed_for_owner(owner, config))
 }
 
-/// Who has a say in what a key may call: the key, its team or else its user, its organization.
+/// The principals whose lists of models bind a key: the key, its team or else its user, its organization.
 fn scopes(grant: &KeyRecord) -> impl Iterator<Item = &Principal> {
     let owner = grant.team.as_deref().or(grant.user.as_deref());
     [Some(&grant.key), owner, grant.organization.as_deref()].into_iter().flatten()

@@ -1,5 +1,5 @@
-//! Who may call which operation, and from where, as far as a request's headers tell: one judgement for calls of models and for the
-//! management API.
+//! Which callers may use which operation, and from where, as far as a request's headers tell: one judgement for calls of models
+//! and for the management API.
 //!
 //! Lists of routes name operations. A list that opens something (`allowed_routes`) names them by one of their paths, by a pattern or
 //! by a group. A list that closes something (`admin_only_routes`) closes all ways to do the same, however they are spelt.
@@ -26,10 +26,10 @@ pub enum Area {
     Management,
 }
 
-/// Who may call an operation by its role. What handlers look at besides only makes it narrower.
+/// The roles that may use an operation. What handlers check besides only makes it narrower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody, without a key.
+    /// Any client, without a key.
     Public,
     /// Any valid key; whose records it sees is the handler's business.
     AnyKey,
@@ -60,13 +60,13 @@ pub struct Route<'r> {
     pub path: &'r str,
     /// All paths that lead to the operation; parts in braces vary.
     pub names: &'r [&'r str],
-    /// Its kind.
+    /// What the operation is about.
     pub area: Area,
-    /// Which roles may.
+    /// The roles that may use it.
     pub access: Access,
 }
 
-/// By what somebody may call an operation.
+/// By what a caller may use an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
     /// By the role of the key's owner.
@@ -96,7 +96,8 @@ const EMBEDDINGS: &[&str] = &[
 const MESSAGES: &[&str] = &["/v1/messages"];
 const MODELS: &[&str] = &["/models", "/v1/models"];
 
-/// Operations that do in another form what another one does: who may not call the second by any name may not call the first.
+/// Operations that do in another form what another one does: a caller that may not call the second by any name may not call the
+/// first.
 const SAME: &[(&str, &[&str])] = &[
     ("/v1/messages", CHAT),
     ("/completions", CHAT),
@@ -224,7 +225,7 @@ fn bare(path: &str) -> &str {
     path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')).unwrap_or(path)
 }
 
-/// An entry of a list that closes routes, as paths are written: what was meant to be closed stays closed when somebody wrote
+/// An entry of a list that closes routes, as paths are written: what was meant to be closed stays closed when it was written
 /// `V1/Chat/Completions/`.
 fn plain(entry: &str) -> String {
     let entry = entry.trim();
@@ -243,7 +244,7 @@ fn fits_form(form: &str, path: &str) -> bool {
     path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).is_some_and(|part| !part.is_empty())
 }
 
-/// What the configuration says about a path, whoever calls it: `allowed_ips`, `allowed_routes`.
+/// What the configuration says about a path, for every caller: `allowed_ips`, `allowed_routes`.
 pub fn gate(route: Route<'_>, general: &General, client: impl Fn() -> Option<String>) -> Result<(), Error> {
     if !general.allowed_ips.is_empty() {
         let client = client().unwrap_or_default();
@@ -257,7 +258,7 @@ pub fn gate(route: Route<'_>, general: &General, client: impl Fn() -> Option<Str
     Ok(())
 }
 
-/// What is known of a caller and an operation before the body is there, in the reference's order: blocked, expired, what stands
+/// What is known of a caller and an operation before the body is there, in LiteLLM's order: blocked, expired, what stands
 /// above the key (for management; for calls it is judged with the model), for admins only, the role, the key's own list.
 pub fn authorize(caller: &Caller, route: Route<'_>, general: &General, now_ms: u64) -> Result<Right, Error> {
     match caller.grant() {
@@ -266,7 +267,7 @@ pub fn authorize(caller: &Caller, route: Route<'_>, general: &General, now_ms: u
     }
 }
 
-/// The same for a virtual key.
+/// Authorizes a virtual key for an operation.
 pub fn authorize_key(
     grant: &KeyRecord,
     route: Route<'_>,
@@ -297,7 +298,7 @@ pub fn authorize_key(
 }
 
 /// Whether a key's own list gives more than the role of its owner. Groups only say what a key is for: they give nothing to
-/// somebody who has a role, and to a key that is nobody's what an internal user may.
+/// a user with a role, and to a key without a user what an internal user may.
 fn is_granted(grant: &KeyRecord, route: Route<'_>) -> bool {
     grant.role != Role::ProxyAdminViewer
         && grant.allowed_routes.iter().any(|entry| {
@@ -307,7 +308,7 @@ fn is_granted(grant: &KeyRecord, route: Route<'_>) -> bool {
         })
 }
 
-/// Refuses a key whose team, user or organization is blocked or has used up its budget, as the reference does on every route. The
+/// Refuses a key whose team, user or organization is blocked or has used up its budget, as LiteLLM does on every route. The
 /// key's own budget is for calls of models alone.
 fn owners_stand(grant: &KeyRecord) -> Result<(), Error> {
     let team = grant.team.as_deref();

@@ -1,4 +1,4 @@
-//! What is counted for one call of a key: a rule for every scope of it that has a limit or a budget.
+//! What is counted for one call of a key: a rule for every principal of it that has a limit or a budget.
 
 use std::{borrow::Cow, cell::OnceCell};
 
@@ -16,7 +16,7 @@ use crate::core::{
     },
 };
 
-/// The rules, in the order in which the reference checks rates. Most keys have none. Who has the master key has none of its
+/// The rules, in the order in which LiteLLM checks rates. Most keys have none. The master key has none of its
 /// own (`grant` is `None`), but its end users have theirs.
 pub fn rules(
     grant: Option<&VirtualKey>,
@@ -45,13 +45,13 @@ struct Rules<'r> {
     grant: Option<&'r VirtualKey>,
     config: &'r Config,
     names: &'r Names<'r>,
-    /// See [`Names::direct`]; made when a scope has limits by model.
+    /// See [`Names::direct`]; made when a principal has limits by model.
     direct: OnceCell<Vec<Cow<'r, str>>>,
     list: Vec<Rule>,
 }
 
 impl Rules<'_> {
-    /// Who stands behind a key.
+    /// Adds the rules of a key, its user, its team and its team member.
     fn holders(&mut self, grant: &VirtualKey) {
         let parallel = grant.key.limits.parallel.or(self.config.general.key_max_parallel);
         self.by_holder(&grant.holder(), Limits { parallel, ..grant.key.limits }, true);
@@ -73,7 +73,7 @@ impl Rules<'_> {
         }
     }
 
-    /// What they have for the model.
+    /// Adds the rules that those have for the model that is called.
     fn models(&mut self, grant: &VirtualKey, end_user: Option<&EndUser>) {
         let revision = grant.revision;
         self.model(MeterKind::KeyModel, &grant.key, revision);
@@ -91,7 +91,7 @@ impl Rules<'_> {
         }
     }
 
-    /// What is shared by many.
+    /// Adds the rules that many keys share: the organization's and the whole gateway's.
     fn whole(&mut self, grant: &VirtualKey) {
         if let (Some(organization), Some(member)) = (&grant.organization, &grant.organization_member) {
             let meter =
@@ -126,7 +126,7 @@ impl Rules<'_> {
         self.add(holder.kind, || holder.meter(), limits, budget, revision);
     }
 
-    /// What a scope may spend in several periods at a time.
+    /// Adds the budgets that a principal has side by side, each with its own period.
     fn windows(&mut self, kind: MeterKind, scope: &Principal) {
         let revision = self.grant.map_or(0, |grant| grant.revision);
         for budget in scope.budget_limits.iter().flat_map(|several| &several.0) {
@@ -136,12 +136,12 @@ impl Rules<'_> {
         }
     }
 
-    /// The limits that a scope has for the model that is called.
+    /// Adds the limits that a principal has for the model that is called.
     fn model(&mut self, kind: MeterKind, scope: &Principal, revision: u64) {
         self.model_of(kind, &|| scope.counted_as().to_owned(), scope, revision);
     }
 
-    /// The same, of a scope whose meters go by `id`.
+    /// Adds the limits that a principal has for the model that is called; its meters go by `id`.
     fn model_of(&mut self, kind: MeterKind, id: &dyn Fn() -> String, scope: &Principal, revision: u64) {
         if scope.model_rpm.is_empty() && scope.model_tpm.is_empty() && scope.model_budgets.is_empty() {
             return;
@@ -173,7 +173,7 @@ impl Rules<'_> {
         if !limits.any() && max.is_none() {
             return;
         }
-        // Budgets start again by themselves where nobody else sees to it.
+        // Budgets start again by themselves where no ledger sees to it.
         let resets = match kind {
             MeterKind::Global => !self.config.general.has_ledger,
             _ => self.grant.is_some_and(|grant| grant.revision == 0),
@@ -190,7 +190,7 @@ impl Rules<'_> {
         });
     }
 
-    /// Who can make any number of what is counted: users make keys, and who has a key names end users.
+    /// The fingerprint of the principal that can make any number of such meters: users make keys, and keys name end users.
     fn owner(&self, kind: MeterKind) -> Option<[u8; 16]> {
         match kind {
             MeterKind::Key | MeterKind::KeyModel | MeterKind::KeyWindow => {

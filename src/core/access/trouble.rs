@@ -5,7 +5,7 @@ use crate::core::host::Store;
 /// Where it stands in the store.
 const TROUBLE: &str = "ledger/trouble";
 
-/// Tells all workers whether the ledger and its database can be used; if not, why, in words that everybody may read.
+/// Tells all workers whether the ledger and its database can be used; if not, why, in words that may be shown to any client.
 pub fn set(shared: &dyn Store, reason: Option<&str>) {
     shared.set(TROUBLE, reason.unwrap_or_default().as_bytes(), None);
 }

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 pub struct Event<'a> {
     /// The whole event with what ends it, byte for byte.
     pub raw: &'a [u8],
-    /// Its name, if it has one (the last, if there are several).
+    /// The event's name, if it has one (the last, if there are several).
     pub name: Option<&'a [u8]>,
-    /// Its data; empty for comments and stray blank lines.
+    /// The event's data; empty for comments and stray blank lines.
     pub data: Cow<'a, [u8]>,
 }
 

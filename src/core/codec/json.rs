@@ -113,7 +113,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Why a text is no JSON, or not the JSON that was expected, in words for whoever wrote it. Nothing of the text is quoted.
+/// Why a text is no JSON, or not the JSON that was expected, in words for its writer. Nothing of the text is quoted.
 pub fn complaint(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let said = text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said);

@@ -1,6 +1,6 @@
 //! Finds the members of a JSON object without reading their values: what the gateway does to most of the bytes it carries.
 //!
-//! One pass over the bytes, sixteen at a time inside strings, no recursion. Whatever is not plainly valid here is left to
+//! One pass over the bytes, sixteen in one step inside strings, no recursion. Whatever is not plainly valid here is left to
 //! `serde_json`, which then says what is wrong with it (or that nothing is), so this has no errors of its own.
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// A member: its name, its value as text, and how many values are in that, which is what a tree of it would be made of.
 pub type Member<'a> = (Cow<'a, str>, Cow<'a, str>, usize);
 
-/// An object with more members than this is none that anybody means, and is taken for none.
+/// An object with more members than this is taken for none: no client means it.
 pub const MOST_MEMBERS: usize = 100_000;
 
 /// How many values are in a JSON text, its own included: never fewer than there are.
@@ -271,7 +271,7 @@ pub fn plain(bytes: &[u8]) -> usize {
     chunks.len() * LANES + plain_end(tail)
 }
 
-/// The same for what is shorter than a vector. Not in line: a body has many strings, and the loop before this one is all that
+/// [`plain`] for what is shorter than a vector. Not in line: a body has many strings, and the loop before this one is all that
 /// most of a long one's parts need.
 #[inline(never)]
 fn plain_end(bytes: &[u8]) -> usize {
@@ -315,8 +315,8 @@ fn words(chunk: &[u8; LANES]) -> (u64, u64) {
     (both as u64, (both >> 64) as u64)
 }
 
-/// The same for the eight bytes of a word: the lowest bit that is set is the highest of the first special byte. (Bits above it
-/// may be set for bytes that are none: what is subtracted may borrow from the byte after a special one.)
+/// Marks the special bytes among the eight of a word: the lowest bit that is set is the highest of the first special byte. (Bits
+/// above it may be set for bytes that are none: what is subtracted may borrow from the byte after a special one.)
 fn specials(word: u64) -> u64 {
     const EACH: u64 = u64::from_le_bytes([1; 8]);
     let below = word.wrapping_sub(EACH * 0x20);

@@ -249,7 +249,7 @@ mod tests {
         NAMES.iter().map(|n| tap.get(n).map(|raw| String::from_utf8_lossy(raw).into_owned())).collect()
     }
 
-    /// The same for every split, and the same as the whole parser's where that takes the bytes.
+    /// Every split reads alike, and like the whole parser where that takes the bytes.
     fn fuzz(bytes: &[u8]) {
         let whole = tapped([bytes], 1 << 16);
         if let Ok(object) = Object::parse(bytes) {

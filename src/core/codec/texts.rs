@@ -29,7 +29,7 @@ pub struct Texts {
     length: usize,
     /// The value that begins next is a text.
     wanted: bool,
-    /// The same for the object of [`OBJECT`].
+    /// The value that begins next is the object of [`OBJECT`].
     wanted_object: bool,
     /// Open brackets.
     depth: u32,

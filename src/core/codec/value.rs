@@ -58,7 +58,7 @@ impl Object<'_> {
 /// follow, it becomes that number.
 const DIGITS: &str = "\u{0}number:";
 
-/// The same as it stands in JSON.
+/// [`DIGITS`] as they stand in JSON.
 const DIGITS_ESCAPED: &str = "\"\\u0000number:";
 
 /// The JSON with the numbers that would not keep their digits as texts; `None` when there are none.

@@ -33,7 +33,7 @@ pub(super) struct EntryDefaults {
     pub(super) credentials: HashMap<String, Map<String, Value>>,
     /// `router_settings.default_litellm_params`.
     pub(super) default_params: Map<String, Value>,
-    /// The same as written.
+    /// `router_settings.default_litellm_params` as written.
     pub(super) default_written: Map<String, Value>,
     /// `litellm_settings.ssl_verify` or `SSL_VERIFY`.
     pub(super) verify: bool,
@@ -41,7 +41,7 @@ pub(super) struct EntryDefaults {
 
 /// What became of an entry.
 pub(super) struct Entry {
-    /// Its `model_name`.
+    /// The entry's `model_name`.
     pub(super) group: String,
     /// The deployments that can be called. Ids may still collide.
     pub(super) deployments: Vec<Deployment>,
@@ -166,7 +166,7 @@ struct Variant {
 const KEYS: [&str; 5] = ["api_key", "azure_ad_token", "organization", "headers", "extra_headers"];
 
 impl Variant {
-    /// For an entry that was made through the API: what nobody named in it, a key of the environment or of
+    /// For an entry that was made through the API: what it does not name itself, a key of the environment or of
     /// `default_litellm_params`, is not sent to an address that it names, unless that is the provider's own or the one that
     /// the environment names.
     fn keep_keys_home(&mut self, src: &Source, raw: &Block, defaults: &EntryDefaults) {

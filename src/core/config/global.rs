@@ -161,7 +161,7 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks) -> General {
         max_parallel: own.count(src, "global_max_parallel_requests"),
         key_max_parallel: own.count(src, "max_parallel_requests"),
         budget: Budget {
-            // 0 is off, as in LiteLLM; what nobody can spend need not be counted.
+            // 0 is off, as in LiteLLM; what cannot be spent need not be counted.
             max: litellm.money(src, "max_budget").filter(|max| *max > 0 && *max < i64::MAX),
             duration: litellm.duration(src, "budget_duration"),
             ..Budget::default()
@@ -211,7 +211,7 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
     }
 }
 
-/// The master key. One that is named but empty must not open the gateway to everybody: an empty text is a problem, and a
+/// The master key. One that is named but empty must not open the gateway to every client: an empty text is a problem, and a
 /// variable that is not set becomes a key that no header can carry.
 fn master_key(src: &mut Source, own: &Block, raw: &Block) -> Option<Secret> {
     let path = member(&own.path, "master_key");
@@ -267,7 +267,7 @@ fn empty_key(src: &mut Source, path: &str) {
     );
 }
 
-/// Whoever wrote something like `masterkey` did not mean to serve everybody.
+/// A key of `general_settings` that looks like `masterkey` is a problem: without the right spelling every client is served.
 fn misspelt_key(src: &mut Source, own: &Block) {
     for (name, value) in &own.map {
         let verdict = settings::verdict(&own.path, name, value);

@@ -152,7 +152,7 @@ fn texts(block: &Block) -> HashMap<String, String> {
     block.map.iter().filter_map(|(name, value)| Some((name.clone(), scalar_text(value)?))).collect()
 }
 
-/// `expires`, a moment: nobody knows when a key of a file was made, so a duration would never end.
+/// `expires`, a moment: when a key of a file was made is unknown, so a duration would never end.
 fn expires(src: &mut Source, entry: &Block) -> Option<u64> {
     if entry.get("duration").is_some() {
         src.problem(

@@ -64,7 +64,7 @@ pub struct LedgerSettings {
     pub global_max_budget: Option<i64>,
     /// `litellm_settings.budget_duration`.
     pub global_budget_duration: Option<String>,
-    /// `alerting`: who is told of used up budgets.
+    /// `alerting`: the channels that are told of used up budgets.
     pub alerting: Vec<String>,
     /// Checks of deployments. Routing looks at what they found, so the filter reads this too.
     pub health: HealthChecks,
@@ -73,7 +73,7 @@ pub struct LedgerSettings {
 /// How the ledger finds out whether deployments answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChecks {
-    /// `background_health_checks`: all the time, and not only when somebody asks.
+    /// `background_health_checks`: all the time, and not only when they are asked for.
     pub in_background: bool,
     /// `health_check_interval` in milliseconds (300,000): from the end of one round to the next.
     pub interval_ms: u64,
@@ -82,7 +82,7 @@ pub struct HealthChecks {
     /// `enable_health_check_routing` (true): deployments that fail in the background get no requests while others of their group
     /// pass.
     pub routing: bool,
-    /// `health_check_ignore_transient_errors`: a rate limit or a time-out does not keep requests away.
+    /// `health_check_ignore_transient_errors`: a rate limit or a timeout does not keep requests away.
     pub ignore_transient: bool,
 }
 

@@ -20,7 +20,7 @@ use crate::core::{
     },
 };
 
-/// Nobody remembers more answers of a deployment than this.
+/// Most latencies that are remembered of a deployment.
 const MOST_LATENCIES: u64 = 100;
 
 /// `routing_strategy`.
@@ -148,7 +148,7 @@ fn limits(deployment: &Deployment, router: &Router) -> Limits {
     }
 }
 
-/// How many requests a deployment takes at a time: what is said, else what its rates come to, else the router's number.
+/// How many concurrent requests a deployment takes: what is said, else what its rates come to, else the router's number.
 fn parallel(deployment: &Deployment, router: &Router) -> Option<u64> {
     let by_tokens = || deployment.tpm.map(|tpm| (tpm / 6_000).max(1));
     let number = deployment.max_parallel.or(deployment.rpm).or_else(by_tokens).or(router.max_parallel);

@@ -202,7 +202,7 @@ impl Models {
         }
     }
 
-    /// Wildcards apart from exact groups; groups that nobody can serve out.
+    /// Wildcards apart from exact groups; groups without a deployment that can be called out.
     fn finish(&mut self) {
         let groups = &self.groups;
         self.unavailable.retain(|group, _| groups.get(group).is_some_and(Vec::is_empty));

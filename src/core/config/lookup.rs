@@ -89,7 +89,7 @@ impl Config {
         }
     }
 
-    /// [`Config::resolve`] for somebody of a team: its own deployments that it calls by this name are in front of all others.
+    /// [`Config::resolve`] for a caller of a team: its own deployments that it calls by this name are in front of all others.
     pub fn resolve_for(&self, model: &str, team: Option<&str>) -> Option<Resolved> {
         let shared = self.resolve(model);
         let Some(own) = team.and_then(|team| self.index.team_names.get(team)?.get(model)) else {

@@ -35,7 +35,7 @@ pub use redis::Redis;
 pub use report::{ENVIRONMENT, LeftOut, Report, ReportRow};
 pub use yaml::{ParsedYaml, Repeated, quoted_texts, read as read_yaml};
 
-/// The longest time-out there is, in milliseconds: 24 days. Longer ones count as this.
+/// The longest timeout there is, in milliseconds: 24 days. Longer ones count as this.
 pub const MAX_TIMEOUT_MS: u64 = 24 * 86_400_000;
 
 /// A configuration that can serve.
@@ -66,7 +66,7 @@ pub struct Config {
     /// Tollgate's own settings.
     pub tollgate: TollgateSettings,
     /// Groups (and wildcards) named by the file none of whose deployments can be called: name to the reason. Such a name
-    /// never falls through to a broader pattern: that would send its requests to somebody else.
+    /// never falls through to a broader pattern: that would send its requests to another provider.
     pub unavailable: HashMap<String, String>,
     /// What [`Config::resolve`] looks names up in.
     pub(crate) index: lookup::Index,

@@ -54,7 +54,7 @@ impl Deployment {
 
 impl Deployment {
     /// What a call costs at `price`. Brands that say in their answers what they charge are believed before the price data, and
-    /// any provider is where no price is known; a configured price goes before what anybody says. `None` when nobody knows.
+    /// any provider is where no price is known; a configured price goes before what a provider says. `None` when none is known.
     pub fn cost(
         &self,
         price: Option<&Price>,

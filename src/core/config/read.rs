@@ -137,7 +137,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The same for each member of a map.
+    /// Resolves each member of a map.
     pub(super) fn resolve_map(&mut self, map: &Map<String, Value>, path: &str) -> Map<String, Value> {
         map.iter()
             .filter_map(|(name, value)| Some((name.clone(), self.resolve(value, &member(path, name))?)))
@@ -305,7 +305,7 @@ impl Block {
         if matches!(value, Value::String(text) if text.is_empty()) {
             return None;
         }
-        // More than there is room for is more than anybody can spend.
+        // More than there is room for is more than can be spent.
         let pico = scalar_text(value)
             .and_then(|text| Money::parse(&text))
             .filter(|money| *money >= Money::ZERO)

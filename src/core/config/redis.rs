@@ -91,7 +91,7 @@ fn text(src: &mut Source, blocks: [&Block; 2], names: [&str; 2], variable: &str)
     set.or_else(|| src.variable(variable))
 }
 
-/// The same for a number; `None` when it is none, `Some(None)` when nothing is set.
+/// The number of [`text`]; `None` when the text is none, `Some(None)` when nothing is set.
 fn number<T: std::str::FromStr>(
     src: &mut Source,
     blocks: [&Block; 2],
@@ -106,7 +106,7 @@ fn number<T: std::str::FromStr>(
     number.map(Some)
 }
 
-/// The same for a switch, which is off when nothing is set.
+/// The switch of [`text`], which is off when nothing is set.
 fn flag(src: &mut Source, blocks: [&Block; 2], names: [&str; 2], variable: &str) -> Option<bool> {
     let Some(text) = text(src, blocks, names, variable) else { return Some(false) };
     let flag = flag_of(text.trim()).or_else(|| word_flag(text.trim()));

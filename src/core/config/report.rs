@@ -17,14 +17,14 @@ pub struct Report {
     pub rows: Vec<ReportRow>,
     /// How many entries `model_list` has.
     pub entries: usize,
-    /// Those of them that nobody can call.
+    /// The entries without a deployment that can be called.
     pub left_out: Vec<LeftOut>,
 }
 
-/// An entry of `model_list` that nobody can call.
+/// An entry of `model_list` without a deployment that can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its `model_name`.
+    /// The entry's `model_name`.
     pub model_name: String,
     /// Line of the text, from 1.
     pub line: Option<usize>,

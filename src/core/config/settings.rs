@@ -8,17 +8,17 @@ use serde_json::Value;
 /// What happens to a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does what it does in LiteLLM.
+    /// The setting does what it does in LiteLLM.
     Used,
-    /// It has an effect that is not quite LiteLLM's: how.
+    /// The setting has an effect that is not quite LiteLLM's: how.
     Approximated(Cow<'static, str>),
-    /// It is known and has no effect so far: what is missing.
+    /// The setting is known and has no effect so far: what is missing.
     NotYet(Cow<'static, str>),
-    /// It has no effect and needs none, or cannot have one: why.
+    /// The setting has no effect and needs none, or cannot have one: why.
     Ignored(Cow<'static, str>),
-    /// It names something that is not there, such as an environment variable that is not set: what, and what that means.
+    /// The setting names something that is not there, such as an environment variable that is not set: what, and what that means.
     Missing(Cow<'static, str>),
-    /// Nobody knows it.
+    /// The setting is neither LiteLLM's nor the gateway's.
     Unknown {
         /// The known name that looks most like it.
         did_you_mean: Option<&'static str>,
@@ -57,7 +57,7 @@ pub struct Group {
     pub section: &'static str,
     /// What happens to them.
     pub verdict: Verdict,
-    /// Their names.
+    /// The settings' names.
     pub names: &'static [&'static str],
 }
 

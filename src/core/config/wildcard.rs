@@ -11,7 +11,7 @@ pub(super) fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>>
     let (first, rest) = pattern.split_once('*')?;
     let mut free = name.strip_prefix(first)?;
     // From the right: every literal as late as the ones after it allow makes every `*` before it as long as possible.
-    // What stands behind a literal belongs to the `*` after it; behind the pattern's last literal it is nobody's.
+    // What stands behind a literal belongs to the `*` after it; behind the pattern's last literal there is none.
     let mut captures = Vec::new();
     for (at, literal) in rest.rsplit('*').enumerate() {
         let start = if literal.is_empty() { free.len() } else { free.rfind(literal)? };
@@ -46,7 +46,7 @@ pub(super) fn order(pattern: &str) -> Reverse<(usize, usize)> {
 }
 
 /// The names by which clients can call what the price data knows of a deployment's provider. A pattern without a provider
-/// (`*`) stands for everything there is, which nobody wants to read.
+/// (`*`) stands for everything there is, which is too much to read.
 pub(super) fn expand(pattern: &str, deployment: &Deployment) -> Vec<String> {
     let at_end = |text: &str| text.strip_suffix('*').filter(|rest| !rest.contains('*')).map(str::to_owned);
     let (Some(called), Some(model)) = (at_end(pattern), at_end(&deployment.model)) else { return Vec::new() };
@@ -56,7 +56,7 @@ pub(super) fn expand(pattern: &str, deployment: &Deployment) -> Vec<String> {
     let brand = deployment.brand.name;
     let known = table::names_of(|provider| is_of(provider, brand)).into_iter().filter_map(|name| {
         let bare = name.strip_prefix(brand).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&name);
-        // Fine-tuned models are priced by their base, pictures by their size: neither can be called by that name.
+        // Fine-tuned models are priced by their base, images by their size: neither can be called by that name.
         let is_model = !bare.starts_with("ft:") && !bare.contains("-x-");
         let capture = bare.strip_prefix(model.as_str()).filter(|_| is_model)?;
         Some(format!("{called}{capture}"))

@@ -37,7 +37,7 @@ impl Usage {
         Lenient::<Counts>::deserialize(usage).ok()?.0.usage()
     }
 
-    /// The same from JSON text.
+    /// [`Usage::from_openai`] from JSON text.
     pub fn read_openai(text: &str) -> Option<Usage> {
         match serde_json::from_str::<Lenient<Counts>>(text) {
             Ok(counts) => counts.0.usage(),
@@ -58,7 +58,7 @@ impl Usage {
         Some(read)
     }
 
-    /// The same of a stream's `message_start`. Its count of the answer's tokens is a beginning: the last `message_delta` tells
+    /// [`Usage::from_anthropic`] of a stream's `message_start`. Its count of the answer's tokens is a beginning: the last `message_delta` tells
     /// them.
     pub fn begun_by_anthropic(usage: &Value) -> Option<Usage> {
         Some(Usage { no_completion: true, ..Usage::from_anthropic(usage)? })
@@ -228,7 +228,7 @@ impl Counts {
         Some(usage.bounded())
     }
 
-    /// Whether prompt and answer are told by nobody: neither by themselves nor by what the total has beside the other. A total
+    /// Whether neither prompt nor answer is told: neither by themselves nor by what the total has beside the other. A total
     /// alone is the prompt's.
     fn untold(&self) -> (bool, bool) {
         let total = self.total_tokens.0;

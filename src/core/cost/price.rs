@@ -49,7 +49,7 @@ pub enum Field {
     CacheRead,
     /// A prompt token written to the cache.
     CacheCreation,
-    /// The same, kept for an hour.
+    /// A prompt token written to the cache for an hour.
     CacheCreation1h,
     /// An audio token of the prompt.
     AudioInput,
@@ -79,7 +79,7 @@ pub enum Field {
     Request,
     /// All tokens cost so many times as much where the provider hurried.
     Fast,
-    /// The same, where the provider kept the call inside the United States.
+    /// All tokens cost so many times as much where the provider kept the call inside the United States.
     InUs,
 }
 
@@ -127,7 +127,7 @@ impl Price {
     /// Prompt tokens that were neither read from the cache nor written to it nor audio nor an image pay the input rate. A
     /// prompt above a threshold pays that threshold's rates for all its tokens. A rate that is missing is the input rate
     /// (cache reads, cache writes, input audio and images) or the output rate (output audio, images, reasoning), so nothing
-    /// is ever free by omission; so does what of an answer nobody has counted as anything. The sum is exact and is rounded
+    /// is ever free by omission; so does what of an answer was not counted as anything. The sum is exact and is rounded
     /// to 10⁻¹² dollars once, at the end, half up.
     ///
     /// A model priced by the second (and not by the token) costs its rates times `duration_ms`.

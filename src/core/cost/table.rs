@@ -16,7 +16,7 @@ use super::price::{Price, read_varint};
 /// What is known of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFacts {
-    /// Its rates.
+    /// The model's rates.
     pub price: Price,
     /// Longest prompt.
     pub max_input_tokens: Option<u64>,

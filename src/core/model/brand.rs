@@ -1,6 +1,6 @@
-//! Who serves a deployment: what a row of the table of brands says.
+//! A provider's brand: what a row of the table of brands says.
 
-/// Who serves a deployment: one row of the table.
+/// A provider's brand: one row of the table.
 #[derive(Debug, PartialEq)]
 pub struct Brand {
     /// The prefix in `litellm_params.model` (`groq/…`), and `custom_llm_provider`.
@@ -33,7 +33,7 @@ pub struct Brand {
     pub text_completions: bool,
     /// OpenAI chat parameters it refuses.
     pub unsupported: &'static [&'static str],
-    /// Its answers say what they cost (`usage.cost`), in dollars.
+    /// The brand's responses say what they cost (`usage.cost`), in dollars.
     pub tells_cost: bool,
     /// How its bodies differ from OpenAI's.
     pub quirks: Quirks,
@@ -64,12 +64,12 @@ pub enum UrlScheme {
     AzureAi,
 }
 
-/// How a call shows who makes it.
+/// How a call shows the deployment's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthScheme {
     /// `Authorization: Bearer`.
     Bearer,
-    /// The same with OpenAI's organization.
+    /// `Authorization: Bearer`, with OpenAI's organization.
     OpenAi,
     /// `x-api-key`.
     XApiKey,

@@ -6,7 +6,7 @@
 //! | view | written by | read by |
 //! |---|---|---|
 //! | `event` | [`CallRecord::write_event`], as JSON members of the name that serde reads | the ledger, with serde |
-//! | `log`, `log_always` | [`CallRecord::write_log`], as JSON members of that name | whoever reads the access log |
+//! | `log`, `log_always` | [`CallRecord::write_log`], as JSON members of that name | readers of the access log |
 //! | `row` | [`CallRecord::cell`], for that column of the spend log | the ledger's database |
 //! | `most` | [`CallRecord::cut_texts`]: the bytes that the ledger keeps of a text | |
 //!
@@ -116,7 +116,7 @@ call_record! {
     attempted_model: Option<String> => log "provider_model";
     /// The deployment's base URL without a query.
     api_base: String => event api_base row "api_base";
-    /// Whose key it was, when it was a virtual key.
+    /// The virtual key, when the caller had one.
     #[serde(skip)]
     grant: Option<Arc<VirtualKey>> => log "";
     /// Hash of the key (of the master key too).
@@ -156,7 +156,7 @@ call_record! {
     prompt_tokens: u64 => event prompt_tokens row "prompt_tokens";
     /// Output tokens.
     completion_tokens: u64 => event completion_tokens row "completion_tokens";
-    /// Their sum, or what the provider says it is.
+    /// The sum of both, or what the provider says it is.
     total_tokens: u64 => event total_tokens row "total_tokens";
     /// Input tokens that the provider read from its cache.
     cache_read_tokens: u64 => event cache_read_tokens;
@@ -185,14 +185,14 @@ call_record! {
     /// What the failure is called.
     #[serde(skip)]
     failure: Option<Cow<'static, str>> => log "error";
-    /// Its words, as far as they are ours.
+    /// The failure's message, as far as its words are ours.
     #[serde(skip)]
     failure_message: Option<String> => log "error_message";
     /// LiteLLM's name of the failure's class, when it failed.
     error: Option<String> => event error most TEXT;
     /// What the client was told of it.
     message: Option<String> => event message most MESSAGE;
-    /// It came to no deployment and used nothing: it has a row and counts in no sum.
+    /// The call came to no deployment and used nothing: it has a row and counts in no sum.
     refused: bool => event refused;
     /// The request's tags, its key's and its team's.
     tags: Vec<String> => event tags row "request_tags" most TEXT;
@@ -278,7 +278,7 @@ trait Fact {
     /// What a column has when there is none.
     const NULL: Cell<'static> = Cell::Text(None);
 
-    /// The same as a column has it. What has no column needs none.
+    /// The fact as a column of the spend log has it. A fact without a column needs none.
     fn cell(&self) -> Cell<'_> {
         Self::NULL
     }
@@ -441,7 +441,7 @@ impl Fact for Arc<VirtualKey> {
 }
 
 impl KeyRecord {
-    /// Writes who holds the key, as the access log names them: the key by its hash and its alias, its team and its user.
+    /// Writes the holders of the key as the access log names them: the key by its hash and its alias, its team and its user.
     pub fn write_log(&self, json: &mut Writer<'_>) {
         json.text_if("key_hash", Some(self.key.id.as_str()).filter(|id| !id.is_empty()));
         json.text_if("key_alias", self.key.alias.as_deref());

@@ -16,11 +16,11 @@ use super::{
 pub struct Deployment {
     /// `model_info.id`, or LiteLLM's hash of the entry.
     pub id: String,
-    /// Its `model_name`.
+    /// The entry's `model_name`.
     pub group: String,
     /// Envoy's cluster for it, and its name in filter state.
     pub cluster: String,
-    /// Who serves it.
+    /// The provider's brand.
     pub brand: &'static Brand,
     /// True for the deployments that a bare `model: "*"` expands to, one for each brand: it serves only names that are
     /// inferred to be of its brand.
@@ -78,7 +78,7 @@ pub struct Deployment {
     pub choice: Choice,
     /// What its cooldown is kept by, see [`cooldown`](crate::core::route::cooldown).
     pub cooldown_key: String,
-    /// Its base URL without a query, as headers and logs show it.
+    /// The base URL without a query, as headers and logs show it.
     pub api_base: String,
     /// `cooldown_time` in milliseconds; 0 never cools it down.
     pub cooldown_ms: Option<u64>,
@@ -96,7 +96,7 @@ pub struct Deployment {
     pub prices: Vec<(String, String)>,
     /// `model_info.base_model` (or `litellm_params.base_model`).
     pub base_model: Option<String>,
-    /// `model_info.health_check_model` without its brand: what a deployment whose model holds `*` is asked for when somebody
+    /// `model_info.health_check_model` without its brand: what a deployment whose model holds `*` is asked for when a caller
     /// calls it by its id.
     pub health_check_model: Option<String>,
     /// `litellm_params` as `/model/info` may show them: without keys, credentials, header values and without anything
@@ -129,7 +129,7 @@ pub struct Choice {
     /// The longest prompt: `max_input_tokens` of `model_info`, else what the price data knows. Only with
     /// `enable_pre_call_checks`.
     pub max_input: Option<u64>,
-    /// `model_info.team_id`: nobody else may call it.
+    /// `model_info.team_id`: no other team may call it.
     pub team: Option<String>,
     /// `model_info.team_public_model_name`: what that team calls it by.
     pub team_name: Option<String>,

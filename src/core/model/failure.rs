@@ -119,7 +119,7 @@ pub enum Words {
     Ours,
     /// The provider's, and providers quote prompts: no log may hold them.
     Theirs {
-        /// Its own code for the failure (`insufficient_quota`), when it has one. That may stand in a log.
+        /// The provider's own code for the failure (`insufficient_quota`), when it has one. That may stand in a log.
         code: Option<String>,
     },
 }

@@ -9,7 +9,7 @@ use super::{limits::Budget, secret::Secret, virtual_key::VirtualKey};
 /// Settings that are not about one deployment.
 #[derive(Clone, Debug, Default)]
 pub struct General {
-    /// `general_settings.master_key` (or `LITELLM_MASTER_KEY`). Without one everybody is admin.
+    /// `general_settings.master_key` (or `LITELLM_MASTER_KEY`). Without one every client is admin.
     pub master_key: Option<Secret>,
     /// `dangerously_permit_weak_or_unset_master_key`: it may start without a master key although its database has keys.
     pub may_be_open: bool,
@@ -31,7 +31,7 @@ pub struct General {
     pub allow_client_credentials: bool,
     /// `litellm_settings.require_auth_for_metrics_endpoint`.
     pub auth_metrics: bool,
-    /// SHA-256 of the master key in lower-case hexadecimal: who it is in usage events. Empty without a master key.
+    /// SHA-256 of the master key in lower-case hexadecimal: what it is called in usage events. Empty without a master key.
     pub master_hash: String,
     /// There is a ledger to ask for keys, because the environment has the secret for it.
     pub has_ledger: bool,

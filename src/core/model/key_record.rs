@@ -13,7 +13,7 @@ pub struct Former {
     /// The id that its meters go by, when it is another: it goes on counting by its first hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<String>,
-    /// Its hash now, when it was asked for by a former one that is still good.
+    /// The key's hash now, when it was asked for by a former one that is still good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
 }
@@ -30,7 +30,7 @@ pub struct Principal {
     /// `key_alias`, `team_alias`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
-    /// Refused whatever it asks.
+    /// Every request is refused.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
     /// Models it may call; empty is all. Wildcards, access groups and LiteLLM's special names included.
@@ -85,7 +85,7 @@ pub enum Role {
     Team,
     /// An end user.
     Customer,
-    /// Nobody's: the key has no user, or one that has no record.
+    /// None: the key has no user, or one that has no record.
     #[default]
     Unknown,
 }
@@ -133,16 +133,16 @@ pub struct KeyRecord {
     /// The user it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<Box<Principal>>,
-    /// Its team.
+    /// The key's team.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub team: Option<Box<Principal>>,
-    /// That user as a member of that team.
+    /// The user as a member of the team.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member: Option<Box<Principal>>,
-    /// Its organization, or its team's.
+    /// The key's organization, or its team's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization: Option<Box<Principal>>,
-    /// That user as a member of that organization.
+    /// The user as a member of the organization.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_member: Option<Box<Principal>>,
     /// Spend of the whole gateway (`litellm_settings.max_budget`), in 10⁻¹² dollars.

@@ -14,7 +14,7 @@ pub struct Limits {
     /// Tokens a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<u64>,
-    /// Requests at a time.
+    /// Concurrent requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel: Option<u64>,
 }
@@ -33,7 +33,7 @@ pub struct Budget {
     /// `max_budget`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<i64>,
-    /// `soft_budget`: tell somebody, refuse nobody.
+    /// `soft_budget`: an alert is sent, and no request is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft: Option<i64>,
     /// Spent so far, as the ledger knows it at [`KeyRecord::revision`](super::key_record::KeyRecord::revision).
@@ -68,6 +68,6 @@ pub struct Allowance {
     pub max: Money,
     /// When it starts again; never without.
     pub resets: Option<Period>,
-    /// The same as it was written.
+    /// The period as it was written.
     pub period: Option<String>,
 }

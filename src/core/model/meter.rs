@@ -80,7 +80,7 @@ impl MeterKind {
         matches!(self, MeterKind::Deployment | MeterKind::Provider)
     }
 
-    /// Whether it counts for one model of somebody.
+    /// Whether it counts for one model of a principal.
     pub fn is_by_model(self) -> bool {
         matches!(
             self,

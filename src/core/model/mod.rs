@@ -1,4 +1,4 @@
-//! The nouns: plain data that everybody reads.
+//! The nouns: plain data that all other modules read.
 //!
 //! Nothing in here decides anything. [`config`](crate::core::config) and the ledger make these values, the rules above
 //! read them, so that two rules can speak of the same thing without knowing each other. A method in here looks at its own

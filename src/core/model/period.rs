@@ -176,7 +176,7 @@ impl Civil {
         Civil::from_days(self.days() + days)
     }
 
-    /// This time of today; what is too many seconds or minutes carries. Past midnight it is tomorrow, whatever the hour.
+    /// A time of this day; what is too many seconds or minutes carries. Past midnight it is tomorrow, whatever the hour.
     fn at(self, hour: i64, minute: i64, second: i64) -> Civil {
         let minute = minute + second / 60;
         let hour = hour + minute / 60;
@@ -189,7 +189,7 @@ impl Civil {
         }
     }
 
-    /// The same day and time so many months later, whether that month has such a day or not.
+    /// Day and time so many months later, whether that month has such a day or not.
     fn months_later(self, months: u64) -> Civil {
         let months = i64::from(self.month) - 1 + i64::try_from(months).unwrap_or(0);
         let month = u8::try_from(months.rem_euclid(12) + 1).unwrap_or(1);

@@ -16,7 +16,7 @@ pub struct Rate {
     pub tokens: u64,
     /// Requests in flight now.
     pub parallel: u64,
-    /// It is a deployment's: strategies of every node compare it with others, so each hears of it without asking.
+    /// The meter is a deployment's: strategies of every node compare it with others, so each hears of it without asking.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub place: bool,
 }

@@ -87,7 +87,7 @@ impl Strategy {
         ("cost-based-routing", Strategy::CostBased),
     ];
 
-    /// Its name in `routing_strategy`; the first when it has several.
+    /// The strategy's name in `routing_strategy`; the first when it has several.
     pub fn name(self) -> &'static str {
         Strategy::NAMES.iter().find(|(_, strategy)| *strategy == self).map_or("", |(name, _)| name)
     }

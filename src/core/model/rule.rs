@@ -20,8 +20,8 @@ pub struct Rule {
     pub max_budget: Option<Money>,
     /// What was spent, as the ledger says.
     pub base: Base,
-    /// The fingerprint of who made what is counted, where callers may make any number of it: the key of an end user, the user
-    /// of a key. When the table is full, everybody pushes out his own.
+    /// The fingerprint of the principal that made what is counted, where callers may make any number of it: the key of an end user, the user
+    /// of a key. When the table is full, each owner pushes out its own.
     pub owner: Option<[u8; 16]>,
     /// When the spend starts again from zero. Only for keys of the configuration: for all others the ledger does it.
     pub resets: Option<Period>,

@@ -29,7 +29,7 @@ impl ServiceTier {
         ServiceTier::Balanced,
     ];
 
-    /// Its name, which is what stands behind its columns of the price data.
+    /// The tier's name, which is what stands behind its columns of the price data.
     pub fn name(self) -> &'static str {
         match self {
             ServiceTier::Standard => "default",

@@ -24,11 +24,11 @@ pub struct Usage {
     pub cached_tokens: u64,
     /// Prompt tokens written to the provider's cache (5 minutes and 1 hour together).
     pub cache_creation_tokens: u64,
-    /// Those of [`cache_creation_tokens`](Usage::cache_creation_tokens) that are kept for an hour, which cost more.
+    /// The part of [`cache_creation_tokens`](Usage::cache_creation_tokens) that is kept for an hour, which costs more.
     pub cache_creation_1h_tokens: u64,
     /// Audio in the prompt.
     pub audio_input_tokens: u64,
-    /// Those of it that were read from the cache; [`cached_tokens`](Usage::cached_tokens) has them too.
+    /// Audio in the prompt that was read from the cache; [`cached_tokens`](Usage::cached_tokens) has them too.
     pub cached_audio_tokens: u64,
     /// Images in the prompt.
     pub image_input_tokens: u64,
@@ -54,11 +54,11 @@ pub struct Usage {
     pub search_size: Option<SearchSize>,
     /// What the provider says it charges.
     pub cost: Option<Money>,
-    /// Nobody told all of it: a count is a guess from sizes in bytes.
+    /// A count that was not told is a guess from sizes in bytes.
     pub estimated: bool,
-    /// Nobody has told the prompt's tokens, or not so that it could be: see [`Usage::filled`].
+    /// The prompt's tokens were not told, or not so that it could be: see [`Usage::filled`].
     pub no_prompt: bool,
-    /// The same of the answer's. Of a stream whose end has not come they have not been told yet.
+    /// The answer's tokens were not told. Of a stream whose end has not come they have not been told yet.
     pub no_completion: bool,
 }
 
@@ -69,7 +69,7 @@ impl Usage {
         untold.filled(|| prompt_tokens, || text_bytes)
     }
 
-    /// The same counts, with a guess for those that nobody has told. Both are asked for only when they are needed.
+    /// All counts, guessed where they were not told. Both guesses are asked for only when they are needed.
     pub fn filled(mut self, prompt_tokens: impl FnOnce() -> u64, text_bytes: impl FnOnce() -> u64) -> Usage {
         if !self.no_prompt && !self.no_completion {
             return self;

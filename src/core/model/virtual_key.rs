@@ -40,7 +40,7 @@ struct Meters {
 
 /// A principal that limits a call, with its own meter.
 pub struct Holder<'k> {
-    /// Its limits and budgets.
+    /// The principal's limits and budgets.
     pub principal: &'k Principal,
     /// What its meter counts.
     pub kind: MeterKind,

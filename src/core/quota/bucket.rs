@@ -1,8 +1,8 @@
 //! How meters stand in shared data: 1,024 values, each a byte string with up to 128 entries.
 //!
-//! Which value a meter is in, a keyed hash of its fingerprint says: nobody can choose names that fall into one value. What
+//! Which value a meter is in, a keyed hash of its fingerprint says: a client cannot choose names that fall into one value. What
 //! callers can make any number of (end users, a user's own keys) has an owner. Where there is no room, a new entry takes the
-//! place of one of the owner that has the most; so whoever fills the table pushes out his own.
+//! place of one of the owner that has the most; so an owner that fills the table pushes out its own.
 //!
 //! A value is one version byte and then the entries, each of them a fingerprint, the number of its holders (u16), flags
 //! (u16), thirteen words (u64) and the holders (u32 worker, u32 requests, u64 tokens, i64 cost); all little-endian. A value
@@ -31,7 +31,7 @@ const NEARLY_FULL: usize = 96;
 pub(super) const EMPTY: &[u8] = &[1];
 /// From so many entries on a new one first drops those that nothing needs, so that values stay short.
 const CROWDED: usize = 8;
-/// Somebody always wins a compare-and-swap, so this many lost ones in a row mean that the host is broken.
+/// One writer always wins a compare-and-swap, so this many lost ones in a row mean that the host is broken.
 const TRIES: u32 = 10_000;
 
 const FIXED: usize = 16 + 4 + 13 * 8;
@@ -53,17 +53,17 @@ pub(super) type Fingerprint = [u8; 16];
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Entry {
     pub fingerprint: Fingerprint,
-    /// It has rate limits.
+    /// The meter has rate limits.
     pub rated: bool,
-    /// It has a budget: `base` is filled.
+    /// The meter has a budget: `base` is filled.
     pub budgeted: bool,
-    /// It is a deployment's or a provider's.
+    /// The meter is a deployment's or a provider's.
     pub place: bool,
     /// Money was spent since the record that `base` came from was read: a request with that record does not know of it.
     pub ahead: bool,
-    /// It is an end user's.
+    /// The meter is an end user's.
     pub guest: bool,
-    /// A number for who made it, below 2¹¹; 0 for those that only administrators make.
+    /// A number for the principal that made it, below 2¹¹; 0 for those that only administrators make.
     pub owner: u16,
     /// When a request last touched it.
     pub used_ms: u64,
@@ -191,9 +191,9 @@ pub(super) enum Loss {
     Nothing,
     /// What it counted in this minute, or a total that the ledger has too.
     Little,
-    /// The same, and what the ledger has not heard yet.
+    /// What it counted in this minute, and what the ledger has not heard yet.
     Some,
-    /// What nobody else knows.
+    /// What is known nowhere else.
     Much,
 }
 
@@ -254,7 +254,7 @@ impl Bucket {
     }
 
     /// Makes room for one more entry: first drops those that nothing is lost with. When it is tight, one of the owner that has
-    /// the most goes, the one that was not used for longest; never one of somebody who has less than the newcomer's owner.
+    /// the most goes, the one that was not used for longest; never one of an owner that has less than the newcomer's.
     pub(super) fn make_room(&mut self, newcomer: &Entry, loss: impl Fn(&Entry) -> Loss) -> Room {
         let count = spans(&self.bytes).count();
         // While there is room, looking now and then is enough.
@@ -297,7 +297,7 @@ impl Bucket {
                     kept.retain(|(entry, _)| entry.fingerprint != fingerprint);
                     Room::Made
                 }
-                // Who has more than its share in a value with room left takes some of that, when nothing of it can go.
+                // An owner with more than its share in a value with room left takes some of that, when nothing of it can go.
                 None if !only_guests && kept.len() < ENTRIES => Room::Little,
                 None => Room::None,
             }
@@ -320,8 +320,8 @@ impl Bucket {
     }
 }
 
-/// Reads the value that a meter is in, lets `step` change it, and writes it back if it did, again and again until nobody
-/// else wrote in between. `None` only when the host is broken.
+/// Reads the value that a meter is in, lets `step` change it, and writes it back if it did, again and again until no other
+/// worker wrote in between. `None` only when the host is broken.
 pub(super) fn change<T>(
     shared: &dyn Store,
     fingerprint: Fingerprint,
@@ -342,7 +342,7 @@ pub(super) fn change<T>(
     None
 }
 
-/// The entry of a meter, for those who only look.
+/// The entry of a meter, without changing it.
 pub(super) fn look(shared: &dyn Store, fingerprint: Fingerprint) -> Option<Entry> {
     let (bytes, _) = shared.get(&name(index(shared.secret(), fingerprint)))?;
     Bucket::read(bytes).find(fingerprint)
@@ -499,7 +499,7 @@ mod tests {
         for n in 0..ENTRIES as u8 {
             bucket.put(&plain(n));
         }
-        // Nobody owns them, so none is pushed out.
+        // They have no owner, so none is pushed out.
         assert_eq!(bucket.make_room(&plain(99), |_| Loss::Little), Room::None);
         assert_eq!(bucket.make_room(&plain(99), all_but(9)), Room::Free);
         assert_eq!(bucket.entries().count(), 1);

@@ -15,7 +15,7 @@ const WINDOW_MS: u64 = 60_000;
 /// What other nodes said counts for so long.
 const REMOTE_MS: u64 = 5_000;
 /// An entry that no request touched for so long may be dropped, if nothing is lost with it: an entry made anew takes its base
-/// from the rule. So nobody may go on using a record of the ledger that is older than this.
+/// from the rule. So no record of the ledger that is older than this may be used.
 pub const IDLE_MS: u64 = 600_000;
 /// From so many holders on, those of forgotten workers are looked for.
 const MANY_HOLDERS: usize = 4;
@@ -158,7 +158,7 @@ impl Entry {
         Reserved { window_ms: self.window_ms, tokens, cost, budgeted, resets: rule.resets }
     }
 
-    /// How much of a claim is reserved: all of it by those who keep out only themselves, else tokens and money as long as no
+    /// How much of a claim is reserved: all of it by principals that keep out only themselves, else tokens and money as long as no
     /// more than half of what is left is held.
     fn claimed(&self, rule: &Rule, estimate: &Estimate) -> (u64, i64) {
         if matches!(
@@ -232,7 +232,7 @@ impl Entry {
     }
 
     /// What would be lost with it. A base of the ledger comes back with the next record; one without a ledger (revision 0)
-    /// does not, and a record that was read before money was spent brings an old one, until nobody has it any more.
+    /// does not, and a record that was read before money was spent brings an old one, until no copy of it is left.
     pub(super) fn loss(&self, liveness: &Liveness, now_ms: u64) -> Loss {
         let only_here = self.revision == 0 && self.base != 0;
         if only_here || self.holders.iter().any(|holder| liveness.knows(holder.worker)) {
@@ -315,8 +315,8 @@ fn is_open(window_ms: u64, now_ms: u64) -> bool {
     window_ms != 0 && now_ms.abs_diff(window_ms) < WINDOW_MS
 }
 
-/// LiteLLM refuses a key, a deployment, a provider and whoever has several budgets when they have reached one, and everybody else
-/// once they passed it.
+/// LiteLLM refuses a key, a deployment, a provider and a principal with several budgets when they have reached one, and every
+/// other principal once it passed it.
 fn stops_at_budget(kind: MeterKind) -> bool {
     let windows = matches!(kind, MeterKind::KeyWindow | MeterKind::UserWindow | MeterKind::TeamWindow);
     windows

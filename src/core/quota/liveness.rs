@@ -1,4 +1,4 @@
-//! Which workers live: a lost VM must not hold places for ever.
+//! Which workers live: a lost VM must not hold concurrency for ever.
 
 use std::cell::RefCell;
 
@@ -31,7 +31,7 @@ pub(super) fn prepare(shared: &dyn Store) {
 }
 
 /// The workers as one call sees them. The list is read when it is first asked for: mostly it is not. It is read again for a
-/// worker that is not in it, because whoever holds something has said before that it lives: it may have come meanwhile.
+/// worker that is not in it, because a worker that holds something has said before that it lives: it may have come meanwhile.
 pub(super) struct Liveness<'s> {
     shared: &'s dyn Store,
     own: Option<Worker>,
@@ -45,12 +45,12 @@ impl<'s> Liveness<'s> {
         Liveness { shared, own, now_ms, list: RefCell::default() }
     }
 
-    /// It is the caller.
+    /// Whether a worker is the caller's own.
     pub(super) fn is_own(&self, worker: u32) -> bool {
         self.own == Some(Worker(worker))
     }
 
-    /// What it holds counts.
+    /// Whether a worker lives, so that what it holds counts.
     pub(super) fn lives(&self, worker: u32) -> bool {
         self.is_own(worker)
             || self
@@ -58,7 +58,7 @@ impl<'s> Liveness<'s> {
                 .is_some_and(|heartbeat_ms| self.now_ms.abs_diff(heartbeat_ms) <= SILENT_MS)
     }
 
-    /// It lives or may come back.
+    /// Whether a worker lives or may come back.
     pub(super) fn knows(&self, worker: u32) -> bool {
         self.is_own(worker) || self.heartbeat_ms(worker).is_some()
     }

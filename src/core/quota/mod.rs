@@ -1,16 +1,16 @@
-//! Limits that hold exactly: requests and tokens a minute, requests at a time, money, counted in what all workers share.
+//! Limits that hold exactly: requests and tokens a minute, concurrent requests, money, counted in what all workers share.
 //!
-//! A request reserves first: one request, one place, and an estimate of its tokens and its cost. When it is over, the estimate
-//! is replaced by what it really used. So concurrent requests cannot pass a limit together that only one of them fits under;
-//! what a limit can be overshot by is the error of the estimates.
+//! A request reserves first: one request, one of the concurrent ones, and an estimate of its tokens and its cost. When it is
+//! over, the estimate is replaced by what it really used. So concurrent requests cannot pass a limit together that only one of
+//! them fits under; what a limit can be overshot by is the error of the estimates.
 //!
 //! | meter | counts |
 //! |---|---|
 //! | `key:<hash>` | a virtual key |
 //! | `key_model:<hash>/<model>` | one model of a key |
-//! | `user:<id>`, `team:<id>`, `member:<team>/<user>`, `org:<id>`, `end_user:<id>` | who stands behind it |
+//! | `user:<id>`, `team:<id>`, `member:<team>/<user>`, `org:<id>`, `end_user:<id>` | the principals behind it |
 //! | `team_model:<id>/<model>` | one model of a team |
-//! | `key_window:<hash>/<period>`, `user_window:…`, `team_window:…` | one of several budgets of somebody |
+//! | `key_window:<hash>/<period>`, `user_window:…`, `team_window:…` | one of several budgets of a principal |
 //! | `global` | the whole gateway |
 //! | `deployment:<id>` | one deployment |
 //! | `provider:<brand>` | all deployments of a provider |
@@ -51,21 +51,21 @@ use crate::core::{
 /// What a request will probably use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
-    /// Input and output.
+    /// Tokens of input and output.
     pub tokens: u64,
-    /// At the model's price.
+    /// Cost at the model's price.
     pub cost: Money,
     /// What the client says that it may use besides. It is reserved only as far as it takes no more than half of what is left:
-    /// a number in a request must not keep others out.
+    /// a number in a request must not keep other callers out.
     pub claim: Claim,
 }
 
 /// Further tokens that an answer may have if it is as long as its client allows it to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// Output.
+    /// Tokens of output.
     pub tokens: u64,
-    /// At the model's price.
+    /// Cost at the model's price.
     pub cost: Money,
 }
 
@@ -77,9 +77,9 @@ pub struct Worker(pub u32);
 /// A refused request. Nothing is counted for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Which of the rules, from 0.
+    /// The index of the rule that refuses, from 0.
     pub rule: usize,
-    /// What it said.
+    /// Why it refuses.
     pub why: Why,
 }
 
@@ -103,7 +103,7 @@ pub enum Why {
         /// Unix milliseconds of the window's end.
         resets_at_ms: u64,
     },
-    /// Too many requests at a time.
+    /// Too many concurrent requests.
     Parallel,
     /// The table has no room for another meter in force.
     Full,
@@ -112,11 +112,11 @@ pub enum Why {
 /// Where a meter stands, for answer headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Of [`Limits::rpm`].
+    /// Requests left of [`Limits::rpm`].
     pub requests_left: Option<u64>,
-    /// Of [`Limits::tpm`], estimates of requests in flight taken off.
+    /// Tokens left of [`Limits::tpm`], estimates of requests in flight taken off.
     pub tokens_left: Option<u64>,
-    /// Of [`Limits::parallel`].
+    /// Concurrent requests left of [`Limits::parallel`].
     pub parallel_left: Option<u64>,
     /// Settled and in flight.
     pub spend: Money,
@@ -140,14 +140,14 @@ pub struct Counts {
 }
 
 /// What a request holds until it is settled or cancelled.
-#[must_use = "a reservation that is neither settled nor cancelled holds its place until the VM ends"]
+#[must_use = "a reservation that is neither settled nor cancelled holds its share until the VM ends"]
 #[derive(Debug)]
 pub struct Reservation {
     worker: Worker,
     holds: Vec<Hold>,
 }
 
-/// What it holds of one meter.
+/// What a reservation holds of one meter.
 #[derive(Debug)]
 struct Hold {
     meter: Meter,
@@ -162,7 +162,7 @@ impl Reservation {
         self.settle_with(shared, tokens, cost, cost, now_ms);
     }
 
-    /// The same where the gateway as a whole has spent something else than its caller.
+    /// [`Reservation::settle`] where the gateway as a whole has spent something else than its caller.
     pub fn settle_with(self, shared: &dyn Store, tokens: u64, cost: Money, gateways: Money, now_ms: u64) {
         for Hold { meter, reserved, .. } in &self.holds {
             let cost = if meter.is_of(MeterKind::Global, "") { gateways } else { cost };
@@ -182,7 +182,7 @@ impl Reservation {
         self.holds.iter().filter(|hold| hold.reserved.budgeted).map(|hold| hold.meter.name()).collect()
     }
 
-    /// How many tokens of a meter it holds.
+    /// How many tokens of a meter the reservation holds.
     pub fn tokens(&self, meter: &Meter) -> Option<u64> {
         self.holds
             .iter()

@@ -74,8 +74,8 @@ pub fn synced(shared: &dyn Store, meter: &Meter, spent: Money, total: Option<Bas
     });
 }
 
-/// The rates of every meter that has a rate limit and an open window or requests in flight, here or elsewhere: who is refused
-/// because of other nodes must go on asking for theirs. [`Rate::meter`] is [`Meter::hex`]. Reads the whole table.
+/// The rates of every meter that has a rate limit and an open window or requests in flight, here or elsewhere: a node that
+/// refuses because of other nodes must go on asking for theirs. [`Rate::meter`] is [`Meter::hex`]. Reads the whole table.
 pub fn open_rates(shared: &dyn Store, now_ms: u64) -> Vec<Rate> {
     let liveness = Liveness::new(shared, None, now_ms);
     let mut rates = Vec::new();

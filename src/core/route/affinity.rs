@@ -1,8 +1,8 @@
 //! Prompts that a provider keeps in its cache go to the deployment that has them (`optional_pre_call_checks: [prompt_caching]`).
 //!
 //! A prompt is known by the parts that its breakpoints (`cache_control`) end: tools, system text and the messages up to one.
-//! Who served it is remembered for five minutes, as long as providers keep it, in a table of a fixed size that all workers
-//! share; a newer prompt may put out an older one, which only costs that one its cache.
+//! The deployment that served it is remembered for five minutes, as long as providers keep it, in a table of a fixed size that
+//! all workers share; a newer prompt may put out an older one, which only costs that one its cache.
 
 use std::collections::VecDeque;
 
@@ -28,8 +28,9 @@ const BREAKPOINTS: usize = 4;
 /// The member that makes a part a breakpoint.
 const BREAKPOINT: &str = "\"cache_control\"";
 
-/// The fingerprints of the parts of a prompt that a breakpoint ends, the longest first; nothing when there is none, or all are too short to
-/// be cached. Clients move their last breakpoint on with the conversation: what was cached the turn before is one of the shorter ones.
+/// The fingerprints of the parts of a prompt that a breakpoint ends, the longest first; nothing when there is none, or all are
+/// too short to be cached. Clients move their last breakpoint on with the conversation: what was cached the turn before is one
+/// of the shorter ones.
 pub fn fingerprints(body: &Object<'_>) -> Vec<Fingerprint> {
     let messages: Vec<&RawValue> = body.read("messages").unwrap_or_default();
     let before = [body.raw("tools"), body.raw("system")].into_iter().flatten();
@@ -50,7 +51,7 @@ pub fn fingerprints(body: &Object<'_>) -> Vec<Fingerprint> {
     fingerprints.into()
 }
 
-/// Remembers who served a prompt.
+/// Remembers the deployment that served a prompt.
 pub fn note(shared: &dyn Store, fingerprint: Fingerprint, deployment: &Deployment, now_ms: u64) {
     store::update(shared, &key(fingerprint), |bytes| {
         let mut entries = decode(bytes);

@@ -114,7 +114,7 @@ impl<'c> Chain<'c> {
     ) -> Option<Class> {
         let config = world.config;
         world.tell(|trace| trace.visit(&entry.model, &resolved, depth, config));
-        // Who asks for one deployment by its id wants that one, however it fares. An id that is a group's name too says less.
+        // A request for one deployment by its id wants that one, however it fares. An id that is a group's name too says less.
         let is_group = config.groups.contains_key(&resolved.requested);
         let by_id = !is_group
             && resolved
@@ -305,7 +305,7 @@ pub(super) fn reach(controls: &Controls, config: &Config, model: &str) -> Reach 
 
 /// The deployments a name stands for.
 fn resolve(config: &Config, model: &str, call: &RoutingInput) -> Result<Resolved, Error> {
-    // What is another team's is nothing for this caller; who has the master key may ask for one by its id.
+    // What is another team's is nothing for this caller; the master key may ask for one by its id.
     let is_open = |resolved: &Resolved| {
         resolved.deployments.iter().filter_map(|&at| config.deployments.get(at)).any(|deployment| {
             let is_own = deployment.choice.team.is_none() || deployment.choice.team == call.team;

@@ -1,7 +1,7 @@
 //! Deployments that the ledger's health checks found failing, known to all workers.
 //!
 //! One small value in shared data: until when it is to be believed, and the ids. A ledger that goes away leaves nothing behind
-//! for longer than that. Who fails is left out of a group's candidates while another one passes.
+//! for longer than that. A failing deployment is left out of a group's candidates while another one passes.
 
 use crate::core::host::Store;
 use crate::core::route::world::World;
@@ -13,14 +13,14 @@ const MOST: usize = 1_000;
 /// A list that says the same is not written again until so much of its time has passed.
 const RENEW_MS: u64 = 1_000;
 
-/// Takes over what the ledger says: who fails, to be believed until `until_ms`.
+/// Takes over what the ledger says: which deployments fail, to be believed until `until_ms`.
 pub fn note(shared: &dyn Store, failing: &[String], until_ms: u64) {
     let ids: Vec<&str> = failing.iter().take(MOST).map(String::as_str).collect();
     let text = ids.join("\n");
     let stored = shared.get(KEY).map(|(bytes, _)| bytes).unwrap_or_default();
     let (old_until_ms, old) = split(&stored);
     let is_same = old == text.as_bytes();
-    // When nobody fails it does not matter until when.
+    // When none fails it does not matter until when.
     if is_same && (text.is_empty() || until_ms.abs_diff(old_until_ms) < RENEW_MS) {
         return;
     }
@@ -68,7 +68,7 @@ model_list:
   - {model_name: g, litellm_params: {model: openai/c, api_key: k}, model_info: {id: c}}
 ";
 
-    /// Who is left of `a`, `b` and `c`.
+    /// The deployments that are left of `a`, `b` and `c`.
     fn left(settings: &str, shared: &dyn Store, now_ms: u64) -> String {
         let config = config::load(&format!("{THREE}{settings}"), &|_| None, &|_| None).unwrap().config;
         let world = World {

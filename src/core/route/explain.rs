@@ -1,6 +1,6 @@
 //! Why a call would go where it goes: the same planning as for any call, told step by step.
 //!
-//! Whoever leaves a deployment out or puts it in a place says so to the [`Trace`] of its [`World`], if there is one. A call
+//! Each rule that leaves a deployment out or gives it a place records so in the [`Trace`] of its [`World`], if there is one. A call
 //! that is served has none.
 
 use serde::{Deserialize, Serialize};
@@ -46,17 +46,17 @@ pub struct Refusal {
 pub struct Question {
     /// The model that is asked for.
     pub model: String,
-    /// Its tags, and those of its key and team.
+    /// The request's tags, and those of its key and team.
     pub tags: Vec<String>,
     /// Tokens of its prompt.
     pub tokens: u64,
-    /// It asks for a stream.
+    /// Whether the request asks for a stream.
     pub stream: bool,
     /// The caller's team.
     pub team: Option<String>,
     /// `allowed_model_region` of its end user.
     pub region: Option<String>,
-    /// It has a `response_format`.
+    /// Whether the request has a `response_format`.
     pub response_format: bool,
 }
 
@@ -85,7 +85,7 @@ impl Question {
         })
     }
 
-    /// The same as a query.
+    /// The question as a query.
     pub fn to_query(&self) -> String {
         let mut query = format!("model={}&tokens={}", escape(&self.model), self.tokens);
         let flag = |is: bool| is.then(|| "true".to_owned());

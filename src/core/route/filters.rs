@@ -13,7 +13,7 @@ use crate::core::{
     quota::{self, Why},
 };
 
-/// In a deployment's tags: it takes calls whose tags nobody has, and alone those without tags.
+/// In a deployment's tags: it takes calls whose tags no other has, and alone those without tags.
 const DEFAULT: &str = "default";
 
 /// What is left of a group, in its order; never none. The error is why nothing is.
@@ -60,7 +60,7 @@ fn tell_left_out(
     });
 }
 
-/// Those whose budgets, and whose providers' budgets, are not used up.
+/// The deployments whose budgets, and whose providers' budgets, are not used up.
 fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
     let mut told = String::new();
     let mut left = Vec::with_capacity(healthy.len());
@@ -84,10 +84,10 @@ fn affordable(healthy: Vec<usize>, world: &World) -> Result<Vec<usize>, Error> {
     if left.is_empty() { Err(crossed_budget(&told)) } else { Ok(left) }
 }
 
-/// Those that can take the prompt, stand in the region that the end user must stay in, and know `response_format` if it is
-/// asked for.
+/// The deployments that can take the prompt, stand in the region that the end user must stay in, and know `response_format` if
+/// it is asked for.
 ///
-/// Nobody counts tokens here as a provider does. So the estimate decides which deployment is better, and the call is only
+/// Tokens are not counted here as a provider does. So the estimate decides which deployment is better, and the call is only
 /// refused when it is too long for all of them by half.
 fn checked(
     list: &[usize],
@@ -154,7 +154,7 @@ fn unfit(d: &Deployment, call: &RoutingInput, tokens: Tokens, world: &World) -> 
     format!("takes prompts of {max} tokens, this one has about {}", tokens.likely)
 }
 
-/// Those that a call's tags lead to: with one of them (or, without `tag_filtering_match_any`, with all), else the default
+/// The deployments that a call's tags lead to: with one of them (or, without `tag_filtering_match_any`, with all), else the default
 /// ones. A call without tags goes to the default ones, if there are any.
 fn tagged(list: &[usize], group: &str, tags: &[String], world: &World) -> Result<Vec<usize>, Error> {
     let tags_of =

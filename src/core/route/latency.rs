@@ -9,15 +9,15 @@ use crate::core::{
     store,
 };
 
-/// What a time-out counts as: LiteLLM's 1,000 seconds for a token.
+/// What a timeout counts as: LiteLLM's 1,000 seconds for a token.
 const TIMED_OUT_NS: u64 = 1_000_000_000_000;
 
-/// One answer.
+/// One response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Nanoseconds for each token (in all, when it has no tokens), from the request to the end of the answer.
     pub whole_ns: u64,
-    /// The same until the first part of a stream.
+    /// Nanoseconds until the first part of a stream.
     pub first_ns: Option<u64>,
 }
 
@@ -94,7 +94,7 @@ fn push(list: &mut Vec<u64>, newest: u64, size: usize) {
     list.drain(..list.len().saturating_sub(size));
 }
 
-/// The mean of the newest answers, by their first parts for streams when there are any; 0 for a deployment that nobody
+/// The mean of the newest answers, by their first parts for streams when there are any; 0 for a deployment that no request
 /// has called lately, so that it is tried.
 pub fn mean(
     shared: &dyn Store,

@@ -6,7 +6,8 @@ use crate::core::{model::deployment::Deployment, random::Random};
 /// retry never meets the deployment that just failed while another is left.
 ///
 /// Weights count when any deployment has one; else, as LiteLLM does it, the first deployment decides what counts (`rpm`, else
-/// `tpm`, else all the same). Who lacks what counts has 0. If everything counts 0 (LiteLLM fails there) all are the same.
+/// `tpm`, else all the same). A deployment without that number has 0. If everything counts 0 (LiteLLM fails there) all are the
+/// same.
 pub fn shuffle(deployments: &[Deployment], healthy: &[usize], random: &mut Random) -> Vec<usize> {
     let mut left = weighed(deployments, healthy);
     let mut order = Vec::with_capacity(left.len());

@@ -95,7 +95,7 @@ impl Plan {
         self.reach.deployments.iter().map(|(at, _)| *at)
     }
 
-    /// The same, with the model that would be asked for where a deployment's own holds `*`; else that is empty.
+    /// Every deployment that may be tried, with the model that would be asked for where its own holds `*`; else that is empty.
     pub fn reached(&self) -> impl Iterator<Item = (usize, &str)> {
         self.reach.deployments.iter().map(|(at, model)| (*at, model.as_str()))
     }
@@ -122,7 +122,7 @@ impl Plan {
 
     /// What comes after the current candidate when no answer comes: the next attempt of its segment, else the next segment.
     ///
-    /// Nobody can tell beforehand whether a connection will be refused or time out, so both have the retries of a time-out.
+    /// Whether a connection will be refused or time out cannot be told beforehand, so both have the retries of a timeout.
     pub fn following(&self, config: &Config, has_room: &mut dyn FnMut(usize) -> bool) -> Option<Candidate> {
         let next = self.next_attempt(Class::Timeout, config, &mut *has_room);
         next.or_else(|| self.next_segment(has_room))

@@ -149,7 +149,7 @@ fn sorted<K: Ord>(mut list: Vec<Counted>, key: impl Fn(&Counted) -> K) -> Vec<us
     list.into_iter().map(|one| one.at).collect()
 }
 
-/// Those that are about as quick as the quickest in the order in which they come, then the others by their latency.
+/// The deployments that are about as quick as the quickest, in the order in which they come, then the others by their latency.
 fn by_latency(list: Vec<Counted>, call: &RoutingInput, world: &World) -> Vec<usize> {
     let args = &world.config.router.latency;
     let mut known: Vec<(usize, f64)> = list

@@ -20,7 +20,7 @@ pub struct Group {
     pub depth: u32,
     /// The most attempts on it; 0 when it is passed over.
     pub attempts: u32,
-    /// Its deployments: those that would be tried in their order, then those that are left out.
+    /// The group's deployments: those that would be tried in their order, then those that are left out.
     pub deployments: Vec<Member>,
     /// Why it is passed over, when that is not a matter of single deployments.
     pub refusal: Option<String>,
@@ -33,7 +33,7 @@ pub struct Member {
     pub id: String,
     /// `litellm_params.model`.
     pub model: String,
-    /// Its place in the order, from 1 on; none when it is left out.
+    /// The deployment's place in the order, from 1 on; none when it is left out.
     pub place: Option<usize>,
     /// What put it there.
     pub why: Vec<String>,

@@ -17,16 +17,16 @@ pub struct World<'w> {
     pub shared: &'w dyn Store,
     /// Unix milliseconds.
     pub now_ms: u64,
-    /// Chance.
+    /// The worker's random numbers.
     pub random: &'w mut Random,
-    /// Who asks, among all that count requests in flight.
+    /// The worker that plans, among all that count requests in flight.
     pub worker: Worker,
-    /// Who wants to know why.
+    /// Where each decision is recorded, when it is to be explained.
     pub trace: Option<&'w Trace>,
 }
 
 impl World<'_> {
-    /// Tells why, when somebody wants to know.
+    /// Records a decision, when decisions are to be explained.
     pub(super) fn tell(&self, what: impl FnOnce(&Trace)) {
         if let Some(trace) = self.trace {
             what(trace);
@@ -45,13 +45,13 @@ impl World<'_> {
 pub struct RoutingInput {
     /// Tokens of the prompt, more or less.
     pub prompt_tokens: u64,
-    /// It asks for a stream.
+    /// Whether the request asks for a stream.
     pub streaming: bool,
     /// The caller's team.
     pub team: Option<String>,
     /// The caller may ask for any team's deployments, by their ids: it has the master key.
     pub any_team: bool,
-    /// Its tags, the key's and the team's. Only with `enable_tag_filtering`.
+    /// The request's tags, the key's and the team's. Only with `enable_tag_filtering`.
     pub tags: Vec<String>,
     /// `allowed_model_region` of the end user.
     pub region: Option<String>,
@@ -59,7 +59,7 @@ pub struct RoutingInput {
     pub messages: Option<Tokens>,
     /// What its cached parts are known by, the longest first. Only with `optional_pre_call_checks: [prompt_caching]`.
     pub cached: Vec<affinity::Fingerprint>,
-    /// It has a `response_format`.
+    /// Whether the request has a `response_format`.
     pub response_format: bool,
 }
 

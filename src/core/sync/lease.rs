@@ -1,7 +1,7 @@
-//! Who talks to the ledger: one VM at a time.
+//! The lease of the connection to the ledger: one VM talks to it.
 //!
-//! The sync role has a VM of its own, which Envoy does not make anew when it is lost. So every worker's VM stands by: when nobody
-//! has renewed the lease for [`STALE_MS`], the next one that looks takes it, and goes on where the other stopped.
+//! The sync role has a VM of its own, which Envoy does not make anew when it is lost. So every worker's VM stands by: when the
+//! lease was not renewed for [`STALE_MS`], the next one that looks takes it, and goes on where the other stopped.
 
 use crate::core::host::Store;
 
@@ -13,15 +13,15 @@ const STALE_MS: u64 = 5_000;
 /// What came of asking for the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// It was the asker's, and is for another while.
+    /// The lease was the asker's, and is for another while.
     Kept,
-    /// It is the asker's now: what another one did in between has to be read first.
+    /// The lease is the asker's now: what another one did in between has to be read first.
     Taken,
-    /// It is another's.
+    /// The lease is another VM's.
     Other,
 }
 
-/// Makes the lease where there is none, before anybody asks for it: creating a missing key cannot be guarded against another who
+/// Makes the lease where there is none, before it is asked for: creating a missing key cannot be guarded against another VM that
 /// creates it.
 pub fn prepare(shared: &dyn Store) {
     if shared.get(KEY).is_none() {

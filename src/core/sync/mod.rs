@@ -1,13 +1,13 @@
 //! The sync role's memory: usage that goes up in numbered batches, changes that come down.
 //!
-//! One batch is under way at a time. It stands in shared data until the ledger has acknowledged it, and is repeated without a
+//! No more than one batch is under way. It stands in shared data until the ledger has acknowledged it, and is repeated without a
 //! change until then: a lost VM loses nothing, and nothing counts twice. What waits behind it stays in the host's queue, which
 //! survives VMs as well. When the ledger stays away and the queue grows beyond [`WAITING`], its oldest calls are aggregated into
 //! sums, and so are those of a batch that the ledger refuses: their details are dropped, their spend never is.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`lease`] | who does all this: one VM at a time |
+//! | [`lease`] | which VM does all this |
 //! | [`sums`] | calls without their details |
 
 pub mod lease;

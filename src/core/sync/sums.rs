@@ -1,4 +1,4 @@
-//! Calls whose details were dropped because the ledger was away too long: sums of money and tokens by who called what.
+//! Calls whose details were dropped because the ledger was away too long: sums of money and tokens by caller and model.
 
 use hashbrown::HashMap;
 
@@ -91,7 +91,7 @@ fn kind_of(event: &CallRecord) -> CallRecord {
     }
 }
 
-/// The same, without what was called and for whom: user, team and organization go with the key.
+/// A sum without what was called and for which end user: user, team and organization go with the key.
 fn without_call(kind: CallRecord) -> CallRecord {
     CallRecord {
         api_key: kind.api_key,

@@ -261,7 +261,7 @@ fn events_that_come_together_stay_together() {
     assert!(!sync.wants_event(1, 0));
     assert_eq!(batch(&sent(&mut sync, &shared, 0)).events.len() as u64, 5 + many);
     sync.on_failure(&shared, 0);
-    // Behind it there is no room while nobody answers.
+    // Behind it there is no room while no response comes.
     while sync.has_room(1) {
         sync.push(&lines(0..1), 1);
     }

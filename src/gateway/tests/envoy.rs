@@ -36,7 +36,7 @@ pub enum Behaviour {
     Refuse,
     /// Nothing comes until the attempt's time is over.
     Hang,
-    /// It takes its time: the test says what comes, see [`Envoy::respond`].
+    /// The response takes its time: the test says what comes, see [`Envoy::respond`].
     Later,
     /// A response with a JSON body.
     Answer(u16, Value),
@@ -59,7 +59,7 @@ pub struct Sent {
 /// A client's request.
 pub struct Ask {
     pub headers: Headers,
-    /// Its body, as it comes.
+    /// The request's body, as it comes.
     pub parts: Vec<Vec<u8>>,
     pub trailers: bool,
     /// More of it comes later, see [`Envoy::send`].
@@ -103,7 +103,7 @@ struct Client {
     retries_left: Option<u32>,
     /// Milliseconds that each attempt has.
     per_try_ms: u64,
-    /// Its worker was replaced: the old one's hooks are not called any more.
+    /// The stream's worker was replaced: the old one's hooks are not called any more.
     is_orphaned: bool,
     upstream: Option<(FakeStream, Attempt<FakeHost>)>,
     story: Story,
@@ -281,7 +281,7 @@ impl Envoy {
         self.running[worker].worker.host.refuses_calls.set(refuses);
     }
 
-    /// Calls of workers that nobody has answered.
+    /// Calls of workers that were not answered.
     pub fn pending(&self) -> Vec<Pending> {
         self.running.iter().flat_map(|running| running.worker.host.calls.borrow().clone()).collect()
     }
@@ -522,7 +522,7 @@ impl Ask {
         self
     }
 
-    /// Its body comes in parts of so many bytes.
+    /// Sends the body in parts of so many bytes.
     pub fn in_parts(mut self, size: usize) -> Ask {
         self.parts = self.parts.concat().chunks(size).map(<[u8]>::to_vec).collect();
         self

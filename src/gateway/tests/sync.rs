@@ -17,7 +17,7 @@ use crate::core::{
 #[derive(Clone, Copy, PartialEq)]
 enum Mood {
     Takes,
-    /// It answers with this status.
+    /// A response with this status.
     Says(u16),
     /// No answer comes.
     Silent,

@@ -1,4 +1,4 @@
-//! Requests that wait for a free slot at a deployment, or for a time: who is woken when, and how often a worker looks.
+//! Requests that wait for a free slot at a deployment, or for a time: which is woken when, and how often a worker looks.
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ pub(super) struct Cache<T> {
     free: Vec<usize>,
     hand: usize,
     capacity: usize,
-    /// Until when nobody is to ask, because the ledger is away.
+    /// Until when no request is to ask, because the ledger is away.
     pub(super) leave_alone_until_ms: u64,
 }
 
@@ -37,9 +37,9 @@ struct Slot<T> {
     /// None in a free slot.
     value: Option<Arc<T>>,
     good_until_ms: u64,
-    /// Until when somebody is asking for a newer one.
+    /// Until when a request is expected to bring a newer one.
     asking_until_ms: u64,
-    /// Nobody goes on with it but when the ledger is away.
+    /// A reset came since: the copy serves only while the ledger does not answer.
     outdated: bool,
     /// How often it was asked for, up to [`HOTTEST`]; the hand takes one off when it comes by.
     heat: u8,
@@ -115,7 +115,7 @@ impl<T> Cache<T> {
         if self.slots.len() < self.capacity {
             return self.slots.len();
         }
-        // After some rounds nobody is warm any more.
+        // After some rounds no slot is warm any more.
         for _ in 0..=self.slots.len().saturating_mul(usize::from(HOTTEST)) {
             let at = self.hand;
             self.hand = if at.saturating_add(1) >= self.slots.len() { 0 } else { at.saturating_add(1) };

@@ -72,7 +72,7 @@ fn while_the_ledger_is_away_known_keys_go_on() {
     assert_eq!(look(&mut keys, 2, later + 1_000), "ask", "it is tried again after a second");
     keys.learn_key(&hash(2), LookupResult::Unreachable, later + 1_000);
     assert_eq!(look(&mut keys, 2, later + 1_999), "unreachable");
-    // After a reset nobody goes on with an old record, unless there is no other way.
+    // After a reset an old record serves only when there is no other way.
     let later = later + 10_000;
     learn(&mut keys, 1, later);
     changes::reset(&shared);
@@ -141,7 +141,7 @@ fn what_one_worker_knows_serves_the_others_while_the_ledger_is_away() {
     keys.adopt(record, NOW);
     assert_eq!(look(&mut keys, 1, NOW + 500), "known");
     assert_eq!(look(&mut keys, 1, NOW + 1_000), "ask", "the ledger is asked as soon as it may be");
-    // Blocked meanwhile: nobody goes on with it.
+    // Blocked meanwhile: the copy serves no more.
     changes::announce_as_of(&shared, [("team:t", 7)].into_iter());
     assert!(spare::find(&shared, &hash(1)).is_some());
     changes::announce(&shared, &["team:t"]);

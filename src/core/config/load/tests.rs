@@ -175,7 +175,7 @@ fn an_empty_master_key_is_none_of_the_keys_and_no_open_door() {
     // The environment's key counts where the file has none.
     assert_eq!(key("general_settings: {master_key: null}", &[("LITELLM_MASTER_KEY", "sk-2")]), "sk-2");
     assert_eq!(key("general_settings: {master_key: sk-1}", &[("LITELLM_MASTER_KEY", "")]), "sk-1");
-    // A variable that is empty is like one that is not set: nobody gets in.
+    // A variable that is empty is like one that is not set: no client gets in.
     assert!(key("general_settings: {master_key: os.environ/KEY}", &[("KEY", "")]).contains('\0'));
     let misspelt = problems("general_settings:\n  masterkey: sk-1\n");
     assert_eq!(misspelt.len(), 1, "{misspelt:?}");

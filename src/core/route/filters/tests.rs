@@ -69,7 +69,7 @@ fn tags_lead_to_deployments() {
         (&any, "g", &["paid", "free"], &["free", "paid"]),
         (&any, "g", &["nobody's"], &["default"]),
         (&any, "g", &[], &["default"]),
-        // Nobody is a default one there.
+        // None is a default one there.
         (&any, "h", &[], &["other"]),
         (&all, "g", &["paid", "eu"], &["paid"]),
         (&all, "g", &["paid", "free"], &["default"]),
@@ -169,7 +169,7 @@ fn a_teams_own_deployments_are_nobody_elses() {
     assert_eq!(first(&config, "g", of(Some("blue"))), ["shared"]);
     assert_eq!(first(&config, "g", of(Some("red"))), ["red", "shared"]);
     assert_eq!(first(&config, "only-red", of(Some("red"))), ["only"]);
-    // Who has the master key may ask for any of them by its id.
+    // The master key may ask for any of them by its id.
     let admin = RoutingInput { any_team: true, ..RoutingInput::default() };
     assert_eq!(first(&config, "only", admin.clone()), ["only"]);
     assert!(planned(&config, "only-red", admin).is_err());

@@ -1,4 +1,5 @@
-//! A hundred thousand calls for every strategy, in virtual time: who is chosen, how often, and that no limit is passed.
+//! A hundred thousand calls for every strategy, in virtual time: which deployment is chosen, how often, and that no limit is
+//! passed.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -251,11 +252,11 @@ fn latency_takes_the_quickest_and_follows_them() {
     assert!(served[0] > 50_000 && served[0] < 50_020 && served[1] > 49_900, "{served:?}");
     // The others are in order behind: of the first, few slow answers are known.
     assert_eq!(town.order(plain(false)).unwrap(), [1, 0, 2]);
-    // A time-out counts for much.
+    // A timeout counts for much.
     let args = town.config.router.latency;
     latency::note(&town.shared, &town.config.deployments[1], Sample::timed_out(), &args, town.now_ms);
     assert_eq!(town.order(plain(false)).unwrap(), [0, 2, 1]);
-    // After an hour without calls nobody is known.
+    // After an hour without calls no latency is known.
     town.now_ms += 3_600_000;
     let mut firsts = [0_u64; 3];
     for _ in 0..CALLS {
