@@ -136,6 +136,12 @@ impl super::Format for Format {
     }
 }
 
+/// Whether Anthropic takes a content block back. What another model has thought, and the gateway has shown as thinking, has no
+/// signature: Anthropic would refuse the conversation from then on.
+fn is_signed(block: &Value) -> bool {
+    text(block, "type") != "thinking" || !text(block, "signature").is_empty()
+}
+
 /// A string member, empty when it is absent or no string.
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()

@@ -18,16 +18,23 @@ pub(super) fn text_block(text: impl Into<String>) -> Value {
     object! {"type": "text", "text": text.into()}
 }
 
-/// Content of a user or tool message: a string or a list of parts.
-pub(super) fn user(content: Value, betas: &mut Betas) -> Result<Vec<Value>, Fault> {
-    match content {
-        Value::String(text) => Ok(vec![text_block(text)]),
-        Value::Array(parts) => each(parts, |part| user_part(part, betas)),
-        _ => Err(Fault::at("", "expected a string or a list of parts")),
-    }
+/// Whether a block is a text that says nothing: Anthropic refuses it, OpenAI's clients send it.
+pub(super) fn is_blank(block: &Value) -> bool {
+    block.get("text").and_then(Value::as_str).is_some_and(|text| text.trim_ascii().is_empty())
 }
 
-/// Content of an assistant message. Empty texts are left out: Anthropic refuses them, OpenAI's clients send them.
+/// Content of a user or tool message: a string or a list of parts. Blank texts are left out.
+pub(super) fn user(content: Value, betas: &mut Betas) -> Result<Vec<Value>, Fault> {
+    let mut blocks = match content {
+        Value::String(text) => vec![text_block(text)],
+        Value::Array(parts) => each(parts, |part| user_part(part, betas))?,
+        _ => return Err(Fault::at("", "expected a string or a list of parts")),
+    };
+    blocks.retain(|block| !is_blank(block));
+    Ok(blocks)
+}
+
+/// Content of an assistant message. Blank texts are left out.
 pub(super) fn assistant(content: Option<Value>) -> Result<Vec<Value>, Fault> {
     let mut blocks = match content {
         None => Vec::new(),
@@ -35,7 +42,7 @@ pub(super) fn assistant(content: Option<Value>) -> Result<Vec<Value>, Fault> {
         Some(Value::Array(parts)) => each(parts, assistant_part)?,
         Some(_) => return Err(Fault::at("", "expected a string or a list of parts")),
     };
-    blocks.retain(|block| block.get("text").and_then(Value::as_str) != Some(""));
+    blocks.retain(|block| !is_blank(block));
     Ok(blocks)
 }
 
@@ -86,7 +93,10 @@ fn assistant_part(part: Value) -> Result<Value, Fault> {
 }
 
 /// Applies `read` to every part; a fault says which one it was in.
-fn each(parts: Vec<Value>, mut read: impl FnMut(Value) -> Result<Value, Fault>) -> Result<Vec<Value>, Fault> {
+pub(super) fn each(
+    parts: Vec<Value>,
+    mut read: impl FnMut(Value) -> Result<Value, Fault>,
+) -> Result<Vec<Value>, Fault> {
     let mut blocks = Vec::with_capacity(parts.len());
     for (at, part) in parts.into_iter().enumerate() {
         blocks.push(read(part).map_err(|fault| fault.inside(format_args!("[{at}]")))?);

@@ -8,7 +8,13 @@ use super::{
     fault::{Fault, clip},
     take,
 };
-use crate::core::codec::value::{self, object};
+use crate::core::{
+    codec::value::{self, object},
+    format::messages::is_signed,
+};
+
+/// What stands for a user's message that says nothing. The words are LiteLLM's.
+const NOTHING_SAID: &str = "[System: Empty message content sanitised to satisfy protocol]";
 
 /// A conversation in Anthropic's order: system blocks apart, and no two turns of one role in a row.
 #[derive(Debug, Default)]
@@ -19,6 +25,8 @@ pub(super) struct Turns {
     pub(super) prefix: Option<String>,
     /// A tool was called or answered somewhere in the history.
     pub(super) has_tool_blocks: bool,
+    /// Thinking of another model has been left out.
+    pub(super) has_unsigned_thinking: bool,
     turns: Vec<Turn>,
     /// Ids made for `function_call`s that no `function` message has answered yet: (name, id).
     open_calls: Vec<(String, String)>,
@@ -135,13 +143,20 @@ impl Turns {
     ) -> Result<Vec<Value>, Fault> {
         let mut blocks = match take(&mut message, "thinking_blocks") {
             None => Vec::new(),
-            Some(Value::Array(thinking)) if thinking.iter().all(Value::is_object) => thinking,
+            Some(Value::Array(mut thinking)) if thinking.iter().all(Value::is_object) => {
+                let all = thinking.len();
+                thinking.retain(is_signed);
+                self.has_unsigned_thinking |= thinking.len() < all;
+                thinking
+            }
             Some(_) => return Err(Fault::at("thinking_blocks", "expected a list of thinking blocks")),
         };
         let has_thinking = !blocks.is_empty();
         let said = content.or_else(|| take(&mut message, "refusal"));
         let said = content::assistant(said).map_err(|fault| fault.inside("content"))?;
-        blocks.extend(said.into_iter().filter(|block| !(has_thinking && is_thinking(block))));
+        let keeps = |block: &Value| !is_thinking(block) || (!has_thinking && is_signed(block));
+        self.has_unsigned_thinking |= said.iter().any(|block| !is_signed(block));
+        blocks.extend(said.into_iter().filter(keeps));
         if message.get("prefix") == Some(&Value::Bool(true)) {
             self.prefix = Some(blocks.iter().filter_map(|block| block.get("text")?.as_str()).collect());
         }
@@ -194,7 +209,9 @@ impl Turns {
             Some(parts) => {
                 let blocks = content::user(parts, betas).map_err(|fault| fault.inside("content"))?;
                 blocks.iter().for_each(|block| betas.note_caching(block));
-                block.insert("content".into(), Value::Array(blocks));
+                if !blocks.is_empty() {
+                    block.insert("content".into(), Value::Array(blocks));
+                }
             }
         }
         Ok(Value::Object(block))
@@ -229,25 +246,22 @@ fn mark(blocks: &mut [Value], cache_control: Option<Value>) {
 fn user_blocks(content: Option<Value>, betas: &mut Betas) -> Result<Vec<Value>, Fault> {
     let content =
         content.ok_or_else(|| Fault::at("content", "missing; expected a string or a list of parts"))?;
-    content::user(content, betas).map_err(|fault| fault.inside("content"))
+    let mut blocks = content::user(content, betas).map_err(|fault| fault.inside("content"))?;
+    if blocks.is_empty() {
+        // A turn that says nothing is a turn all the same: without it two of the assistant's would stand in a row.
+        blocks.push(text_block(NOTHING_SAID));
+    }
+    Ok(blocks)
 }
 
-/// Text blocks only: Anthropic's `system` knows no others. Empty ones are left out.
+/// Text blocks only: Anthropic's `system` knows no others. Blank ones are left out.
 fn system_blocks(content: Value) -> Result<Vec<Value>, Fault> {
-    let parts = match content {
-        Value::String(text) => {
-            return Ok(if text.is_empty() { Vec::new() } else { vec![text_block(text)] });
-        }
-        Value::Array(parts) => parts,
+    let mut blocks = match content {
+        Value::String(text) => vec![text_block(text)],
+        Value::Array(parts) => content::each(parts, content::text)?,
         _ => return Err(Fault::at("", "expected a string or a list of text parts")),
     };
-    let mut blocks = Vec::with_capacity(parts.len());
-    for (at, part) in parts.into_iter().enumerate() {
-        let block = content::text(part).map_err(|fault| fault.inside(format_args!("[{at}]")))?;
-        if block.get("text").and_then(Value::as_str) != Some("") {
-            blocks.push(block);
-        }
-    }
+    blocks.retain(|block| !content::is_blank(block));
     Ok(blocks)
 }
 
@@ -271,7 +285,8 @@ fn tool_use(call: Value) -> Result<Value, Fault> {
     Ok(block)
 }
 
-/// `{"name", "arguments"}` as a `tool_use` block.
+/// `{"name", "arguments"}` as a `tool_use` block. Arguments that are no object (an answer that was cut off may end within them)
+/// stay what they are, a text, under the name that they have on the way to a client.
 fn call_block(function: Value, id: String) -> Result<Value, Fault> {
     let Value::Object(mut function) = function else {
         return Err(Fault::at("", "expected an object with `name` and `arguments`"));
@@ -283,12 +298,13 @@ fn call_block(function: Value, id: String) -> Result<Value, Fault> {
     let arguments = match take(&mut function, "arguments") {
         None => Value::Object(Map::new()),
         Some(Value::String(text)) if matches!(text.trim(), "" | "null") => Value::Object(Map::new()),
-        Some(Value::String(text)) => value::read_exact(text.as_bytes()).unwrap_or(Value::Null),
-        Some(arguments) => arguments,
+        Some(Value::String(text)) => match value::read_exact(text.as_bytes()) {
+            Ok(arguments @ Value::Object(_)) => arguments,
+            _ => object! {"arguments": text},
+        },
+        Some(arguments @ Value::Object(_)) => arguments,
+        Some(_) => return Err(Fault::at("arguments", "expected a string that holds a JSON object")),
     };
-    if !arguments.is_object() {
-        return Err(Fault::at("arguments", "expected a string that holds a JSON object"));
-    }
     Ok(object! {"type": "tool_use", "id": id, "name": name, "input": arguments})
 }
 

@@ -33,6 +33,9 @@ const DEFAULT_MAX_TOKENS: u64 = 4096;
 /// The smallest thinking budget that Anthropic takes.
 const LEAST_BUDGET: u64 = 1024;
 
+/// Parameters that Anthropic refuses beside thinking.
+const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
+
 /// Parameters of OpenAI's chat API that Anthropic has no word for.
 const UNSUPPORTED: [&str; 16] = [
     "n",
@@ -69,8 +72,10 @@ pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Tran
     let mut betas = Betas::default();
     let mut turns = Turns::read(take(&mut chat, "messages"), take(&mut chat, "system"), &mut betas)?;
     start_with_user(&mut turns, context)?;
-    let thinking = thinking(&mut chat)?.filter(|_| !(context.modify_params && turns.has_lost_thinking()));
-    let is_thinking = thinking.as_ref().is_some_and(|thinking| thinking["type"] != "disabled");
+    let may_amend = context.modify_params || turns.has_unsigned_thinking;
+    let thinking = Thinking::read(&mut chat)?
+        .filter(|thinking| !(may_amend && turns.has_lost_thinking()) && thinking.fits(&chat));
+    let is_thinking = thinking.as_ref().is_some_and(Thinking::is_on);
     let tools = Tools::read(&mut chat, is_thinking, &mut betas)?;
     let dummy = needs_dummy_tool(&turns, &tools, context)?;
     let asked = Asked { json_tool: tools.json_tool, prefix: turns.prefix.take() };
@@ -83,7 +88,10 @@ pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Tran
     }
     out.insert("messages".into(), turns.into_messages());
     if let Some(thinking) = thinking {
-        out.insert("thinking".into(), thinking);
+        if let Thinking::Made { .. } = thinking {
+            SAMPLING.iter().for_each(|name| _ = chat.shift_remove(*name));
+        }
+        out.insert("thinking".into(), thinking.into());
     }
     tools.write(&mut out, dummy);
     if let Some(stop) = stop_sequences(&mut chat, context.drop_params)? {
@@ -208,34 +216,83 @@ fn needs_dummy_tool(turns: &Turns, tools: &Tools, context: &Context<'_>) -> Resu
     ))
 }
 
-/// The `thinking` member: the client's own, else made from `reasoning_effort`.
-fn thinking(chat: &mut Map<String, Value>) -> Result<Option<Value>, Fault> {
-    let effort = take(chat, "reasoning_effort");
-    if let Some(thinking) = take(chat, "thinking") {
-        return Ok(Some(thinking));
-    }
-    let budget = match effort.as_ref().map(|effort| effort.as_str().unwrap_or_default()) {
-        None | Some("none" | "disable") => return Ok(None),
-        Some("minimal" | "low") => LEAST_BUDGET,
-        Some("medium") => 2048,
-        Some("high") => 4096,
-        Some(_) => {
-            return Err(Fault::at(
-                "reasoning_effort",
-                "expected one of none, disable, minimal, low, medium, high",
-            ));
-        }
-    };
-    Ok(Some(object! {"type": "enabled", "budget_tokens": budget}))
+/// How a request is to think.
+enum Thinking {
+    /// As the client says, in Anthropic's own words.
+    Own(Value),
+    /// As an effort means, for which the gateway chooses the budget: the rest of the request has to allow it.
+    Made { budget: u64 },
 }
 
-/// The client's limit, else the default on top of what thinking may use.
-fn max_tokens(chat: &mut Map<String, Value>, thinking: Option<&Value>) -> Value {
+impl Thinking {
+    /// The client's own `thinking`, else what `reasoning_effort` means.
+    fn read(chat: &mut Map<String, Value>) -> Result<Option<Thinking>, Fault> {
+        let effort = take(chat, "reasoning_effort");
+        if let Some(thinking) = take(chat, "thinking") {
+            return Ok(Some(Thinking::Own(thinking)));
+        }
+        let budget = match effort.as_ref().map(|effort| effort.as_str().unwrap_or_default()) {
+            None | Some("none" | "disable") => return Ok(None),
+            Some("minimal" | "low") => LEAST_BUDGET,
+            Some("medium") => 2048,
+            Some("high") => 4096,
+            Some("xhigh") => 8192,
+            Some("max") => 16_384,
+            Some(_) => {
+                return Err(Fault::at(
+                    "reasoning_effort",
+                    "expected one of none, disable, minimal, low, medium, high, xhigh, max",
+                ));
+            }
+        };
+        Ok(Some(Thinking::Made { budget }))
+    }
+
+    /// Whether Anthropic lets the rest of the request think: a tool that must be called leaves no room for an effort.
+    fn fits(&self, chat: &Map<String, Value>) -> bool {
+        matches!(self, Thinking::Own(_))
+            || !["tool_choice", "function_call"].iter().any(|name| tools::forces(chat.get(*name)))
+    }
+
+    fn is_on(&self) -> bool {
+        match self {
+            Thinking::Own(thinking) => thinking["type"] != "disabled",
+            Thinking::Made { .. } => true,
+        }
+    }
+
+    /// Tokens that thinking may use; 0 when nothing says.
+    fn budget(&self) -> u64 {
+        match self {
+            Thinking::Own(thinking) => thinking.get("budget_tokens").and_then(Value::as_u64).unwrap_or(0),
+            Thinking::Made { budget } => *budget,
+        }
+    }
+}
+
+impl From<Thinking> for Value {
+    fn from(thinking: Thinking) -> Value {
+        match thinking {
+            Thinking::Own(thinking) => thinking,
+            Thinking::Made { budget } => object! {"type": "enabled", "budget_tokens": budget},
+        }
+    }
+}
+
+/// The client's limit, else the default on top of what thinking may use. A limit that the gateway's own budget would not fit
+/// into is one for what comes after the thinking.
+fn max_tokens(chat: &mut Map<String, Value>, thinking: Option<&Thinking>) -> Value {
     let (total, visible) = (take(chat, "max_completion_tokens"), take(chat, "max_tokens"));
-    total.or(visible).unwrap_or_else(|| {
-        let budget = thinking.and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
-        Value::from(budget.unwrap_or(0).saturating_add(DEFAULT_MAX_TOKENS))
-    })
+    let budget = thinking.map_or(0, Thinking::budget);
+    let Some(limit) = total.or(visible) else {
+        return Value::from(budget.saturating_add(DEFAULT_MAX_TOKENS));
+    };
+    match (limit.as_u64(), thinking) {
+        (Some(tokens), Some(Thinking::Made { budget })) if tokens <= *budget => {
+            Value::from(tokens.saturating_add(*budget))
+        }
+        _ => limit,
+    }
 }
 
 /// `stop` as a list. Anthropic refuses sequences of white space only; `drop_params` drops them.

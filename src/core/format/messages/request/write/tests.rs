@@ -87,11 +87,7 @@ fn faults_name_their_place() {
         (called(json!({"function": {"name": "f"}})), "messages[1].tool_calls[0].id"),
         (called(json!({"id": "c"})), "messages[1].tool_calls[0].function"),
         (
-            called(json!({"id": "c", "function": {"name": "f", "arguments": "{\"city\":"}})),
-            "messages[1].tool_calls[0].function.arguments",
-        ),
-        (
-            called(json!({"id": "c", "function": {"name": "f", "arguments": "[1]"}})),
+            called(json!({"id": "c", "function": {"name": "f", "arguments": [1]}})),
             "messages[1].tool_calls[0].function.arguments",
         ),
     ];
@@ -198,6 +194,148 @@ fn thinking_makes_room_for_itself() {
         let body = run(members.clone(), &Value::Null).unwrap().0;
         assert_eq!(body["max_tokens"], max_tokens, "{members}");
         assert_eq!(body.get("thinking").unwrap_or(&Value::Null), &thinking, "{members}");
+    }
+}
+
+/// What Anthropic refuses beside thinking: "`max_tokens` must be greater than `thinking.budget_tokens`", "`temperature` may only
+/// be set to 1 when thinking is enabled", "Thinking may not be enabled when tool_choice forces tool use".
+#[test]
+fn an_effort_gives_way_to_what_anthropic_refuses_beside_thinking() {
+    let made = |budget: u64| json!({"type": "enabled", "budget_tokens": budget});
+    let rows = [
+        (json!({"reasoning_effort": "low", "max_tokens": 500}), json!(1524), made(1024)),
+        (json!({"reasoning_effort": "low", "max_completion_tokens": 1024}), json!(2048), made(1024)),
+        (json!({"reasoning_effort": "low", "max_tokens": 1025}), json!(1025), made(1024)),
+        (json!({"reasoning_effort": "xhigh"}), json!(12_288), made(8192)),
+        (json!({"reasoning_effort": "max"}), json!(20_480), made(16_384)),
+        (json!({"reasoning_effort": "low", "tool_choice": "required"}), json!(4096), Value::Null),
+        (json!({"reasoning_effort": "low", "tool_choice": "any"}), json!(4096), Value::Null),
+        (
+            json!({"reasoning_effort": "low", "tool_choice": {"type": "function", "function": {"name": "f"}}}),
+            json!(4096),
+            Value::Null,
+        ),
+        (json!({"reasoning_effort": "low", "function_call": {"name": "f"}}), json!(4096), Value::Null),
+        (json!({"reasoning_effort": "low", "tool_choice": "auto"}), json!(5120), made(1024)),
+        (json!({"reasoning_effort": "low", "tool_choice": {"type": "auto"}}), json!(5120), made(1024)),
+    ];
+    for (members, max_tokens, thinking) in rows {
+        let mut with_tool = object(&json!({"tools": [{"type": "function", "function": {"name": "f"}}]}));
+        with_tool.extend(object(&members));
+        let body = run(Value::Object(with_tool), &Value::Null).unwrap().0;
+        assert_eq!(body["max_tokens"], max_tokens, "{members}");
+        assert_eq!(body.get("thinking").unwrap_or(&Value::Null), &thinking, "{members}");
+    }
+    let sampling = json!({"temperature": 0.2, "top_p": 0.9, "top_k": 5});
+    let with = |members: Value| {
+        let mut all = object(&sampling);
+        all.extend(object(&members));
+        let body = run(Value::Object(all), &Value::Null).unwrap().0;
+        ["temperature", "top_p", "top_k"].map(|name| body.contains_key(name))
+    };
+    assert_eq!(with(json!({"reasoning_effort": "low"})), [false; 3]);
+    assert_eq!(with(json!({"reasoning_effort": "none"})), [true; 3]);
+    // Who speaks Anthropic's own words hears Anthropic's own refusal.
+    assert_eq!(with(json!({"thinking": {"type": "enabled", "budget_tokens": 1024}})), [true; 3]);
+}
+
+#[test]
+fn texts_that_say_nothing_are_left_out_and_a_turn_without_words_says_so() {
+    let blank = || json!({"type": "text", "text": ""});
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let said = |text: &str| json!([{"type": "text", "text": text}]);
+    let nothing = said("[System: Empty message content sanitised to satisfy protocol]");
+    let rows = [
+        (json!(""), nothing.clone()),
+        (json!(" \n"), nothing.clone()),
+        (json!([]), nothing.clone()),
+        (json!([blank()]), nothing),
+        (json!([blank(), text("a")]), said("a")),
+        (json!([text("a"), text("\t")]), said("a")),
+    ];
+    for (content, expected) in rows {
+        let messages = json!([{"role": "user", "content": content}]);
+        let body = run(json!({"messages": messages}), &Value::Null).unwrap().0;
+        assert_eq!(body["messages"][0]["content"], expected, "{content}");
+    }
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let body = run(
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}], "messages": [
+            {"role": "system", "content": [blank(), text(" ")]},
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": [blank()], "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": [blank()]},
+            {"role": "assistant", "content": " "},
+            {"role": "user", "content": [blank(), {"type": "image_url", "image_url": "https://x/a.png"}]}]}),
+        &Value::Null,
+    );
+    let body = body.unwrap().0;
+    assert!(!body.contains_key("system"), "{body:?}");
+    assert_eq!(
+        body["messages"],
+        json!([
+            {"role": "user", "content": [text("x")]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "c"},
+                {"type": "image", "source": {"type": "url", "url": "https://x/a.png"}}]}
+        ])
+    );
+}
+
+#[test]
+fn arguments_that_were_cut_off_go_back_as_the_text_they_are() {
+    let rows = [
+        (json!("{\"city\":"), json!({"arguments": "{\"city\":"})),
+        (json!("[1]"), json!({"arguments": "[1]"})),
+        (json!("{\"city\":\"Oslo\"}"), json!({"city": "Oslo"})),
+        (json!(""), json!({})),
+        (json!(null), json!({})),
+    ];
+    for (arguments, input) in rows {
+        let call = json!({"id": "c", "function": {"name": "f", "arguments": arguments}});
+        let messages = json!([{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]);
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        let body = run(json!({"messages": messages, "tools": tools}), &Value::Null).unwrap().0;
+        assert_eq!(body["messages"][1]["content"][0]["input"], input, "{arguments}");
+    }
+}
+
+#[test]
+fn schemas_of_answers_are_cut_to_what_a_tool_takes() {
+    let schema = json!({"anyOf": [{"required": ["a"]}], "properties": {"a": {"anyOf": [{"type": "null"}]}}, "required": ["b"]});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+    let body = run(json!({"response_format": format}), &Value::Null).unwrap().0;
+    let expected =
+        json!({"type": "object", "properties": {"a": {"anyOf": [{"type": "null"}]}}, "required": ["b"]});
+    assert_eq!(body["tools"][0]["input_schema"], expected);
+}
+
+#[test]
+fn what_another_model_thought_does_not_go_back_to_anthropic() {
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let signed = json!({"type": "thinking", "thinking": "hm", "signature": "Ab="});
+    let redacted = json!({"type": "redacted_thinking", "data": "Zz"});
+    let rows = [
+        (json!([{"type": "thinking", "thinking": "hm", "signature": ""}]), vec![], false),
+        (json!([{"type": "thinking", "thinking": "hm"}]), vec![], false),
+        (json!([signed]), vec![signed.clone()], true),
+        (json!([redacted]), vec![redacted.clone()], true),
+        (json!([{"type": "thinking", "thinking": "", "signature": ""}, signed]), vec![signed.clone()], true),
+    ];
+    for (thinking, kept, thinks) in rows {
+        let body = run(
+            json!({"reasoning_effort": "low", "tools": [{"type": "function", "function": {"name": "f"}}], "messages": [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "thinking_blocks": thinking, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c", "content": "3"}]}),
+            &Value::Null,
+        );
+        let body = body.unwrap().0;
+        let blocks = body["messages"][1]["content"].as_array().unwrap();
+        assert_eq!(blocks[..blocks.len() - 1], kept, "{thinking}");
+        // A turn that calls tools and has lost its thinking can only be continued without.
+        assert_eq!(body.contains_key("thinking"), thinks, "{thinking}");
     }
 }
 

@@ -171,7 +171,7 @@ impl Tools {
         let mut schema = schema.unwrap_or_else(open);
         match &mut schema {
             Value::Object(schema) if schema.get("type").is_none_or(|kind| kind == "object") => {
-                schema.entry("type").or_insert("object".into());
+                as_input(schema)
             }
             _ => return Err(Fault::at("json_schema.schema", "expected a schema of type object")),
         }
@@ -230,14 +230,19 @@ fn function_tool(function: Value, cache_control: Option<Value>) -> Result<Value,
         Some(Value::Object(schema)) => schema,
         Some(_) => return Err(Fault::at("parameters", "expected a JSON schema object")),
     };
-    schema.retain(|name, _| SCHEMA_MEMBERS.contains(&name.as_str()));
-    schema.insert("type".into(), "object".into());
-    schema.entry("properties").or_insert_with(|| object! {});
+    as_input(&mut schema);
     tool.insert("input_schema".into(), Value::Object(schema));
     if let Some(cache_control) = cache_control.or_else(|| take(&mut function, "cache_control")) {
         tool.insert("cache_control".into(), cache_control);
     }
     Ok(Value::Object(tool))
+}
+
+/// Makes a schema one that Anthropic takes for a tool's input.
+fn as_input(schema: &mut Map<String, Value>) {
+    schema.retain(|name, _| SCHEMA_MEMBERS.contains(&name.as_str()));
+    schema.insert("type".into(), "object".into());
+    schema.entry("properties").or_insert_with(|| object! {});
 }
 
 /// One of Anthropic's own tools: as it is, or with its settings taken out of an OpenAI-like `function` wrapper.
@@ -320,6 +325,17 @@ fn web_search(options: Value) -> Result<Value, Fault> {
         tool.insert("user_location".into(), Value::Object(location));
     }
     Ok(Value::Object(tool))
+}
+
+/// Whether `tool_choice` or `function_call` leaves the model no choice but to call a tool.
+pub(super) fn forces(choice: Option<&Value>) -> bool {
+    match choice {
+        Some(Value::String(word)) => matches!(word.as_str(), "required" | "any"),
+        Some(Value::Object(choice)) => {
+            !matches!(choice.get("type").and_then(Value::as_str), Some("auto" | "none"))
+        }
+        _ => false,
+    }
 }
 
 /// `tool_choice` or `function_call` in Anthropic's words.
