@@ -27,10 +27,50 @@ pub fn object_of<const COUNT: usize>(members: [(&'static str, Value); COUNT]) ->
 /// Reads a value.
 pub fn read(bytes: &[u8]) -> serde_json::Result<Value> {
     match simdutf8::basic::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str(text),
+        Ok(text) => whole(text),
         // It says where.
         Err(_) => serde_json::from_slice(bytes),
     }
+}
+
+/// Reads a text, also one with halves of characters in it: a provider may cut a stream between the two.
+fn whole(text: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(text).or_else(|error| match without_halves(text) {
+        Some(text) => serde_json::from_str(&text),
+        None => Err(error),
+    })
+}
+
+/// The JSON with the sign for an unreadable character in place of each half of a surrogate pair that stands alone; `None` when there
+/// is none.
+fn without_halves(text: &str) -> Option<String> {
+    /// The code unit that an escape at this place stands for.
+    fn unit(text: &str, at: usize) -> Option<u32> {
+        let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok()
+    }
+    let mut out = String::new();
+    let (mut at, mut written) = (0, 0);
+    while let Some(found) = text.get(at..)?.find('\\') {
+        at += found;
+        let next = match unit(text, at) {
+            Some(0xD800..=0xDBFF) if matches!(unit(text, at + 6), Some(0xDC00..=0xDFFF)) => at + 12,
+            Some(0xD800..=0xDFFF) => {
+                out.push_str(text.get(written..at)?);
+                out.push_str("\\ufffd");
+                written = at + 6;
+                written
+            }
+            // Whatever is escaped: a backslash begins nothing then.
+            _ => at + 1 + text.get(at + 1..)?.chars().next().map_or(0, char::len_utf8),
+        };
+        at = next;
+    }
+    if written == 0 {
+        return None;
+    }
+    out.push_str(text.get(written..)?);
+    Some(out)
 }
 
 /// Reads a value whose numbers keep their digits: one that `serde_json` would write differently (`1e2`, `0.10`, 21 digits) is kept as
@@ -38,8 +78,8 @@ pub fn read(bytes: &[u8]) -> serde_json::Result<Value> {
 pub fn read_exact(bytes: &[u8]) -> serde_json::Result<Value> {
     let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return read(bytes) };
     match marked(text) {
-        Some(marked) => serde_json::from_str(&marked),
-        None => serde_json::from_str(text),
+        Some(marked) => whole(&marked),
+        None => whole(text),
     }
 }
 
@@ -139,6 +179,18 @@ pub fn as_f64(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| digits(value)?.parse().ok())
 }
 
+/// A count, however it is written: some servers say `5.0` or `"5"`.
+pub fn as_count(value: &Value) -> Option<u64> {
+    let written_oddly = || {
+        let number = as_f64(value).or_else(|| value.as_str()?.trim().parse().ok())?;
+        (0.0..=MOST_COUNT).contains(&number).then_some(number as u64)
+    };
+    value.as_u64().or_else(written_oddly)
+}
+
+/// Whole numbers up to this one are exact as floats. Nothing is counted that is more.
+const MOST_COUNT: f64 = 9_007_199_254_740_992.0;
+
 /// A value as JSON text.
 pub fn to_text(value: &Value) -> String {
     String::from_utf8(to_bytes(value)).unwrap_or_default()
@@ -197,6 +249,37 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn halves_of_characters_become_the_sign_for_an_unreadable_one() {
+        let rows = [
+            (r#"{"a":"\ud83d"}"#, "\u{fffd}"),
+            (r#"{"a":"\ude00x"}"#, "\u{fffd}x"),
+            (r#"{"a":"\ud83d\ude00 \uD83D"}"#, "😀 \u{fffd}"),
+            (r#"{"a":"\ud83d\ud83d\ude00"}"#, "\u{fffd}😀"),
+            (r#"{"a":"\\\\ud83d \udbff\u0041"}"#, "\\\\ud83d \u{fffd}A"),
+        ];
+        for (text, read_as) in rows {
+            assert_eq!(read(text.as_bytes()).unwrap()["a"], read_as, "{text}");
+            assert_eq!(read_exact(text.as_bytes()).unwrap()["a"], read_as, "{text}");
+        }
+        for text in [r#"{"a":"\ud83"}"#, r#"{"a":"\"#, r#"{"a":"\ud83d\uzzzz"}"#, r#"{"a":"\é"}"#] {
+            assert!(read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn counts_are_counts_however_they_are_written() {
+        let exact = |text: &str| as_count(&read_exact(text.as_bytes()).unwrap());
+        for (text, count) in
+            [("5", Some(5)), ("5.0", Some(5)), ("\"5\"", Some(5)), ("5.00", Some(5)), ("5e0", Some(5))]
+        {
+            assert_eq!(exact(text), count, "{text}");
+        }
+        for text in ["-1", "\"many\"", "null", "[]", "1e300", "\"NaN\""] {
+            assert_eq!(exact(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn what_is_written_is_what_serde_json_writes() {

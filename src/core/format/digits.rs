@@ -52,7 +52,7 @@ fn request(api: ApiRef) -> String {
         }
     };
     format!(
-        r#"{{"model":"m",{own},"temperature":0.7000,"top_p":5e-1,"own":{NUMBERS},"extra_body":{{"more":{NUMBERS}}}}}"#
+        r#"{{"model":"m",{own},"temperature":0.7000,"top_p":5e-1,"own":{NUMBERS},"allowed_openai_params":["own"],"extra_body":{{"more":{NUMBERS}}}}}"#
     )
 }
 

@@ -234,6 +234,8 @@ pub struct Context<'a> {
     pub include_usage: bool,
     /// `allowed_openai_params`: parameters to pass although the brand is not known to take them.
     pub allowed_params: &'a [String],
+    /// What the deployment puts into every request.
+    pub defaults: Option<&'a Map<String, Value>>,
     /// Custom prompt template of the deployment.
     pub template: Option<&'a crate::core::model::template::PromptTemplate>,
 }

@@ -100,6 +100,7 @@ pub fn make(
         modify_params,
         include_usage,
         allowed_params: &facts.allowed_params,
+        defaults: Some(&p.deployment.defaults),
         template: p.deployment.template.as_ref(),
     };
     let pivot: Ref = &chat::Format;

@@ -90,6 +90,8 @@ pub struct Quirks {
     pub tool_choice_any: bool,
     /// `seed` is called `random_seed`.
     pub random_seed: bool,
+    /// `reasoning_content` goes back with the calls that it led to. Where it is missing, thinking models refuse the conversation.
+    pub wants_reasoning: bool,
     /// `stream_options` is not understood: usage comes anyway, or not at all.
     pub no_stream_options: bool,
 }

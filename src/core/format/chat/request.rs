@@ -15,21 +15,26 @@ use crate::core::{
         prepare::{Facts, Prepare},
         splice,
     },
-    provider::{ModelQuirks, model_quirks},
+    provider::{self, ModelQuirks, model_quirks},
 };
 
 static IMAGE_URL: Needle = Needle::new("image_url");
 static TEXT: Needle = Needle::new("\"text\"");
 
 /// Takes out of a translated request what OpenAI's API has no member for and refuses.
+///
+/// Brands whose models think beside their calls want back what they thought before a call: the others refuse it.
 pub fn leave_out_extensions(chat: &mut Map<String, Value>, brand: &str) {
     if matches!(brand, "openai" | "azure") {
         chat.shift_remove("top_k");
     }
+    let wants_reasoning = provider::brand(brand).is_some_and(|brand| brand.quirks.wants_reasoning);
     let messages = chat.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten();
     for message in messages.filter_map(Value::as_object_mut) {
         message.shift_remove("thinking_blocks");
-        message.shift_remove("reasoning_content");
+        if !(wants_reasoning && message.contains_key("tool_calls")) {
+            message.shift_remove("reasoning_content");
+        }
     }
 }
 

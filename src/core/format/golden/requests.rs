@@ -43,6 +43,7 @@ fn run(case: &Value, translate: Translate) -> Value {
         modify_params: false,
         include_usage: asks_for_usage,
         allowed_params: &allowed,
+        defaults: None,
         template: template.as_ref(),
     };
     match translate(request, &context) {

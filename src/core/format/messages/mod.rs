@@ -1,6 +1,7 @@
 //! Anthropic messages.
 
 pub mod error;
+mod names;
 pub mod request;
 pub mod response;
 pub mod stream;
@@ -12,11 +13,16 @@ use serde_json::{Map, Value};
 
 use super::{
     Context, StreamedTexts, Written, chat,
+    prepare::{Facts, Prepare},
     response::{Observed, Passing, WriteWith},
     words::Said,
 };
 use crate::core::{
-    codec::needle::Needle,
+    codec::{
+        json::Object,
+        needle::Needle,
+        value::{self, object},
+    },
     error::{Error, ErrorFormat},
     model::failure::Class,
     model::{terms::Terms, usage::Usage},
@@ -84,7 +90,8 @@ impl super::Format for Format {
         body: Map<String, Value>,
         context: &Context<'_>,
     ) -> Result<(Map<String, Value>, WriteWith), Error> {
-        Ok((request::read(body, context)?, self.writer(context.include_usage)?))
+        let (chat, names) = request::read(body, context)?;
+        Ok((chat, Box::new(|ids| names.give_back(Box::new(stream::Writer::new(ids))))))
     }
 
     fn writer(&self, _include_usage: bool) -> Result<WriteWith, Error> {
@@ -99,6 +106,11 @@ impl super::Format for Format {
 
     fn chat_params(&self) -> &'static [&'static str] {
         PARAMS
+    }
+
+    fn fit(&self, body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &Facts) -> Result<(), Error> {
+        request::clean(body);
+        Ok(())
     }
 
     fn owns(&self, member: &str) -> bool {
@@ -133,6 +145,21 @@ impl super::Format for Format {
 
     fn read_failure(&self, status: u16, body: &[u8], _said: &Said) -> (Class, String) {
         error::error_class(status, body)
+    }
+}
+
+/// A tool's input, which must be an object, out of a call's arguments. Text that is none (an answer that was cut off ends within it) is
+/// kept under one name: nothing the model said is lost, the tool's own check can tell it, and it goes back as it came.
+fn input(arguments: Value) -> Value {
+    match arguments {
+        Value::Object(object) => Value::Object(object),
+        Value::String(text) if !matches!(text.trim(), "" | "null") => {
+            match value::read_exact(text.as_bytes()) {
+                Ok(Value::Object(object)) => Value::Object(object),
+                _ => object! {"arguments": text},
+            }
+        }
+        _ => object! {},
     }
 }
 

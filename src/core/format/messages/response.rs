@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Asked, error, made_up_id, request::JSON_TOOL, text, usage::Usage};
+use super::{Asked, error, input, made_up_id, names, request::JSON_TOOL, text, usage::Usage};
 use crate::core::{
     codec::value::{self, object},
     error::Error,
@@ -173,6 +173,9 @@ fn content(message: &Map<String, Value>, ids: &ResponseIds) -> Vec<Value> {
     }
     let calls = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
     content.extend(calls.enumerate().filter_map(|(at, call)| tool_use(call, at, ids)));
+    // The form that OpenAI had before there were several calls.
+    let call = message.get("function_call").filter(|call| call.is_object());
+    content.extend(call.and_then(|call| tool_use(&object! {"function": call.clone()}, content.len(), ids)));
     content
 }
 
@@ -194,20 +197,9 @@ fn tool_use(call: &Value, at: usize, ids: &ResponseIds) -> Option<Value> {
         Some(id) if !id.is_empty() => id.to_owned(),
         _ => made_up_id(&ids.id, at),
     };
-    Some(object! {"type": "tool_use", "id": id, "name": name, "input": input(function.get("arguments"))})
-}
-
-/// A tool's input must be an object. Text that is none (cut off by the length limit) is kept under one name, so that nothing
-/// the model said is lost and the tool's own check can tell it.
-fn input(arguments: Option<&Value>) -> Value {
-    match arguments {
-        Some(Value::Object(object)) => Value::Object(object.clone()),
-        Some(Value::String(text)) if !text.trim().is_empty() => match value::read_exact(text.as_bytes()) {
-            Ok(Value::Object(object)) => Value::Object(object),
-            _ => object! {"arguments": text.as_str()},
-        },
-        _ => object! {},
-    }
+    let id = names::with_thought(&id, call).unwrap_or(id);
+    let input = input(function.get("arguments").cloned().unwrap_or_default());
+    Some(object! {"type": "tool_use", "id": id, "name": name, "input": input})
 }
 
 /// The names of a message: Anthropic's ids begin with `msg_`.
@@ -243,7 +235,7 @@ pub(super) fn stop_reason(finish: Option<&str>, has_tool: bool, refused: bool) -
 /// Anthropic's counts: `input_tokens` are those not read from or written to the cache, OpenAI's `prompt_tokens` are all.
 pub(super) fn usage(usage: Option<&Value>) -> Option<Value> {
     let usage = usage?.as_object()?;
-    let count = |value: Option<&Value>| value.and_then(Value::as_u64).filter(|count| *count > 0);
+    let count = |value: Option<&Value>| value.and_then(value::as_count).filter(|count| *count > 0);
     let details = usage.get("prompt_tokens_details").and_then(|details| details.get("cached_tokens"));
     let read = count(details)
         .or(count(usage.get("cache_read_input_tokens")))

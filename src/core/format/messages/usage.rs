@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::core::codec::value::object;
+use crate::core::codec::value::{self, object};
 
 /// Tokens of one answer. Anthropic counts fresh, cached and newly cached prompt tokens apart; chat's `prompt_tokens` is
 /// their sum.
@@ -22,7 +22,7 @@ impl Usage {
     /// prompt cannot shrink to nothing, whatever a server puts into the last event of a stream.
     pub fn update(&mut self, usage: Option<&Value>) {
         let Some(usage) = usage else { return };
-        let count = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
+        let count = |counts: &Value, name: &str| counts.get(name).and_then(value::as_count);
         self.output = count(usage, "output_tokens").unwrap_or(self.output);
         let prompt = [
             (&mut self.input, "input_tokens"),

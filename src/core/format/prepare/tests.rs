@@ -37,6 +37,7 @@ const PLAIN: Quirks = Quirks {
     flatten_content: false,
     tool_choice_any: false,
     random_seed: false,
+    wants_reasoning: false,
     no_stream_options: false,
 };
 const QUIRKY: Quirks = Quirks {
@@ -44,6 +45,7 @@ const QUIRKY: Quirks = Quirks {
     flatten_content: true,
     tool_choice_any: true,
     random_seed: true,
+    wants_reasoning: false,
     no_stream_options: true,
 };
 

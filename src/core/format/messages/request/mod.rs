@@ -1,7 +1,11 @@
 //! Message requests: read as chat, and written from it.
 
+mod clean;
 mod read;
 mod write;
 
 pub(super) use self::write::JSON_TOOL;
-pub use self::{read::read, write::write};
+pub use self::{clean::clean, read::read, write::write};
+
+/// What stands for a message that says nothing, where leaving it out would put two turns of one role in a row. The words are LiteLLM's.
+const NOTHING_SAID: &str = "[System: Empty message content sanitised to satisfy protocol]";

@@ -8,7 +8,13 @@ use serde_json::{Map, Value};
 use crate::core::{
     codec::value::{self, object},
     error::Error,
-    format::{Context, params, path::Path},
+    format::{
+        Context,
+        messages::names::{self, LongNames},
+        params,
+        path::Path,
+        prepare::CHAT_PARAMS,
+    },
 };
 
 /// Members of the request that mean nothing to a chat model.
@@ -28,24 +34,36 @@ const ANTHROPIC_ONLY: [&str; 10] = [
 /// OpenAI refuses a longer `user`.
 const USER_CHARS: usize = 64;
 
-/// Makes the chat request. Parameters unknown to both formats are copied.
-pub fn read(mut body: Map<String, Value>, context: &Context<'_>) -> Result<Map<String, Value>, Error> {
+/// Makes the chat request, and remembers the names of tools that chat providers do not take. Of what is no parameter of chat only that
+/// goes on which the configuration has put there or allows: a chat provider refuses what it does not know, and Anthropic's clients
+/// send something new with every version.
+pub fn read(
+    mut body: Map<String, Value>,
+    context: &Context<'_>,
+) -> Result<(Map<String, Value>, LongNames), Error> {
     body.retain(|name, value| !value.is_null() && !ANTHROPIC_ONLY.contains(&name.as_str()));
     let mut chat = Map::new();
     chat.insert("model".into(), params::model(&mut body, context));
-    chat.insert("messages".into(), Value::Array(messages(&mut body)?));
+    let takes_thoughts = context.brand == "gemini";
+    chat.insert("messages".into(), Value::Array(messages(&mut body, takes_thoughts)?));
     settings(&mut body, &mut chat)?;
-    tools(&mut body, &mut chat, context)?;
+    let mut names = LongNames::default();
+    tools(&mut body, &mut chat, &mut names, context)?;
     output(&mut body, &mut chat)?;
+    let goes_on = |name: &str| {
+        CHAT_PARAMS.contains(&name)
+            || context.defaults.is_some_and(|defaults| defaults.contains_key(name))
+            || context.allowed_params.iter().any(|allowed| allowed == name)
+    };
     for (name, value) in body {
-        if !chat.contains_key(&name) {
+        if !chat.contains_key(&name) && goes_on(&name) {
             chat.insert(name, value);
         }
     }
-    Ok(chat)
+    Ok((chat, names))
 }
 
-fn messages(body: &mut Map<String, Value>) -> Result<Vec<Value>, Error> {
+fn messages(body: &mut Map<String, Value>, takes_thoughts: bool) -> Result<Vec<Value>, Error> {
     let mut out = Vec::new();
     if let Some(system) = body.shift_remove("system") {
         system_message(system, &Path::top("system"), &mut out)?;
@@ -62,7 +80,7 @@ fn messages(body: &mut Map<String, Value>) -> Result<Vec<Value>, Error> {
         let at_content = path.member("content");
         match message.get("role").and_then(Value::as_str) {
             Some("user") => user_messages(content, &at_content, &mut out)?,
-            Some("assistant") => out.push(assistant_message(content, &at_content)?),
+            Some("assistant") => out.push(assistant_message(content, &at_content, takes_thoughts)?),
             Some("system") => system_message(content, &at_content, &mut out)?,
             _ => return Err(path.member("role").wrong("`user` or `assistant`")),
         }
@@ -115,6 +133,7 @@ fn tool_message(
     attached: &mut Vec<Value>,
 ) -> Result<Value, Error> {
     let id = path.take_text(&mut block, "tool_use_id")?;
+    let (id, _) = names::without_thought(&id);
     let failed = block.get("is_error").and_then(Value::as_bool) == Some(true);
     let at_content = path.member("content");
     let mut parts = Vec::new();
@@ -153,6 +172,11 @@ fn mark_failed(texts: &mut Vec<Value>) {
 fn push_parts(mut block: Map<String, Value>, path: &Path, parts: &mut Vec<Value>) -> Result<(), Error> {
     match block.get("type").and_then(Value::as_str) {
         Some("text") => parts.push(text_part(path.take_text(&mut block, "text")?)),
+        // A tool that a search has found. All tools are sent anyway.
+        Some("tool_reference") => {
+            let name = path.take_text(&mut block, "tool_name")?;
+            parts.push(text_part(format!("Tool {} is available", names::shortened(&name))));
+        }
         Some("image") => parts.push(image_part(block, path)?),
         Some("document") => push_document(block, path, parts)?,
         Some("search_result") => parts.push(search_result_part(block, path)?),
@@ -230,14 +254,14 @@ fn search_result_part(mut block: Map<String, Value>, path: &Path) -> Result<Valu
     Ok(text_part(text))
 }
 
-fn assistant_message(content: Value, path: &Path) -> Result<Value, Error> {
+fn assistant_message(content: Value, path: &Path, takes_thoughts: bool) -> Result<Value, Error> {
     let (mut text, mut reasoning) = (String::new(), String::new());
     let (mut calls, mut thinking) = (Vec::new(), Vec::new());
     for (at, mut block) in blocks(content, path)?.into_iter().enumerate() {
         let path = path.item(at);
         match block.get("type").and_then(Value::as_str) {
             Some("text") => text.push_str(&path.take_text(&mut block, "text")?),
-            Some("tool_use") => calls.push(tool_call(block, &path)?),
+            Some("tool_use") => calls.push(tool_call(block, &path, takes_thoughts)?),
             Some("thinking") => {
                 if let Some(Value::String(thought)) = block.get("thinking") {
                     reasoning.push_str(thought);
@@ -269,15 +293,26 @@ fn assistant_message(content: Value, path: &Path) -> Result<Value, Error> {
     Ok(Value::Object(message))
 }
 
-fn tool_call(mut block: Map<String, Value>, path: &Path) -> Result<Value, Error> {
+fn tool_call(mut block: Map<String, Value>, path: &Path, takes_thoughts: bool) -> Result<Value, Error> {
     let id = path.take_text(&mut block, "id")?;
+    let (id, thought) = names::without_thought(&id);
     let name = path.take_text(&mut block, "name")?;
+    let name = names::shortened(&name).into_owned();
     let input = match block.shift_remove("input") {
         None | Some(Value::Null) => Map::new(),
         Some(input) => path.member("input").object(input)?,
     };
     let arguments = value::to_text(&Value::Object(input));
-    Ok(object! {"id": id, "type": "function", "function": object! {"name": name, "arguments": arguments}})
+    let function = object! {"name": name, "arguments": arguments};
+    Ok(match thought.filter(|_| takes_thoughts) {
+        Some(signature) => object! {
+            "id": id,
+            "type": "function",
+            "function": function,
+            "extra_content": object! {"google": object! {"thought_signature": signature}},
+        },
+        None => object! {"id": id, "type": "function", "function": function},
+    })
 }
 
 /// Sampling, limits, user and streaming.
@@ -321,6 +356,7 @@ fn settings(body: &mut Map<String, Value>, chat: &mut Map<String, Value>) -> Res
 fn tools(
     body: &mut Map<String, Value>,
     chat: &mut Map<String, Value>,
+    names: &mut LongNames,
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let path = Path::top("tools");
@@ -331,7 +367,7 @@ fn tools(
         let path = path.item(at);
         let tool = path.object(tool)?;
         match tool.get("type").and_then(Value::as_str) {
-            None | Some("custom") => functions.push(function(tool, &path)?),
+            None | Some("custom") => functions.push(function(tool, names, &path)?),
             Some(kind) if kind.starts_with("web_search_") => {
                 chat.insert("web_search_options".into(), web_search_options(tool));
             }
@@ -352,9 +388,9 @@ fn tools(
     if let Some(choice) = choice { tool_choice(choice, chat) } else { Ok(()) }
 }
 
-fn function(mut tool: Map<String, Value>, path: &Path) -> Result<Value, Error> {
+fn function(mut tool: Map<String, Value>, names: &mut LongNames, path: &Path) -> Result<Value, Error> {
     let mut function = Map::new();
-    function.insert("name".into(), path.take_text(&mut tool, "name")?.into());
+    function.insert("name".into(), names.shorten(path.take_text(&mut tool, "name")?).into());
     if let Some(description) = tool.shift_remove("description").filter(Value::is_string) {
         function.insert("description".into(), description);
     }
@@ -387,7 +423,8 @@ fn tool_choice(choice: Value, chat: &mut Map<String, Value>) -> Result<(), Error
         Some("any") => Value::from("required"),
         Some("none") => Value::from("none"),
         Some("tool") => {
-            object! {"type": "function", "function": object! {"name": path.take_text(&mut choice, "name")?}}
+            let name = path.take_text(&mut choice, "name")?;
+            object! {"type": "function", "function": object! {"name": names::shortened(&name).into_owned()}}
         }
         _ => return Err(path.member("type").wrong("`auto`, `any`, `tool` or `none`")),
     };

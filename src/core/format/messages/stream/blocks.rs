@@ -9,7 +9,10 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use super::{super::made_up_id, Event};
+use super::{
+    super::{made_up_id, names},
+    Event,
+};
 use crate::core::codec::value::{self, object};
 
 /// Bytes that may wait for an earlier block to be completed. Beyond it the earlier block is closed as it is.
@@ -93,7 +96,10 @@ impl Blocks {
     pub fn thinking_block(&mut self, block: &Value, out: &mut Vec<Event>) {
         let text = |name: &str| block.get(name).and_then(Value::as_str).unwrap_or_default();
         if text("type") == "redacted_thinking" {
-            self.add(Kind::Redacted(block.clone()), "");
+            let mut block = block.clone();
+            // What tells the pieces of a stream apart is chat's alone.
+            block.as_object_mut().into_iter().for_each(|block| _ = block.shift_remove("index"));
+            self.add(Kind::Redacted(block), "");
             self.advance(out);
             return;
         }
@@ -127,6 +133,7 @@ impl Blocks {
             // A name begins a call. What follows a closed one can only be blank.
             None if !name.is_empty() => {
                 let id = if id.is_empty() { made_up_id(message, self.calls) } else { id };
+                let id = names::with_thought(&id, fragment).unwrap_or(id);
                 let at = index.unwrap_or(self.calls as u64);
                 self.add(Kind::Call { at, id, name, json: Json::default() }, &arguments);
                 self.calls += 1;

@@ -23,6 +23,9 @@ use crate::core::{
     model::usage::Usage as Used,
 };
 
+/// Text that is held back beside JSON. A model that writes more has not understood that JSON was asked for.
+const MOST_HELD_BYTES: usize = 1 << 20;
+
 /// Reads the response to one request: turns its events into `chat.completion.chunk` objects.
 ///
 /// The first chunk with anything in it carries the role. After the content comes one chunk with the finish reason and an
@@ -35,7 +38,11 @@ pub struct Reader {
     usage: Usage,
     open: Open,
     calls: usize,
+    /// Blocks of thinking that have begun.
+    thoughts: usize,
     has_json: bool,
+    /// Text that is the response only if the tool whose input is to be it is not called.
+    held: String,
     has_role: bool,
     /// The finish and usage chunks are out.
     closed: bool,
@@ -63,7 +70,9 @@ impl Reader {
             usage: Usage::default(),
             open: Open::Plain,
             calls: 0,
+            thoughts: 0,
             has_json: false,
+            held: String::new(),
             has_role: false,
             closed: false,
         }
@@ -103,16 +112,21 @@ impl Reader {
     fn block_start(&mut self, block: &Value, out: &mut Vec<Value>) {
         self.open = Open::Plain;
         match text(block, "type") {
-            "text" => self.content(text(block, "text"), out),
-            "thinking" if text(block, "thinking").is_empty() => {}
-            "thinking" => self.thinking(text(block, "thinking"), block.clone(), out),
-            "redacted_thinking" => self.thinking("", block.clone(), out),
+            "text" => self.text(text(block, "text"), out),
+            kind @ ("thinking" | "redacted_thinking") => {
+                self.thoughts += 1;
+                let thought = text(block, "thinking");
+                if kind == "redacted_thinking" || !thought.is_empty() {
+                    self.thinking(thought, block.clone(), out);
+                }
+            }
             "tool_use" => {
                 if self.asked.json_tool && text(block, "name") == JSON_TOOL {
                     // A second one would make the content two JSON values.
                     self.open =
                         if self.has_json { Open::Hidden } else { Open::Json { has_arguments: false } };
                     self.has_json = true;
+                    self.held.clear();
                     // The tool's input stands alone: it continues nothing.
                     self.asked.prefix = None;
                 } else {
@@ -132,7 +146,7 @@ impl Reader {
 
     fn block_delta(&mut self, delta: &Value, out: &mut Vec<Value>) {
         match text(delta, "type") {
-            "text_delta" => self.content(text(delta, "text"), out),
+            "text_delta" => self.text(text(delta, "text"), out),
             "input_json_delta" => self.arguments(text(delta, "partial_json"), out),
             "thinking_delta" => {
                 let thought = text(delta, "thinking");
@@ -160,6 +174,20 @@ impl Reader {
         self.open = Open::Plain;
     }
 
+    /// Text beside the JSON that was asked for is no part of it. Where a model may still call the tool, it is held back.
+    fn text(&mut self, text: &str, out: &mut Vec<Value>) {
+        if !self.asked.json_tool {
+            return self.content(text, out);
+        }
+        if !self.has_json {
+            self.held.push_str(text);
+        }
+        if self.held.len() > MOST_HELD_BYTES {
+            let held = std::mem::take(&mut self.held);
+            self.content(&held, out);
+        }
+    }
+
     fn content(&mut self, text: &str, out: &mut Vec<Value>) {
         if text.is_empty() {
             return;
@@ -170,7 +198,11 @@ impl Reader {
         }
     }
 
-    fn thinking(&mut self, thought: &str, block: Value, out: &mut Vec<Value>) {
+    /// Entries of a list in a delta have an index, by which OpenAI's clients put them together: the pieces of one block have the same.
+    fn thinking(&mut self, thought: &str, mut block: Value, out: &mut Vec<Value>) {
+        if let Value::Object(block) = &mut block {
+            block.insert("index".into(), self.thoughts.saturating_sub(1).into());
+        }
         self.delta(object! {"content": "", "reasoning_content": thought, "thinking_blocks": [block]}, out);
     }
 
@@ -209,6 +241,8 @@ impl Reader {
     fn close(&mut self, stop_reason: &str, out: &mut Vec<Value>) {
         // A call left open by a server that sends no `content_block_stop`.
         self.block_stop(out);
+        let held = std::mem::take(&mut self.held);
+        self.content(&held, out);
         if let Some(prefix) = self.asked.prefix.take() {
             self.delta(object! {"content": prefix}, out);
         }

@@ -121,6 +121,10 @@ impl Writer {
         for call in delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
             self.blocks.call(call, &self.ids.id, out);
         }
+        // The form that OpenAI had before there were several calls.
+        if let Some(call) = delta.get("function_call").filter(|call| call.is_object()) {
+            self.blocks.call(&object! {"index": 0, "function": call.clone()}, &self.ids.id, out);
+        }
     }
 }
 

@@ -271,3 +271,56 @@ fn classes_of_failed_responses() {
     assert!(error_class(500, long.as_bytes()).1.len() <= 4096);
     assert!(error_class(500, &body("api_error", &long)).1.len() <= 4096);
 }
+
+/// The content of a streamed response to which JSON by a tool was asked for, and the deltas that had it.
+fn json_content(events: &[Value]) -> String {
+    let asked = Asked { json_tool: true, prefix: None };
+    let played = play(events, asked);
+    let chunks = played["chunks"].as_array().unwrap();
+    chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
+}
+
+#[test]
+fn text_beside_the_json_that_was_asked_for_is_no_part_of_it() {
+    let text = |at: u64, text: &str| {
+        [
+            json!({"type": "content_block_start", "index": at, "content_block": {"type": "text", "text": ""}}),
+            json!({"type": "content_block_delta", "index": at, "delta": {"type": "text_delta", "text": text}}),
+            json!({"type": "content_block_stop", "index": at}),
+        ]
+    };
+    let tool = [
+        json!({"type": "content_block_start", "index": 1, "content_block":
+            {"type": "tool_use", "id": "t", "name": "json_tool_call", "input": {}}}),
+        json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{\"a\":1}"}}),
+        json!({"type": "content_block_stop", "index": 1}),
+    ];
+    let stop =
+        json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 1}});
+    let with = |parts: &[&[Value]]| [parts.concat(), vec![stop.clone()]].concat();
+    assert_eq!(json_content(&with(&[&text(0, "Here it is:"), &tool, &text(2, "Done.")])), "{\"a\":1}");
+    assert_eq!(json_content(&with(&[&text(0, "I cannot.")])), "I cannot.");
+}
+
+/// OpenAI's own SDKs put lists in deltas together by the entries' index, and refuse entries without one.
+#[test]
+fn pieces_of_thinking_say_which_block_they_belong_to() {
+    let start =
+        |at: u64, block: Value| json!({"type": "content_block_start", "index": at, "content_block": block});
+    let delta = |at: u64, delta: Value| json!({"type": "content_block_delta", "index": at, "delta": delta});
+    let played = play(
+        &[
+            start(0, json!({"type": "thinking", "thinking": "", "signature": ""})),
+            delta(0, json!({"type": "thinking_delta", "thinking": "hm"})),
+            delta(0, json!({"type": "signature_delta", "signature": "Ab="})),
+            start(1, json!({"type": "redacted_thinking", "data": "Zz"})),
+            start(2, json!({"type": "thinking", "thinking": "ah", "signature": ""})),
+        ],
+        Asked::default(),
+    );
+    let chunks = played["chunks"].as_array().unwrap();
+    let blocks =
+        chunks.iter().flat_map(|chunk| chunk["choices"][0]["delta"]["thinking_blocks"].as_array()).flatten();
+    let indices: Vec<&Value> = blocks.map(|block| &block["index"]).collect();
+    assert_eq!(indices, [0, 0, 1, 2]);
+}

@@ -3,12 +3,15 @@
 use serde_json::{Value, json};
 
 use super::super::{
-    response,
+    Format, response,
     stream::{Event, Writer},
 };
 use crate::core::{
     error::Error,
-    format::golden::{self, responses as cases},
+    format::{
+        Context, Format as _,
+        golden::{self, responses as cases},
+    },
 };
 
 fn events(chunks: &[Value]) -> (Vec<Event>, Result<(), Error>) {
@@ -112,4 +115,76 @@ fn buffered_and_streamed_agree() {
         let wanted: Vec<_> = message["content"].as_array().unwrap().iter().map(|b| &b["type"]).collect();
         assert_eq!(kinds, wanted);
     });
+}
+
+fn chunk(delta: &Value) -> Value {
+    json!({"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": delta}]})
+}
+
+/// The `tool_use` blocks of a message, whole and as a stream tells them.
+fn calls(message: &Value) -> [Vec<Value>; 2] {
+    let chat = json!({"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "message": message}]});
+    let whole = response::write(&chat, &cases::ids()).unwrap();
+    let mut delta = message.clone();
+    for (at, call) in delta["tool_calls"].as_array_mut().into_iter().flatten().enumerate() {
+        call["index"] = json!(at);
+    }
+    let (events, result) = events(&[chunk(&delta)]);
+    result.unwrap();
+    let starts = events.iter().filter(|(name, _)| *name == "content_block_start");
+    let is_call = |block: &&Value| block["type"] == "tool_use";
+    let input =
+        events.iter().filter_map(|(_, data)| data["delta"]["partial_json"].as_str()).collect::<String>();
+    let streamed =
+        starts.map(|(_, data)| &data["content_block"]).filter(is_call).cloned().map(|mut block| {
+            block["input"] = serde_json::from_str(&input).unwrap();
+            block
+        });
+    let whole = whole["content"].as_array().unwrap().iter().filter(is_call).cloned();
+    [whole.collect(), streamed.collect()]
+}
+
+#[test]
+fn the_signature_of_a_thought_is_kept_in_the_id_of_its_call() {
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"},
+        "extra_content": {"google": {"thought_signature": "Ab+c/d=="}}});
+    for calls in calls(&json!({"tool_calls": [call]})) {
+        let block =
+            json!({"type": "tool_use", "id": "call_1__thought__Ab-c_d", "name": "f", "input": {"a": 1}});
+        assert_eq!(calls, [block]);
+    }
+}
+
+#[test]
+fn a_call_in_the_form_of_before_is_a_call() {
+    for calls in calls(&json!({"content": null, "function_call": {"name": "f", "arguments": "{\"a\":1}"}})) {
+        assert_eq!(calls.len(), 1);
+        assert_eq!((&calls[0]["name"], &calls[0]["input"]), (&json!("f"), &json!({"a": 1})));
+        assert!(calls[0]["id"].as_str().is_some_and(|id| !id.is_empty()));
+    }
+}
+
+#[test]
+fn counts_are_read_however_they_are_written() {
+    let chat = json!({"id": "chatcmpl-1", "model": "m", "choices": [{"message": {"content": "a"}}],
+        "usage": {"prompt_tokens": 5.0, "completion_tokens": "7"}});
+    let usage = response::write(&chat, &cases::ids()).unwrap()["usage"].clone();
+    assert_eq!(usage, json!({"input_tokens": 5, "output_tokens": 7}));
+}
+
+#[test]
+fn a_client_gets_its_own_long_names_back() {
+    let long = format!("mcp__plugin_{}__run", "x".repeat(60));
+    let body =
+        json!({"max_tokens": 1, "tools": [{"name": long}], "messages": [{"role": "user", "content": "Hi"}]});
+    let (chat, writer) = Format.read_request(body.as_object().unwrap().clone(), &Context::default()).unwrap();
+    let short = &chat["tools"][0]["function"]["name"];
+    let call = json!({"index": 0, "id": "c", "function": {"name": short, "arguments": "{}"}});
+    let mut writer = writer(&cases::ids());
+    let whole = json!({"choices": [{"message": {"tool_calls": [call]}}]});
+    assert_eq!(writer.whole(whole).unwrap()["content"][0]["name"], json!(long));
+    let mut out = Vec::new();
+    writer.chunk(&chunk(&json!({"tool_calls": [call]})), &mut out).unwrap();
+    let out = String::from_utf8(out).unwrap();
+    assert!(out.contains(&long) && !out.contains(short.as_str().unwrap()), "{out}");
 }

@@ -8,7 +8,7 @@ use crate::core::format::{
     golden::{self, requests as cases},
 };
 
-const TRANSLATE: cases::Translate = |body, context| Ok((read(body, context)?, Asked::default()));
+const TRANSLATE: cases::Translate = |body, context| Ok((read(body, context)?.0, Asked::default()));
 
 #[test]
 fn whole_requests() {
@@ -102,7 +102,7 @@ fn a_history_keeps_ids_order_and_texts() {
     ];
     for messages in rows {
         let body = json!({"model": "m", "max_tokens": 1, "messages": messages});
-        let chat = read(body.as_object().unwrap().clone(), &Context::default()).unwrap();
+        let (chat, _) = read(body.as_object().unwrap().clone(), &Context::default()).unwrap();
         assert_eq!(chat_facts(&Value::Object(chat)), anthropic_facts(&body));
     }
 }
@@ -152,8 +152,77 @@ fn refusals_name_the_place() {
 fn no_cache_control_is_left() {
     golden::each("messages/request/read", |case| {
         let body = case["request"].as_object().unwrap().clone();
-        if let Ok(chat) = read(body, &Context { drop_params: true, ..Context::default() }) {
+        if let Ok((chat, _)) = read(body, &Context { drop_params: true, ..Context::default() }) {
             assert!(!Value::Object(chat).to_string().contains("cache_control"));
         }
     });
+}
+
+fn chat_of(body: Value, context: &Context<'_>) -> Value {
+    let mut whole = json!({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]});
+    whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    Value::Object(read(whole.as_object().unwrap().clone(), context).unwrap().0)
+}
+
+/// OpenAI and Azure: "string too long. Expected a string with maximum length 64".
+#[test]
+fn long_names_of_tools_are_short_wherever_they_stand() {
+    let long = format!("mcp__plugin_{}__run", "x".repeat(60));
+    let chat = chat_of(
+        json!({
+            "tools": [{"name": long, "input_schema": {"type": "object"}}, {"name": "f"}],
+            "tool_choice": {"type": "tool", "name": long},
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": long, "input": {}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [
+                    {"type": "tool_reference", "tool_name": long}, {"type": "tool_reference", "tool_name": "f"}]}]}],
+        }),
+        &Context::default(),
+    );
+    let short = names::shortened(&long).into_owned();
+    assert_eq!(chat["tools"][0]["function"]["name"], json!(short));
+    assert_eq!(chat["tools"][1]["function"]["name"], "f");
+    assert_eq!(chat["tool_choice"]["function"]["name"], json!(short));
+    assert_eq!(chat["messages"][1]["tool_calls"][0]["function"]["name"], json!(short));
+    let found = json!([
+        {"type": "text", "text": format!("Tool {short} is available")},
+        {"type": "text", "text": "Tool f is available"}]);
+    assert_eq!(chat["messages"][2]["content"], found);
+}
+
+#[test]
+fn members_that_chat_does_not_have_go_on_only_when_the_configuration_says_so() {
+    let body = json!({"diagnostics": {"a": 1}, "betas": ["b"], "seed": 7, "safe_prompt": true, "mine": 1});
+    let defaults = json!({"safe_prompt": true}).as_object().unwrap().clone();
+    let allowed = ["mine".to_owned()];
+    let context = Context { defaults: Some(&defaults), allowed_params: &allowed, ..Context::default() };
+    let chat = chat_of(body.clone(), &context);
+    let has = |name: &str| chat.get(name).is_some();
+    assert_eq!(
+        ["diagnostics", "betas", "seed", "safe_prompt", "mine"].map(has),
+        [false, false, true, true, true]
+    );
+    let chat = chat_of(body, &Context::default());
+    assert!(chat.get("safe_prompt").is_none() && chat.get("mine").is_none());
+}
+
+/// Gemini: "Function call is missing a thought_signature".
+#[test]
+fn the_signature_of_a_thought_goes_back_to_whoever_made_it() {
+    let body = json!({"messages": [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [
+            {"type": "tool_use", "id": "call_1__thought__Ab-c_d", "name": "f", "input": {}},
+            {"type": "tool_use", "id": "call_2", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1__thought__Ab-c_d", "content": "3"}]}]});
+    for (brand, is_back) in [("gemini", true), ("openai", false), ("anthropic", false)] {
+        let chat = chat_of(body.clone(), &Context { brand, ..Context::default() });
+        let calls = &chat["messages"][1]["tool_calls"];
+        assert_eq!((&calls[0]["id"], &calls[1]["id"]), (&json!("call_1"), &json!("call_2")), "{brand}");
+        assert_eq!(chat["messages"][2]["tool_call_id"], "call_1", "{brand}");
+        let signature = calls[0].pointer("/extra_content/google/thought_signature");
+        assert_eq!(signature, is_back.then_some(&json!("Ab+c/d==")), "{brand}");
+        assert!(calls[1].get("extra_content").is_none(), "{brand}");
+    }
 }

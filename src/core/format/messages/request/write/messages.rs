@@ -9,12 +9,9 @@ use super::{
     take,
 };
 use crate::core::{
-    codec::value::{self, object},
-    format::messages::is_signed,
+    codec::value::object,
+    format::messages::{input, is_signed, request::NOTHING_SAID},
 };
-
-/// What stands for a user's message that says nothing. The words are LiteLLM's.
-const NOTHING_SAID: &str = "[System: Empty message content sanitised to satisfy protocol]";
 
 /// A conversation in Anthropic's order: system blocks apart, and no two turns of one role in a row.
 #[derive(Debug, Default)]
@@ -36,6 +33,12 @@ pub(super) struct Turns {
 struct Turn {
     role: &'static str,
     blocks: Vec<Value>,
+}
+
+impl Turn {
+    fn calls(&self) -> bool {
+        self.blocks.iter().any(|block| block.get("type").is_some_and(|kind| kind == "tool_use"))
+    }
 }
 
 impl Turns {
@@ -74,12 +77,17 @@ impl Turns {
         self.turns.insert(0, Turn { role: "user", blocks: vec![text_block(".")] });
     }
 
+    /// Whether the conversation waits for a call's result behind a turn of which the thinking has been left out.
+    pub(super) fn waits_without_thinking(&self) -> bool {
+        let last = self.turns.iter().rev().find(|turn| turn.role == "assistant");
+        self.has_unsigned_thinking
+            && last.is_some_and(|turn| turn.calls() && !turn.blocks.first().is_some_and(is_thinking))
+    }
+
     /// Whether the last turn that calls tools does not begin with thinking. With thinking on Anthropic then refuses the
     /// request; clients that speak OpenAI's API often lose the thinking blocks between turns.
     pub(super) fn has_lost_thinking(&self) -> bool {
-        let calls =
-            |turn: &&Turn| turn.blocks.iter().any(|block| block.get("type") == Some(&"tool_use".into()));
-        let last = self.turns.iter().rev().find(calls);
+        let last = self.turns.iter().rev().find(|turn| turn.calls());
         last.is_some_and(|turn| !turn.blocks.first().is_some_and(is_thinking))
     }
 
@@ -147,6 +155,11 @@ impl Turns {
                 let all = thinking.len();
                 thinking.retain(is_signed);
                 self.has_unsigned_thinking |= thinking.len() < all;
+                // What tells the pieces of a stream apart, for clients that put them together.
+                thinking
+                    .iter_mut()
+                    .filter_map(Value::as_object_mut)
+                    .for_each(|block| _ = block.shift_remove("index"));
                 thinking
             }
             Some(_) => return Err(Fault::at("thinking_blocks", "expected a list of thinking blocks")),
@@ -297,12 +310,7 @@ fn call_block(function: Value, id: String) -> Result<Value, Fault> {
     };
     let arguments = match take(&mut function, "arguments") {
         None => Value::Object(Map::new()),
-        Some(Value::String(text)) if matches!(text.trim(), "" | "null") => Value::Object(Map::new()),
-        Some(Value::String(text)) => match value::read_exact(text.as_bytes()) {
-            Ok(arguments @ Value::Object(_)) => arguments,
-            _ => object! {"arguments": text},
-        },
-        Some(arguments @ Value::Object(_)) => arguments,
+        Some(arguments @ (Value::String(_) | Value::Object(_))) => input(arguments),
         Some(_) => return Err(Fault::at("arguments", "expected a string that holds a JSON object")),
     };
     Ok(object! {"type": "tool_use", "id": id, "name": name, "input": arguments})

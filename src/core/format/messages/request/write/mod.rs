@@ -72,9 +72,8 @@ pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Tran
     let mut betas = Betas::default();
     let mut turns = Turns::read(take(&mut chat, "messages"), take(&mut chat, "system"), &mut betas)?;
     start_with_user(&mut turns, context)?;
-    let may_amend = context.modify_params || turns.has_unsigned_thinking;
-    let thinking = Thinking::read(&mut chat)?
-        .filter(|thinking| !(may_amend && turns.has_lost_thinking()) && thinking.fits(&chat));
+    let is_lost = (context.modify_params && turns.has_lost_thinking()) || turns.waits_without_thinking();
+    let thinking = Thinking::read(&mut chat)?.filter(|thinking| !is_lost && thinking.fits(&chat));
     let is_thinking = thinking.as_ref().is_some_and(Thinking::is_on);
     let tools = Tools::read(&mut chat, is_thinking, &mut betas)?;
     let dummy = needs_dummy_tool(&turns, &tools, context)?;
