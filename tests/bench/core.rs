@@ -165,7 +165,7 @@ mod request_of {
     fn messages_to_chat(bencher: Bencher) {
         let body = fixture("messages/request/read/tool_round", "request");
         translate(bencher, "gpt-x", &body, |body, options| {
-            messages::request::read(body, options).expect("it is translated")
+            messages::request::read(body, options).expect("it is translated").0
         });
     }
 

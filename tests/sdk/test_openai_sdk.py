@@ -255,6 +255,18 @@ def test_thinking_streamed_and_given_back(openai_sdk, providers):
     assert providers.anthropic.last.json["messages"][1]["content"] == [block, {"type": "text", "text": "hello"}]
 
 
+def test_the_sdk_puts_streamed_thinking_together(openai_sdk, providers):
+    with openai_sdk.chat.completions.stream(model="anthropic", messages=HELLO, reasoning_effort="low") as stream:
+        message = stream.get_final_completion().choices[0].message
+    (block,) = message.thinking_blocks
+    assert (block["thinking"], block["signature"]) == ("The user greets me.", "c2lnbmF0dXJl")
+
+    history = [*HELLO, {"role": "assistant", "content": "hello", "thinking_blocks": [block]}, {"role": "user", "content": "more"}]
+    openai_sdk.chat.completions.create(model="anthropic", messages=history, reasoning_effort="low")
+    sent = providers.anthropic.last.json["messages"][1]["content"][0]
+    assert sent == {"type": "thinking", "thinking": "The user greets me.", "signature": "c2lnbmF0dXJl"}
+
+
 def test_unknown_parameters_reach_the_provider(openai_sdk, providers):
     openai_sdk.chat.completions.create(model="openai", messages=HELLO, extra_body={"brand_new_parameter": {"a": [1, None]}})
     assert providers.openai.last.json["brand_new_parameter"] == {"a": [1, None]}
