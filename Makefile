@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build module command test-programs wasm-target fault-module run envoy example fmt lint check test fuzz bench bench-core bench-peers bench-attackers bench-ledger soak clean
+.PHONY: help build module command test-programs wasm-target fault-module run envoy example fmt lint check test test-clients fuzz bench bench-core bench-peers bench-attackers bench-ledger soak clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
@@ -80,6 +80,25 @@ test: ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), w
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q -n 2 --dist loadfile
+
+CLIENTS := target/clients
+
+test-clients: ## Put real clients before the gateway and strict providers (docs/clients.md); installs them into target/clients
+	@$(MAKE) --no-print-directory -j2 build .venv/ready $(CLIENTS)/python/ready $(CLIENTS)/instructor/ready $(CLIENTS)/aider/ready $(CLIENTS)/node/ready
+	TOLLGATE_ALL_CLIENTS=1 TOLLGATE_ENVOY=$$(envoy/find) .venv/bin/python -m pytest tests/clients -q -n 2 --dist loadfile
+
+# After .venv: each may have to ask apt for what it needs.
+$(CLIENTS)/%/ready: tests/clients/%.txt | .venv/ready
+	@rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Node.js is in the Python clients' environment. No package runs a script of its own here.
+$(CLIENTS)/node/ready: tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)/python/ready
+	@rm -rf $(@D) && mkdir -p $(@D) && cp tests/clients/package.json tests/clients/package-lock.json $(@D)
+	cd $(@D) && PATH=$$PWD/../python/bin:$$PATH npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
 
 fuzz: ## Run the fuzz tests with other cases, and more of them (FUZZ=20 times as many)
 	export TOLLGATE_FUZZ_TIMES=$(or $(FUZZ),20) TOLLGATE_FUZZ_SEED=$${TOLLGATE_FUZZ_SEED:-$$RANDOM}; \

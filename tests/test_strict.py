@@ -195,6 +195,8 @@ ANTHROPIC_ROWS: list[tuple[str, dict, str | None]] = [
     ("thinking", THINKING, None),
     ("no limit", {"max_tokens": ...}, "max_tokens: Field required"),
     ("a system role", {"messages": [{"role": "system", "content": "a"}, *HELLO]}, 'Unexpected role "system"'),
+    ("a system role later", {"messages": [*HELLO, {"role": "system", "content": "a"}]}, None),
+    ("a thread", {"thread": {"type": "create"}}, "this request cannot be part of a thread"),
     ("a tool role", {"messages": [*HELLO, RESULT]}, "messages.1.role: Input should be 'user' or 'assistant'"),
     ("a member of chat", {"messages": [*HELLO, said(tool_calls=None), *HELLO]}, "messages.1.tool_calls: Extra inputs"),
     ("a parameter of chat", {"n": 1}, "n: Extra inputs are not permitted"),

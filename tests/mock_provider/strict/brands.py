@@ -66,6 +66,8 @@ class StrictGemini(StrictOpenAi):
     brand = "gemini"
     default_key = "gemini-mock-key-41"
     roles = PLAIN_ROLES
+    empty_members: dict = {}
+    empty_delta: dict = {}
     parts = ("text", "image_url", "input_audio")
     newline = "\r\n"
     finish_of_calls = "stop"
@@ -105,6 +107,9 @@ class StrictGemini(StrictOpenAi):
     def bad_role(self, index: int, role: Any) -> Any:
         self.refuse("Please use a valid role: user, model.")
 
+    def check_model(self, body: dict, given: set[str], model: str) -> None:
+        """It has none of OpenAI's models."""
+
     def check_history(self, body: dict, model: str) -> None:
         """The first call of each step of the turn that is on must carry its signature."""
         messages = body["messages"]
@@ -142,6 +147,8 @@ class StrictDeepSeek(StrictOpenAi):
     brand = "deepseek"
     default_key = "sk-deepseek-mock-key-09"
     roles = PLAIN_ROLES
+    empty_members: dict = {}
+    empty_delta: dict = {}
     parts = ("text",)
     parameters = None
     takes_json_schema = False
@@ -198,6 +205,8 @@ class StrictGroq(StrictOpenAi):
     brand = "groq"
     default_key = "gsk-mock-key-73"
     roles = PLAIN_ROLES
+    empty_members: dict = {}
+    empty_delta: dict = {}
     parts = ("text", "image_url")
     parameters = OPENAI - {"audio", "logit_bias", "logprobs", "modalities", "prediction", "store", "top_logprobs", "verbosity",
                            "web_search_options", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}  # fmt: skip
@@ -261,6 +270,8 @@ class StrictMistral(StrictOpenAi):
     brand = "mistral"
     default_key = "mistral-mock-key-58"
     roles = PLAIN_ROLES
+    empty_members = {"tool_calls": None, "prefix": False}
+    empty_delta: dict = {}
     choices = ("none", "auto", "any", "required")
     parameters = (CORE - {"seed"}) | {
         "frequency_penalty", "guardrails", "max_tokens", "metadata", "n", "parallel_tool_calls", "prediction", "presence_penalty",
@@ -332,6 +343,8 @@ class StrictVllm(StrictOpenAi):
     brand = "hosted_vllm"
     default_key = "vllm-mock-key-12"
     roles = PLAIN_ROLES
+    empty_members: dict = {}
+    empty_delta: dict = {}
     parts = ("text", "image_url", "input_audio")
     parameters = None
     reasoning_member = "reasoning"

@@ -9,7 +9,7 @@ from typing import Any
 from ..model import COMPLETION_TOKENS, PROMPT_TOKENS
 from ..openai_wire import OpenAiMock
 from ..server import Answer
-from .model import Refusal, Strict, Tools, Turn, torn
+from .model import Refusal, Strict, Tools, Turn, rounds_of, torn
 
 SAMPLING = {"frequency_penalty", "logit_bias", "logprobs", "presence_penalty", "temperature", "top_logprobs", "top_p"}
 CORE = {"messages", "model", "response_format", "seed", "stop", "stream", "tool_choice", "tools", "temperature", "top_p"}
@@ -37,6 +37,10 @@ class StrictOpenAi(Strict, OpenAiMock):
     finish_of_calls = "tool_calls"
     """The finish reason of a stream that calls tools."""
     reasoning_member = "reasoning_content"
+    empty_members: dict = {"refusal": None, "annotations": []}
+    """What an answer's message has besides, and says nothing by."""
+    empty_delta: dict = {"refusal": None}
+    """What the first delta of a stream has besides."""
 
     def params(self, model: str = "gpt-4o") -> dict:
         return {"model": f"{self.brand}/{model}", "api_base": self.base, "api_key": self.key}
@@ -244,11 +248,7 @@ class StrictOpenAi(Strict, OpenAiMock):
         if isinstance(choice, dict):
             choice = f"[{choice['function']['name']}]"
         choice = "any" if choice == "required" else choice
-        answered = 0
-        for message in reversed(body["messages"]):
-            if message["role"] == "user":
-                break
-            answered += bool(message.get("tool_calls"))
+        answered = rounds_of([bool(message.get("tool_calls")) for message in body["messages"] if message["role"] == "assistant"])
         return Tools(schemas, choice, body.get("parallel_tool_calls") is not False, answered)
 
     def schema_of(self, body: dict) -> Any:
@@ -265,7 +265,7 @@ class StrictOpenAi(Strict, OpenAiMock):
         }
 
     def message(self, turn: Turn) -> dict:
-        message: dict = {"role": "assistant", "content": turn.text or None, "refusal": None, "annotations": []}
+        message: dict = {"role": "assistant", "content": turn.text or None} | self.empty_members
         if turn.reasoning:
             message[self.reasoning_member] = turn.reasoning
         if turn.calls:
@@ -284,7 +284,7 @@ class StrictOpenAi(Strict, OpenAiMock):
         def chunk(delta: dict, finish: str | None = None) -> dict:
             return head | {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]} | blank
 
-        chunks = [chunk({"role": "assistant", "content": None if turn.calls else "", "refusal": None})]
+        chunks = [chunk({"role": "assistant", "content": None if turn.calls else ""} | self.empty_delta)]
         chunks += [chunk({self.reasoning_member: piece}) for piece in torn(turn.reasoning, 12) if piece]
         for at in range(len(turn.calls)):
             chunks += [chunk({"tool_calls": [piece]}) for piece in self.call_pieces(turn, at)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..anthropic_wire import AnthropicMock
 from ..model import COMPLETION_TOKENS, PROMPT_TOKENS
-from .model import Strict, Tools, Turn, refuse_unless, torn
+from .model import Refusal, Strict, Tools, Turn, refuse_unless, rounds_of, torn
 
 BLOCKS = {
     "user": {"text", "image", "document", "tool_result", "search_result"},
@@ -86,12 +86,8 @@ def schema_of(body: dict) -> Any:
 def tools_of(body: dict) -> Tools:
     schemas = {tool["name"]: tool["input_schema"] for tool in body.get("tools") or [] if "input_schema" in tool}
     choice = body.get("tool_choice") or {"type": "auto"}
-    answered = 0
-    for message in reversed(body["messages"]):
-        blocks = message["content"] if isinstance(message["content"], list) else []
-        answered += any(block["type"] == "tool_use" for block in blocks)
-        if message["role"] == "user" and not any(block["type"] == "tool_result" for block in blocks):
-            break
+    said = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+    answered = rounds_of([any(block["type"] == "tool_use" for block in blocks if isinstance(block, dict)) for blocks in said])
     kind = f"[{choice['name']}]" if choice["type"] == "tool" else choice["type"]
     return Tools(schemas, kind, not choice.get("disable_parallel_tool_use"), answered)
 
@@ -109,6 +105,12 @@ def check(mock: StrictAnthropic, body: dict) -> None:
 
 
 def check_parameters(body: dict) -> None:
+    if body.get("thread"):
+        # Conversations that the API keeps: what it says where it does not.
+        message = "thread: this request cannot be part of a thread"
+        details = {"error_code": "thread_unsupported_request", "unsupported": None}
+        error = {"type": "invalid_request_error", "message": message, "details": details}
+        raise Refusal(400, message, {"type": "error", "error": error, "request_id": "req_strict"})
     extra = sorted(body.keys() - AnthropicMock.KNOWN)
     refuse_unless(not extra, 400, f"{extra[0] if extra else ''}: Extra inputs are not permitted")
     refuse_unless(isinstance(body.get("model"), str) and body["model"], 400, "model: Field required")
@@ -186,9 +188,8 @@ def check_turns(mock: StrictAnthropic, body: dict) -> None:
     for at, message in enumerate(messages):
         where, role, content = f"messages.{at}", message.get("role"), message.get("content")
         if role == "system":
-            refuse_unless(
-                False, 400, 'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter.'
-            )
+            check_system_turn(where, message, turns)
+            continue
         refuse_unless(role in BLOCKS, 400, f"{where}.role: Input should be 'user' or 'assistant'")
         extra = sorted(message.keys() - {"role", "content"})
         refuse_unless(not extra, 400, f"{where}.{extra[0] if extra else ''}: Extra inputs are not permitted")
@@ -219,6 +220,17 @@ def check_turns(mock: StrictAnthropic, body: dict) -> None:
     )
     if thinks(body) and body["thinking"]["type"] == "enabled":
         check_thinking_of_history(turns)
+
+
+def check_system_turn(where: str, message: dict, turns: list) -> None:
+    """Instructions in the middle of a conversation: texts alone, and never its beginning."""
+    first = 'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter.'
+    refuse_unless(turns, 400, first)
+    content = message.get("content")
+    refuse_unless(content and isinstance(content, (str, list)), 400, f"{where}.content: Input should be a valid list")
+    for at, block in enumerate(content if isinstance(content, list) else []):
+        refuse_unless(block.get("type") == "text", 400, f"{where}.content.{at}: Input should be 'text'")
+        check_text(f"{where}.content.{at}", block)
 
 
 def check_block(mock: StrictAnthropic, where: str, role: str, block: dict) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 from ..server import Answer, Mock, Recorded, Refused
 
+REASONING = "The user asks for two things \u2013 one after the other."
+"""What the model thinks, where it thinks."""
+
 
 class Refusal(Refused):
     """A refusal with a body of the API's own; without one the mock's usual form is taken."""
@@ -47,7 +50,7 @@ class Tools:
     """`auto`, `none`, `any`, or the name of a tool, in brackets."""
     parallel: bool = True
     answered: int = 0
-    """How many rounds of results the history has since a user last spoke."""
+    """How many rounds of calls the turn that is on has had."""
 
 
 class Strict(Mock):
@@ -60,6 +63,8 @@ class Strict(Mock):
         """What was refused so far: status and the reason."""
         self.rounds = 1
         """How many times the model calls tools before it speaks."""
+        self.plan: list[list[tuple[str, dict]]] | None = None
+        """The calls of each round, by name and arguments; every tool that is offered when there is no plan."""
         self._ids = itertools.count(1)
         super().__init__(*arguments, **named)
 
@@ -67,6 +72,7 @@ class Strict(Mock):
         super().clear()
         self.refused = []
         self.rounds = 1
+        self.plan = None
         return self
 
     def answer(self, request: Recorded) -> Answer:
@@ -83,26 +89,30 @@ class Strict(Mock):
 
     def turn(self, tools: Tools, schema: Any, thinks: bool) -> Turn:
         """What the model says next: calls while rounds are left, then an object of the schema, or its text."""
-        turn = Turn(reasoning="The user asks for two things \u2013 one after the other." if thinks else "")
+        turn = Turn(reasoning=REASONING if thinks else "")
         if chosen := self._chosen(tools):
-            turn.calls = [Call(self.new_id(self.call_prefix), name, self.arguments(name, tools)) for name in chosen]
+            turn.calls = [Call(self.new_id(self.call_prefix), name, arguments) for name, arguments in chosen]
         elif schema is not None:
             turn.text = json.dumps(value_for(schema) if isinstance(schema, dict) else {"answer": self.name})
         else:
             turn.text = self.text
         return turn
 
-    def _chosen(self, tools: Tools) -> list[str]:
+    def _chosen(self, tools: Tools) -> list[tuple[str, dict]]:
+        """The calls of this turn."""
         names = list(tools.schemas)
         if tools.choice.startswith("["):
-            return [tools.choice[1:-1]]
-        if tools.choice == "none" or not names or (tools.choice == "auto" and tools.answered >= self.rounds):
+            names = [tools.choice[1:-1]]
+        elif tools.choice == "none" or not names:
             return []
-        return names if tools.parallel and tools.answered == 0 else names[:1]
-
-    @staticmethod
-    def arguments(name: str, tools: Tools) -> dict:
-        return value_for(tools.schemas[name])
+        elif self.plan is not None:
+            left = self.plan[tools.answered :]
+            return left[0] if left and all(name in names for name, _ in left[0]) else []
+        elif tools.choice == "auto" and tools.answered >= self.rounds:
+            return []
+        elif not tools.parallel or tools.answered > 0:
+            names = names[:1]
+        return [(name, value_for(tools.schemas[name])) for name in names]
 
     def new_id(self, prefix: str, length: int = 24) -> str:
         """An id that no other answer has."""
@@ -113,6 +123,16 @@ class Strict(Mock):
         """The signature of what the model thought or called: only what came from here has it."""
         digest = hashlib.sha256("\0".join([self.key, *parts]).encode()).digest()
         return base64.b64encode(digest).decode()
+
+
+def rounds_of(called: list[bool]) -> int:
+    """The rounds of calls since the model last ended a turn, from what it did in each of its messages."""
+    since = 0
+    for did in reversed(called):
+        if not did:
+            break
+        since += 1
+    return since
 
 
 def value_for(schema: Any, definitions: dict | None = None) -> Any:

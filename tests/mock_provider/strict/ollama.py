@@ -6,7 +6,7 @@ from typing import Any
 
 from ..model import COMPLETION_TOKENS, PROMPT_TOKENS
 from ..ollama_wire import OllamaMock
-from .model import Strict, Tools, refuse_unless, torn
+from .model import Strict, Tools, refuse_unless, rounds_of, torn
 
 THINKERS = ("qwen3", "deepseek-r1", "gpt-oss")
 WITHOUT_TOOLS = ("llama2", "gemma2")
@@ -27,7 +27,8 @@ class StrictOllama(Strict, OllamaMock):
         if body.get("think") and not model.startswith(THINKERS):
             refuse_unless(False, 400, f'"{model}" does not support thinking')
         schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in body.get("tools") or []}
-        turn = self.turn(Tools(schemas, answered=answered(body["messages"])), schema_of(body), bool(body.get("think")))
+        answered = rounds_of([bool(message.get("tool_calls")) for message in body["messages"] if message["role"] == "assistant"])
+        turn = self.turn(Tools(schemas, answered=answered), schema_of(body), bool(body.get("think")))
         stamp = {"model": model, "created_at": "2026-01-01T00:00:00.5Z"}
         messages: list[dict] = [{"content": "", "thinking": piece} for piece in torn(turn.reasoning, 12) if piece]
         for call in turn.calls:
@@ -44,13 +45,3 @@ class StrictOllama(Strict, OllamaMock):
 def schema_of(body: dict) -> Any:
     form = body.get("format")
     return True if form == "json" else form
-
-
-def answered(messages: list[dict]) -> int:
-    """The rounds of calls since a user last spoke."""
-    rounds = 0
-    for message in reversed(messages):
-        if message["role"] == "user":
-            break
-        rounds += bool(message.get("tool_calls"))
-    return rounds
