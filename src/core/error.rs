@@ -159,7 +159,7 @@ pub enum LimitFault {
 pub struct ProviderFault {
     /// What went wrong.
     pub class: Class,
-    /// The status for the client, where it is the provider's own and not the class's.
+    /// The provider's own status. Clients see it where the class has none of its own.
     pub status: Option<ErrorStatus>,
     /// Milliseconds that the provider wants to be left alone.
     pub retry_after_ms: Option<u64>,
@@ -333,7 +333,8 @@ impl Error {
             },
             Fault::Provider(fault) => {
                 let is_rate = fault.class == Class::RateLimit;
-                (fault.status.unwrap_or(fault.class.status()), is_rate.then_some("throttling_error"))
+                let own = fault.status.filter(|_| fault.class == Class::Api);
+                (own.unwrap_or(fault.class.status()), is_rate.then_some("throttling_error"))
             }
             Fault::Ours(OurFault::Internal) => (Is::INTERNAL_SERVER_ERROR, Some("internal_server_error")),
             Fault::Ours(OurFault::Unavailable { .. }) => {

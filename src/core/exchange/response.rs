@@ -15,8 +15,8 @@ use crate::core::{
     },
     headers::Headers,
     model::{
-        failure::{Class, Failure},
-        status::Status,
+        failure::{Class, Failure, Words},
+        status::{ErrorStatus, Status},
     },
     operation::{Dialect, Operation},
     route::{affinity, cooldown, plan::Plan, retries},
@@ -297,16 +297,22 @@ impl Exchange {
     /// An answer that looked fine and is not.
     fn fail_with(&mut self, error: Error, env: &mut Env) -> Next {
         let class = error.class().unwrap_or(Class::Api);
-        let worded = match error.fault {
+        let failed = |message: &str, words, status: Option<ErrorStatus>| Failure {
+            words,
+            status: status.map(Status::from),
+            ..Failure::without_answer(class, message)
+        };
+        let (worded, status) = match error.fault {
             // Translations say whose fault it is themselves; what comes from a stream's own error event does not.
-            Fault::Provider(ProviderFault { form: Form::Bare, words, .. }) => {
-                Failure { words, ..Failure::without_answer(class, &error.message) }.to_error(self.title())
+            Fault::Provider(ProviderFault { form: Form::Bare, words, status, .. }) => {
+                (failed(&error.message, words, status).to_error(self.title()), status)
             }
-            Fault::Provider(_) | Fault::Request(RequestFault::Foreseen(_)) => error,
-            _ => Failure::without_answer(class, &error.message).to_error(self.title()),
+            Fault::Provider(ProviderFault { status, .. }) => (error, status),
+            Fault::Request(RequestFault::Foreseen(_)) => (error, None),
+            _ => (failed(&error.message, Words::Ours, None).to_error(self.title()), None),
         };
         self.note_error(worded);
-        self.conclude(Failure::without_answer(class, ""), &Headers::default(), env)
+        self.conclude(failed("", Words::Ours, status), &Headers::default(), env)
     }
 
     /// Notes a failure and asks Envoy for a retry when there is somewhere to go. What is released is bare: if it gets to the

@@ -2,50 +2,72 @@
 
 use serde_json::Value;
 
-use super::{
-    Ref,
-    words::{self, Said},
-};
+use super::Ref;
 use crate::core::{
     error::{Error, Form, ProviderFault},
     headers::Headers,
     model::{
-        failure::{Class, Failure, Words},
+        failure::{Class, Failure, Said, Words},
         status::{ErrorStatus, Status},
     },
 };
 
 /// Reads a failed response that came at `now_ms` (Unix milliseconds).
 pub fn read(format: Ref, status: Option<Status>, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
-    let said = Said::by_body(body);
-    let (class, message) = format.read_failure(status.map_or(0, Status::get), body, &said);
+    let (said, message) = format.read_failure(status, body);
     let words = Words::Theirs { code: said.code().map(str::to_owned) };
-    Failure { class, status, message, words, retry_after_ms: retry_after(headers, now_ms) }
+    Failure { class: Class::of(&said), status, message, words, retry_after_ms: retry_after(headers, now_ms) }
 }
 
-/// The class of an OpenAI-like failure by its status and what it says.
-pub fn class(status: u16, said: &Said) -> Class {
-    if let Some(class) = said.class(status) {
-        return class;
+/// What the body of a failed response says.
+pub fn said(status: Option<Status>, body: &[u8]) -> Said {
+    match serde_json::from_slice(body) {
+        Ok(value) => said_in(status, &value),
+        Err(_) => Said::new(status, std::iter::empty(), &String::from_utf8_lossy(body)),
     }
-    match status {
-        400 | 413 | 422 => Class::BadRequest,
-        401 => Class::Authentication,
-        403 => Class::PermissionDenied,
-        404 => Class::NotFound,
-        408 | 504 => Class::Timeout,
-        429 => Class::RateLimit,
-        500 if said.has("rate limit") || said.has("service tier capacity exceeded") => Class::RateLimit,
-        500 => Class::InternalServer,
-        502 | 503 => Class::ServiceUnavailable,
-        _ => Class::Api,
-    }
+}
+
+/// What an object says that reports a failure: the body of a failed response, or one that came with a good status, or an event of
+/// a stream. These two may have the status inside.
+pub fn said_in(status: Option<Status>, value: &Value) -> Said {
+    let error = inside(value);
+    let number = || {
+        let code = error.get("code").or(value.get("http_status_code"))?;
+        let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
+        ErrorStatus::new(u16::try_from(number).ok()?).map(Status::from)
+    };
+    let status = status.filter(|status| !status.is_good()).or_else(number);
+    let codes = ["code", "type", "status", "__type"].into_iter();
+    Said::new(status, codes.filter_map(|name| error.get(name)?.as_str()), &value.to_string())
+}
+
+/// The failure that an object reports with `message`, which is `form`.
+pub fn reported(value: &Value, form: Form, message: impl FnOnce(Class) -> String) -> Error {
+    let said = said_in(None, value);
+    let class = Class::of(&said);
+    let fault = ProviderFault {
+        status: said.status().and_then(|status| ErrorStatus::new(status.get())),
+        ..ProviderFault::new(class, Words::Theirs { code: said.code().map(str::to_owned) }, form)
+    };
+    Error::of(fault, message(class))
+}
+
+/// The failure that an event of a stream reports, or a body that came with a good status: an object in `error`, or only its words.
+pub fn reported_in(value: &Value) -> Option<Error> {
+    let words = reported_words(value)?;
+    Some(reported(value, Form::Bare, |_| words.to_owned()))
+}
+
+/// The words in `error`, if it reports a failure.
+pub fn reported_words(value: &Value) -> Option<&str> {
+    let error = value.get("error").filter(|error| !error.is_null())?;
+    Some(error.get("message").unwrap_or(error).as_str().unwrap_or("the provider reported an error"))
 }
 
 /// The words in an error body of any common shape; bounded, and never the whole of an HTML page.
 pub fn message(body: &[u8]) -> String {
     let found = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
-        let error = words::inside(&value);
+        let error = inside(&value);
         let text = error.get("message").or(error.get("detail")).or(value.get("message")).unwrap_or(error);
         text.as_str().map(str::to_owned).or_else(|| (!text.is_null()).then(|| text.to_string()))
     });
@@ -54,6 +76,12 @@ pub fn message(body: &[u8]) -> String {
         text.truncate(end);
     }
     text
+}
+
+/// The error in a body: `{"error": {…}}`, in a list with Google, or the body itself.
+fn inside(body: &Value) -> &Value {
+    let body = body.as_array().and_then(|list| list.first()).unwrap_or(body);
+    body.get("error").filter(|error| !error.is_null()).unwrap_or(body)
 }
 
 /// The longest wait that is believed: a day.
@@ -112,7 +140,7 @@ impl Failure {
         let own = self.status.and_then(|status| ErrorStatus::new(status.get()));
         let fault = ProviderFault {
             class: self.class,
-            status: own.filter(|_| self.class == Class::Api),
+            status: own,
             retry_after_ms: self.retry_after_ms,
             words: self.words.clone(),
             form: Form::Whole,
@@ -122,99 +150,4 @@ impl Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_by_status_and_words() {
-        let rows = [
-            (
-                400,
-                r#"{"error":{"code":"context_length_exceeded","message":"This model's maximum context length is 4097 tokens"}}"#,
-                Class::ContextWindowExceeded,
-            ),
-            (
-                400,
-                r#"{"error":{"code":"content_filter","message":"filtered"}}"#,
-                Class::ContentPolicyViolation,
-            ),
-            (
-                400,
-                r#"{"error":{"type":"invalid_request_error","code":"content_policy_violation"}}"#,
-                Class::ContentPolicyViolation,
-            ),
-            (400, r#"{"error":{"message":"bad"}}"#, Class::BadRequest),
-            (422, "{}", Class::BadRequest),
-            (401, "", Class::Authentication),
-            (403, "", Class::PermissionDenied),
-            (404, "", Class::NotFound),
-            (408, "", Class::Timeout),
-            (504, "", Class::Timeout),
-            (429, "", Class::RateLimit),
-            (500, "Service tier capacity exceeded", Class::RateLimit),
-            (500, "", Class::InternalServer),
-            (503, "", Class::ServiceUnavailable),
-            (418, "", Class::Api),
-        ];
-        for (status, body, expected) in rows {
-            assert_eq!(class(status, &Said::by_body(body.as_bytes())), expected, "{status} {body}");
-        }
-    }
-
-    #[test]
-    fn words_are_found_in_every_common_shape() {
-        for (body, words) in [
-            (r#"{"error":{"message":"a"}}"#, "a"),
-            (r#"{"error":"b"}"#, "b"),
-            (r#"[{"error":{"message":"e"}}]"#, "e"),
-            (r#"{"error":null,"message":"f"}"#, "f"),
-            (r#"{"detail":"c"}"#, "c"),
-            (r#"{"message":"d"}"#, "d"),
-            ("plain", "plain"),
-            ("\u{fffd}", "\u{fffd}"),
-        ] {
-            assert_eq!(message(body.as_bytes()), words, "{body}");
-        }
-        assert_eq!(message(&[b'x'; 9_000]).len(), 2_000);
-    }
-
-    #[test]
-    fn waits_are_read_from_headers() {
-        for (name, value, ms) in [
-            ("retry-after", "2", Some(2_000)),
-            ("retry-after-ms", "150", Some(150)),
-            ("retry-after", "-1", None),
-            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", Some(8_500)),
-            ("retry-after", "Wed, 21 Oct 2026 07:27:51 GMT", None),
-            ("retry-after", "Fri, 23 Oct 2026 07:28:00 GMT", None),
-            ("retry-after", "tomorrow", None),
-            ("retry-after", "1e300", None),
-            ("retry-after", "NaN", None),
-        ] {
-            let headers = Headers::from_pairs(&[(name, value)]);
-            assert_eq!(retry_after(&headers, 1_792_567_671_500), ms, "{name}: {value}");
-        }
-    }
-
-    #[test]
-    fn http_dates() {
-        for (date, seconds) in [
-            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
-            ("Tue, 29 Feb 2000 23:59:59 GMT", Some(951_868_799)),
-            ("Wed, 01 Mar 2000 00:00:00 GMT", Some(951_868_800)),
-            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(253_402_300_799)),
-            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
-            ("Sun Nov  6 08:49:37 1994", None),
-            ("Sun, 06 Nov 1994 08:49:37", None),
-            ("Sun, 06 Nov 1994 24:00:00 GMT", None),
-            ("Sun, +6 Nov 1994 08:49:37 GMT", None),
-            ("Sun, 00 Nov 1994 08:49 GMT", None),
-            ("Sun, 06 Nov 99999999999999999999 08:49:37 GMT", None),
-            (", GMT", None),
-            ("", None),
-        ] {
-            assert_eq!(unix_seconds(date), seconds, "{date}");
-        }
-    }
-}
+mod tests;

@@ -27,7 +27,6 @@ pub mod response;
 mod splice;
 mod template;
 pub mod translate;
-pub mod words;
 
 use std::fmt;
 
@@ -36,12 +35,11 @@ use serde_json::{Map, Value};
 use self::{
     prepare::{Facts, Prepare},
     response::{Observed, Passing, ReadWith, WriteWith},
-    words::Said,
 };
 use crate::core::{
     codec::{framing::Framing, json::Object},
     error::{Error, ErrorFormat},
-    model::{deployment::Deployment, failure::Class, terms::Terms, usage::Usage},
+    model::{deployment::Deployment, failure::Said, status::Status, terms::Terms, usage::Usage},
     operation::{Api, Dialect},
     provider,
 };
@@ -177,12 +175,12 @@ pub trait Format: Sync {
 
     /// The error that an event of its stream reports in place of a piece of the response.
     fn read_error(&self, event: &Value) -> Option<Error> {
-        pipeline::error_in(event)
+        failure::reported_in(event)
     }
 
-    /// What a failed response means, and the provider's words for it.
-    fn read_failure(&self, status: u16, body: &[u8], said: &Said) -> (Class, String) {
-        (failure::class(status, said), failure::message(body))
+    /// What a failed response says, and the words of it for the client.
+    fn read_failure(&self, status: Option<Status>, body: &[u8]) -> (Said, String) {
+        (failure::said(status, body), failure::message(body))
     }
 }
 

@@ -8,7 +8,6 @@ use super::{
     Ref, StreamedTexts, failure,
     response::{Observed, Passing, ReadResponse, ResponseIds, Told, WriteResponse},
     translate::Back,
-    words::Said,
 };
 use crate::core::{
     codec::{
@@ -20,8 +19,8 @@ use crate::core::{
         tap::Tap,
         value,
     },
-    error::{Error, Form, ProviderFault},
-    model::failure::{Class, Words},
+    error::Error,
+    model::failure::Class,
     model::{terms::Terms, usage::Usage},
 };
 
@@ -337,28 +336,7 @@ impl Pipeline {
 /// The error in a stream's first event (`{"error": …}`, Anthropic's `{"type": "error", …}` included).
 fn leading_error(data: &[u8]) -> Option<Error> {
     let value = value::read(data).ok()?;
-    if value.get("choices").is_some() { None } else { error_in(&value) }
-}
-
-/// The error that an event reports in place of a response.
-pub(super) fn error_in(event: &Value) -> Option<Error> {
-    event.get("error").filter(|error| !error.is_null()).map(stream_error)
-}
-
-/// An error inside a stream that began with status 200: an object, or only its words.
-fn stream_error(error: &Value) -> Error {
-    let text = error.get("message").unwrap_or(error).as_str().unwrap_or("the provider reported an error");
-    let code = error.get("code").and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
-    let class = match error.get("type").and_then(Value::as_str) {
-        Some("overloaded_error" | "api_error") => Class::InternalServer,
-        Some("rate_limit_error") => Class::RateLimit,
-        _ => match code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)) {
-            Some(status) => failure::class(status, &Said::by_error(error, text)),
-            None => Said::by_error(error, text).class(200).unwrap_or(Class::InternalServer),
-        },
-    };
-    let code = Said::by_error(error, text).code().map(str::to_owned);
-    Error::of(ProviderFault::new(class, Words::Theirs { code }, Form::Bare), text)
+    if value.get("choices").is_some() { None } else { failure::reported_in(&value) }
 }
 
 fn not_json(detail: &str) -> Error {

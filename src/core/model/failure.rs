@@ -1,5 +1,9 @@
 //! What went wrong at a provider.
 
+mod said;
+
+pub use said::Said;
+
 use super::status::{ErrorStatus, Status};
 
 /// What went wrong at a provider, in LiteLLM's words. Retries, fallbacks and cooldowns are decided by it.

@@ -337,3 +337,31 @@ fn an_anthropic_request_keeps_its_own_members_from_openai() {
     let story = rig("").call("/v1/messages", ask("c"), |_, model| good(model));
     assert_eq!((&story.bodies[0]["top_k"], &story.bodies[0]["messages"]), (&json!(3), &ask("c")["messages"]));
 }
+
+/// The client reads the same status, and as much is called, whether the provider says it with a status or in a stream that has begun.
+#[test]
+fn a_failure_in_a_streams_first_event_counts_like_one_in_the_head() {
+    for (status, error) in [
+        (400, json!({"message": "no", "code": 400})),
+        (402, json!({"message": "pay", "code": "402"})),
+        (409, json!({"message": "busy", "code": 409})),
+        (422, json!({"message": "no", "code": 422})),
+        (429, json!({"message": "slow", "code": 429})),
+        (500, json!({"message": "down", "code": 500})),
+        (502, json!({"message": "down", "code": 502})),
+        (
+            400,
+            json!({"message": "prompt", "type": "invalid_request_error", "code": "context_length_exceeded"}),
+        ),
+        (401, json!({"message": "key", "code": "invalid_api_key"})),
+        (404, json!({"message": "model", "code": "model_not_found"})),
+    ] {
+        let body = json!({"error": error});
+        let ask = |play: &dyn Fn() -> Behaviour| {
+            let story = rig("").chat(with("a", json!({"stream": true})), |_, _| play());
+            (story.status, story.models.len(), story.message(), story.record.unwrap().failure)
+        };
+        let head = ask(&|| Answer(status, body.clone()));
+        assert_eq!(ask(&|| Stream(vec![format!("data: {body}\n\n")])), head, "{body}");
+    }
+}

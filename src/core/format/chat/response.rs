@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::core::{
     codec::{needle::Needle, value::object},
-    error::Error,
-    format::response::ResponseIds,
+    error::{Error, Form},
+    format::{failure, response::ResponseIds},
     model::failure::Class,
 };
 
@@ -143,23 +143,10 @@ pub fn index_of(choice: &Value) -> u64 {
     choice.get("index").and_then(Value::as_u64).unwrap_or(0).min(127)
 }
 
-/// The failure that a provider reports in place of a response or a chunk, with the status of its `code` where that is one.
+/// The failure that a provider reports in place of a response or a chunk.
 pub fn failure_in(body: &Value) -> Option<Error> {
-    let error = body.get("error").filter(|error| !error.is_null())?;
-    let message = error.get("message").unwrap_or(error).as_str().unwrap_or("the provider reported an error");
-    let code = error.get("code").or(body.get("http_status_code"));
-    let class = match code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok())) {
-        Some(400 | 413) => Class::BadRequest,
-        Some(401) => Class::Authentication,
-        Some(403) => Class::PermissionDenied,
-        Some(404) => Class::NotFound,
-        Some(408 | 504) => Class::Timeout,
-        Some(422) => Class::UnprocessableEntity,
-        Some(429) => Class::RateLimit,
-        Some(503) => Class::ServiceUnavailable,
-        _ => Class::InternalServer,
-    };
-    Some(Error::quoted(class, format!("litellm.{}: {message}", class.name())).whole())
+    let words = failure::reported_words(body)?;
+    Some(failure::reported(body, Form::Whole, |class| format!("litellm.{}: {words}", class.name())))
 }
 
 /// Whether a buffered response says at `path` that it was stopped for `reason`. Few hold the word at all, so few are parsed.

@@ -15,7 +15,6 @@ use super::{
     Context, StreamedTexts, Written, chat,
     prepare::{Facts, Prepare},
     response::{Observed, Passing, WriteWith},
-    words::Said,
 };
 use crate::core::{
     codec::{
@@ -24,8 +23,7 @@ use crate::core::{
         value::{self, object},
     },
     error::{Error, ErrorFormat},
-    model::failure::Class,
-    model::{terms::Terms, usage::Usage},
+    model::{failure::Said, status::Status, terms::Terms, usage::Usage},
 };
 
 static REFUSAL: Needle = Needle::new("refusal");
@@ -140,11 +138,11 @@ impl super::Format for Format {
     }
 
     fn read_error(&self, event: &Value) -> Option<Error> {
-        (text(event, "type") == "error").then(|| error::error(event))
+        (text(event, "type") == "error").then(|| error::reported(event))
     }
 
-    fn read_failure(&self, status: u16, body: &[u8], _said: &Said) -> (Class, String) {
-        error::error_class(status, body)
+    fn read_failure(&self, status: Option<Status>, body: &[u8]) -> (Said, String) {
+        error::read(status, body)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::core::{
 /// out; what they cost stays in `usage`.
 pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Error> {
     if body.get("type").and_then(Value::as_str) == Some("error") {
-        return Err(error::error(body));
+        return Err(error::reported(body));
     }
     let Some(blocks) = body.get("content").and_then(Value::as_array) else {
         return Err(Error::provider(

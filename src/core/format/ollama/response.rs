@@ -6,12 +6,12 @@ use super::Asked;
 use crate::core::{
     codec::value::{self, object},
     error::Error,
-    format::{chat::response as chat, pipeline::error_in, response::ResponseIds},
+    format::{chat::response as chat, failure::reported_in, response::ResponseIds},
 };
 
 /// Makes the `chat.completion` of a response.
 pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Error> {
-    if let Some(error) = error_in(body) {
+    if let Some(error) = reported_in(body) {
         return Err(error);
     }
     let message = body.get("message").and_then(Value::as_object);

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::super::{Asked, Format, error::error_class, response, stream::Reader};
+use super::super::{Asked, Format, error, response, stream::Reader};
 use crate::core::{
     format::{
         Format as _, golden,
         response::{ReadResponse, ResponseIds},
     },
-    model::failure::Class,
+    model::{failure::Class, status::Status},
 };
 
 fn asked(settings: &Value) -> Asked {
@@ -264,12 +264,16 @@ fn classes_of_failed_responses() {
         (500, b"{\"error\": \"text\"}".to_vec(), Class::InternalServer, "{\"error\": \"text\"}"),
         (500, b"[]".to_vec(), Class::InternalServer, "[]"),
     ];
+    let read = |status: u16, body: &[u8]| {
+        let (said, message) = error::read(Status::new(status), body);
+        (Class::of(&said), message)
+    };
     for (status, body, class, message) in rows {
-        assert_eq!(error_class(status, &body), (class, message.to_owned()), "{status} {message}");
+        assert_eq!(read(status, &body), (class, message.to_owned()), "{status} {message}");
     }
     let long = "é".repeat(10_000);
-    assert!(error_class(500, long.as_bytes()).1.len() <= 4096);
-    assert!(error_class(500, &body("api_error", &long)).1.len() <= 4096);
+    assert!(read(500, long.as_bytes()).1.len() <= 4096);
+    assert!(read(500, &body("api_error", &long)).1.len() <= 4096);
 }
 
 /// The content of a streamed response to which JSON by a tool was asked for, and the deltas that had it.

@@ -1,20 +1,22 @@
-//! What providers say when they refuse a prompt: one table of words and codes, each with where it was seen.
+//! What providers say when they fail, and what kind of failure that is: one table of words and codes, each with where it was seen.
 //!
-//! A status says too little: too long a prompt, a refused one and a wrong key are all 400 somewhere. What steers retries and
-//! rests of a deployment that others use too (a rate limit) is known by an exact code and never by words alone: some servers
-//! quote the request in their errors, and no caller may put a deployment to rest by what it writes.
+//! It is the same table wherever a failure stands: with the status of a failed response, in a body that came with a good one, in an
+//! event of a stream. A status says too little: too long a prompt, a refused one and a wrong key are all 400 somewhere. What steers
+//! retries and cooldowns of a deployment that others use too (a rate limit, a wrong key) is known by a status or an exact code and
+//! never by words alone: some servers quote the request in their errors, and no caller may take a deployment away by what it writes.
 
-use serde_json::Value;
+use super::Class;
+use crate::core::model::status::Status;
 
-use crate::core::model::failure::Class;
-
-/// An error as its provider words it.
-#[derive(Debug, Default)]
+/// A failure as its provider words it.
+#[derive(Clone, Debug, Default)]
 pub struct Said {
-    /// Everything it says, in lower case.
-    text: String,
+    /// The status of the failed response, or the number that stands for one in a body or an event; none when there is neither.
+    status: Option<Status>,
     /// Its `code`, `type`, `status`, in lower case.
     codes: Vec<String>,
+    /// Everything it says, in lower case.
+    text: String,
 }
 
 /// One thing that a provider says.
@@ -48,7 +50,8 @@ const fn row(class: Class, by: By, from: &'static str) -> Row {
 
 use By::{Code, Words};
 use Class::{
-    Authentication, ContentPolicyViolation as Refused, ContextWindowExceeded as TooLong, NotFound, RateLimit,
+    Authentication, BadRequest, ContentPolicyViolation as Refused, ContextWindowExceeded as TooLong,
+    InternalServer, NotFound, PermissionDenied, RateLimit, ServiceUnavailable, Timeout,
 };
 
 /// The first row that fits counts. Words are in lower case.
@@ -125,31 +128,54 @@ static ROWS: &[Row] = &[
     row(NotFound, Code("model_not_found"), "OpenAI, Groq"),
     row(NotFound, Code("invalid_model"), "Mistral, 400"),
     row(NotFound, Words(&["is not a valid model id"]), "OpenRouter, 400"),
+
+    // A provider that has too much to do is not the caller's rate limit.
+    row(InternalServer, Code("overloaded_error"), "Anthropic's API reference, errors (529)"),
+];
+
+/// What a code alone means, where there is no status.
+#[rustfmt::skip]
+static CODES: &[Row] = &[
+    row(BadRequest, Code("invalid_request_error"), "OpenAI, Anthropic"),
+    row(BadRequest, Code("badrequesterror"), "vLLM, SGLang"),
+    row(BadRequest, Code("invalid_argument"), "Google"),
+    row(BadRequest, Code("validationexception"), "Amazon Bedrock API reference, common errors"),
+    row(Authentication, Code("authentication_error"), "Anthropic's API reference, errors"),
+    row(Authentication, Code("invalid_api_key"), "OpenAI"),
+    row(Authentication, Code("unauthenticated"), "Google"),
+    row(PermissionDenied, Code("permission_error"), "Anthropic's API reference, errors"),
+    row(PermissionDenied, Code("permission_denied"), "Google"),
+    row(PermissionDenied, Code("accessdeniedexception"), "Amazon Bedrock API reference, common errors"),
+    row(NotFound, Code("not_found_error"), "Anthropic's API reference, errors"),
+    row(NotFound, Code("not_found"), "Google"),
+    row(Timeout, Code("timeout_error"), "Anthropic's API reference, errors"),
+    row(Timeout, Code("deadline_exceeded"), "Google"),
+    row(Timeout, Code("modeltimeoutexception"), "Amazon Bedrock API reference, InvokeModel"),
+    row(RateLimit, Code("insufficient_quota"), "OpenAI, 429"),
+    row(RateLimit, Code("resource_exhausted"), "Google"),
+    row(ServiceUnavailable, Code("unavailable"), "Google"),
+    row(ServiceUnavailable, Code("serviceunavailableexception"), "Amazon Bedrock API reference, common errors"),
+    row(InternalServer, Code("api_error"), "Anthropic's API reference, errors"),
+    row(InternalServer, Code("server_error"), "OpenAI"),
 ];
 
 impl Said {
-    /// Out of the body of a failed answer.
-    pub fn by_body(body: &[u8]) -> Said {
-        let parsed: Option<Value> = serde_json::from_slice(body).ok();
-        let codes = parsed.as_ref().map(|body| codes(inside(body))).unwrap_or_default();
-        Said { text: String::from_utf8_lossy(body).to_lowercase(), codes }
+    /// What a failure says: its status, its codes, the one that tells most first, and its text.
+    pub fn new<'t>(status: Option<Status>, codes: impl Iterator<Item = &'t str>, text: &str) -> Said {
+        // Amazon puts a name space before it.
+        let codes = codes.map(|code| code.rsplit('#').next().unwrap_or(code).to_lowercase()).collect();
+        Said { status, codes, text: text.to_lowercase() }
     }
 
-    /// Out of an error object, and the text in it.
-    pub fn by_error(error: &Value, text: &str) -> Said {
-        Said { text: text.to_lowercase(), codes: codes(error) }
+    /// The same with one more code.
+    pub fn with_code(mut self, code: &str) -> Said {
+        self.codes.push(code.to_owned());
+        self
     }
 
-    /// What it means under this status (200 inside a stream). `None`: the status says all there is.
-    pub fn class(&self, status: u16) -> Option<Class> {
-        let may_mean = |class: Class| match class {
-            Class::ContextWindowExceeded => matches!(status, 200 | 400 | 413 | 422 | 500),
-            Class::ContentPolicyViolation => matches!(status, 200 | 400 | 403 | 422),
-            Class::RateLimit => matches!(status, 200 | 400 | 413),
-            Class::Authentication | Class::NotFound => status == 400,
-            _ => false,
-        };
-        ROWS.iter().find(|row| may_mean(row.class) && row.by.is_in(self)).map(|row| row.class)
+    /// The status that it has, or says that it has.
+    pub fn status(&self) -> Option<Status> {
+        self.status
     }
 
     /// The code that tells most, when it looks like one: neither a number nor a sentence.
@@ -162,18 +188,66 @@ impl Said {
         self.codes.iter().map(String::as_str).find(|code| is_code(code))
     }
 
-    /// Whether it says this anywhere.
-    pub fn has(&self, words: &str) -> bool {
+    fn has_code(&self, code: &str) -> bool {
+        self.codes.iter().any(|other| other == code)
+    }
+
+    fn has(&self, words: &str) -> bool {
         self.text.contains(words)
+    }
+
+    /// Whether its status leaves room for a row to decide. That there is none leaves most.
+    fn admits(&self, row: &Row) -> bool {
+        let status = self.status.map(Status::get);
+        match row.class {
+            Class::ContextWindowExceeded => matches!(status, None | Some(400 | 413 | 422 | 500)),
+            Class::ContentPolicyViolation => matches!(status, None | Some(400 | 403 | 422)),
+            Class::RateLimit => matches!(status, None | Some(400 | 413 | 500)),
+            Class::Authentication | Class::NotFound => {
+                status == Some(400) || (status.is_none() && matches!(row.by, Code(_)))
+            }
+            Class::InternalServer => status.is_none_or(|status| status >= 500),
+            _ => false,
+        }
+    }
+}
+
+impl Class {
+    /// The class of a failure. Words and codes that say more than a status decide first, then the status, then codes that say
+    /// as much. A failure that says nothing we know is at least not the client's.
+    pub fn of(said: &Said) -> Class {
+        if let Some(row) = ROWS.iter().find(|row| said.admits(row) && row.by.is_in(said)) {
+            return row.class;
+        }
+        let Some(status) = said.status else {
+            let known = said.codes.iter().find_map(|code| CODES.iter().find(|row| row.by.is(code)));
+            return known.map_or(Class::InternalServer, |row| row.class);
+        };
+        match status.get() {
+            400 | 413 | 422 => Class::BadRequest,
+            401 => Class::Authentication,
+            403 => Class::PermissionDenied,
+            404 => Class::NotFound,
+            408 | 504 => Class::Timeout,
+            429 => Class::RateLimit,
+            500 if said.has("rate limit") || said.has("service tier capacity exceeded") => Class::RateLimit,
+            500 => Class::InternalServer,
+            503 => Class::ServiceUnavailable,
+            _ => Class::Api,
+        }
     }
 }
 
 impl By {
     fn is_in(&self, said: &Said) -> bool {
         match self {
-            Code(code) => said.codes.iter().any(|other| other == code),
+            Code(code) => said.has_code(code),
             Words(pieces) => says(&said.text, pieces),
         }
+    }
+
+    fn is(&self, code: &str) -> bool {
+        matches!(self, Code(known) if *known == code)
     }
 }
 
@@ -192,19 +266,5 @@ fn says(text: &str, pieces: &[&str]) -> bool {
     })
 }
 
-/// The error in a body: `{"error": {…}}`, in a list with Google, or the body itself.
-pub fn inside(body: &Value) -> &Value {
-    let body = body.as_array().and_then(|list| list.first()).unwrap_or(body);
-    body.get("error").filter(|error| !error.is_null()).unwrap_or(body)
-}
-
-fn codes(error: &Value) -> Vec<String> {
-    let names = ["code", "type", "status", "__type"];
-    let texts = names.iter().filter_map(|name| error.get(name)?.as_str());
-    // Amazon puts a name space before it.
-    texts.map(|text| text.rsplit('#').next().unwrap_or(text).to_lowercase()).collect()
-}
-
 #[cfg(test)]
-#[path = "words/tests.rs"]
 mod tests;

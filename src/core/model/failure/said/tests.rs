@@ -1,10 +1,10 @@
 //! Real errors of providers.
 
-use super::{
-    super::{chat, failure, messages},
-    *,
+use super::*;
+use crate::core::{
+    format::{chat, failure, messages},
+    headers::Headers,
 };
-use crate::core::{headers::Headers, model::status::Status};
 
 fn class(status: u16, body: &str) -> Class {
     failure::read(&chat::Format, Status::new(status), &Headers::default(), body.as_bytes(), 0).class
@@ -156,14 +156,39 @@ fn anthropic_has_no_table_of_its_own() {
 
 #[test]
 fn every_row_says_where_it_comes_from_and_can_be_met() {
-    for row in ROWS {
+    for row in ROWS.iter().chain(CODES) {
         assert!(!row.from.is_empty());
         let (text, codes) = match &row.by {
-            Code(code) => (String::new(), vec![(*code).to_owned()]),
+            Code(code) => (String::new(), vec![*code]),
             Words(pieces) => (pieces.join(" 7 "), Vec::new()),
         };
         assert_eq!(text, text.to_lowercase());
-        let said = Said { text, codes };
-        assert_eq!(said.class(400), Some(row.class), "{}", row.from);
+        assert!(codes.iter().all(|code| *code == code.to_lowercase()));
+        let of = |status| Class::of(&Said::new(status, codes.iter().copied(), &text));
+        assert!([None, Status::new(400)].map(of).contains(&row.class), "{}", row.from);
+    }
+}
+
+#[test]
+fn a_status_leaves_room_for_what_says_more() {
+    for (status, code, text, expected) in [
+        (Some(429), "context_length_exceeded", "", Class::RateLimit),
+        (Some(401), "rate_limit_error", "", Class::Authentication),
+        (Some(500), "rate_limit_error", "", Class::RateLimit),
+        (Some(500), "", "Service tier capacity exceeded", Class::RateLimit),
+        (Some(503), "overloaded_error", "", Class::InternalServer),
+        (Some(529), "overloaded_error", "", Class::InternalServer),
+        (Some(529), "", "", Class::Api),
+        (Some(429), "overloaded_error", "", Class::RateLimit),
+        (Some(404), "invalid_request_error", "", Class::NotFound),
+        (Some(418), "invalid_request_error", "", Class::Api),
+        // Words do not say whose key is wrong, nor that there are too many requests.
+        (None, "", "Incorrect API key provided. Rate limit reached.", Class::InternalServer),
+        (None, "", "x is not a valid model ID", Class::InternalServer),
+        (None, "", "maximum context length is 4097", Class::ContextWindowExceeded),
+        (None, "something_new", "", Class::InternalServer),
+    ] {
+        let said = Said::new(status.and_then(Status::new), std::iter::once(code), text);
+        assert_eq!(Class::of(&said), expected, "{status:?} {code} {text}");
     }
 }
