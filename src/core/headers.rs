@@ -1,4 +1,4 @@
-//! A request's or an answer's headers as bytes: what the network sent, not what it should have sent.
+//! A request's or a response's headers as bytes: what the network sent, not what it should have sent.
 //!
 //! All names and values stand in one buffer, in the layout that the host reads and writes: a request has dozens of headers on
 //! its way through, and two allocations for each of them would be most of what the gateway does for it.

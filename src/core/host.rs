@@ -49,7 +49,7 @@ pub trait Store {
     /// Counts something that operators should know of, by the whole name of its counter.
     fn count(&self, _counter: &'static str) {}
 
-    /// Counts an answer of a deployment that went well, in this minute (Unix minutes).
+    /// Counts a response of a deployment that went well, in this minute (Unix minutes).
     fn succeeded(&self, deployment: &str, minute: u64);
 
     /// How many were counted in this minute, as far as this worker knows: what others counted before it had anything to do
@@ -165,7 +165,7 @@ pub trait Stream {
     /// even begin.
     fn call(&self, callout: &Callout<'_>) -> Option<CallId>;
 
-    /// Answers the client. The reply passes the response hooks of the same stream.
+    /// Replies to the client. The reply passes the response hooks of the same stream.
     fn reply(&self, status: u16, headers: &[(String, String)], body: &[u8]);
 
     /// Lets go on what was paused.

@@ -2,14 +2,14 @@
 //!
 //! JSON over HTTP, from Envoy to the ledger, authenticated with the secret of [`KEY_VARIABLE`]:
 //!
-//! | call | body | answer |
+//! | call | body | response |
 //! |---|---|---|
 //! | `GET /internal/keys/{hash}` | – | [`KeyRecord`](crate::core::model::key_record::KeyRecord), or 404 when there is no such key |
 //! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUserRecord`](crate::core::model::key_record::EndUserRecord), also for an unknown one |
 //! | `GET /internal/ready` | – | 200 |
 //! | `POST /internal/sync` | [`SyncRequest`] | [`SyncReply`] |
 //!
-//! The gateway's command asks too: `GET /internal/models?since=REVISION&wait_ms=…` ([`MODELS_PATH`]) answers the models that
+//! The gateway's command asks too: `GET /internal/models?since=REVISION&wait_ms=…` ([`MODELS_PATH`]) returns the models that
 //! were added through the API, or 204 when there is no newer revision within that time.
 //!
 //! Usage goes up in numbered batches that a node repeats until they are acknowledged; the ledger applies each number of a
@@ -34,11 +34,11 @@ pub const INTERNAL_CLUSTER: &str = "tollgate_ledger_internal";
 pub const SYNC_PATH: &str = "/internal/sync";
 /// Where the gateway's command asks for the models that were added through the API.
 pub const MODELS_PATH: &str = "/internal/models";
-/// Answers 200 as long as the ledger answers, whatever its database does.
+/// Returns 200 as long as the ledger responds, whatever its database does.
 pub const ALIVE_PATH: &str = "/internal/alive";
-/// Answers 200 when the ledger can serve.
+/// Returns 200 when the ledger can serve.
 pub const READY_PATH: &str = "/internal/ready";
-/// Answer header of the ledger's management API: what the call changed, as meter names (see [`crate::core::quota`]) with
+/// Response header of the ledger's management API: what the call changed, as meter names (see [`crate::core::quota`]) with
 /// commas between them, percent-encoded. The policy role drops those records and removes the header.
 pub const CHANGED_HEADER: &str = "x-tollgate-changed";
 /// Request header by which the gateway tells the ledger the client's address.
@@ -120,7 +120,7 @@ pub struct Change {
     pub spend: Option<i64>,
 }
 
-/// What the ledger answers.
+/// What the ledger responds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SyncReply {

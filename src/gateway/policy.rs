@@ -27,7 +27,7 @@ pub struct Policy<H: Host> {
     /// Whether decisions are logged, as it was when this was configured.
     pub(super) is_watched: bool,
     /// Stands by for the sync role's own worker, when there is a ledger.
-    sync: RefCell<Option<sync::Role<H>>>,
+    sync: RefCell<Option<sync::SyncRole<H>>>,
 }
 
 impl<H: Host> Policy<H> {
@@ -62,7 +62,7 @@ impl<H: Host> Policy<H> {
         worker.heartbeat();
         worker.host.tick_every(IDLE);
         let sync =
-            config.general.has_ledger.then(|| sync::Role::stand_by(worker, config.ledger.batch_write_ms));
+            config.general.has_ledger.then(|| sync::SyncRole::stand_by(worker, config.ledger.batch_write_ms));
         Policy {
             config: Rc::new(config),
             metrics: Metrics::default(),
@@ -94,7 +94,7 @@ impl<H: Host> Policy<H> {
         request::called(self, &stream, &exchange, &then, response).settle(&stream, Side::Request);
     }
 
-    fn with_sync(&self, work: impl FnOnce(&mut sync::Role<H>)) {
+    fn with_sync(&self, work: impl FnOnce(&mut sync::SyncRole<H>)) {
         if let Ok(mut sync) = self.sync.try_borrow_mut()
             && let Some(sync) = sync.as_mut()
         {
@@ -109,7 +109,7 @@ impl<H: Host> Policy<H> {
         let reports = self.worker.flush();
         if now.saturating_sub(self.worker.beaten_ms()) >= IDLE.as_millis() as u64 / 2 {
             self.worker.heartbeat();
-            self.with_sync(sync::Role::tick);
+            self.with_sync(sync::SyncRole::tick);
         }
         for Waiter { stream: id, exchange, .. } in self.waiting.due(now) {
             // A stream that is over cannot be entered.

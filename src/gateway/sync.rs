@@ -1,5 +1,5 @@
-//! The sync role: several times a second it tells the ledger what was used and hears what changed. What is told and what is made
-//! of the answer is [`core::sync`](crate::core::sync)'s business.
+//! The sync role: several times a second it tells the ledger what was used and hears what changed. What is logged_outage and what is made
+//! of the response is [`core::sync`](crate::core::sync)'s business.
 //!
 //! It runs once for the whole process, on Envoy's main thread, so that no worker is kept from requests. When it is lost, as a VM
 //! can be that Envoy does not make anew, a worker takes over: all stand by.
@@ -21,7 +21,7 @@ use crate::core::{
 pub const QUEUE: &str = "tollgate.usage";
 /// Counter of events that were put into the queue.
 pub const ENQUEUED: &str = "tollgate_events_enqueued";
-/// How long an answer may take. The next request waits for it.
+/// How long a response may take. The next request waits for it.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often, unless the configuration says otherwise.
 const INTERVAL_MS: u64 = 250;
@@ -33,14 +33,14 @@ const AT_A_TIME: u64 = 5_000;
 const AWAY: u32 = 5;
 
 /// The role.
-pub struct Role<H: Host> {
+pub struct SyncRole<H: Host> {
     worker: Rc<Worker<H>>,
     sync: Sync,
     queue: QueueId,
     /// What [`ENQUEUED`] says less this are in the queue.
     dequeued: Option<u64>,
     /// The log says that the ledger is away.
-    told: bool,
+    logged_outage: bool,
     /// Names it in the lease.
     id: u64,
     interval_ms: u64,
@@ -48,15 +48,15 @@ pub struct Role<H: Host> {
     next_ms: u64,
 }
 
-impl<H: Host> Role<H> {
+impl<H: Host> SyncRole<H> {
     /// Begins in a worker of its own. The configuration is the interval in milliseconds. `None` without the ledger's secret.
-    pub fn configure(worker: &Rc<Worker<H>>) -> Option<Role<H>> {
+    pub fn configure(worker: &Rc<Worker<H>>) -> Option<SyncRole<H>> {
         let host = &worker.host;
         let configured = String::from_utf8(host.configuration()).ok();
         let interval_ms = configured.and_then(|text| text.trim().parse().ok());
         worker.prepare();
         let queue = host.make_queue(QUEUE);
-        let role = queue.and_then(|queue| Role::begin(worker, queue, interval_ms));
+        let role = queue.and_then(|queue| SyncRole::begin(worker, queue, interval_ms));
         match &role {
             Some(role) => host.tick_every(Duration::from_millis(role.interval_ms).min(RENEW)),
             None => host
@@ -66,22 +66,22 @@ impl<H: Host> Role<H> {
     }
 
     /// Stands by in a worker that has other roles, and ticks about once a second. `None` without a ledger.
-    pub fn stand_by(worker: &Rc<Worker<H>>, interval_ms: Option<u64>) -> Option<Role<H>> {
+    pub fn stand_by(worker: &Rc<Worker<H>>, interval_ms: Option<u64>) -> Option<SyncRole<H>> {
         let host = &worker.host;
-        Role::begin(worker, host.find_queue(QUEUE).or_else(|| host.make_queue(QUEUE))?, interval_ms)
+        SyncRole::begin(worker, host.find_queue(QUEUE).or_else(|| host.make_queue(QUEUE))?, interval_ms)
     }
 
-    fn begin(worker: &Rc<Worker<H>>, queue: QueueId, interval_ms: Option<u64>) -> Option<Role<H>> {
+    fn begin(worker: &Rc<Worker<H>>, queue: QueueId, interval_ms: Option<u64>) -> Option<SyncRole<H>> {
         let host = &worker.host;
         host.variable(KEY_VARIABLE).filter(|secret| !secret.is_empty())?;
         lease::prepare(host.store());
         let mut random = Random::new(host.random());
-        Some(Role {
+        Some(SyncRole {
             worker: Rc::clone(worker),
             sync: Sync::open(host.store(), random.uuid()),
             queue,
             dequeued: None,
-            told: false,
+            logged_outage: false,
             id: random.bits() | 1,
             interval_ms: interval_ms.unwrap_or(INTERVAL_MS).max(10),
             next_ms: 0,
@@ -189,16 +189,16 @@ impl<H: Host> Role<H> {
                 "tollgate: the ledger refused a batch of calls with status {status}; their sums are kept, their details dropped"
             ));
         }
-        if self.sync.failures() >= AWAY && !self.told {
-            self.told = true;
+        if self.sync.failures() >= AWAY && !self.logged_outage {
+            self.logged_outage = true;
             let what = match status {
                 0 => "does not answer".to_owned(),
                 200 => "answers what makes no sense".to_owned(),
                 status => format!("answers with status {status}"),
             };
             self.warn(&format!("tollgate: the ledger {what}; usage waits for it"));
-        } else if self.told && !outcome.failed {
-            self.told = false;
+        } else if self.logged_outage && !outcome.failed {
+            self.logged_outage = false;
             self.warn("tollgate: the ledger answers again");
         }
     }

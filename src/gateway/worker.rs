@@ -26,7 +26,7 @@ pub struct Worker<H: Host> {
     /// Names it among all that count requests in flight.
     id: quota::Worker,
     random: RefCell<Random>,
-    /// What it knows of keys and of answers; the configuration sets its size.
+    /// What it knows of keys and of responses; the configuration sets its size.
     known: RefCell<(Keyring, OutputLengths)>,
     /// Usage that waits for company.
     reports: Reports,

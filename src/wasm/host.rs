@@ -1,6 +1,6 @@
 //! Envoy through the proxy-wasm ABI, as the host of the gateway.
 //!
-//! Every call answers with bytes and with a value instead of a panic: the SDK's string getters and its convenience methods
+//! Every call works with bytes, and returns a value instead of a panic: the SDK's string getters and its convenience methods
 //! abort the VM on a header that is not UTF-8 or on a status they do not expect, and an aborted VM takes every stream of its
 //! worker with it.
 

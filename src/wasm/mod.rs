@@ -59,7 +59,7 @@ struct Root {
 enum Role {
     Policy(Rc<Policy<Envoy>>),
     Provider(Rc<Worker<Envoy>>),
-    Sync(Box<sync::Role<Envoy>>),
+    Sync(Box<sync::SyncRole<Envoy>>),
 }
 
 impl Context for Root {
@@ -86,7 +86,7 @@ impl RootContext for Root {
         let worker = worker();
         self.role = match role.as_slice() {
             b"provider" => Some(Role::Provider(worker)),
-            b"sync" => sync::Role::configure(&worker).map(|role| Role::Sync(Box::new(role))),
+            b"sync" => sync::SyncRole::configure(&worker).map(|role| Role::Sync(Box::new(role))),
             _ => Policy::configure(&worker).map(Rc::new).map(Role::Policy),
         };
         self.role.is_some()

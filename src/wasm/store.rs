@@ -136,7 +136,7 @@ pub fn value(id: u32) -> Option<u64> {
     hostcalls::get_metric(id).ok()
 }
 
-/// The counters of answers that went well, by deployment, and what each stood at when this VM first asked in a minute.
+/// The counters of responses that went well, by deployment, and what each stood at when this VM first asked in a minute.
 #[derive(Default)]
 struct Successes {
     ids: Metrics,

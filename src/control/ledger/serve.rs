@@ -282,7 +282,7 @@ fn permit(app: &App, route: &Route, caller: &Caller, path: &str, now_ms: i64) ->
     // Whoever reaches the ledger past the gateway reaches no more.
     if route.access != Access::Public {
         let routes = General { allowed_routes: config.general.allowed_routes.clone(), ..General::default() };
-        routes::gate(judged, &routes, || None)?;
+        routes::check_address_and_route(judged, &routes, || None)?;
     }
     match caller {
         Caller::Master => Ok(Right::Role),

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | a record, younger than the time to live | it |
 //! | an older one | the first request is told to ask, the others go on with it |
-//! | one that was outdated by a reset | every request asks; it serves while the ledger does not answer |
+//! | one that was outdated by a reset | every request asks; it serves while the ledger does not respond |
 //! | that there is none | [`Found::Unknown`], for ten seconds |
-//! | nothing, and the ledger did not answer within the last second | [`Found::Unreachable`] |
+//! | nothing, and the ledger did not respond within the last second | [`Found::Unreachable`] |
 //! | nothing | [`Found::Ask`] |
 
 mod cache;
@@ -30,11 +30,11 @@ use crate::core::{
 const UNKNOWN_MS: u64 = 10_000;
 /// Slots for unknown keys. Two keys of one slot put each other out; a scan of millions takes no more room than this.
 const UNKNOWN_SLOTS: usize = 4_096;
-/// How long a ledger that did not answer is left alone.
+/// How long a ledger that did not respond is left alone.
 const RETRY_MS: u64 = 1_000;
 /// How long one request is waited for that was told to ask.
 const ASKING_MS: u64 = 5_000;
-/// An answer that did not come for so long: the ledger hangs. Before that, a connection was lost.
+/// A response that did not come for so long: the ledger hangs. Before that, a connection was lost.
 const HUNG_MS: u64 = 2_500;
 /// How many names may be asked for concurrently while changes to them are watched.
 const WATCHED: usize = 1_024;
@@ -59,9 +59,9 @@ pub enum LookupResult<T> {
     Record(T),
     /// There is none (404).
     None,
-    /// No answer: the connection was lost, or it took too long.
+    /// No response: the connection was lost, or it took too long.
     Lost,
-    /// No connection to begin with, or an answer that makes no sense.
+    /// No connection to begin with, or a response that makes no sense.
     Unreachable,
 }
 
@@ -78,7 +78,7 @@ pub struct Keyring {
     /// A question was lost when it had been asked so often, and none was answered since.
     lost: Option<u64>,
     watermark: Option<Watermark>,
-    /// Names that are being asked for, and how many changes had been seen by then: an answer may be older than a change.
+    /// Names that are being asked for, and how many changes had been seen by then: a response may be older than a change.
     watched: HashMap<Fingerprint, Watch>,
     /// The changes seen last, the newest at the end.
     seen: Vec<Changed>,
@@ -131,7 +131,7 @@ impl Keyring {
             self.keys.outdate();
             self.end_users.outdate();
             self.forget_unknown();
-            // Answers on their way are as old as what is outdated.
+            // Responses on their way are as old as what is outdated.
             self.watched.values_mut().for_each(|watch| watch.count = None);
         }
         if watermark.count == before.count {
@@ -195,13 +195,13 @@ impl Keyring {
     }
 
     /// Takes in what the ledger said of a key.
-    pub fn learn_key(&mut self, hash: &str, answer: LookupResult<KeyRecord>, now_ms: u64) {
+    pub fn learn_key(&mut self, hash: &str, result: LookupResult<KeyRecord>, now_ms: u64) {
         let Some(fingerprint) = hash_start(hash) else { return };
         let watch = self.watched.remove(&fingerprint);
-        if matches!(answer, LookupResult::Record(_) | LookupResult::None) {
+        if matches!(result, LookupResult::Record(_) | LookupResult::None) {
             self.lost = None;
         }
-        match answer {
+        match result {
             LookupResult::Record(grant) => {
                 let (names, revision) = (names_of(&grant), grant.revision);
                 let until = self.good_until(watch, &names, revision, now_ms);
@@ -238,13 +238,13 @@ impl Keyring {
     }
 
     /// Takes in what the ledger said of an end user. One without a record has no limits.
-    pub fn learn_end_user(&mut self, id: &str, answer: LookupResult<EndUserRecord>, now_ms: u64) {
+    pub fn learn_end_user(&mut self, id: &str, result: LookupResult<EndUserRecord>, now_ms: u64) {
         let fingerprint = end_user_fingerprint(id);
         let watch = self.watched.remove(&fingerprint);
-        if matches!(answer, LookupResult::Record(_) | LookupResult::None) {
+        if matches!(result, LookupResult::Record(_) | LookupResult::None) {
             self.lost = None;
         }
-        let record = match answer {
+        let record = match result {
             LookupResult::Record(record) => record,
             LookupResult::None => {
                 let mut none = EndUserRecord::default();
@@ -264,7 +264,7 @@ impl Keyring {
             return Found::Unreachable;
         }
         if self.watched.len() >= WATCHED {
-            // Of those whose answer never came nothing more is expected.
+            // Of those whose response never came nothing more is expected.
             self.watched.retain(|_, watch| watch.since_ms.saturating_add(ASKING_MS) > now_ms);
         }
         if self.watched.len() < WATCHED {
@@ -295,7 +295,7 @@ impl Keyring {
         self.end_users.leave_alone_until_ms = self.away_until_ms;
     }
 
-    /// Until when an answer is good: not at all when one of its names changed while it was on its way.
+    /// Until when a response is good: not at all when one of its names changed while it was on its way.
     fn good_until(&self, watch: Option<Watch>, names: &[Fingerprint], revision: u64, now_ms: u64) -> u64 {
         let count = self.watermark.map_or(0, |watermark| watermark.count);
         let missed = match watch {

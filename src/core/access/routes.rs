@@ -245,7 +245,11 @@ fn fits_form(form: &str, path: &str) -> bool {
 }
 
 /// What the configuration says about a path, for every caller: `allowed_ips`, `allowed_routes`.
-pub fn gate(route: Route<'_>, general: &General, client: impl Fn() -> Option<String>) -> Result<(), Error> {
+pub fn check_address_and_route(
+    route: Route<'_>,
+    general: &General,
+    client: impl Fn() -> Option<String>,
+) -> Result<(), Error> {
     if !general.allowed_ips.is_empty() {
         let client = client().unwrap_or_default();
         if !general.allowed_ips.iter().any(|allowed| allowed.trim() == client) {
@@ -535,7 +539,7 @@ mod tests {
         for (ips, paths, status) in rows {
             let general =
                 General { allowed_ips: texts(ips), allowed_routes: texts(paths), ..General::default() };
-            let got = gate(CHAT, &general, || Some("10.0.0.1".to_owned())).err();
+            let got = check_address_and_route(CHAT, &general, || Some("10.0.0.1".to_owned())).err();
             assert_eq!(got.map(|error| error.status()), *status, "{ips:?} {paths:?}");
         }
     }

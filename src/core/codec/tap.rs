@@ -1,6 +1,6 @@
 //! A few top-level members of a JSON object that streams by, without keeping the rest.
 //!
-//! A buffered answer of any size passes through in chunks; its `usage` and `id` are all that is wanted of it.
+//! A buffered response of any size passes through in chunks; its `usage` and `id` are all that is wanted of it.
 
 use memchr::memchr2;
 

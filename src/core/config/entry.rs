@@ -393,7 +393,6 @@ fn deployment(src: &mut Source, group: &str, variant: &Variant, raw: &Block, raw
         mock_response: params.get("mock_response").cloned(),
         mock_timeout: params.flag(src, "mock_timeout").unwrap_or(false),
         template: template(src, params),
-        merge_reasoning: params.flag(src, "merge_reasoning_content_in_choices").unwrap_or(false),
         model_info,
         prices: prices(src, params, &info),
         base_model: params.text(src, "base_model").or_else(|| info.text(src, "base_model")),

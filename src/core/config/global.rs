@@ -130,9 +130,8 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks) -> General {
         max_request_bytes: own
             .number(src, "max_request_size_mb", "megabytes")
             .map(|size| (size * mega) as u64),
-        max_held_answer_bytes: tollgate(src, blocks).max_held_answer_bytes,
+        max_held_answer_bytes: blocks.tollgate.count(src, "max_held_answer_bytes").unwrap_or(262_144),
         forward_client_headers: own.flag(src, "forward_client_headers_to_llm_api").unwrap_or(false),
-        add_function_to_prompt: litellm.flag(src, "add_function_to_prompt").unwrap_or(false),
         allow_client_credentials: own.flag(src, "allow_client_side_credentials").unwrap_or(false),
         auth_metrics: litellm.flag(src, "require_auth_for_metrics_endpoint").unwrap_or(false),
         has_ledger: src.first_variable(&[KEY_VARIABLE]).is_some(),
@@ -184,7 +183,6 @@ pub(super) fn general(src: &mut Source, blocks: &Blocks) -> General {
 pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
     let own = &blocks.tollgate;
     TollgateSettings {
-        max_held_answer_bytes: own.count(src, "max_held_answer_bytes").unwrap_or(262_144),
         request_body_buffer_limit_bytes: own
             .count(src, "request_body_buffer_limit_bytes")
             .unwrap_or(33_554_432),

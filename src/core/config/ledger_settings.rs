@@ -70,7 +70,7 @@ pub struct LedgerSettings {
     pub health: HealthChecks,
 }
 
-/// How the ledger finds out whether deployments answer.
+/// How the ledger finds out whether deployments respond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChecks {
     /// `background_health_checks`: all the time, and not only when they are asked for.

@@ -144,11 +144,6 @@ impl Config {
         self.unavailable.get(pattern).map(String::as_str)
     }
 
-    /// The model to look up for a request: the server's own choice, what the client asked for, the default.
-    pub fn requested_model<'a>(&'a self, asked: Option<&'a str>) -> Option<&'a str> {
-        self.forced_model.as_deref().or(asked).or(self.default_model.as_deref())
-    }
-
     /// The names `/models` lists: groups in file order, then aliases that are not hidden.
     pub fn model_names(&self) -> Vec<String> {
         let mut aliases: Vec<&String> =

@@ -95,8 +95,6 @@ pub struct Alias {
 /// Tollgate's own settings: `tollgate_settings`, a block that LiteLLM ignores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TollgateSettings {
-    /// Cap in bytes for a buffered answer whose headers wait for its cost (262,144).
-    pub max_held_answer_bytes: u64,
     /// Largest request body in bytes that is buffered for a retry (33,554,432).
     pub request_body_buffer_limit_bytes: u64,
     /// How many key records each worker keeps (10,000).

@@ -1,4 +1,4 @@
-//! What a deployment's calls cost, with the answers to that question kept: every call asks it twice, and the model that a
+//! What a deployment's calls cost, with the prices that were looked up kept: every call asks it twice, and the model that a
 //! provider says it used is nearly always the one it said before.
 
 use std::{
@@ -12,7 +12,7 @@ use crate::core::{
     model::{deployment::Deployment, money::Money, terms::Terms, usage::Usage},
 };
 
-/// So many answers are kept; the names of models come from providers, so something must bound them.
+/// So many prices are kept; the names of models come from providers, so something must bound them.
 const KEPT: usize = 64;
 
 /// Prices that were looked up.
@@ -37,7 +37,7 @@ impl fmt::Debug for Prices {
 
 impl Deployment {
     /// The price of a call: the configured one over the listed one. `model` is what is asked for, `answered` the model that
-    /// the answer names.
+    /// the response names.
     pub fn price(&self, model: &str, answered: Option<&str>) -> Option<Price> {
         let brand = self.brand.name;
         let base = self.base_model.as_deref();
@@ -53,7 +53,7 @@ impl Deployment {
 }
 
 impl Deployment {
-    /// What a call costs at `price`. Brands that say in their answers what they charge are believed before the price data, and
+    /// What a call costs at `price`. Brands that say in their responses what they charge are believed before the price data, and
     /// any provider is where no price is known; a configured price goes before what a provider says. `None` when none is known.
     pub fn cost(
         &self,

@@ -1,4 +1,4 @@
-//! Reads the `usage` of answers. OpenAI's comes straight from the text where there is text: most answers are looked at for
+//! Reads the `usage` of responses. OpenAI's comes straight from the text where there is text: most responses are looked at for
 //! nothing else.
 
 use std::fmt;
@@ -18,13 +18,13 @@ use crate::core::{
     },
 };
 
-/// No answer has used more; a larger number is a provider's bug and must not empty a budget.
+/// No call has used more; a larger number is a provider's bug and must not empty a budget.
 const MOST_TOKENS: u64 = 1_000_000_000;
 
-/// No answer needed more web searches.
+/// No call needed more web searches.
 const MOST_SEARCHES: u64 = 10_000;
 
-/// No answer has cost more (a million dollars), in 10⁻¹² dollars.
+/// No call has cost more (a million dollars), in 10⁻¹² dollars.
 const MOST_PICODOLLARS: i128 = 1_000_000_000_000_000_000;
 
 const ANTHROPIC_PROMPT: [&str; 3] =

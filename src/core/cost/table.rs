@@ -46,7 +46,7 @@ pub fn lookup(name: &str) -> Option<ModelFacts> {
 
 /// The price of a call.
 ///
-/// `base_model` is tried first, then the model the provider answered with, then the configured `litellm_model`; each with
+/// `base_model` is tried first, then the model that the response names, then the configured `litellm_model`; each with
 /// the brand's prefix, then without, then (Bedrock) without the region group in front, then (fine-tuned models) as the
 /// model it was made from. The first that has a rate counts; `None` means that the cost is not known.
 pub fn price_for(

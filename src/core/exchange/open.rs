@@ -175,7 +175,7 @@ fn admit(
     let route = Route::of(action, path);
     let for_all = local::is_public(action) || (*action == Action::Metrics && !general.auth_metrics);
     if !for_all {
-        routes::gate(route, general, || client(headers, general, env))?;
+        routes::check_address_and_route(route, general, || client(headers, general, env))?;
     }
     if general.has_ledger && matches!(action, Action::Manage | Action::ModelInfo | Action::Home) {
         return Ok(Entry::Manage);

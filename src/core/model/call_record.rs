@@ -198,10 +198,10 @@ call_record! {
     tags: Vec<String> => event tags row "request_tags" most TEXT;
     /// `litellm_session_id` of the request.
     session: Option<String> => event session row "session_id" most TEXT;
-    /// Meters that were charged with the spend on the node (those with a budget). The ledger answers their totals.
+    /// Meters that were charged with the spend on the node (those with a budget). The ledger says their totals.
     #[serde(rename = "metered")]
     budgeted_meters: Vec<String> => event metered;
-    /// What attempts cost at deployments and providers that have a budget. The ledger answers their totals too.
+    /// What attempts cost at deployments and providers that have a budget. The ledger says their totals too.
     #[serde(rename = "charged")]
     meter_charges: Vec<MeterCharge> => event charged;
     /// The response came whole.

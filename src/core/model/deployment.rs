@@ -82,14 +82,12 @@ pub struct Deployment {
     pub api_base: String,
     /// `cooldown_time` in milliseconds; 0 never cools it down.
     pub cooldown_ms: Option<u64>,
-    /// `mock_response`: answer without calling.
+    /// `mock_response`: respond without calling.
     pub mock_response: Option<Value>,
     /// `mock_timeout`.
     pub mock_timeout: bool,
     /// `initial_prompt_value`, `roles`, `final_prompt_value`, `bos_token`, `eos_token`.
     pub template: Option<PromptTemplate>,
-    /// `merge_reasoning_content_in_choices`.
-    pub merge_reasoning: bool,
     /// `model_info` as written, with `id`.
     pub model_info: Map<String, Value>,
     /// Price fields set in `litellm_params` or `model_info` (`litellm_params` wins), as decimal text.

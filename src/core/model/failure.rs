@@ -23,7 +23,7 @@ pub enum Class {
     PermissionDenied,
     /// No such model or path at the provider (404).
     NotFound,
-    /// No answer in time (408, 504, our own timers).
+    /// No response in time (408, 504, our own timers).
     Timeout,
     /// The provider could not process the entity (422).
     UnprocessableEntity,

@@ -21,12 +21,10 @@ pub struct General {
     pub modify_params: bool,
     /// `max_request_size_mb`, in bytes.
     pub max_request_bytes: Option<u64>,
-    /// Cap in bytes for a buffered answer whose headers are held until its cost is known (`tollgate_settings.max_held_answer_bytes`).
+    /// Cap in bytes for a buffered response whose headers are held until its cost is known (262,144; `tollgate_settings.max_held_answer_bytes`).
     pub max_held_answer_bytes: u64,
     /// `forward_client_headers_to_llm_api`.
     pub forward_client_headers: bool,
-    /// `litellm_settings.add_function_to_prompt`.
-    pub add_function_to_prompt: bool,
     /// `general_settings.allow_client_side_credentials`.
     pub allow_client_credentials: bool,
     /// `litellm_settings.require_auth_for_metrics_endpoint`.
@@ -84,6 +82,6 @@ pub enum CountedTokens {
     Total,
     /// The prompt's.
     Input,
-    /// The answer's.
+    /// The response's.
     Output,
 }

@@ -70,7 +70,7 @@ pub enum Strategy {
     LeastBusy,
     /// `usage-based-routing`, in both versions: the fewest tokens in this minute.
     UsageBased,
-    /// `latency-based-routing`: the quickest answers lately.
+    /// `latency-based-routing`: the quickest responses lately.
     LatencyBased,
     /// `cost-based-routing`: the lowest price.
     CostBased,
@@ -105,6 +105,6 @@ pub struct LatencyArgs {
     pub ttl_ms: u64,
     /// `lowest_latency_buffer` (0): by what part of the lowest latency another may be above it and count as the same.
     pub buffer: f64,
-    /// `max_latency_list_size` (10): how many answers are remembered.
+    /// `max_latency_list_size` (10): how many responses are remembered.
     pub size: usize,
 }

@@ -107,7 +107,7 @@ impl Terms {
         self.served.or(self.asked).unwrap_or_default()
     }
 
-    /// The provider has named the tier that served. An answer that names none, or leaves it open, changes nothing.
+    /// The provider has named the tier that served. A response that names none, or leaves it open, changes nothing.
     pub fn served(&mut self, tier: &str) {
         self.served = ServiceTier::read(tier).or(self.served);
     }
@@ -120,12 +120,12 @@ impl Terms {
         self.in_us = text("inference_geo").map_or(self.in_us, |geo| geo == "us");
     }
 
-    /// The terms of a buffered answer of either API.
-    pub fn of_answer(answer: &Value) -> Terms {
+    /// The terms of a buffered response of either API.
+    pub fn of_response(response: &Value) -> Terms {
         let mut terms = Terms::default();
-        let tier = answer.get("service_tier").and_then(Value::as_str);
+        let tier = response.get("service_tier").and_then(Value::as_str);
         tier.into_iter().for_each(|tier| terms.served(tier));
-        if let Some(usage) = answer.get("usage") {
+        if let Some(usage) = response.get("usage") {
             terms.served_by_anthropic(usage);
         }
         terms
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn the_tier_that_served_is_charged() {
         let rows = [
-            // asked, named by the answer in turn, charged
+            // asked, named by the response in turn, charged
             (None, &[][..], ServiceTier::Standard),
             (Some(r#""flex""#), &[], ServiceTier::Flex),
             (Some(r#""priority""#), &["default"], ServiceTier::Standard),
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn terms_in_answers() {
-        let of = |answer| Terms::of_answer(&answer);
+        let of = |answer| Terms::of_response(&answer);
         assert_eq!(of(json!({"service_tier": "flex"})).tier(), ServiceTier::Flex);
         let terms =
             of(json!({"usage": {"service_tier": "priority", "speed": "fast", "inference_geo": "us"}}));

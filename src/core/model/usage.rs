@@ -1,6 +1,4 @@
-//! How many tokens an answer says it used: one type for every API, buffered and streamed.
-
-use serde_json::{Map, Value, json};
+//! How many tokens a response says it used: one type for every API, buffered and streamed.
 
 use super::{
     money::Money,
@@ -63,7 +61,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// A guess for an answer that told no usage: four bytes of its texts a token, no token for none.
+    /// A guess for a response that told no usage: four bytes of its texts a token, no token for none.
     pub fn estimate(prompt_tokens: u64, text_bytes: u64) -> Usage {
         let untold = Usage { no_prompt: true, no_completion: true, ..Usage::default() };
         untold.filled(|| prompt_tokens, || text_bytes)
@@ -107,55 +105,6 @@ impl Usage {
     pub fn searches(&self, terms: &Terms) -> u64 {
         self.web_search_requests.unwrap_or_else(|| terms.search.is_some().into())
     }
-
-    /// The `usage` of an OpenAI answer, with LiteLLM's two cache counts beside the totals when there are any.
-    pub fn to_openai(&self) -> Value {
-        let mut usage = json!({
-            "completion_tokens": self.completion_tokens,
-            "prompt_tokens": self.prompt_tokens,
-            "total_tokens": self.total_tokens,
-        });
-        let mut output = Map::new();
-        let put = |map: &mut Map<String, Value>, name: &str, count: Option<u64>| {
-            if let Some(count) = count {
-                map.insert(name.to_owned(), count.into());
-            }
-        };
-        put(&mut output, "reasoning_tokens", self.reasoning_tokens);
-        put(&mut output, "audio_tokens", above_zero(self.audio_output_tokens));
-        put(&mut output, "image_tokens", above_zero(self.image_output_tokens));
-        put(&mut output, "text_tokens", self.text_output_tokens);
-        put(&mut output, "accepted_prediction_tokens", self.accepted_prediction_tokens);
-        put(&mut output, "rejected_prediction_tokens", self.rejected_prediction_tokens);
-        let mut input = Map::new();
-        put(&mut input, "cached_tokens", Some(self.cached_tokens));
-        put(&mut input, "cache_creation_tokens", above_zero(self.cache_creation_tokens));
-        put(&mut input, "audio_tokens", above_zero(self.audio_input_tokens));
-        put(&mut input, "image_tokens", above_zero(self.image_input_tokens));
-        put(&mut input, "text_tokens", self.text_input_tokens);
-        if self.cache_creation_1h_tokens > 0 {
-            let five = self.cache_creation_tokens.saturating_sub(self.cache_creation_1h_tokens);
-            input.insert(
-                "cache_creation_token_details".to_owned(),
-                json!({"ephemeral_5m_input_tokens": five, "ephemeral_1h_input_tokens": self.cache_creation_1h_tokens}),
-            );
-        }
-        if let Some(map) = usage.as_object_mut() {
-            if !output.is_empty() {
-                map.insert("completion_tokens_details".to_owned(), output.into());
-            }
-            map.insert("prompt_tokens_details".to_owned(), input.into());
-            if self.cached_tokens > 0 || self.cache_creation_tokens > 0 {
-                put(map, "cache_creation_input_tokens", Some(self.cache_creation_tokens));
-                put(map, "cache_read_input_tokens", Some(self.cached_tokens));
-            }
-        }
-        usage
-    }
-}
-
-fn above_zero(count: u64) -> Option<u64> {
-    (count > 0).then_some(count)
 }
 
 /// Of common text and JSON; only used when a provider does not tell.
@@ -163,7 +112,60 @@ const BYTES_PER_TOKEN: u64 = 4;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, Value, json};
+
     use super::*;
+
+    impl Usage {
+        /// The `usage` of an OpenAI response, with LiteLLM's two cache counts beside the totals when there are any.
+        pub fn to_openai(&self) -> Value {
+            let mut usage = json!({
+                "completion_tokens": self.completion_tokens,
+                "prompt_tokens": self.prompt_tokens,
+                "total_tokens": self.total_tokens,
+            });
+            let mut output = Map::new();
+            let put = |map: &mut Map<String, Value>, name: &str, count: Option<u64>| {
+                if let Some(count) = count {
+                    map.insert(name.to_owned(), count.into());
+                }
+            };
+            put(&mut output, "reasoning_tokens", self.reasoning_tokens);
+            put(&mut output, "audio_tokens", above_zero(self.audio_output_tokens));
+            put(&mut output, "image_tokens", above_zero(self.image_output_tokens));
+            put(&mut output, "text_tokens", self.text_output_tokens);
+            put(&mut output, "accepted_prediction_tokens", self.accepted_prediction_tokens);
+            put(&mut output, "rejected_prediction_tokens", self.rejected_prediction_tokens);
+            let mut input = Map::new();
+            put(&mut input, "cached_tokens", Some(self.cached_tokens));
+            put(&mut input, "cache_creation_tokens", above_zero(self.cache_creation_tokens));
+            put(&mut input, "audio_tokens", above_zero(self.audio_input_tokens));
+            put(&mut input, "image_tokens", above_zero(self.image_input_tokens));
+            put(&mut input, "text_tokens", self.text_input_tokens);
+            if self.cache_creation_1h_tokens > 0 {
+                let five = self.cache_creation_tokens.saturating_sub(self.cache_creation_1h_tokens);
+                input.insert(
+                    "cache_creation_token_details".to_owned(),
+                    json!({"ephemeral_5m_input_tokens": five, "ephemeral_1h_input_tokens": self.cache_creation_1h_tokens}),
+                );
+            }
+            if let Some(map) = usage.as_object_mut() {
+                if !output.is_empty() {
+                    map.insert("completion_tokens_details".to_owned(), output.into());
+                }
+                map.insert("prompt_tokens_details".to_owned(), input.into());
+                if self.cached_tokens > 0 || self.cache_creation_tokens > 0 {
+                    put(map, "cache_creation_input_tokens", Some(self.cache_creation_tokens));
+                    put(map, "cache_read_input_tokens", Some(self.cached_tokens));
+                }
+            }
+            usage
+        }
+    }
+
+    fn above_zero(count: u64) -> Option<u64> {
+        (count > 0).then_some(count)
+    }
 
     #[test]
     fn what_is_written_is_read_back() {

@@ -31,7 +31,7 @@ mod tests;
 
 pub use entry::IDLE_MS;
 pub use liveness::heartbeat;
-pub use synced::{acknowledge, know, open_rates, rebase, set_remote, synced};
+pub use synced::{know, open_rates, rebase, set_remote, synced};
 
 use self::{
     bucket::{Entry, Room},
@@ -109,7 +109,7 @@ pub enum Why {
     Full,
 }
 
-/// Where a meter stands, for answer headers.
+/// Where a meter stands, for response headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Requests left of [`Limits::rpm`].

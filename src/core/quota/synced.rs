@@ -16,11 +16,6 @@ use crate::core::{
     },
 };
 
-/// The ledger has applied this much: it leaves what is not yet synced (never below 0).
-pub fn acknowledge(shared: &dyn Store, meter: &Meter, spent: Money) {
-    synced(shared, meter, spent, None);
-}
-
 /// The ledger's new total. Taken when it is newer than the one there, and when the table has the meter with a budget.
 pub fn rebase(shared: &dyn Store, meter: &Meter, spend: Money, revision: u64) {
     synced(shared, meter, Money::ZERO, Some(Base { spend, revision }));
@@ -55,7 +50,8 @@ pub fn know(shared: &dyn Store, meter: &Meter, spend: Money, revision: u64, now_
     }
 }
 
-/// [`acknowledge`] and [`rebase`] in one step, so that no request in between sees money counted twice or not at all.
+/// Settles what the ledger has applied: `spent` leaves what is not yet synced (never below 0), and `total` is taken as by
+/// [`rebase`]. One step, so that no request in between sees money counted twice or not at all.
 pub fn synced(shared: &dyn Store, meter: &Meter, spent: Money, total: Option<Base>) {
     let fingerprint = meter.fingerprint();
     bucket::change(shared, fingerprint, |bucket| {

@@ -12,6 +12,11 @@ use crate::core::{
     store::Memory,
 };
 
+/// The ledger has applied this much.
+fn acknowledge(shared: &dyn Store, meter: &Meter, spent: Money) {
+    synced(shared, meter, spent, None);
+}
+
 /// Some time, in Unix milliseconds: 2026-11-21 12:36:16 UTC.
 const NOW: u64 = 1_795_264_576_000;
 const A: Worker = Worker(1);

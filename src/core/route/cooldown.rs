@@ -27,9 +27,9 @@ struct Record {
     /// Start of the minute that `failed` counts.
     minute_ms: u64,
     failed: u32,
-    /// Start of the window that `strikes` counts against `allowed_fails`.
+    /// Start of the window that `window_failures` counts against `allowed_fails`.
     window_ms: u64,
-    strikes: u32,
+    window_failures: u32,
 }
 
 impl Record {
@@ -42,12 +42,12 @@ impl Record {
             minute_ms: next(),
             failed: next() as u32,
             window_ms: next(),
-            strikes: next() as u32,
+            window_failures: next() as u32,
         }
     }
 
     fn encode(self) -> Vec<u8> {
-        [self.until_ms, self.minute_ms, self.failed.into(), self.window_ms, self.strikes.into()]
+        [self.until_ms, self.minute_ms, self.failed.into(), self.window_ms, self.window_failures.into()]
             .into_iter()
             .flat_map(u64::to_le_bytes)
             .collect()
@@ -68,7 +68,7 @@ pub struct FailedAttempt {
     pub class: Class,
     /// The provider's status; that of the class when there was none.
     pub status: Status,
-    /// `retry-after` of the answer.
+    /// `retry-after` of the response.
     pub retry_after_ms: Option<u64>,
     /// How many deployments the group has.
     pub group_size: usize,
@@ -103,12 +103,12 @@ pub fn failed(
         record.turn(now_ms);
         record.failed = record.failed.saturating_add(1);
         let cools_down = match allowed_fails(router, failure.class) {
-            Some(allowed) => strike(&mut record, cooldown_ms, now_ms) > allowed,
+            Some(allowed) => count_failure(&mut record, cooldown_ms, now_ms) > allowed,
             None => by_rate(record.failed, succeeded, failure),
         };
         if cools_down {
             record.until_ms = record.until_ms.max(now_ms.saturating_add(cooldown_ms));
-            record.strikes = 0;
+            record.window_failures = 0;
         }
         (record.encode(), cools_down.then_some(cooldown_ms))
     })
@@ -130,12 +130,12 @@ fn counts(failure: FailedAttempt) -> bool {
 }
 
 /// One more failure in the window; returns how many there are.
-fn strike(record: &mut Record, window_ms: u64, now_ms: u64) -> u32 {
+fn count_failure(record: &mut Record, window_ms: u64, now_ms: u64) -> u32 {
     if now_ms.saturating_sub(record.window_ms) >= window_ms {
-        (record.window_ms, record.strikes) = (now_ms, 0);
+        (record.window_ms, record.window_failures) = (now_ms, 0);
     }
-    record.strikes = record.strikes.saturating_add(1);
-    record.strikes
+    record.window_failures = record.window_failures.saturating_add(1);
+    record.window_failures
 }
 
 /// How many failures of a class a deployment may have within its cooldown time; `None` when nothing is configured about it

@@ -1,7 +1,7 @@
-//! How quick deployments answered lately, known to all workers: what latency-based routing goes by.
+//! How quick deployments responded lately, known to all workers: what latency-based routing goes by.
 //!
-//! One small record per deployment in shared data, with the newest answers: nanoseconds for each token of the answer (LiteLLM
-//! divides too, so that long answers do not look slow), for the whole answer and, of streams, until its first part.
+//! One small record per deployment in shared data, with the newest responses: nanoseconds for each token of the response (LiteLLM
+//! divides too, so that long responses do not look slow), for the whole response and, of streams, until its first part.
 
 use crate::core::{
     host::Store,
@@ -15,14 +15,14 @@ const TIMED_OUT_NS: u64 = 1_000_000_000_000;
 /// One response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Nanoseconds for each token (in all, when it has no tokens), from the request to the end of the answer.
+    /// Nanoseconds for each token (in all, when it has no tokens), from the request to the end of the response.
     pub whole_ns: u64,
     /// Nanoseconds until the first part of a stream.
     pub first_ns: Option<u64>,
 }
 
 impl Sample {
-    /// An answer of so many tokens.
+    /// A response of so many tokens.
     pub fn of(whole_ms: u64, first_ms: Option<u64>, tokens: u64) -> Sample {
         let by_token = |ms: u64| ms.saturating_mul(1_000_000) / tokens.max(1);
         Sample { whole_ns: by_token(whole_ms), first_ns: first_ms.map(by_token) }
@@ -34,7 +34,7 @@ impl Sample {
     }
 }
 
-/// The newest answers of a deployment.
+/// The newest responses of a deployment.
 #[derive(Debug, Default, PartialEq)]
 struct Record {
     /// When the last one was noted.
@@ -72,7 +72,7 @@ fn key(deployment: &Deployment) -> String {
     format!("latency/{}", deployment.id)
 }
 
-/// Remembers an answer.
+/// Remembers a response.
 pub fn note(shared: &dyn Store, deployment: &Deployment, sample: Sample, args: &LatencyArgs, now_ms: u64) {
     store::update(shared, &key(deployment), |bytes| {
         let mut record = Record::decode(bytes);
@@ -94,7 +94,7 @@ fn push(list: &mut Vec<u64>, newest: u64, size: usize) {
     list.drain(..list.len().saturating_sub(size));
 }
 
-/// The mean of the newest answers, by their first parts for streams when there are any; 0 for a deployment that no request
+/// The mean of the newest responses, by their first parts for streams when there are any; 0 for a deployment that no request
 /// has called lately, so that it is tried.
 pub fn mean(
     shared: &dyn Store,

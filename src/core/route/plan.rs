@@ -120,7 +120,7 @@ impl Plan {
         self.reach.attempts.saturating_sub(1)
     }
 
-    /// What comes after the current candidate when no answer comes: the next attempt of its segment, else the next segment.
+    /// What comes after the current candidate when no response comes: the next attempt of its segment, else the next segment.
     ///
     /// Whether a connection will be refused or time out cannot be told beforehand, so both have the retries of a timeout.
     pub fn following(&self, config: &Config, has_room: &mut dyn FnMut(usize) -> bool) -> Option<Candidate> {
@@ -179,7 +179,7 @@ impl Plan {
         Some(next)
     }
 
-    /// Whether an answer that a content filter has cut is a failure: when the group has a fallback for it, or, without any
+    /// Whether a response that a content filter has cut is a failure: when the group has a fallback for it, or, without any
     /// such list, everything has one.
     pub fn minds_content_filter(&self, config: &Config) -> bool {
         let Some(segment) = self.segment().filter(|_| !self.controls.disable_fallbacks) else { return false };

@@ -46,13 +46,13 @@ const BATCH_BYTES: usize = 1 << 20;
 pub const WAITING: u64 = 50_000;
 /// Milliseconds between two tries after the first failure, and at most.
 const BACK_OFF_MS: (u64, u64) = (200, 2_000);
-/// An answer that takes longer is one that does not come, as far as people are told.
+/// A response that takes longer is one that does not come, as far as operators are told.
 const SLOW_MS: u64 = 2_000;
 /// So many failures in a row are no accident.
 const AWAY: u32 = 2;
 /// Most bytes of a reason that are told.
 const REASON_BYTES: usize = 200;
-/// An answer that did not come in this time never will: the host gives up long before.
+/// A response that did not come in this time never will: the host gives up long before.
 const LOST_MS: u64 = 60_000;
 
 /// What the role knows.
@@ -68,7 +68,7 @@ pub struct Sync {
     aggregated: Sums,
     failures: u32,
     not_before_ms: u64,
-    /// When the request was sent whose answer is awaited.
+    /// When the request was sent whose response is awaited.
     asked_ms: Option<u64>,
     /// What all workers were told last of the ledger's trouble.
     trouble: Option<String>,
@@ -234,7 +234,7 @@ impl Sync {
             && self.next_bytes < BATCH_BYTES
     }
 
-    /// No answer is awaited, and it is not too early after a failure.
+    /// No response is awaited, and it is not too early after a failure.
     fn is_due(&self, now_ms: u64) -> bool {
         let awaits = self.asked_ms.is_some_and(|asked| now_ms.saturating_sub(asked) < LOST_MS);
         !awaits && now_ms >= self.not_before_ms
@@ -369,7 +369,7 @@ impl Sync {
         }
     }
 
-    /// No answer came, or one that is not a 200.
+    /// No response came, or one that is not a 200.
     pub fn on_failure(&mut self, shared: &dyn Store, now_ms: u64) -> Outcome {
         let outcome = self.fail(now_ms);
         if self.failures >= AWAY {

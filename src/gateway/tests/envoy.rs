@@ -144,7 +144,7 @@ impl Running {
 /// The sync role in a worker of its own.
 struct Syncing {
     worker: Rc<Worker<FakeHost>>,
-    role: sync::Role<FakeHost>,
+    role: sync::SyncRole<FakeHost>,
     ticked_ms: u64,
 }
 
@@ -225,7 +225,7 @@ impl Envoy {
     /// Starts the sync role.
     pub fn start_sync(&mut self) {
         let worker = FakeHost::worker(&self.process, "250");
-        let role = sync::Role::configure(&worker).expect("there is a secret");
+        let role = sync::SyncRole::configure(&worker).expect("there is a secret");
         self.syncing = Some(Syncing { worker, role, ticked_ms: self.process.now_ms.get() });
     }
 

@@ -39,7 +39,7 @@ struct Slot<T> {
     good_until_ms: u64,
     /// Until when a request is expected to bring a newer one.
     asking_until_ms: u64,
-    /// A reset came since: the copy serves only while the ledger does not answer.
+    /// A reset came since: the copy serves only while the ledger does not respond.
     outdated: bool,
     /// How often it was asked for, up to [`HOTTEST`]; the hand takes one off when it comes by.
     heat: u8,

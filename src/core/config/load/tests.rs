@@ -422,7 +422,7 @@ fn router_settings_before_litellm_settings_before_defaults() {
         (2, 6_000_000, 5)
     );
     assert_eq!((defaults.router.cooldown_ms, defaults.router.allowed_fails), (5_000, None));
-    assert_eq!(defaults.tollgate.max_held_answer_bytes, 262_144);
+    assert_eq!(defaults.general.max_held_answer_bytes, 262_144);
     assert_eq!(defaults.tollgate.access_log, "stdout");
 
     let text = "

@@ -115,6 +115,5 @@ fn listed_models() {
     assert_eq!(names.first().map(String::as_str), Some("gpt-4"));
     assert!(names.contains(&"anthropic/*".to_owned()) && names.contains(&"fast".to_owned()));
     assert!(!names.contains(&"claude-alias".to_owned()) && !names.contains(&"claude".to_owned()));
-    assert_eq!(config.requested_model(None), Some("gpt-4"));
-    assert_eq!(config.requested_model(Some("x")), Some("x"));
+    assert_eq!((config.forced_model.as_deref(), config.default_model.as_deref()), (None, Some("gpt-4")));
 }

@@ -103,7 +103,6 @@ fn deployment(brand: &'static Brand) -> Deployment {
         mock_response: None,
         mock_timeout: false,
         template: None,
-        merge_reasoning: false,
         model_info: Map::new(),
         prices: Vec::new(),
         base_model: None,

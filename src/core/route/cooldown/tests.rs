@@ -228,6 +228,6 @@ fn what_is_stored_may_be_anything() {
         succeeded(&shared, deployment, NOW);
         failed(&shared, &config.router, deployment, failure(429, 2), NOW);
     }
-    let record = Record { until_ms: 1, minute_ms: 2, failed: 4, window_ms: 5, strikes: 6 };
+    let record = Record { until_ms: 1, minute_ms: 2, failed: 4, window_ms: 5, window_failures: 6 };
     assert_eq!(Record::decode(Some(&record.encode())), record);
 }

@@ -50,7 +50,7 @@ pub async fn calculate(call: Call) -> Result<Answer, Problem> {
         }
     };
     let duration = response.and_then(|response| response.get("_response_ms")).and_then(Value::as_f64);
-    let terms = response.map(Terms::of_answer).unwrap_or_default();
+    let terms = response.map(Terms::of_response).unwrap_or_default();
     let duration = duration.filter(|ms| *ms >= 0.0).map(|ms| ms as u64);
     let cost = match served_to(&call, model).await? {
         Some(target) => target.cost(answered, &usage, &terms, duration),
