@@ -1,4 +1,5 @@
-"""Runs README.md and the pages in docs/: what they tell the reader to type is typed, and what they say comes back must come back.
+"""Runs README.md, CONTRIBUTING.md and the pages in docs/: what they tell the reader to type is typed, and what they say comes
+back must come back.
 
 Their fenced blocks:
 
@@ -31,7 +32,7 @@ import yaml
 from gateway import BINARY, ROOT, Gateway, command, environment, envoy_binary, free_port
 
 README = (ROOT / "README.md").read_text()
-PAGES = {"README.md": README} | {f"docs/{path.name}": path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")} | {f"docs/{path.name}": path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 MAKEFILE = (ROOT / "Makefile").read_text()
 LIMIT = 50
 """Seconds for one block."""

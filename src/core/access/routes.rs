@@ -3,6 +3,8 @@
 //!
 //! Lists of routes name operations. A list that opens something (`allowed_routes`) names them by one of their paths, by a pattern or
 //! by a group. A list that closes something (`admin_only_routes`) closes all ways to do the same, however they are spelt.
+//!
+//! Long, because names, groups and rules of operations are one table with its tests: apart, they would not stay in step.
 
 use super::{Caller, models::is_match, refusals};
 use crate::core::{

@@ -1,4 +1,6 @@
 //! One `model_list` entry: the deployments it makes, or why it makes none.
+//!
+//! Long, because every parameter of an entry is read here once, in the order in which it may name others.
 
 use std::borrow::Cow;
 

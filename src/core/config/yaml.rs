@@ -1,4 +1,6 @@
 //! YAML text as values, read the way LiteLLM's parser reads it, and the lines its settings stand on.
+//!
+//! Long, because values and lines are read by one grammar, and a third of it is the table of what LiteLLM's parser reads.
 
 use std::fmt;
 

@@ -11,6 +11,8 @@
 //! | `most` | [`CallRecord::cut_texts`]: the bytes that the ledger keeps of a text | |
 //!
 //! A fact that says nothing (no text, 0, false) is left out of its views, except where `log_always` stands.
+//!
+//! Long, because all facts stand in one table, with what writes a fact of each type.
 
 use std::{borrow::Cow, sync::Arc};
 

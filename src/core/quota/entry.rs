@@ -2,7 +2,7 @@
 
 use super::{
     Claim, Counts, Estimate, Standing, Why, Worker,
-    bucket::{self, Entry, Fingerprint, Holder, Loss, Remote},
+    layout::{self, Entry, Fingerprint, Holder, Loss, Remote},
     liveness::Liveness,
 };
 use crate::core::{
@@ -42,7 +42,7 @@ pub(super) struct Reserved {
 impl Entry {
     /// The entry of a rule that nothing was counted for.
     pub(super) fn of(rule: &Rule, secret: Secret) -> Entry {
-        let owner = rule.owner.map_or(0, |fingerprint| bucket::owner(secret, fingerprint));
+        let owner = rule.owner.map_or(0, |fingerprint| layout::owner(secret, fingerprint));
         Entry {
             owner,
             guest: matches!(rule.kind, MeterKind::EndUser | MeterKind::EndUserModel),

@@ -18,12 +18,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `entry` | the rules: what one entry says about the next request, how requests change it |
+//! | `layout` | what one entry holds, and its bytes |
 //! | `bucket` | how entries stand in shared data |
 //! | `liveness` | which workers live, so that what a lost VM held does not stay held |
 //! | `synced` | what the ledger and other nodes say |
 
 mod bucket;
 mod entry;
+mod layout;
 mod liveness;
 mod synced;
 #[cfg(test)]
@@ -34,8 +36,9 @@ pub use liveness::heartbeat;
 pub use synced::{know, open_rates, rebase, set_remote, synced};
 
 use self::{
-    bucket::{Entry, Room},
+    bucket::Room,
     entry::{Held, Reserved},
+    layout::Entry,
     liveness::Liveness,
 };
 use crate::core::{

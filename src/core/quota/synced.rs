@@ -1,8 +1,9 @@
 //! What the ledger and the other nodes say: acknowledged money, new totals, rates.
 
 use super::{
-    bucket::{self, Entry, Remote, Room},
+    bucket::{self, Room},
     entry::pico,
+    layout::{Entry, Remote},
     liveness::Liveness,
 };
 use crate::core::{

@@ -1,5 +1,7 @@
 //! Limits, from outside.
 
+mod full;
+mod nodes;
 mod runs;
 mod threads;
 
@@ -78,6 +80,20 @@ fn admitted(shared: &dyn Store, rule: &Rule) -> bool {
 
 fn entry(shared: &dyn Store, rule: &Rule) -> Entry {
     bucket::look(shared, rule.meter.fingerprint()).unwrap_or_default()
+}
+
+/// Up to 129 meters whose entries stand in one value, each with a budget as `base` says.
+fn crowd(count: usize, base: Base) -> Vec<Rule> {
+    static METERS: OnceLock<Vec<Meter>> = OnceLock::new();
+    let meters = METERS.get_or_init(|| {
+        let all = (0..).map(|n| Meter::new(MeterKind::Team, &n.to_string()));
+        all.filter(|meter| bucket::index([1, 2], meter.fingerprint()) == 0)
+            .take(bucket::ENTRIES + 1)
+            .collect()
+    });
+    let limits = Limits { rpm: Some(1_000), ..Limits::default() };
+    let rule = Rule { limits, base, ..budget(MeterKind::Team, 1_000) };
+    meters.iter().take(count).map(|meter| Rule { meter: meter.clone(), ..rule.clone() }).collect()
 }
 
 #[test]
@@ -360,77 +376,6 @@ fn holders_of_forgotten_workers_are_cleared_away() {
     assert!(entry(&shared, &rule).holders.len() <= 4);
 }
 
-/// Up to 129 meters whose entries stand in one value, each with a budget as `base` says.
-fn crowd(count: usize, base: Base) -> Vec<Rule> {
-    static METERS: OnceLock<Vec<Meter>> = OnceLock::new();
-    let meters = METERS.get_or_init(|| {
-        let all = (0..).map(|n| Meter::new(MeterKind::Team, &n.to_string()));
-        all.filter(|meter| bucket::index([1, 2], meter.fingerprint()) == 0)
-            .take(bucket::ENTRIES + 1)
-            .collect()
-    });
-    let limits = Limits { rpm: Some(1_000), ..Limits::default() };
-    let rule = Rule { limits, base, ..budget(MeterKind::Team, 1_000) };
-    meters.iter().take(count).map(|meter| Rule { meter: meter.clone(), ..rule.clone() }).collect()
-}
-
-#[test]
-fn meters_in_force_are_never_dropped() {
-    let at = |spend, revision| Base { spend: pico(spend), revision };
-    // (what the meters are doing, their base, how long ago, what they spent besides, whether one of them makes room)
-    type Do = fn(&dyn Store, &Rule);
-    let settled: Do =
-        |shared, rule| ask(shared, rule, estimate(0, 5), NOW).unwrap().settle(shared, 0, pico(5), NOW);
-    let synced: Do = |shared, rule| {
-        ask(shared, rule, estimate(0, 5), NOW).unwrap().settle(shared, 0, pico(5), NOW);
-        acknowledge(shared, &rule.meter, pico(5));
-    };
-    let free: Do =
-        |shared, rule| ask(shared, rule, estimate(0, 0), NOW).unwrap().settle(shared, 0, pico(0), NOW);
-    let flying: Do = |shared, rule| std::mem::forget(ask(shared, rule, estimate(0, 5), NOW).unwrap());
-    let minute = 60_000;
-    let rows: [(&str, Do, Base, u64, i128, bool); 10] = [
-        ("nothing spent just now, the window open", free, at(9, 1), minute - 1, 0, false),
-        ("nothing spent in this minute", free, at(9, 1), minute, 0, true),
-        ("synced long ago", synced, at(9, 1), IDLE_MS, 0, true),
-        ("synced just now", synced, at(9, 1), IDLE_MS - 1, 0, false),
-        ("not synced", settled, at(9, 1), IDLE_MS, 5, false),
-        ("in flight", flying, at(9, 1), IDLE_MS, 5, false),
-        ("nothing spent, no ledger", free, at(0, 0), IDLE_MS, 0, true),
-        ("spent, no ledger", settled, at(0, 0), IDLE_MS, 5, false),
-        ("spent before, no ledger", free, at(9, 0), IDLE_MS, 0, false),
-        ("nothing spent, ledger", free, at(9, 1), IDLE_MS, 0, true),
-    ];
-    for (name, act, base, after, extra, expected) in rows {
-        let shared = table();
-        let rules = crowd(bucket::ENTRIES + 1, base);
-        let (last, first) = rules.split_last().unwrap();
-        first.iter().for_each(|rule| act(&shared, rule));
-        heartbeat(&shared, A, NOW + after);
-        let answer = ask(&shared, last, Estimate::default(), NOW + after).map(drop);
-        assert_eq!(answer, if expected { Ok(()) } else { Err(Why::Full) }, "{name}");
-        // Those who are in the table are served anyway, and with the same spend as before.
-        for rule in first {
-            assert_eq!(check(&shared, A, rule, NOW + after), None, "{name}");
-            let spend = standing(&shared, rule, NOW + after).spend;
-            assert_eq!(spend.pico(), base.spend.pico() + extra, "{name}");
-        }
-    }
-}
-
-#[test]
-fn what_a_lost_worker_held_can_be_dropped() {
-    let shared = table();
-    let rules = crowd(bucket::ENTRIES + 1, Base { spend: pico(1), revision: 1 });
-    for rule in &rules[..bucket::ENTRIES] {
-        std::mem::forget(reserve(&shared, B, std::slice::from_ref(rule), estimate(1, 1), NOW).unwrap());
-    }
-    for (later, expected) in [(NOW + 60_000, false), (NOW + 60_001, true)] {
-        heartbeat(&shared, A, later);
-        assert_eq!(ask(&shared, &rules[bucket::ENTRIES], estimate(1, 1), later).is_ok(), expected);
-    }
-}
-
 #[test]
 fn the_end_of_a_long_request_counts_as_use() {
     let shared = table();
@@ -471,95 +416,6 @@ fn budgets_of_the_configuration_start_again_by_themselves() {
     let minutes = Rule { resets: period::parse("1m").ok(), ..rule.clone() };
     ask(&shared, &minutes, estimate(0, 0), hour + 10).unwrap().cancel(&shared, hour + 10);
     assert_eq!(spend(hour + 60_000), 0);
-}
-
-#[test]
-fn other_nodes_count_while_they_are_heard_of() {
-    let shared = table();
-    let limits = Limits { rpm: Some(10), tpm: Some(100), parallel: Some(5) };
-    let rule = Rule { limits, ..rule(MeterKind::Key) };
-    let theirs = Rate { window_ms: NOW - 30_000, requests: 4, tokens: 40, parallel: 2, ..Rate::default() };
-    let rate = Rate { meter: rule.meter.hex(), ..theirs };
-    set_remote(&shared, std::slice::from_ref(&rate), NOW);
-    assert!(open_rates(&shared, NOW).is_empty(), "a meter nobody asked for here");
-
-    let held = ask(&shared, &rule, estimate(7, 0), NOW).unwrap();
-    let counts = Rate { window_ms: NOW, requests: 1, tokens: 7, parallel: 1, ..Rate::default() };
-    let ours = Rate { meter: rule.meter.hex(), ..counts };
-    assert_eq!(open_rates(&shared, NOW), std::slice::from_ref(&ours));
-    let left = |now_ms| {
-        let left = standing(&shared, &rule, now_ms);
-        [left.requests_left, left.tokens_left, left.parallel_left].map(Option::unwrap)
-    };
-    assert_eq!(left(NOW), [9, 93, 4]);
-    set_remote(&shared, std::slice::from_ref(&rate), NOW);
-    heartbeat(&shared, A, NOW + 5_000);
-    assert_eq!((left(NOW), left(NOW + 5_000), left(NOW + 5_001)), ([5, 53, 2], [5, 53, 2], [9, 93, 4]));
-    // Their window closes, their places stay.
-    set_remote(&shared, &[Rate { window_ms: NOW - 60_000, ..rate.clone() }], NOW);
-    assert_eq!(left(NOW), [9, 93, 2]);
-    let full = Rate { requests: 9, ..rate };
-    set_remote(&shared, &[full.clone(), Rate { meter: "nonsense".into(), ..full.clone() }], NOW);
-    assert_eq!(check_rates(&shared, A, &rule, NOW), Some(Why::Requests { resets_at_ms: NOW + 60_000 }));
-    held.settle(&shared, 8, Money::ZERO, NOW);
-    let ours = Rate { tokens: 8, parallel: 0, ..ours };
-    assert_eq!(open_rates(&shared, NOW + 59_999), [ours]);
-    assert!(open_rates(&shared, NOW + 60_000).is_empty());
-    // Refused because of the others alone: goes on being asked for, so that it goes on being refused.
-    let full = Rate { requests: 10, window_ms: NOW + 60_000, ..full };
-    set_remote(&shared, &[full], NOW + 60_000);
-    assert_eq!(
-        check_rates(&shared, A, &rule, NOW + 60_000),
-        Some(Why::Requests { resets_at_ms: NOW + 120_000 })
-    );
-    assert_eq!(open_rates(&shared, NOW + 60_000).len(), 1);
-}
-
-#[test]
-fn deployments_of_other_nodes_count_before_they_are_called_here() {
-    let shared = table();
-    let limits = Limits { rpm: Some(5), tpm: None, parallel: Some(5) };
-    let rule = Rule { limits, meter: Meter::new(MeterKind::Deployment, "d"), ..rule(MeterKind::Deployment) };
-    let theirs = Rate { window_ms: NOW - 30_000, requests: 4, tokens: 40, parallel: 2, ..Rate::default() };
-    let rate = Rate { meter: rule.meter.hex(), place: true, ..theirs };
-    set_remote(&shared, std::slice::from_ref(&rate), NOW);
-    let counted = |now_ms| {
-        let counts = counts(&shared, std::iter::once(&rule.meter), now_ms);
-        [counts[0].requests, counts[0].tokens, counts[0].parallel]
-    };
-    assert_eq!((counted(NOW), counted(NOW + 5_001)), ([4, 40, 2], [0, 0, 0]));
-    // While it counts, it is asked for, so that it is heard when the last request there is over.
-    let asked = Rate { meter: rate.meter.clone(), place: true, ..Rate::default() };
-    assert_eq!(open_rates(&shared, NOW), std::slice::from_ref(&asked));
-    set_remote(&shared, &[asked], NOW);
-    assert_eq!((counted(NOW), open_rates(&shared, NOW).len()), ([0, 0, 0], 0));
-    // What was called here is told as a deployment's.
-    set_remote(&shared, &[rate], NOW);
-    let held = ask(&shared, &rule, estimate(7, 0), NOW).unwrap();
-    assert_eq!(
-        ask(&shared, &rule, estimate(7, 0), NOW).unwrap_err(),
-        Why::Requests { resets_at_ms: NOW + 60_000 }
-    );
-    held.settle(&shared, 7, Money::ZERO, NOW);
-    assert!(open_rates(&shared, NOW).iter().all(|rate| rate.place && rate.requests == 1));
-    // Nothing is kept of one that is not called anywhere.
-    let idle = Rate { meter: Meter::named("deployment:e").hex(), place: true, ..Rate::default() };
-    set_remote(&shared, &[idle], NOW);
-    assert_eq!(open_rates(&shared, NOW).len(), 1);
-}
-
-#[test]
-fn other_nodes_are_not_told_of_lost_workers() {
-    let shared = table();
-    let rule = Rule { limits: Limits { parallel: Some(5), ..Limits::default() }, ..rule(MeterKind::Key) };
-    std::mem::forget(ask(&shared, &rule, estimate(7, 0), NOW).unwrap());
-    let told = |now_ms| {
-        open_rates(&shared, now_ms).into_iter().map(|rate| (rate.tokens, rate.parallel)).collect::<Vec<_>>()
-    };
-    assert_eq!((told(NOW + 5_000), told(NOW + 5_001)), (vec![(7, 1)], vec![(0, 0)]));
-    heartbeat(&shared, A, NOW + 61_000);
-    assert_eq!(told(NOW + 61_000), [(7, 1)]);
-    assert_eq!(told(NOW + 67_000), []);
 }
 
 #[test]
@@ -607,134 +463,4 @@ impl Store for Contended {
 fn a_store_that_takes_nothing_refuses() {
     let shared = Contended(table());
     assert_eq!(ask(&shared, &rpm(1), Estimate::default(), NOW).unwrap_err(), Why::Full);
-}
-
-/// Calls by a key for an end user, each settled at once; whether it was let in.
-fn call_for(shared: &dyn Store, key: &str, end_user: &str, now_ms: u64) -> Result<(), Why> {
-    let owner = Some(Meter::new(MeterKind::Key, key).fingerprint());
-    let limits = Limits { rpm: Some(100), ..Limits::default() };
-    let meter = Meter::new(MeterKind::EndUser, end_user);
-    let rule = Rule { meter, owner, limits, ..budget(MeterKind::EndUser, 1_000) };
-    ask(shared, &rule, estimate(1, 1), now_ms)?.settle(shared, 1, pico(1), now_ms);
-    Ok(())
-}
-
-/// Every kind of meter that others than the attacker have, none of them in the table.
-fn others() -> Vec<Rule> {
-    let named = |kind: MeterKind, n: u32| Rule {
-        meter: Meter::new(kind, &format!("other{n}")),
-        limits: Limits { rpm: Some(100), ..Limits::default() },
-        owner: (kind == MeterKind::EndUser).then(|| Meter::new(MeterKind::Key, "other").fingerprint()),
-        ..budget(kind, 1_000)
-    };
-    let kinds = [
-        MeterKind::Key,
-        MeterKind::KeyModel,
-        MeterKind::User,
-        MeterKind::Team,
-        MeterKind::EndUser,
-        MeterKind::Deployment,
-    ];
-    kinds.into_iter().flat_map(|kind| (0..200).map(move |n| named(kind, n))).collect()
-}
-
-#[test]
-fn names_that_were_chosen_to_fall_together_do_not() {
-    let shared = table();
-    // What stood beside the team when values were found by the fingerprint itself, which anybody can compute.
-    let place = |meter: &Meter| u16::from_le_bytes([meter.fingerprint()[0], meter.fingerprint()[1]]) % 1_024;
-    let team = Rule { limits: Limits { rpm: Some(5), ..Limits::default() }, ..rule(MeterKind::Team) };
-    let keys = (0..).map(|n| Meter::new(MeterKind::Key, &n.to_string()));
-    let chosen: Vec<Meter> = keys.filter(|meter| place(meter) == place(&team.meter)).take(128).collect();
-    let owner = Some(Meter::new(MeterKind::User, "attacker").fingerprint());
-    for meter in chosen {
-        assert!(admitted(&shared, &Rule { meter, owner, ..rpm(1) }));
-    }
-    assert!(admitted(&shared, &team));
-    let values = |secret| {
-        let all = (0..1_000)
-            .map(|n| bucket::index(secret, Meter::new(MeterKind::Key, &n.to_string()).fingerprint()));
-        all.collect::<Vec<_>>()
-    };
-    assert_ne!(values([1, 2]), values([1, 3]), "another process, other places");
-}
-
-#[test]
-fn seventy_thousand_end_users_of_one_key_shut_out_nobody() {
-    let shared = table();
-    let mut refused = 0;
-    for n in 0..70_000 {
-        refused += u32::from(call_for(&shared, "attacker", &n.to_string(), NOW + n / 10).is_err());
-    }
-    assert_eq!(refused, 0, "it pushes out its own");
-    let now_ms = NOW + 7_000;
-    heartbeat(&shared, A, now_ms);
-    for rule in others() {
-        assert_eq!(ask(&shared, &rule, estimate(1, 1), now_ms).map(drop), Ok(()), "{rule:?}");
-    }
-    let [pushed_out, full] = [PUSHED_OUT, FULL].map(|counter| shared.counted(counter));
-    assert!(pushed_out > 4_000 && full == 0, "{pushed_out} {full}");
-    // What others have stays, however the attacker goes on.
-    for n in 70_000..75_000 {
-        call_for(&shared, "attacker", &n.to_string(), now_ms).unwrap();
-    }
-    let lost = others().iter().filter(|rule| entry(&shared, rule).requests != 1).count();
-    assert_eq!(lost, 0);
-}
-
-#[test]
-fn keys_that_a_user_makes_shut_out_nobody() {
-    let shared = table();
-    let owner = Some(Meter::new(MeterKind::User, "attacker").fingerprint());
-    for n in 0..80_000 {
-        let meter = Meter::new(MeterKind::Key, &n.to_string());
-        ask(&shared, &Rule { meter, owner, ..rpm(1) }, estimate(1, 0), NOW).unwrap().settle(
-            &shared,
-            1,
-            pico(0),
-            NOW,
-        );
-    }
-    for rule in others() {
-        assert_eq!(ask(&shared, &rule, estimate(1, 1), NOW).map(drop), Ok(()), "{rule:?}");
-    }
-    assert_eq!(shared.counted(FULL), 0);
-}
-
-#[test]
-fn what_a_client_says_it_may_use_keeps_nobody_out() {
-    let limits = Limits { tpm: Some(1_000), ..Limits::default() };
-    let claim = Claim { tokens: u64::MAX, cost: pico(i128::MAX) };
-    let huge = Estimate { claim, ..estimate(1, 1) };
-    for kind in [
-        MeterKind::Team,
-        MeterKind::User,
-        MeterKind::Organization,
-        MeterKind::Global,
-        MeterKind::Deployment,
-        MeterKind::TeamModel,
-    ] {
-        let shared = table();
-        let rule = Rule { limits, ..budget(kind, 1_000_000) };
-        // Half of what is left, and then what the requests are likely to use.
-        for (n, tokens, cost) in [(0, 500, 500_000), (1, 501, 500_001), (2, 502, 500_002)] {
-            std::mem::forget(ask(&shared, &rule, huge, NOW).unwrap());
-            let holder = entry(&shared, &rule).holders[0];
-            assert_eq!((holder.tokens, holder.cost), (tokens, cost), "{kind:?} {n}");
-        }
-        for n in 0..400 {
-            assert!(ask(&shared, &rule, estimate(1, 1_000), NOW).map(std::mem::forget).is_ok(), "{n}");
-        }
-        // A claim that fits is held whole.
-        let shared = table();
-        let fits = Estimate { claim: Claim { tokens: 300, cost: pico(40) }, ..estimate(5, 6) };
-        std::mem::forget(ask(&shared, &rule, fits, NOW).unwrap());
-        let holder = entry(&shared, &rule).holders[0];
-        assert_eq!((holder.tokens, holder.cost), (305, 46));
-    }
-    // A key keeps out nobody but itself.
-    let shared = table();
-    let rule = Rule { limits, ..budget(MeterKind::Key, 1_000_000) };
-    std::mem::forget(ask(&shared, &rule, huge, NOW).unwrap());
-    assert!(matches!(ask(&shared, &rule, huge, NOW), Err(Why::Budget { .. })));
 }

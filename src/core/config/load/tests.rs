@@ -1,4 +1,4 @@
-//! Tests of loading as a whole.
+//! Tests of loading as a whole. Long, because each shows on a whole configuration what one section does to another.
 
 use serde_json::json;
 
