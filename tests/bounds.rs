@@ -17,6 +17,7 @@ use tollgate::core::{
         bounds::{LEAST_BOUND, MOST_TIMES, settings},
         open,
         output_lengths::OutputLengths,
+        seams::Seams,
     },
     headers::Headers,
     quota::{self, Worker},
@@ -131,6 +132,7 @@ struct Gateway {
     shared: Memory,
     random: Random,
     keys: Keyring,
+    seams: Seams,
     lengths: OutputLengths,
 }
 
@@ -145,6 +147,7 @@ impl Gateway {
             shared,
             random: Random::new(1),
             keys: Keyring::new(10),
+            seams: Seams::default(),
             lengths: OutputLengths::default(),
         }
     }
@@ -158,6 +161,7 @@ impl Gateway {
         MOST.set(before);
         let mut env = Env {
             shared: &self.shared,
+            seams: &self.seams,
             now_ms: 1_000_000,
             random: &mut self.random,
             keys: &mut self.keys,

@@ -3,10 +3,10 @@
 
 use std::rc::Rc;
 
-use super::{Turn, exchanges::ExchangeRef, fault, request::NEXT, worker::Worker};
+use super::{Turn, callout, exchanges::ExchangeRef, fault, request::NEXT, worker::Worker};
 use crate::core::{
-    exchange::{Env, Exchange, Next},
-    host::{HeaderMap, Host, Side, Stream},
+    exchange::{Env, Exchange, Next, next::Then},
+    host::{CallResponse, HeaderMap, Host, Side, Stream},
 };
 
 /// One attempt.
@@ -16,6 +16,10 @@ pub struct Attempt<H: Host> {
     /// The body to send, until its first part comes by.
     body: Option<Vec<u8>>,
     state: Sending,
+    /// What the call is for whose response is awaited.
+    called: Option<Then>,
+    /// The response has come to its end.
+    has_ended: bool,
     /// The host keeps the response's body back for us. A body can be changed only while it comes by or is kept back.
     keeps_response: bool,
 }
@@ -34,7 +38,15 @@ enum Sending {
 impl<H: Host> Attempt<H> {
     /// An attempt begins.
     pub fn new(worker: Rc<Worker<H>>) -> Attempt<H> {
-        Attempt { worker, exchange: None, body: None, state: Sending::Collect, keeps_response: false }
+        Attempt {
+            worker,
+            exchange: None,
+            body: None,
+            state: Sending::Collect,
+            called: None,
+            has_ended: false,
+            keeps_response: false,
+        }
     }
 
     /// Runs a piece of core logic on the exchange. `None` when there is none.
@@ -45,7 +57,7 @@ impl<H: Host> Attempt<H> {
     /// Does what the core decided: here each outcome gets its meaning for this role. `has_body`: what comes by has a body that can
     /// be changed.
     fn act(&mut self, stream: &H::Stream, next: Next, has_body: bool) -> Turn {
-        self.keeps_response = matches!(next, Next::Hold) && has_body;
+        self.keeps_response = matches!(next, Next::Hold | Next::Call(_)) && has_body;
         match next {
             Next::Reply(reply) => {
                 self.state = Sending::Stop;
@@ -69,11 +81,32 @@ impl<H: Host> Attempt<H> {
                 }
                 Turn::Continue
             }
+            Next::Call(callout) => {
+                let begun = callout::begin(&self.worker, stream, &callout).is_some();
+                self.called = Some(callout.then);
+                if begun { Turn::Pause } else { self.called(stream, None) }
+            }
             Next::Hold | Next::ReadBody => Turn::Pause,
             Next::Pass => Turn::Continue,
             // What a request does before it has an attempt.
-            Next::Call(_) | Next::Forward(_) | Next::Wait(_) | Next::Manage => Turn::Reply(super::lost()),
+            Next::Forward(_) | Next::Wait(_) | Next::Manage => Turn::Reply(super::lost()),
         }
+    }
+
+    /// A call about the response has its own, or will have none.
+    fn called(&mut self, stream: &H::Stream, response: Option<CallResponse>) -> Turn {
+        let Some(then) = self.called.take() else { return Turn::Pause };
+        let has_body = self.keeps_response;
+        let next = match self.with(stream, |exchange, env| exchange.on_called(&then, response, env)) {
+            // What came meanwhile goes on, or is kept back, together with what was held.
+            Some(Next::ReadBody) => {
+                let bytes = if has_body { stream.body(Side::Response) } else { Vec::new() };
+                let end = self.has_ended;
+                self.with(stream, |exchange, env| exchange.on_response_body(&bytes, end, env))
+            }
+            next => next,
+        };
+        self.act(stream, next.unwrap_or(Next::Pass), has_body)
     }
 
     /// The client's whole body is here, for an attempt after the first.
@@ -97,6 +130,7 @@ impl<H: Host> Attempt<H> {
 
     fn on_response_part(&mut self, stream: &H::Stream, size: usize, end: bool, has_body: bool) -> Turn {
         fault::inject(stream, "response_body");
+        self.has_ended |= end;
         let Some(exchange) = &self.exchange else { return Turn::Continue };
         let Ok((wants, holds)) = exchange.try_borrow().map(|e| (e.wants_body(size, end), e.holds())) else {
             return Turn::Continue;
@@ -160,6 +194,7 @@ impl<H: Host> Attempt<H> {
         if self.exchange.is_none() {
             return Turn::Continue;
         }
+        self.has_ended = ended;
         let headers = stream.headers(HeaderMap::Response);
         let next = self.with(stream, |exchange, env| exchange.on_response_headers(headers, ended, env));
         self.act(stream, next.unwrap_or(Next::Pass), false)
@@ -168,6 +203,12 @@ impl<H: Host> Attempt<H> {
     /// A part of the response's body: `size` bytes, with all that is kept back.
     pub fn on_response_body(&mut self, stream: &H::Stream, size: usize, ended: bool) -> Turn {
         self.on_response_part(stream, size, ended, true)
+    }
+
+    /// The call of this stream has its response, or will have none. The response was paused: what comes back is to be
+    /// [settled](Turn::settle).
+    pub fn on_called(&mut self, stream: &H::Stream, response: Option<CallResponse>) -> Turn {
+        self.called(stream, response)
     }
 
     /// The response's trailers: its body has ended.

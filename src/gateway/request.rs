@@ -231,7 +231,7 @@ impl<H: Host> Request<H> {
                 self.state = State::Managing(headers.get("origin").is_some());
             }
             (None, Next::Call(callout)) => {
-                let Then::Record(lookup) = &callout.then;
+                let Then::Record(lookup) = &callout.then else { return self.reply(stream, lost()) };
                 if !self.may_ask() {
                     return self.reply(stream, lost());
                 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::core::{
     access::{changes, keyring::Keyring},
-    exchange::{Env, Exchange, output_lengths::OutputLengths},
+    exchange::{Env, Exchange, output_lengths::OutputLengths, seams::Seams},
     host::{Attribute, Host, Level, Metric, Stream},
     model::call_record::CallRecord,
     protocol::KEY_VARIABLE,
@@ -23,6 +23,8 @@ pub struct Worker<H: Host> {
     pub host: H,
     /// The requests under way.
     pub(super) exchanges: Exchanges,
+    /// What looks at requests and responses on their way: nothing in production.
+    seams: Seams,
     /// Names it among all that count requests in flight.
     id: quota::Worker,
     random: RefCell<Random>,
@@ -39,7 +41,13 @@ pub struct Worker<H: Host> {
 impl<H: Host> Worker<H> {
     /// A worker that knows nothing yet.
     pub fn new(host: H) -> Worker<H> {
+        Worker::with_seams(host, Seams::default())
+    }
+
+    /// One in which these look at requests and responses.
+    pub fn with_seams(host: H, seams: Seams) -> Worker<H> {
         Worker {
+            seams,
             exchanges: Exchanges::default(),
             id: quota::Worker((host.random() >> 32) as u32),
             random: RefCell::new(Random::new(host.random())),
@@ -92,6 +100,7 @@ impl<H: Host> Worker<H> {
         let (keys, output_lengths) = &mut *known;
         Some(work(&mut Env {
             shared: self.host.store(),
+            seams: &self.seams,
             now_ms: self.host.now_ms(),
             random: &mut random,
             keys,

@@ -165,7 +165,12 @@ struct Upstream {
     attempt: Attempt<Envoy>,
 }
 
-impl Context for Upstream {}
+impl Context for Upstream {
+    fn on_http_call_response(&mut self, _token: u32, headers: usize, body: usize, _trailers: usize) {
+        let response = host::call_response(headers, body);
+        self.attempt.on_called(&self.stream, response).settle(&self.stream, Side::Response);
+    }
+}
 
 impl HttpContext for Upstream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {

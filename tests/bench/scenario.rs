@@ -9,7 +9,9 @@ use tollgate::core::{
         keyring::{Keyring, LookupResult},
     },
     config::{self, Config},
-    exchange::{Env, Exchange, Next, Opened, open, output_lengths::OutputLengths, record::members},
+    exchange::{
+        Env, Exchange, Next, Opened, open, output_lengths::OutputLengths, record::members, seams::Seams,
+    },
     headers::Headers,
     model::{call_record::CallRecord, key_record::KeyRecord},
     protocol,
@@ -37,6 +39,7 @@ pub struct Gateway {
     shared: Memory,
     random: Random,
     keys: Keyring,
+    seams: Seams,
     lengths: OutputLengths,
 }
 
@@ -74,6 +77,7 @@ impl Gateway {
             shared,
             random: Random::new(1),
             keys,
+            seams: Seams::default(),
             lengths: OutputLengths::default(),
         }
     }
@@ -81,6 +85,7 @@ impl Gateway {
     fn env(&mut self) -> Env<'_> {
         Env {
             shared: &self.shared,
+            seams: &self.seams,
             now_ms: NOW_MS,
             random: &mut self.random,
             keys: &mut self.keys,

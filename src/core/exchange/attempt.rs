@@ -1,6 +1,6 @@
 //! One attempt: the request as a provider wants it, made from the client's original body.
 
-use super::{Env, Exchange, Next, Released, next::UpstreamRequest, response::Response};
+use super::{Env, Exchange, Next, Phase, Released, next::UpstreamRequest, response::Response};
 use crate::core::{
     codec::json::Object,
     error::Error,
@@ -19,9 +19,8 @@ use crate::core::{
     route::plan::{Candidate, Plan},
 };
 
-/// An attempt under way.
-#[derive(Debug)]
-pub struct Attempt {
+/// An attempt that has gone to its provider.
+pub(super) struct Attempt {
     /// What is being called.
     pub candidate: Candidate,
     /// The format spoken.
@@ -32,10 +31,15 @@ pub struct Attempt {
     pub terms: Terms,
     /// Whether the response goes to the client as it comes.
     pub passes: bool,
-    /// The way back, until the response begins.
-    pub back: Option<Back>,
+    /// Whether somebody judges the response before the client sees it.
+    pub is_guarded: bool,
     /// When it began, Unix milliseconds.
     pub started_ms: u64,
+    /// Milliseconds from there to the newest part of the response.
+    pub took_ms: u64,
+    /// Its request has gone to the provider, and nothing has been charged for it yet.
+    pub sent: bool,
+    pub response: Response,
 }
 
 /// A request that is built for a candidate, and the way back of its response.
@@ -60,15 +64,13 @@ pub struct Start {
 impl Exchange {
     /// An attempt begins: Envoy has opened the cluster that was named last.
     pub fn on_attempt(&mut self, env: &mut Env) -> Start {
-        let first = self.attempts == 0;
-        self.attempts = self.attempts.saturating_add(1);
-        if !first {
+        if self.attempts() > 0 {
             self.previous_is_over(env);
         }
-        self.released = Released::Nothing;
-        self.response = Response::None;
-        self.sent = false;
-        let Some(plan) = &self.plan else {
+        self.route.iter_mut().for_each(|route| route.attempts = route.attempts.saturating_add(1));
+        self.delivery.released = Released::Nothing;
+        let built = self.take_built();
+        let Some(plan) = self.plan() else {
             let reply = self.refuse(Error::internal("an attempt began before its request was read"));
             return Start { next_cluster: None, next: Next::Reply(reply) };
         };
@@ -76,22 +78,32 @@ impl Exchange {
         let following = plan.following(&self.config, &mut |at| self.has_room(at, env));
         // A plan of one attempt leaves the name as it is: Envoy has been told not to retry.
         let next_cluster = (plan.max_retries() > 0).then(|| self.cluster_of(following));
-        self.next_candidate = following;
+        self.route.iter_mut().for_each(|route| route.next_candidate = following);
         if !self.take_slot(env) || self.enter_group(env).is_err() {
             let error = self.final_error();
             let reply = self.refuse(error);
             return Start { next_cluster: None, next: Next::Reply(reply) };
         }
-        let next = match self.built.take() {
+        let next = match built {
             Some(built) => Next::Send(self.start(candidate, built, env)),
             None => Next::ReadBody,
         };
         Start { next_cluster, next }
     }
 
+    /// The first attempt's request; the others read the body again.
+    fn take_built(&mut self) -> Option<Built> {
+        match std::mem::replace(&mut self.phase, Phase::Retrying(None)) {
+            Phase::Built(built) => return Some(built),
+            Phase::Attempting(attempt) => self.phase = Phase::Retrying(Some(attempt)),
+            phase => self.phase = phase,
+        }
+        None
+    }
+
     /// The body of an attempt after the first.
     pub fn on_retry_body(&mut self, body: &[u8], env: &mut Env) -> Next {
-        let Some(candidate) = self.plan.as_ref().map(Plan::current) else {
+        let Some(candidate) = self.plan().map(Plan::current) else {
             return Next::Reply(self.refuse(Error::internal("a retry has no plan")));
         };
         let mock = self.config.deployments.get(candidate.deployment).and_then(|d| d.mock_response.clone());
@@ -99,7 +111,9 @@ impl Exchange {
             let reply = self.mock_reply(&mock, env).unwrap_or_else(|error| self.refuse(error));
             return Next::Reply(reply);
         }
-        match self.members(body).and_then(|object| self.build(candidate, object)) {
+        let changed = self.received.changed.clone();
+        let object = self.members(changed.as_deref().unwrap_or(body));
+        match object.and_then(|object| self.build(candidate, object)) {
             Ok(built) => Next::Send(self.start(candidate, built, env)),
             Err(error) => {
                 self.note_error(error);
@@ -112,25 +126,28 @@ impl Exchange {
     fn start(&mut self, candidate: Candidate, built: Built, env: &Env) -> UpstreamRequest {
         self.tell_attempt(candidate);
         let Built { request, format, model, terms, back } = built;
-        if let Some(before) = &self.attempt {
-            self.earlier_ms = self.earlier_ms.saturating_add(env.now_ms.saturating_sub(before.started_ms));
+        if let Some(before) = self.attempt() {
+            let before_ms = env.now_ms.saturating_sub(before.started_ms);
+            self.delivery.earlier_ms = self.delivery.earlier_ms.saturating_add(before_ms);
         }
-        self.attempt = Some(Attempt {
+        self.phase = Phase::Attempting(Attempt {
             candidate,
             format,
             model,
             terms,
             passes: back.passes(),
-            back: Some(back),
+            is_guarded: !env.seams.guards.is_empty(),
             started_ms: env.now_ms,
+            took_ms: 0,
+            sent: true,
+            response: Response::Awaited(back),
         });
-        self.sent = true;
         request
     }
 
-    /// An attempt that ended without an answer (refused, reset, timed out) is only seen when the next one begins.
+    /// An attempt that ended without a response (refused, reset, timed out) is only seen when the next one begins.
     fn previous_is_over(&mut self, env: &mut Env) {
-        if self.released == Released::Failure {
+        if self.delivery.released == Released::Failure {
             return;
         }
         let failure = self.ended_without_response(env.now_ms);
@@ -139,9 +156,11 @@ impl Exchange {
         if self.is_under_way() {
             self.charge_hurried(&failure, env);
         }
+        self.charge_unjudged(env);
         self.cool_down(failure, env);
         self.release_slot(0, Money::ZERO, env);
-        if let (Some(next), Some(plan)) = (self.next_candidate, self.plan.as_mut()) {
+        let next = self.route.as_ref().and_then(|route| route.next_candidate);
+        if let (Some(next), Some(plan)) = (next, self.plan_mut()) {
             let before = plan.current();
             plan.take(next);
             self.count_move(before, next);
@@ -155,14 +174,14 @@ impl Exchange {
             .deployments
             .get(candidate.deployment)
             .ok_or_else(|| Error::internal("a plan names a deployment that is not configured"))?;
-        let segment = self.plan.as_ref().and_then(|plan| plan.segment_of(candidate));
+        let segment = self.plan().and_then(|plan| plan.segment_of(candidate));
         let segment = segment.ok_or_else(|| Error::internal("a candidate has no segment"))?;
         let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
         let model = deployment.model_for(&segment.requested, &captures);
-        let format = format::spoken(deployment, self.api)?;
+        let format = format::spoken(deployment, self.received.api)?;
 
         for (name, value) in &segment.overrides {
-            // How the answer comes has been settled with the client.
+            // How the response comes has been settled with the client.
             if !["stream", "stream_options"].contains(&name.as_str()) {
                 object.set(name.clone(), value.to_string());
             }
@@ -171,7 +190,7 @@ impl Exchange {
         let prepare = Prepare {
             deployment,
             model: &body_model,
-            from: format::of(self.api),
+            from: format::of(self.received.api),
             to: format,
             streaming: self.requested.streaming,
             drop_params: deployment.drop_params.unwrap_or(self.config.general.drop_params),
@@ -187,7 +206,7 @@ impl Exchange {
             leaf: format.path(),
             headers: format.headers(),
             model: &model,
-            api_version: self.api_version.as_deref(),
+            api_version: self.received.api_version.as_deref(),
         });
         where_to.headers.append(&made.headers);
         let mut headers = self.header_list(deployment, format, where_to, &made.betas, made.body.len());
@@ -225,7 +244,7 @@ impl Exchange {
         list.push("accept-encoding", b"identity");
         list.push("user-agent", concat!("tollgate/", env!("CARGO_PKG_VERSION")).as_bytes());
         let mut betas: Vec<&[u8]> = betas.iter().map(|beta| beta.as_bytes()).collect();
-        for (name, value) in self.forwarded.iter().chain(where_to.headers.iter()) {
+        for (name, value) in self.received.forwarded.iter().chain(where_to.headers.iter()) {
             // What steers Envoy is nobody's to add.
             if name.starts_with("x-tollgate-") || name.starts_with("x-envoy-") {
                 continue;

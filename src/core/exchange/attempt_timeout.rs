@@ -60,13 +60,13 @@ impl Exchange {
 
     /// The longest time-out of all attempts that are planned.
     pub(super) fn longest_timeout_ms(&self) -> u64 {
-        let deployments = self.plan.iter().flat_map(Plan::deployments);
+        let deployments = self.plan().into_iter().flat_map(Plan::deployments);
         deployments.map(|at| self.timeout_ms(at)).max().unwrap_or(MAX_TIMEOUT_MS)
     }
 
     /// Whether attempts on a deployment must end before Envoy would end them.
     fn has_own_timeout(&self, deployment: usize) -> bool {
-        self.timeout_ms(deployment) < self.per_try_timeout_ms
+        self.route.as_ref().is_some_and(|route| self.timeout_ms(deployment) < route.per_try_timeout_ms)
     }
 
     /// The cluster to name for a candidate.
@@ -99,8 +99,7 @@ impl Exchange {
 
     /// The failure behind an answer that Envoy made because there was none.
     pub(super) fn no_response(&self, status: Option<Status>, headers: &Headers) -> Option<Failure> {
-        let timed =
-            self.attempt.as_ref().is_some_and(|attempt| self.has_own_timeout(attempt.candidate.deployment));
+        let timed = self.attempt().is_some_and(|attempt| self.has_own_timeout(attempt.candidate.deployment));
         headers.get(NO_RESPONSE_HEADER).filter(|_| timed)?;
         Some(without_answer(if status == Status::new(504) { Class::Timeout } else { Class::ApiConnection }))
     }
@@ -108,7 +107,7 @@ impl Exchange {
     /// The failure of an attempt that ended without an answer. Envoy does not say why: one that took as long as it may take
     /// has timed out.
     pub(super) fn ended_without_response(&self, now_ms: u64) -> Failure {
-        let timed_out = self.attempt.as_ref().is_some_and(|attempt| {
+        let timed_out = self.attempt().is_some_and(|attempt| {
             let limit = self.timeout_ms(attempt.candidate.deployment);
             now_ms.saturating_sub(attempt.started_ms) >= limit - SLACK_MS.min(limit / 10)
         });

@@ -1,6 +1,6 @@
 //! What is known of a call before its body is there: a long body is not waited for when its caller can call nothing now.
 
-use super::{Env, Exchange, Next, Reply, reservation, size_allowed};
+use super::{Env, Exchange, Next, Phase, Reply, open::size_allowed, reservation};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
     model::rule::Rule,
@@ -13,7 +13,7 @@ const SHORT_BODY: u64 = 64 << 10;
 impl Exchange {
     /// The headers have been read, and a body follows; `received` bytes of it are here already.
     pub fn on_headers(&mut self, received: usize, env: &mut Env) -> Next {
-        match self.on_length(self.announced, env) {
+        match self.on_length(self.received.announced, env) {
             Some(reply) => Next::Reply(reply),
             None => self.on_body_part(received, env),
         }
@@ -29,7 +29,8 @@ impl Exchange {
         if let Err(error) = size_allowed(length, &self.config) {
             return Some(self.refuse(error));
         }
-        if length <= SHORT_BODY || std::mem::replace(&mut self.judged_early, true) {
+        let Phase::Receiving { judged_early } = &mut self.phase else { return None };
+        if length <= SHORT_BODY || std::mem::replace(judged_early, true) {
             return None;
         }
         self.refuse_early(env)
@@ -48,7 +49,7 @@ impl Exchange {
         let over = budget().or_else(|| rules.iter().find_map(|rule| rates(rule).map(|why| (rule, why))));
         let (rule, why) = over?;
         let error = refusals::limit(rule, why, reservation::alias(Some(grant)), env.now_ms);
-        self.reservation.refused = true;
+        self.books.reservation.refused = true;
         self.describe(Some(grant), &rules, &names, None, env);
         Some(self.refuse(error))
     }

@@ -1,6 +1,6 @@
 //! What the ledger is told of a finished call.
 
-use super::{Env, Exchange, record::Served};
+use super::{Env, Exchange, served::Served};
 use crate::core::{
     access::Caller,
     codec::escape::hex,
@@ -31,7 +31,7 @@ impl Exchange {
         if !self.config.general.has_ledger {
             return;
         }
-        let plan = self.plan.as_ref().filter(|_| !self.reservation.refused);
+        let plan = self.plan().filter(|_| !self.books.reservation.refused);
         let planned =
             plan.and_then(|plan| Some((plan, self.config.deployments.get(plan.current().deployment)?)));
         match planned {
@@ -44,9 +44,9 @@ impl Exchange {
         }
         self.tell_caller(record);
         // A client may give two calls the same id.
-        record.id = numbered(&self.call_id, env.random.bits());
+        record.id = numbered(&self.received.call_id, env.random.bits());
         record.tags = self.tags();
-        record.ip.clone_from(&self.client);
+        record.ip.clone_from(&self.received.client);
         record.session.clone_from(&self.requested.session);
     }
 
@@ -58,8 +58,8 @@ impl Exchange {
         segment: Option<&Segment>,
         deployment: &Deployment,
     ) {
-        record.response_id = self.completed.as_ref().and_then(|completed| completed.id.clone());
-        record.model = match &self.attempt {
+        record.response_id = self.books.completed.as_ref().and_then(|completed| completed.id.clone());
+        record.model = match self.attempt() {
             Some(attempt) => attempt.model.clone(),
             None => segment.map_or_else(String::new, |segment| {
                 let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
@@ -78,17 +78,17 @@ impl Exchange {
         record.total_tokens = used.usage.total_tokens;
         record.cache_read_tokens = used.usage.cached_tokens;
         record.cache_creation_tokens = used.usage.cache_creation_tokens;
-        record.first_ms = (self.first_ms > 0).then_some(self.first_ms);
+        record.first_ms = (self.delivery.first_ms > 0).then_some(self.delivery.first_ms);
         if !record.is_good() {
             record.error = Some(self.failure_name());
             record.message = self.failure_message();
         }
-        record.budgeted_meters.clone_from(&self.reservation.budgeted_meters);
+        record.budgeted_meters.clone_from(&self.books.reservation.budgeted_meters);
     }
 
     /// Why a call was refused; `false` when nobody wants to know (`disable_error_logs`).
     fn tell_refusal(&self, record: &mut CallRecord) -> bool {
-        let Some(error) = &self.first_error else { return false };
+        let Some(error) = &self.delivery.first_error else { return false };
         if self.config.ledger.disable_error_logs || matches!(self.caller, Caller::Open) {
             return false;
         }
@@ -119,13 +119,13 @@ impl Exchange {
 
     /// The words that the client got, else those of the failure it left behind.
     fn failure_message(&self) -> Option<String> {
-        let error = self.told.as_ref().or(self.first_error.as_ref())?;
+        let error = self.delivery.told.as_ref().or(self.delivery.first_error.as_ref())?;
         let end = error.message.floor_char_boundary(MESSAGE_BYTES);
         error.message.get(..end).map(str::to_owned)
     }
 
     fn failure_name(&self) -> String {
-        let error = self.first_error.as_ref();
+        let error = self.delivery.first_error.as_ref();
         let class = error.and_then(Error::class).map(Class::name);
         let kind = || error.and_then(|error| error.shape().kind);
         class.or_else(kind).unwrap_or(Class::ApiConnection.name()).to_owned()

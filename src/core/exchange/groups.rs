@@ -4,7 +4,7 @@
 //! its own, and a call must not come past them because it was asked for under another name. Such a group is judged and its
 //! limits reserved when the plan comes to it; a group whose limits are used up is passed over.
 
-use super::{Env, Exchange, record::Served, reservation};
+use super::{Env, Exchange, reservation, served::Served};
 use crate::core::{
     access::{models::Names, refusals, rules::rules},
     error::Error,
@@ -41,12 +41,12 @@ impl Exchange {
     /// Reserves what the call will probably use with the limits that its caller has for the current group, unless that is the
     /// one that was asked for. The error: they are used up.
     pub(super) fn enter_group(&mut self, env: &mut Env) -> Result<(), Error> {
-        let Some(plan) = self.plan.as_ref().filter(|_| self.fallbacks > 0) else { return Ok(()) };
+        let Some(plan) = self.plan().filter(|_| self.fallbacks() > 0) else { return Ok(()) };
         let at = plan.current();
-        if self.entered.as_ref().is_some_and(|entered| entered.at.is_same_group(at)) {
+        if self.books.group.as_ref().is_some_and(|entered| entered.at.is_same_group(at)) {
             return Ok(());
         }
-        self.leave_group(&self.served.clone().unwrap_or_default(), env);
+        self.leave_group(&self.books.served.clone().unwrap_or_default(), env);
         let rules = self.rules_of_group(env);
         let mut reservation = None;
         if !rules.is_empty() {
@@ -60,13 +60,14 @@ impl Exchange {
             })?);
         }
         self.note_metered(reservation.as_ref());
-        self.entered = Some(Entered { at, reservation, before: self.served.clone().unwrap_or_default() });
+        self.books.group =
+            Some(Entered { at, reservation, before: self.books.served.clone().unwrap_or_default() });
         Ok(())
     }
 
     /// The call has left the group that it had entered, or is over. `used` is all that it has used until now.
     pub(super) fn leave_group(&mut self, used: &Served, env: &Env) {
-        let Some(Entered { reservation, before, .. }) = self.entered.take() else { return };
+        let Some(Entered { reservation, before, .. }) = self.books.group.take() else { return };
         if let Some(reservation) = reservation {
             let counted =
                 |used: &Served| reservation::counted(&used.usage, self.config.general.counted_tokens);
@@ -77,12 +78,12 @@ impl Exchange {
 
     /// The caller's limits by model for the current group, but for those that the call is counted by anyway.
     fn rules_of_group(&self, env: &mut Env) -> Vec<Rule> {
-        let Some(segment) = self.plan.as_ref().and_then(Plan::segment) else { return Vec::new() };
+        let Some(segment) = self.plan().and_then(Plan::segment) else { return Vec::new() };
         let name = segment.name.as_str();
         let end_user = self.end_user(env).ok().flatten();
         let names = Names { asked: name, in_team: name, called: name };
         let mut rules = rules(self.caller.key(), end_user.as_deref(), &names, &self.config);
-        rules.retain(|rule| rule.kind.is_by_model() && !self.reservation.holds(&rule.meter));
+        rules.retain(|rule| rule.kind.is_by_model() && !self.books.reservation.holds(&rule.meter));
         rules
     }
 

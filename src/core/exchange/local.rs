@@ -122,7 +122,7 @@ pub(super) fn model(name: &str) -> Value {
     json!({"id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "openai"})
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(super) fn body(value: &Value) -> Reply {
     Reply {
         status: 200,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Env, Exchange, Released, Reply, local, record, response};
+use super::{Env, Exchange, Phase, Released, Reply, local, served::Completed};
 use crate::core::{
     codec::sse,
     error::Error,
@@ -32,18 +32,17 @@ impl Exchange {
     /// Answers with a mock: the text of `mock`, 10 prompt and 20 completion tokens, as LiteLLM. Nothing that it costs is taken
     /// from what a client wrote.
     pub(super) fn mock_reply(&mut self, mock: &Value, env: &mut Env) -> Result<Reply, Error> {
-        let candidate = self.plan.as_ref().map(|plan| plan.current());
+        let candidate = self.plan().map(|plan| plan.current());
         let deployment = candidate.and_then(|candidate| self.config.deployments.get(candidate.deployment));
-        let segment =
-            candidate.zip(self.plan.as_ref()).and_then(|(candidate, plan)| plan.segment_of(candidate));
+        let segment = candidate.zip(self.plan()).and_then(|(candidate, plan)| plan.segment_of(candidate));
         let model = deployment.zip(segment).map_or_else(String::new, |(deployment, segment)| {
             let captures: Vec<&str> = segment.captures.iter().map(String::as_str).collect();
             deployment.model_for(&segment.requested, &captures)
         });
         let stamp =
             ResponseIds { id: format!("chatcmpl-{}", env.random.uuid()), created: env.now_ms / 1_000, model };
-        let is_embedding = self.api.operation == Operation::Embed;
-        let (client, include_usage) = (format::of(self.api), self.requested.include_usage);
+        let is_embedding = self.received.api.operation == Operation::Embed;
+        let (client, include_usage) = (format::of(self.received.api), self.requested.include_usage);
         let back = match is_embedding {
             true => Back::passing(client, include_usage),
             false => Back::of_chat(client, include_usage)?,
@@ -59,12 +58,12 @@ impl Exchange {
             let made = make(mock, &stamp).to_string().into_bytes();
             pipeline.whole(&made)?.unwrap_or(made)
         };
-        self.status = 200;
-        self.first_ms = env.now_ms;
-        self.released = Released::Response;
+        self.delivery.status = 200;
+        self.delivery.first_ms = env.now_ms;
+        self.delivery.released = Released::Response;
         // An attempt before it was somebody else's.
-        (self.attempt, self.took_ms) = (None, 0);
-        self.completed = Some(record::Completed::of_mock(&pipeline));
+        self.phase = Phase::Over;
+        self.books.completed = Some(Completed::of_mock(&pipeline));
         let mut headers = Headers::from_pairs(&[("content-type", content_type(streaming))]);
         self.add_gateway_headers(&mut headers);
         if !streaming {
@@ -74,8 +73,7 @@ impl Exchange {
         self.add_limit_headers(&mut headers, None);
         let mut reply = Reply { status: 200, headers: Vec::new(), body, members: Vec::new() };
         reply.extend(&headers);
-        local::add_cors(&mut reply, self.cors);
-        self.response = response::Response::None;
+        local::add_cors(&mut reply, self.received.cors);
         Ok(reply)
     }
 }

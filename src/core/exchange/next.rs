@@ -112,6 +112,8 @@ pub enum Upstream {
 pub enum Then {
     /// A record of the ledger's, for this worker's copies.
     Record(Lookup),
+    /// The seam that asked for it.
+    Seam,
 }
 
 /// How long the ledger may take over one record.

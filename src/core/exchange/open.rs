@@ -5,13 +5,12 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::{
-    Callout, Env, Exchange, Next, Released, Reply, listing,
+    Callout, Delivery, Env, Exchange, Next, Phase, Received, Reply,
+    books::Books,
+    listing,
     local::{self, Database},
     record::request_members,
     request_params::{END_USER_HEADERS, Requested},
-    reservation::CallerReservation,
-    response::Response,
-    slot::Slot,
 };
 use crate::core::{
     access::{
@@ -90,10 +89,8 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opened {
             };
             let mut reply = local::refusal(&error, format, &call_id);
             local::add_cors(&mut reply, cors);
-            let mut exchange = Exchange {
-                path_model: model.map(|model| model.into_owned()),
-                ..Exchange::new(config, who, call_id, api, path, headers, env)
-            };
+            let mut exchange = Exchange::new(config, who, call_id, api, path, headers, env);
+            exchange.received.path_model = model.map(|model| model.into_owned());
             exchange.end_with(error);
             return Opened { exchange: Some(Box::new(exchange)), next: Next::Reply(reply) };
         }
@@ -103,11 +100,9 @@ pub fn open(config: &Rc<Config>, headers: &Headers, env: &mut Env) -> Opened {
     let caller = who;
     let answer = match action {
         Action::Call { api, model, api_version } => {
-            let exchange = Exchange {
-                path_model: model.map(|model| model.into_owned()),
-                api_version: api_version.map(|version| version.into_owned()),
-                ..Exchange::new(config, caller, call_id, api, path, headers, env)
-            };
+            let mut exchange = Exchange::new(config, caller, call_id, api, path, headers, env);
+            exchange.received.path_model = model.map(|model| model.into_owned());
+            exchange.received.api_version = api_version.map(|version| version.into_owned());
             return Opened { exchange: Some(Box::new(exchange)), next: Next::ReadBody };
         }
         Action::Metrics => return Next::Pass.into(),
@@ -256,46 +251,27 @@ impl Exchange {
             id: env.random.bits(),
             config: Rc::clone(config),
             caller,
-            call_id,
-            request_id,
-            started_ms: env.now_ms,
-            api,
-            path: path.to_owned(),
-            path_model: None,
-            api_version: None,
-            client: tells_client.then(|| shown_client(headers, general, env)).flatten(),
-            forwarded: forwarded(headers, config),
-            cors: headers.get("origin").is_some(),
-            controls: picked(headers, is_control),
+            received: Received {
+                call_id,
+                request_id,
+                started_ms: env.now_ms,
+                api,
+                path: path.to_owned(),
+                path_model: None,
+                api_version: None,
+                client: tells_client.then(|| shown_client(headers, general, env)).flatten(),
+                forwarded: forwarded(headers, config),
+                cors: headers.get("origin").is_some(),
+                param_headers: picked(headers, is_control),
+                announced: announced(headers),
+                body_bytes: 0,
+                changed: None,
+            },
             requested: Requested::default(),
-            region: None,
-            plan: None,
-            reservation: CallerReservation::default(),
-            entered: None,
-            slot: Slot::default(),
-            served: None,
-            per_try_timeout_ms: 0,
-            attempts: 0,
-            fallbacks: 0,
-            retries: 0,
-            built: None,
-            attempt: None,
-            sent: false,
-            next_candidate: None,
-            response: Response::None,
-            released: Released::Nothing,
-            first_error: None,
-            told: None,
-            failure_headers: Headers::default(),
-            status: 0,
-            first_ms: 0,
-            waited: false,
-            announced: announced(headers),
-            judged_early: false,
-            body_bytes: 0,
-            took_ms: 0,
-            earlier_ms: 0,
-            completed: None,
+            route: None,
+            books: Books::default(),
+            delivery: Delivery::default(),
+            phase: Phase::Receiving { judged_early: false },
             trail: None,
         }
     }

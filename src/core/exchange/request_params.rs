@@ -47,8 +47,10 @@ pub struct Requested {
     pub max_output: Option<u64>,
     /// What the call is charged by.
     pub terms: Terms,
-    /// `n`: choices that the answer is to have, at least 1.
+    /// `n`: choices that the response is to have, at least 1.
     pub choices: u64,
+    /// `allowed_model_region` of the end user.
+    pub region: Option<String>,
 }
 
 impl Requested {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Env, Exchange, output_lengths::OutputLengths, record::Served, request_params};
+use super::{Env, Exchange, output_lengths::OutputLengths, request_params, served::Served};
 use crate::core::{
     access::{
         authorize::{self, AuthorizeRequest, CheckStep},
@@ -147,11 +147,11 @@ impl Exchange {
         match reserved {
             Ok(reservation) => {
                 self.note_metered(Some(&reservation));
-                self.reservation.reservation = Some(reservation);
+                self.books.reservation.reservation = Some(reservation);
                 Ok(())
             }
             Err(refused) => {
-                self.reservation.refused = true;
+                self.books.reservation.refused = true;
                 let first = over_budget(&rules, env).or_else(|| {
                     let rates = |rule| {
                         quota::check_rates(env.shared, env.worker, rule, env.now_ms).map(|why| (rule, why))
@@ -171,14 +171,14 @@ impl Exchange {
         let is_free = |(at, model): (usize, &str)| {
             self.config.price(at, model, None).is_some_and(|price| price.is_nothing())
         };
-        self.plan.as_ref().is_some_and(|plan| plan.reached().all(is_free))
+        self.plan().is_some_and(|plan| plan.reached().all(is_free))
     }
 
     /// The call is over: what it used takes the place of what it reserved. The gateway as a whole is charged with `paid`, what
     /// providers want for it.
     pub(super) fn settle(&mut self, used: &Served, paid: Money, env: &mut Env) {
         self.leave_group(used, env);
-        if let Some(reservation) = self.reservation.reservation.take() {
+        if let Some(reservation) = self.books.reservation.reservation.take() {
             let tokens = counted(&used.usage, self.config.general.counted_tokens);
             reservation.settle_with(env.shared, tokens, used.cost, paid, env.now_ms);
         }
@@ -190,7 +190,7 @@ impl Exchange {
         let known = |name: &&str| is_known || !name.starts_with("key");
         let names =
             reservation.into_iter().flat_map(Reservation::budgeted_meters).filter(known).map(str::to_owned);
-        self.reservation.budgeted_meters.extend(names);
+        self.books.reservation.budgeted_meters.extend(names);
     }
 
     /// Adds the answer headers about limits. Where it is known what the call used, that is off what is left, else what it has
@@ -199,20 +199,21 @@ impl Exchange {
         // Most providers send none of these names.
         let limits = copied.filter(|copied| copied.raw().any(|(name, _)| name.starts_with(b"x-ratelimit-")));
         match limits {
-            None => list.append(&self.reservation.headers),
+            None => list.append(&self.books.reservation.headers),
             Some(limits) => self
+                .books
                 .reservation
                 .headers
                 .iter()
                 .filter(|(name, _)| limits.get(name).is_none())
                 .for_each(|(name, value)| list.push(name, value)),
         }
-        if self.reservation.tokens_left.is_empty() {
+        if self.books.reservation.tokens_left.is_empty() {
             return;
         }
-        let used = self.completed.as_ref().and_then(|completed| completed.usage.as_ref());
+        let used = self.books.completed.as_ref().and_then(|completed| completed.usage.as_ref());
         let used = used.map(|usage| counted(usage, self.config.general.counted_tokens));
-        for TokensLeft { kind, left, reserved } in &self.reservation.tokens_left {
+        for TokensLeft { kind, left, reserved } in &self.books.reservation.tokens_left {
             let left = used.map_or(*left, |used| left.saturating_add(*reserved).saturating_sub(used));
             let push = |list: &mut Headers, name: &[&str]| {
                 if limits.is_none_or(|limits| !limits.iter().any(|(other, _)| is_joined(other, name))) {
@@ -220,7 +221,7 @@ impl Exchange {
                 }
             };
             push(list, &["x-ratelimit-", kind.descriptor(), "-remaining-tokens"]);
-            match (kind, &self.reservation.model) {
+            match (kind, &self.books.reservation.model) {
                 (MeterKind::Key, _) => push(list, &["x-ratelimit-remaining-tokens"]),
                 (MeterKind::KeyModel, Some(model)) => push(list, &["x-litellm-key-remaining-tokens-", model]),
                 _ => {}
@@ -230,14 +231,14 @@ impl Exchange {
 
     /// Tokens of an answer of the current group, more or less.
     pub(super) fn typical(&self, lengths: &OutputLengths) -> u64 {
-        let group = self.plan.as_ref().and_then(Plan::segment).map_or("", |segment| segment.group.as_str());
+        let group = self.plan().and_then(Plan::segment).map_or("", |segment| segment.group.as_str());
         lengths.typical(group)
     }
 
     /// What a call of the current group will probably use; and what its client says that it may use besides.
     pub(super) fn guess(&self, at: usize, typical: u64) -> (Usage, u64) {
         let prompt = self.prompt_tokens();
-        let (output, claim) = match (self.api.operation, self.requested.max_output) {
+        let (output, claim) = match (self.received.api.operation, self.requested.max_output) {
             (Operation::Embed, _) => (0, 0),
             (_, None) => (typical, 0),
             (_, Some(most)) => {
@@ -296,17 +297,17 @@ impl Exchange {
 
     pub(super) fn estimate(&self, rules: &[Rule], env: &Env) -> Estimate {
         let has_budget = rules.iter().any(|rule| rule.max_budget.is_some());
-        let at = self.plan.as_ref().map_or(usize::MAX, |plan| plan.current().deployment);
+        let at = self.plan().map_or(usize::MAX, |plan| plan.current().deployment);
         self.estimate_at(at, has_budget, self.config.general.counted_tokens, self.typical(env.output_lengths))
     }
 
     /// Tokens of the prompt, more or less: never more than the model takes.
     pub(super) fn prompt_tokens(&self) -> u64 {
-        let tokens = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
+        let tokens = self.received.body_bytes.div_ceil(BYTES_PER_TOKEN);
         if tokens <= LONG_PROMPT {
             return tokens;
         }
-        let at = self.plan.as_ref().map(|plan| plan.current().deployment);
+        let at = self.plan().map(|plan| plan.current().deployment);
         let most = at.and_then(|at| self.config.deployments.get(at)).and_then(|deployment| {
             let own = deployment.model_info.get("max_input_tokens").and_then(serde_json::Value::as_u64);
             own.or_else(|| known_model(deployment)?.max_input_tokens)
@@ -325,7 +326,7 @@ impl Exchange {
     ) {
         let mut headers = Headers::with_capacity(16);
         let mut spend = grant.map_or(Money::ZERO, |grant| Money::from_pico(grant.key.budget.spend.into()));
-        self.reservation.tokens_left.clear();
+        self.books.reservation.tokens_left.clear();
         for rule in rules.iter().filter(|rule| rule.limits.any() || rule.kind == MeterKind::Key) {
             let standing = held.and_then(|held| held.standing(&rule.meter));
             let standing = standing.unwrap_or_else(|| quota::standing(env.shared, rule, env.now_ms));
@@ -334,9 +335,9 @@ impl Exchange {
             }
             if let Some(left) = standing.tokens_left {
                 let reserved = held.and_then(|held| held.tokens(&rule.meter)).unwrap_or(0);
-                self.reservation.tokens_left.push(TokensLeft { kind: rule.kind, left, reserved });
+                self.books.reservation.tokens_left.push(TokensLeft { kind: rule.kind, left, reserved });
                 if rule.kind == MeterKind::KeyModel && is_header_text(names.called) {
-                    self.reservation.model = Some(names.called.to_owned());
+                    self.books.reservation.model = Some(names.called.to_owned());
                 }
             }
             let limits = [
@@ -366,9 +367,9 @@ impl Exchange {
                 }
             }
         }
-        self.reservation.headers = headers;
+        self.books.reservation.headers = headers;
         let Some(KeyRecord { key, .. }) = grant else { return };
-        let headers = &mut self.reservation.headers;
+        let headers = &mut self.books.reservation.headers;
         let limits =
             [("x-litellm-key-tpm-limit", key.limits.tpm), ("x-litellm-key-rpm-limit", key.limits.rpm)];
         for (name, limit) in limits {

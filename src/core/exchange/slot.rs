@@ -39,8 +39,6 @@ const POLL_MS: u64 = 10;
 pub(super) struct Slot {
     /// The deployment and what is held there; nothing at one without limits.
     held: Option<(usize, Reservation)>,
-    /// Since when it waits for one.
-    since_ms: Option<u64>,
     /// What attempts have cost deployments and providers with a budget.
     charged: Vec<MeterCharge>,
 }
@@ -129,19 +127,22 @@ impl Admission<'_> {
 impl Exchange {
     /// Finds a slot for the next call: at the first deployment of the current group that has room, else (when none ever has)
     /// in a fallback. Milliseconds: all are busy, come back after them.
-    pub(super) fn find_slot(&mut self, env: &mut Env) -> Result<Option<u64>, Error> {
+    pub(super) fn find_slot(
+        &mut self,
+        waits_since_ms: &mut Option<u64>,
+        env: &mut Env,
+    ) -> Result<Option<u64>, Error> {
         loop {
             let entered = self.enter_group(env);
-            let error = match entered.map(|()| self.try_group(env)) {
+            let error = match entered.map(|()| self.try_group(waits_since_ms.is_some(), env)) {
                 Err(error) => error,
                 Ok(Ok(())) => {
-                    self.slot.since_ms = None;
+                    *waits_since_ms = None;
                     return Ok(None);
                 }
                 Ok(Err(Rejection { busy: true, .. })) => {
-                    let since_ms = *self.slot.since_ms.get_or_insert(env.now_ms);
-                    let limit_ms =
-                        self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
+                    let since_ms = *waits_since_ms.get_or_insert(env.now_ms);
+                    let limit_ms = self.plan().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
                     let waited_ms = env.now_ms.saturating_sub(since_ms);
                     if waited_ms < limit_ms {
                         return Ok(Some(POLL_MS.min(limit_ms - waited_ms)));
@@ -149,13 +150,13 @@ impl Exchange {
                     let message = "no deployment had a free slot within the time-out";
                     Failure::without_answer(Class::Timeout, message).to_error(self.title())
                 }
-                Ok(Err(rejection)) => rejection.error(self.plan.as_ref().map_or("", Plan::asked), env.now_ms),
+                Ok(Err(rejection)) => rejection.error(self.plan().map_or("", Plan::asked), env.now_ms),
             };
-            self.slot.since_ms = None;
+            *waits_since_ms = None;
             let class = error.class().unwrap_or(Class::RateLimit);
             self.note_error(error);
             let config = Rc::clone(&self.config);
-            let Some(plan) = self.plan.as_mut() else { return Err(self.final_error()) };
+            let Some(plan) = self.plan_mut() else { return Err(self.final_error()) };
             let before = plan.current();
             match plan.abandon_group(class, &mut env.world(&config), &mut |_| true) {
                 Some(after) => self.count_move(before, after),
@@ -164,28 +165,26 @@ impl Exchange {
         }
     }
 
-    /// A wait is over: it goes on, or its body is wanted. A request takes its slot as soon as there is one.
-    pub fn on_wait(&mut self, env: &mut Env) -> Next {
-        let Some(since_ms) = self.slot.since_ms else { return Next::ReadBody };
-        let limit_ms = self.plan.as_ref().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
+    /// Looks whether a request that waits since then has to go on waiting.
+    pub(super) fn wait_on(&mut self, since_ms: u64, env: &mut Env) -> Next {
+        let limit_ms = self.plan().map_or(0, |plan| self.timeout_ms(plan.current().deployment));
         let left_ms = since_ms.saturating_add(limit_ms).saturating_sub(env.now_ms);
-        match self.try_group(env) {
+        match self.try_group(true, env) {
             Err(Rejection { busy: true, .. }) if left_ms > 0 => Next::Wait(POLL_MS.min(left_ms)),
             _ => Next::ReadBody,
         }
     }
 
     /// Takes a slot in the current group, if it needs one and has none.
-    fn try_group(&mut self, env: &mut Env) -> Result<(), Rejection> {
-        let Some(plan) = &self.plan else { return Ok(()) };
+    fn try_group(&mut self, waits: bool, env: &mut Env) -> Result<(), Rejection> {
+        let Some(plan) = self.plan() else { return Ok(()) };
         let at = plan.current().deployment;
         let order = plan.segment().map(|segment| segment.order.as_slice()).unwrap_or_default();
-        let has_slot = self.slot.held.as_ref().is_some_and(|(held, _)| *held == at);
+        let has_slot = self.books.slot.held.as_ref().is_some_and(|(held, _)| *held == at);
         if has_slot || self.requested.is_mock() || !order.iter().any(|&at| self.has_rules(at)) {
             return Ok(());
         }
         // Who has waited finds that some have gone to rest meanwhile.
-        let waits = self.slot.since_ms.is_some();
         let (found, rejection) = self.with_admission(env, |plan, world, admission| {
             plan.enter(&mut |at| (!waits || world.is_available(at)) && admission.admits(at))
         });
@@ -200,7 +199,7 @@ impl Exchange {
     ) -> (Option<T>, Rejection) {
         let config = Rc::clone(&self.config);
         let typical = self.typical(env.output_lengths);
-        let Some(mut plan) = self.plan.take() else { return (None, Rejection::default()) };
+        let Some(mut route) = self.route.take() else { return (None, Rejection::default()) };
         let (shared, worker, now_ms) = (env.shared, env.worker, env.now_ms);
         let mut admission = Admission {
             exchange: self,
@@ -212,10 +211,10 @@ impl Exchange {
             taken: None,
             rejection: Rejection::default(),
         };
-        let result = go(&mut plan, &mut env.world(&config), &mut admission);
+        let result = go(&mut route.plan, &mut env.world(&config), &mut admission);
         let Admission { taken, rejection, .. } = admission;
-        self.plan = Some(plan);
-        self.slot.held = taken;
+        self.route = Some(route);
+        self.books.slot.held = taken;
         (Some(result), rejection)
     }
 
@@ -243,8 +242,8 @@ impl Exchange {
 
     /// Takes the slot of an attempt that Envoy has begun by itself. False when it has gone to somebody else meanwhile.
     pub(super) fn take_slot(&mut self, env: &mut Env) -> bool {
-        let Some(at) = self.plan.as_ref().map(|plan| plan.current().deployment) else { return false };
-        if self.slot.held.is_some() || !self.has_rules(at) {
+        let Some(at) = self.plan().map(|plan| plan.current().deployment) else { return false };
+        if self.books.slot.held.is_some() || !self.has_rules(at) {
             return true;
         }
         self.with_admission(env, |_, _, admission| admission.admits(at)).0.unwrap_or(false)
@@ -253,7 +252,7 @@ impl Exchange {
     /// Whether a deployment would let one more attempt in now. The slot that this request has there is as good as free.
     pub(super) fn has_room(&self, at: usize, env: &Env) -> bool {
         let Some(deployment) = self.config.deployments.get(at) else { return false };
-        let is_own = self.slot.held.as_ref().is_some_and(|(held, _)| *held == at);
+        let is_own = self.books.slot.held.as_ref().is_some_and(|(held, _)| *held == at);
         deployment.rules.iter().all(|rule| match quota::check(env.shared, env.worker, rule, env.now_ms) {
             None => true,
             Some(Why::Parallel) => is_own,
@@ -263,7 +262,7 @@ impl Exchange {
 
     /// The attempt is over: what it used takes the place of what it reserved.
     pub(super) fn release_slot(&mut self, tokens: u64, cost: Money, env: &Env) {
-        if let Some((at, reservation)) = self.slot.held.take() {
+        if let Some((at, reservation)) = self.books.slot.held.take() {
             if cost > Money::ZERO {
                 self.charge(at, &reservation, cost);
             }
@@ -280,26 +279,25 @@ impl Exchange {
             let budget = if meter.starts_with("provider:") { provider() } else { deployment.budget.as_ref() };
             let period = budget.and_then(|budget| budget.period.clone());
             let new = MeterCharge { meter: meter.to_owned(), spend, period };
-            MeterCharge::put(&mut self.slot.charged, &new);
+            MeterCharge::put(&mut self.books.slot.charged, &new);
         }
     }
 
     /// What attempts have cost deployments and providers with a budget.
     pub(super) fn charged(&mut self) -> Vec<MeterCharge> {
-        std::mem::take(&mut self.slot.charged)
+        std::mem::take(&mut self.books.slot.charged)
     }
 
     /// The request is over. One that called nobody counts nowhere, and neither does a mock.
     pub(super) fn release_slot_at_end(&mut self, env: &Env) {
-        self.slot.since_ms = None;
-        let is_mock = self.completed.as_ref().is_some_and(|completed| completed.is_mock);
-        if is_mock || (self.attempts == 0 && self.completed.is_none()) {
-            if let Some((_, reservation)) = self.slot.held.take() {
+        let is_mock = self.books.completed.as_ref().is_some_and(|completed| completed.is_mock);
+        if is_mock || (self.attempts() == 0 && self.books.completed.is_none()) {
+            if let Some((_, reservation)) = self.books.slot.held.take() {
                 reservation.cancel(env.shared, env.now_ms);
             }
             return;
         }
-        let tokens = self.completed.as_ref().and_then(|completed| completed.usage.as_ref());
+        let tokens = self.books.completed.as_ref().and_then(|completed| completed.usage.as_ref());
         let tokens = tokens.map_or(0, |usage| usage.total_tokens);
         let cost = self.last_cost().unwrap_or_default();
         self.release_slot(tokens, cost, env);

@@ -18,13 +18,13 @@ impl Exchange {
     /// Somebody wants to know.
     pub fn watch(&mut self) {
         self.trail = Some(Vec::new());
-        self.tell(|exchange| format!("{} by {}", exchange.path, caller(&exchange.caller)));
+        self.tell(|exchange| format!("{} by {}", exchange.received.path, caller(&exchange.caller)));
     }
 
     /// What has been decided since this was asked last, each line with the call's id.
     pub fn take_trail(&mut self) -> Vec<String> {
         let Some(lines) = self.trail.as_mut().filter(|lines| !lines.is_empty()) else { return Vec::new() };
-        std::mem::take(lines).into_iter().map(|line| format!("{}: {line}", self.call_id)).collect()
+        std::mem::take(lines).into_iter().map(|line| format!("{}: {line}", self.received.call_id)).collect()
     }
 
     /// Tells something, when somebody wants to know.
@@ -57,7 +57,7 @@ impl Exchange {
         self.tell(|exchange| {
             let found = exchange.config.deployments.get(candidate.deployment);
             let (id, base) = found.map_or(("", ""), |found| (found.id.as_str(), found.api_base.as_str()));
-            format!("attempt {}: deployment `{id}` at {base}", exchange.attempts)
+            format!("attempt {}: deployment `{id}` at {base}", exchange.attempts())
         });
     }
 
@@ -74,7 +74,7 @@ impl Exchange {
     pub(super) fn tell_move(&mut self, from: Candidate, to: Candidate) {
         self.tell(|exchange| {
             let found = exchange.config.deployments.get(to.deployment).map_or("", |found| found.id.as_str());
-            let group = exchange.plan.as_ref().and_then(Plan::segment).map_or("", |segment| &segment.group);
+            let group = exchange.plan().and_then(Plan::segment).map_or("", |segment| &segment.group);
             match from.is_same_group(to) {
                 true => format!("next: retry on deployment `{found}`"),
                 false => format!("next: falls back to `{group}`, deployment `{found}`"),
@@ -90,8 +90,12 @@ impl Exchange {
                 .as_ref()
                 .map(|usage| format!(", {} + {} tokens", usage.prompt_tokens, usage.completion_tokens));
             let cost = record.cost.map(|cost| format!(", cost {cost}"));
-            let error =
-                exchange.told.as_ref().or(exchange.first_error.as_ref()).filter(|_| !record.is_good());
+            let error = exchange
+                .delivery
+                .told
+                .as_ref()
+                .or(exchange.delivery.first_error.as_ref())
+                .filter(|_| !record.is_good());
             let error = error.map(|error| format!(", {}: {}", error.name(), error.logged()));
             format!(
                 "over: status {} after {} ms, {} attempts, {} fallbacks{}{}{}",

@@ -68,6 +68,7 @@ fn status(opened: &Opened) -> &'static str {
         (None, Next::Call(callout)) => match &callout.then {
             Then::Record(Lookup::Key(_)) => "key",
             Then::Record(Lookup::EndUser(_)) => "end user",
+            Then::Seam => "seam",
         },
         (_, next) => panic!("{next:?}"),
     }

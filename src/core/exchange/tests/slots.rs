@@ -70,7 +70,7 @@ impl Running {
     }
 
     fn deployment(&self) -> String {
-        let at = self.exchange.plan.as_ref().unwrap().current().deployment;
+        let at = self.exchange.plan().unwrap().current().deployment;
         self.exchange.config.deployments[at].id.clone()
     }
 

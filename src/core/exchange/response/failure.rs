@@ -1,0 +1,96 @@
+//! A failed response: classified, noted, and marked for a retry when there is somewhere to go.
+
+use super::{gzip, gzip::is_gzip, headers::copied, state::Response};
+use crate::core::{
+    error::{Error, Fault, Form, ProviderFault, RequestFault},
+    exchange::{Env, Exchange, Next, RETRY_HEADER, Released, WAIT_HEADER, next::Release},
+    format::failure,
+    headers::Headers,
+    model::{
+        failure::{Class, Failure, Words},
+        status::{ErrorStatus, Status},
+    },
+    route::{plan::Plan, retries},
+};
+
+impl Exchange {
+    /// A failed answer has been read.
+    pub(super) fn failed(&mut self, body: &[u8], env: &mut Env) -> Next {
+        let Some(attempt) = self.attempt_mut() else { return Next::Pass };
+        let Response::Failing { status, headers } = std::mem::replace(&mut attempt.response, Response::Over)
+        else {
+            return Next::Pass;
+        };
+        if let Some(failure) = self.no_response(status, &headers) {
+            self.charge_hurried(&failure, env);
+            return self.conclude(failure, &Headers::default(), env);
+        }
+        let unpacked = if is_gzip(&headers) { gzip::unpack_all(body).ok().flatten() } else { None };
+        let Some(attempt) = self.attempt() else { return Next::Pass };
+        let failure =
+            failure::read(attempt.format, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
+        self.conclude(failure, &headers, env)
+    }
+
+    /// An answer that looked fine and is not.
+    pub(super) fn fail_with(&mut self, error: Error, env: &mut Env) -> Next {
+        let class = error.class().unwrap_or(Class::Api);
+        let failed = |message: &str, words, status: Option<ErrorStatus>| Failure {
+            words,
+            status: status.map(Status::from),
+            ..Failure::without_answer(class, message)
+        };
+        let (worded, status) = match error.fault {
+            // Translations say whose fault it is themselves; what comes from a stream's own error event does not.
+            Fault::Provider(ProviderFault { form: Form::Bare, words, status, .. }) => {
+                (failed(&error.message, words, status).to_error(self.title()), status)
+            }
+            Fault::Provider(ProviderFault { status, .. }) => (error, status),
+            Fault::Request(RequestFault::Foreseen(_)) => (error, None),
+            _ => (failed(&error.message, Words::Ours, None).to_error(self.title()), None),
+        };
+        self.note_error(worded);
+        self.conclude(failed("", Words::Ours, status), &Headers::default(), env)
+    }
+
+    /// Notes a failure and asks Envoy for a retry when there is somewhere to go. What is released is bare: if it gets to the
+    /// policy role after all, that words it for the client (see [`Exchange::on_release`]).
+    fn conclude(&mut self, failure: Failure, headers: &Headers, env: &mut Env) -> Next {
+        self.set_response(Response::Over);
+        if !failure.message.is_empty() || self.delivery.first_error.is_none() {
+            self.note_error(failure.to_error(self.title()));
+        }
+        self.cool_down(failure.clone(), env);
+        self.delivery.failure_headers = copied(headers);
+        self.delivery.released = Released::Failure;
+        let mut list = Headers::with_capacity(4);
+        list.push_number(":status", failure.class.status().get().into());
+        list.push("content-length", b"0");
+        let (failed, used) = (self.plan().map(Plan::current), self.retries());
+        let next = self.advance(failure.class, failure.status, env);
+        if let Some(next) = next {
+            list.push(RETRY_HEADER, b"1");
+            // Whoever has not failed need not be waited for.
+            if failed.is_some_and(|failed| failed.is_same_group(next) && failed.deployment == next.deployment)
+            {
+                let least_ms = self.config.router.retry_after_ms;
+                let seconds = retries::wait_seconds(used, failure.retry_after_ms, least_ms);
+                list.push_number(WAIT_HEADER, seconds);
+            }
+        }
+        let next_cluster = next.map(|next| self.cluster_of(Some(next)));
+        Next::Release(Release { headers: Some(list), body: Some(Vec::new()), next_cluster })
+    }
+
+    /// A response that may not be seen. The client is told why by the policy role (see [`Exchange::on_release`]), whatever failed
+    /// before; nothing else is tried.
+    pub(super) fn block(&mut self, error: Error) -> Next {
+        self.set_response(Response::Over);
+        let mut list = Headers::with_capacity(2);
+        list.push_number(":status", error.status().into());
+        list.push("content-length", b"0");
+        self.delivery.first_error = Some(error);
+        self.delivery.released = Released::Failure;
+        Next::Release(Release { headers: Some(list), body: Some(Vec::new()), ..Release::default() })
+    }
+}
