@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Failure;
-use crate::core::codec::escape::hex;
+use crate::core::codec::hex::hex;
 
 /// Longest path of a Unix socket.
 const SOCKET_PATH_BYTES: usize = 100;

@@ -19,7 +19,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::{
-    codec::escape::percent,
+    codec::percent::percent,
     model::{call_record::CallRecord, lookup::Lookup, rate::Rate},
 };
 

@@ -29,8 +29,8 @@ use crate::{
     control::{Failure, log as lines, state::ADMIN_SOCKET},
     core::{
         access::routes::{self, Right},
-        codec::escape,
         codec::json::complaint,
+        codec::percent,
         model::general::General,
         operation::path,
         protocol::{CHANGED_HEADER, EVERYTHING, escape},
@@ -307,7 +307,7 @@ pub fn form(query: &str) -> Vec<(String, String)> {
 
 /// Percent escapes resolved.
 pub fn unescape(text: &str) -> String {
-    escape::unescape(text).into_owned()
+    percent::unescape(text).into_owned()
 }
 
 fn written(answer: Answer) -> Response {

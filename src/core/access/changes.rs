@@ -8,7 +8,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::core::{
-    codec::escape::unescape,
+    codec::{hex::unhex, percent::unescape},
     host::{Store, Topic},
     protocol::EVERYTHING,
     store,
@@ -134,10 +134,9 @@ pub fn fingerprint(name: &str) -> Fingerprint {
 
 /// The first 16 bytes of a hash in hexadecimal; none when it is no such hash.
 pub fn hash_start(hash: &str) -> Option<Fingerprint> {
-    if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(hash.get(..32)?, 16).ok()
+    let (start, rest) = hash.split_at_checked(32)?;
+    let is_hash = rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    unhex(start).filter(|_| is_hash).map(u128::from_be_bytes)
 }
 
 impl Watermark {

@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 
 use crate::core::{
     access::keyring::{Found, Keyring},
-    codec::escape::hex,
+    codec::hex::hex,
     error::{Error, KeyFault, OurFault},
     headers::Headers,
     host::Store,

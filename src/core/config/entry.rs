@@ -15,7 +15,7 @@ use super::{
     yaml::member,
 };
 use crate::core::{
-    codec::escape::hex,
+    codec::hex::hex,
     model::{
         deployment::{Choice, Deployment},
         endpoint::Endpoint,

@@ -14,7 +14,7 @@ use super::{
     yaml::{item, member},
 };
 use crate::core::{
-    codec::escape::hex,
+    codec::hex::hex,
     model::{
         endpoint::Endpoint,
         failure::Class,

@@ -9,7 +9,7 @@ use super::{
     redis,
     settings::Verdict,
 };
-use crate::core::{codec::escape::percent, model::secret::Secret};
+use crate::core::{codec::percent::percent, model::secret::Secret};
 
 /// Settings of the ledger. It reads the same file as the filter, with the same loader.
 #[derive(Clone, Debug, Default)]

@@ -17,7 +17,7 @@ use super::{
     wildcard,
     yaml::{self, item},
 };
-use crate::core::{codec::escape::hex, model::deployment::Deployment};
+use crate::core::{codec::hex::hex, model::deployment::Deployment};
 
 /// A configuration and what became of its settings.
 #[derive(Debug)]

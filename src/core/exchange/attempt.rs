@@ -195,7 +195,7 @@ impl Exchange {
             streaming: self.requested.streaming,
             drop_params: deployment.drop_params.unwrap_or(self.config.general.drop_params),
         };
-        let made = translate::make(
+        let translated = translate::request(
             object,
             &prepare,
             self.config.general.modify_params,
@@ -208,12 +208,13 @@ impl Exchange {
             model: &model,
             api_version: self.received.api_version.as_deref(),
         });
-        where_to.headers.append(&made.headers);
-        let mut headers = self.header_list(deployment, format, where_to, &made.betas, made.body.len());
+        where_to.headers.append(&translated.headers);
+        let mut headers =
+            self.header_list(deployment, format, where_to, &translated.betas, translated.body.len());
         self.add_timeout_headers(&mut headers, candidate.deployment, deployment);
         auth::sign(deployment, &mut headers);
-        let request = UpstreamRequest { headers, body: made.body };
-        Ok(Built { request, format, model, terms: made.terms, back: made.back })
+        let request = UpstreamRequest { headers, body: translated.body };
+        Ok(Built { request, format, model, terms: translated.terms, back: translated.back })
     }
 
     /// All headers of the provider's request. The list replaces the client's headers as a whole: nothing of the client's, and

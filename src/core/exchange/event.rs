@@ -3,7 +3,7 @@
 use super::{Env, Exchange, served::Served};
 use crate::core::{
     access::Caller,
-    codec::escape::hex,
+    codec::hex::hex,
     error::Error,
     model::{
         call_record::{CallRecord, MeterCharge},

@@ -8,7 +8,7 @@ use super::{
     prepare::Prepare,
     response::ResponseIds,
     spoken,
-    translate::{self, Made},
+    translate::{self, Translated},
 };
 use crate::core::{
     codec::{json::Object, sse},
@@ -57,7 +57,7 @@ fn request(api: ApiRef) -> String {
 }
 
 /// A request of a client as each provider gets it.
-fn each(api: ApiRef, mut found: impl FnMut(&str, Made)) {
+fn each(api: ApiRef, mut found: impl FnMut(&str, Translated)) {
     let config = load(FILE, &|_| None, &|_| None).unwrap_or_else(|p| panic!("{p:?}")).config;
     for deployment in &config.deployments {
         let to = spoken(deployment, api).unwrap();
@@ -65,7 +65,10 @@ fn each(api: ApiRef, mut found: impl FnMut(&str, Made)) {
             Prepare { deployment, model: "m", from: super::of(api), to, streaming: false, drop_params: true };
         let body = request(api);
         let object = Object::parse(body.as_bytes()).unwrap();
-        found(to.name(), translate::make(object, &prepare, false, true).unwrap_or_else(|e| panic!("{e:?}")));
+        found(
+            to.name(),
+            translate::request(object, &prepare, false, true).unwrap_or_else(|e| panic!("{e:?}")),
+        );
     }
 }
 
@@ -73,8 +76,8 @@ fn each(api: ApiRef, mut found: impl FnMut(&str, Made)) {
 fn requests_keep_the_digits_of_every_number() {
     let mut formats = Vec::new();
     for api in [&operation::CHAT, &operation::COMPLETIONS, &operation::MESSAGES] {
-        each(api, |format, made| {
-            let body = String::from_utf8(made.body).unwrap();
+        each(api, |format, translated| {
+            let body = String::from_utf8(translated.body).unwrap();
             // Written as text in text, quotes apart, the numbers are the same.
             let times = body.matches(NUMBERS).count();
             let tells_tools =
@@ -138,16 +141,16 @@ fn response(format: &str) -> Option<(String, Vec<String>)> {
 fn responses_keep_the_digits_of_every_number() {
     let ids = ResponseIds { id: "chatcmpl-1".to_owned(), created: 1, model: "m".to_owned() };
     for api in [&operation::CHAT, &operation::MESSAGES] {
-        each(api, |format, made| {
+        each(api, |format, translated| {
             let Some((whole, _)) = response(format) else { return };
-            let mut pipeline = Pipeline::new(made.back, Terms::default(), &ids);
+            let mut pipeline = Pipeline::new(translated.back, Terms::default(), &ids);
             let out = pipeline.whole(whole.as_bytes()).unwrap().unwrap_or(whole.into_bytes());
             let out = String::from_utf8(out).unwrap();
             assert!(out.contains(NUMBERS), "{format} to {api:?}: {out}");
         });
-        each(api, |format, made| {
+        each(api, |format, translated| {
             let Some((_, events)) = response(format) else { return };
-            let mut pipeline = Pipeline::new(made.back, Terms::default(), &ids);
+            let mut pipeline = Pipeline::new(translated.back, Terms::default(), &ids);
             let mut out = Vec::new();
             for event in &events {
                 let name: Option<String> = Object::parse(event.as_bytes()).unwrap().read("type");

@@ -87,7 +87,7 @@ fn inside(body: &Value) -> &Value {
 /// The longest wait that is believed: a day.
 const LONGEST_WAIT_MS: u64 = 86_400_000;
 
-/// The wait that an answer asks for, in milliseconds: `retry-after-ms`, or `retry-after` in seconds or as a date.
+/// The wait that a response asks for, in milliseconds: `retry-after-ms`, or `retry-after` in seconds or as a date.
 fn retry_after(headers: &Headers, now_ms: u64) -> Option<u64> {
     if let Some(ms) = headers.text("retry-after-ms").and_then(|text| text.trim().parse::<f64>().ok()) {
         return (ms > 0.0 && ms < LONGEST_WAIT_MS as f64).then_some(ms as u64);

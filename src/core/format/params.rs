@@ -58,7 +58,7 @@ pub fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
     Err(Error::of(RequestFault::TooLarge, message).with_param("messages"))
 }
 
-/// Takes the limit on the answer's length: `max_completion_tokens` wins over `max_tokens`.
+/// Takes the limit on the response's length: `max_completion_tokens` wins over `max_tokens`.
 pub fn take_max_tokens(body: &mut Map<String, Value>) -> Option<Value> {
     let older = body.shift_remove("max_tokens");
     let newer = body.shift_remove("max_completion_tokens");

@@ -41,7 +41,7 @@ pub struct Pipeline {
     glance: Glance,
     observed: Observed,
     /// There is a response, and not a failure in its place.
-    answered: bool,
+    has_response: bool,
     /// Whether anything has gone out.
     emitted: bool,
 }
@@ -58,7 +58,7 @@ impl Pipeline {
             texts: back.provider.texts(),
             glance: Glance::default(),
             observed: Observed { terms, ..Observed::default() },
-            answered: false,
+            has_response: false,
             emitted: false,
         }
     }
@@ -74,7 +74,7 @@ impl Pipeline {
         let bytes = || self.observed.texts.bytes();
         match &self.observed.usage {
             Some(told) => Some(told.clone().filled(prompt_tokens, bytes)),
-            None if self.answered || self.observed.events > 0 => {
+            None if self.has_response || self.observed.events > 0 => {
                 Some(Usage::estimate(prompt_tokens(), bytes()))
             }
             None => None,
@@ -106,7 +106,7 @@ impl Pipeline {
 
     /// Looks at a part of a large response that passes.
     pub fn pass_by(&mut self, part: &[u8]) {
-        self.answered = true;
+        self.has_response = true;
         if self.provider.has_texts() {
             self.observed.texts.push(part);
         }
@@ -131,7 +131,7 @@ impl Pipeline {
         };
         let value = value::read_exact(body).map_err(|e| not_json(&e.to_string()))?;
         let chat = reader.whole(value, &mut self.observed)?;
-        self.answered = true;
+        self.has_response = true;
         self.observed.model = chat.get("model").and_then(Value::as_str).map(str::to_owned);
         let written = writer.whole(chat)?;
         self.observed.note_id(written.get("id").and_then(Value::as_str).map(str::to_owned));
@@ -148,7 +148,7 @@ impl Pipeline {
         self.observed.model = object.read("model");
         self.observed.note_id(object.read("id"));
         self.observed.note_tier(object.read::<String>("service_tier").as_deref());
-        self.answered = object.raw("error").is_none_or(|error| error == "null");
+        self.has_response = object.raw("error").is_none_or(|error| error == "null");
         self.count_whole(body);
         Ok(())
     }

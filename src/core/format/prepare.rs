@@ -21,7 +21,7 @@ use crate::core::{
 /// What a body is prepared for.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepare<'a> {
-    /// Who is called.
+    /// The deployment that is called.
     pub deployment: &'a Deployment,
     /// The model to ask for; empty leaves what stands there.
     pub model: &'a str,

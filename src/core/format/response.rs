@@ -129,10 +129,10 @@ pub struct Passing<'a> {
 /// What an event says of its usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// It does not name it.
+    /// The event does not name its usage.
     Nothing,
-    /// It names it and says nothing.
+    /// The event names its usage and says nothing of it.
     Null,
-    /// It tells it.
+    /// The event tells its usage.
     Usage,
 }

@@ -21,7 +21,7 @@ use crate::core::{
 };
 
 /// A request as a provider is sent it.
-pub struct Made {
+pub struct Translated {
     /// The body.
     pub body: Vec<u8>,
     /// Headers that the client wants sent.
@@ -74,19 +74,25 @@ impl fmt::Debug for Back {
     }
 }
 
-/// Makes the provider's request of a client's. `include_usage` says that the client is to get the usage of its stream also if
+/// Turns a client's request into the provider's. `include_usage` says that the client is to get the usage of its stream also if
 /// its body does not ask for it.
-pub fn make(
+pub fn request(
     mut object: Object<'_>,
     p: &Prepare<'_>,
     modify_params: bool,
     include_usage: bool,
-) -> Result<Made, Error> {
+) -> Result<Translated, Error> {
     if p.from == p.to {
         let facts = prepare::prepare(&mut object, p)?;
         let back = Back::passing(p.to, include_usage || facts.include_usage);
         let terms = p.to.terms(&object);
-        return Ok(Made { body: object.to_bytes(), headers: facts.headers, betas: Vec::new(), terms, back });
+        return Ok(Translated {
+            body: object.to_bytes(),
+            headers: facts.headers,
+            betas: Vec::new(),
+            terms,
+            back,
+        });
     }
     let facts = prepare::strip_and_default(&mut object, p)?;
     let body = object.to_map().map_err(|e| {
@@ -116,7 +122,7 @@ pub fn make(
         )?,
         false => (with_extra_body(written.body, &facts.extra_body), Terms::default()),
     };
-    Ok(Made { body, headers: facts.headers, betas: written.betas, terms, back })
+    Ok(Translated { body, headers: facts.headers, betas: written.betas, terms, back })
 }
 
 /// What has become a chat request goes the way of every chat request.

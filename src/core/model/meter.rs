@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::core::codec::escape::hex;
+use crate::core::codec::hex::hex;
 
 /// What a meter stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -168,15 +168,10 @@ impl Meter {
     }
 }
 
-/// Reads what [`hex`] writes.
-pub(crate) fn unhex(text: &str) -> Option<[u8; 16]> {
-    let valid = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    valid.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(u128::to_be_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::codec::hex::unhex;
 
     #[test]
     fn names_and_words() {
@@ -215,7 +210,7 @@ mod tests {
         // printf abc | sha256sum
         assert_eq!(Meter::named("abc").hex(), "ba7816bf8f01cfea414140de5dae2223");
         for bad in ["", "ba78", "+a7816bf8f01cfea414140de5dae2223", "éé7816bf8f01cfea414140de5dae22"] {
-            assert_eq!(unhex(bad), None, "{bad:?}");
+            assert_eq!(unhex::<16>(bad), None, "{bad:?}");
         }
     }
 }

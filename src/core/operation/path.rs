@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::{APIS, ApiRef, managed, not_yet};
 use crate::core::{
-    codec::escape::unescape,
+    codec::percent::unescape,
     error::{Error, ErrorFormat, RequestFault},
 };
 
@@ -95,7 +95,7 @@ pub fn find<'p>(method: &str, target: &'p str) -> Result<Action<'p>, Error> {
     find_in(&APIS, method, target)
 }
 
-/// The same with these client APIs.
+/// Finds the action among these client APIs and everything else that is served.
 fn find_in<'p>(apis: &[ApiRef], method: &str, target: &'p str) -> Result<Action<'p>, Error> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };

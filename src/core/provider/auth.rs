@@ -25,7 +25,7 @@ fn bearer(d: &Deployment, headers: &mut Headers) {
     }
 }
 
-/// The same with OpenAI's organization.
+/// `Authorization: Bearer`, and OpenAI's organization.
 fn openai(d: &Deployment, headers: &mut Headers) {
     bearer(d, headers);
     if let Some(organization) = &d.organization {

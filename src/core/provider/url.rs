@@ -1,14 +1,14 @@
 //! Paths of calls, in the ways of the brands.
 
 use crate::core::{
-    codec::escape::percent,
+    codec::percent::percent,
     model::{brand::UrlScheme, deployment::Deployment},
 };
 
 /// A call whose path is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// Who is called.
+    /// The deployment that is called.
     pub deployment: &'a Deployment,
     /// What the format's paths end in.
     pub leaf: &'static str,
@@ -54,7 +54,7 @@ fn join(base: &str, leaf: &str) -> String {
     if base.ends_with(leaf) { base.to_owned() } else { [base, leaf].concat() }
 }
 
-/// The same for a base that may stop before `/v1`.
+/// `base` + `leaf` for a base that may stop before `/v1`.
 fn with_v1(base: &str, leaf: &str) -> String {
     match base.ends_with("/v1") || base.ends_with(leaf) {
         true => join(base, leaf),

@@ -7,14 +7,9 @@ use super::{
     liveness::Liveness,
 };
 use crate::core::{
-    codec::escape::hex,
+    codec::hex::{hex, unhex},
     host::Store,
-    model::{
-        meter::{Meter, unhex},
-        money::Money,
-        rate::Rate,
-        rule::Base,
-    },
+    model::{meter::Meter, money::Money, rate::Rate, rule::Base},
 };
 
 /// The ledger's new total. Taken when it is newer than the one there, and when the table has the meter with a budget.

@@ -11,7 +11,7 @@ use super::{
     trace::{Group, Trace},
     world::{Controls, RoutingInput, Tokens, World},
 };
-use crate::core::{codec::escape::percent, config::Config, error::Error, operation::path::parameter};
+use crate::core::{codec::percent::percent, config::Config, error::Error, operation::path::parameter};
 
 /// What a call would try, and why each deployment is in or out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,12 +3,12 @@
 use super::*;
 use crate::core::format::{
     Format as _,
-    generate::Asked,
+    generate::Requested,
     golden::{requests, responses},
 };
 
-const READ: requests::Translate = |body, context| Ok((request::read(body, context)?, Asked::default()));
-const WRITE: requests::Translate = |chat, context| Ok((request::write(chat, context)?, Asked::default()));
+const READ: requests::Translate = |body, context| Ok((request::read(body, context)?, Requested::default()));
+const WRITE: requests::Translate = |chat, context| Ok((request::write(chat, context)?, Requested::default()));
 
 #[test]
 fn whole_requests_are_read() {

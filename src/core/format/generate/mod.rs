@@ -14,7 +14,7 @@ use crate::core::error::Error;
 
 /// What a response is read by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct Requested {
     /// Texts to strip off either end of the response, where they are not meant: the template's tokens, the stop texts.
     pub strip_tokens: Vec<String>,
     /// Estimated length of the prompt, which the server does not always count.
@@ -38,8 +38,8 @@ impl super::Format for Format {
     }
 
     fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        let (body, asked) = request::write(chat, context)?;
-        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(asked, ids)) as _);
+        let (body, requested) = request::write(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(requested, ids)) as _);
         Ok(Written { body, betas: Vec::new(), reader })
     }
 }

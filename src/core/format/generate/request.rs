@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Asked;
+use super::Requested;
 use crate::core::{
     codec::value,
     error::Error,
@@ -43,14 +43,14 @@ const BYTES_PER_TOKEN: usize = 4;
 pub fn write(
     mut body: Map<String, Value>,
     context: &Context<'_>,
-) -> Result<(Map<String, Value>, Asked), Error> {
+) -> Result<(Map<String, Value>, Requested), Error> {
     let known = if context.template.is_none() { template::for_model(context.model) } else { None };
     let template = context.template.or(known.as_ref());
     let prompt = template::take_prompt(&mut body, template, context)?;
     params::drop_or_refuse(&mut body, &UNSUPPORTED, context)?;
     let stream = body.shift_remove("stream").and_then(|stream| stream.as_bool()).unwrap_or(false);
     let parameters = parameters(body);
-    let asked = Asked {
+    let requested = Requested {
         strip_tokens: strip_tokens(template, parameters.get("stop")),
         prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN) as u64,
     };
@@ -59,7 +59,7 @@ pub fn write(
         ("parameters".to_owned(), Value::from(parameters)),
         ("stream".to_owned(), Value::from(stream)),
     ]);
-    Ok((generate, asked))
+    Ok((generate, requested))
 }
 
 fn parameters(mut body: Map<String, Value>) -> Map<String, Value> {

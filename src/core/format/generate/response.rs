@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Asked, strip_tokens::StripTokens};
+use super::{Requested, strip_tokens::StripTokens};
 use crate::core::{
     codec::value::object,
     error::Error,
@@ -10,7 +10,7 @@ use crate::core::{
 };
 
 /// Makes the `chat.completion` of `[{"generated_text", "details"}]`, or of such an object alone.
-pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Error> {
+pub fn read(body: &Value, requested: &Requested, ids: &ResponseIds) -> Result<Value, Error> {
     let body = body.as_array().and_then(|list| list.first()).unwrap_or(body);
     if let Some(error) = chat::failure_in(body) {
         return Err(error);
@@ -19,7 +19,7 @@ pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Err
     let text = text.ok_or_else(|| chat::unreadable("no `generated_text`"))?;
     let details = body.get("details");
     let reason = finish_reason(details);
-    let mut strip = StripTokens::new(&asked.strip_tokens);
+    let mut strip = StripTokens::new(&requested.strip_tokens);
     let mut content = strip.push(text);
     content.push_str(&strip.finish(reason == "length"));
     let mut chat = object! {
@@ -30,7 +30,7 @@ pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Err
         "system_fingerprint": Value::Null,
         "choices": [chat::text_choice(0, &content, reason)],
     };
-    chat::set_usage(&mut chat, usage(details, asked.prompt_tokens));
+    chat::set_usage(&mut chat, usage(details, requested.prompt_tokens));
     Ok(chat)
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Asked,
+    Requested,
     response::{self, finish_reason, usage},
     strip_tokens::StripTokens,
 };
@@ -19,7 +19,7 @@ use crate::core::{
 /// Reads the response to one request.
 #[derive(Debug)]
 pub struct Reader {
-    asked: Asked,
+    requested: Requested,
     chunks: Chunks,
     strip: StripTokens,
     /// Some text came token by token, so the whole text at the end repeats it.
@@ -30,11 +30,11 @@ pub struct Reader {
 
 impl Reader {
     /// A reader of the response to what was asked.
-    pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
+    pub fn new(requested: Requested, ids: &ResponseIds) -> Reader {
         Reader {
             chunks: Chunks::new(ids),
-            strip: StripTokens::new(&asked.strip_tokens),
-            asked,
+            strip: StripTokens::new(&requested.strip_tokens),
+            requested,
             by_token: false,
             ended: false,
             usage: None,
@@ -64,7 +64,7 @@ impl Reader {
         }
         let details = event.get("details").filter(|details| !details.is_null());
         if whole.is_some() || details.is_some() {
-            self.usage = usage(details, self.asked.prompt_tokens);
+            self.usage = usage(details, self.requested.prompt_tokens);
             self.end(finish_reason(details), out);
         }
     }
@@ -95,7 +95,7 @@ impl Reader {
 
 impl ReadResponse for Reader {
     fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
-        let chat = response::read(&body, &self.asked, self.chunks.ids())?;
+        let chat = response::read(&body, &self.requested, self.chunks.ids())?;
         observed.note_openai(&chat);
         Ok(chat)
     }

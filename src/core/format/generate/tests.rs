@@ -18,13 +18,13 @@ fn odd_values_are_refused_or_taken() {
 
 #[test]
 fn whole_responses() {
-    responses::whole("generate/response/read", |body, asked, ids| response::read(body, &asked, ids));
+    responses::whole("generate/response/read", |body, requested, ids| response::read(body, &requested, ids));
 }
 
 #[test]
 fn whole_streams() {
-    responses::streams("generate/stream/read", |events, asked, include_usage| {
-        let mut reader = stream::Reader::new(asked, &responses::ids());
+    responses::streams("generate/stream/read", |events, requested, include_usage| {
+        let mut reader = stream::Reader::new(requested, &responses::ids());
         let mut out = Vec::new();
         let result = events.iter().try_for_each(|event| match chat::response::failure_in(event) {
             Some(error) => Err(error),

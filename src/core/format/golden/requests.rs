@@ -4,13 +4,13 @@ use serde_json::{Map, Value, json};
 
 use crate::core::{
     error::Error,
-    format::{Context, generate::Asked, golden, params::wants_usage},
+    format::{Context, generate::Requested, golden, params::wants_usage},
     model::template::PromptTemplate,
 };
 
 /// A request translation: the request it makes, and what the response will be read by where that is told.
 pub(in crate::core::format) type Translate =
-    fn(Map<String, Value>, &Context<'_>) -> Result<(Map<String, Value>, Asked), Error>;
+    fn(Map<String, Value>, &Context<'_>) -> Result<(Map<String, Value>, Requested), Error>;
 
 /// Compares every case of a folder with what `translate` makes of it.
 pub(in crate::core::format) fn walk(folder: &str, translate: Translate) {
@@ -47,10 +47,10 @@ fn run(case: &Value, translate: Translate) -> Value {
         template: template.as_ref(),
     };
     match translate(request, &context) {
-        Ok((request, asked)) => json!({"memo": {
+        Ok((request, requested)) => json!({"memo": {
             "include_usage": asks_for_usage || wants_usage(&request),
-            "marks": asked.strip_tokens,
-            "prompt_tokens": asked.prompt_tokens,
+            "marks": requested.strip_tokens,
+            "prompt_tokens": requested.prompt_tokens,
         }, "request": request}),
         Err(error) => {
             json!({"error": {"status": error.status(), "message": error.message, "param": error.param}})

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::core::{
     error::Error,
-    format::{generate::Asked, golden, response::ResponseIds},
+    format::{generate::Requested, golden, response::ResponseIds},
 };
 
 /// What responses without names of their own are called in every case.
@@ -15,9 +15,9 @@ pub(in crate::core::format) fn ids() -> ResponseIds {
 /// Compares every buffered response of a folder with what `translate` makes of it, and tries it with odd values.
 pub(in crate::core::format) fn whole(
     folder: &str,
-    translate: fn(&Value, Asked, &ResponseIds) -> Result<Value, Error>,
+    translate: fn(&Value, Requested, &ResponseIds) -> Result<Value, Error>,
 ) {
-    let run = |case: &Value| match translate(&case["answer"], asked(case), &ids()) {
+    let run = |case: &Value| match translate(&case["answer"], requested(case), &ids()) {
         Ok(answer) => json!({"answer": answer}),
         Err(error) => json!({"error": {"status": error.status(), "message": error.message}}),
     };
@@ -33,11 +33,11 @@ pub(in crate::core::format) fn whole(
 /// told whether the client asked for the usage.
 pub(in crate::core::format) fn streams(
     folder: &str,
-    translate: impl Fn(&[Value], Asked, bool) -> (Vec<Value>, Result<(), Error>),
+    translate: impl Fn(&[Value], Requested, bool) -> (Vec<Value>, Result<(), Error>),
 ) {
     let run = |chunks: &Value, case: &Value| {
         let include_usage = case["memo"]["include_usage"] == true;
-        match translate(chunks.as_array().unwrap(), asked(case), include_usage) {
+        match translate(chunks.as_array().unwrap(), requested(case), include_usage) {
             (out, Ok(())) => json!({"out": out}),
             (out, Err(error)) => {
                 json!({"out": out, "error": {"status": error.status(), "message": error.message}})
@@ -64,8 +64,8 @@ fn odd() -> [Value; 7] {
     [json!(null), json!(-1), json!(u64::MAX), json!("x"), json!([]), json!({}), json!(true)]
 }
 
-fn asked(case: &Value) -> Asked {
-    Asked {
+fn requested(case: &Value) -> Requested {
+    Requested {
         strip_tokens: serde_json::from_value(case["memo"]["marks"].clone()).unwrap_or_default(),
         prompt_tokens: case["memo"]["prompt_tokens"].as_u64().unwrap_or(0),
     }

@@ -53,7 +53,7 @@ const PARAMS: &[&str] = &[
 
 /// What a response is read by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct Requested {
     /// The response's call of the tool `json_tool_call` is the content the client asked for (JSON output by a forced tool).
     pub json_tool: bool,
     /// Prefill that the response continues and the client wants back (`"prefix": true`).
@@ -97,8 +97,8 @@ impl super::Format for Format {
     }
 
     fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        let (body, betas, asked) = request::write(chat, context)?;
-        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(asked, ids)) as _);
+        let (body, betas, requested) = request::write(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(requested, ids)) as _);
         Ok(Written { body, betas, reader })
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::core::{codec::escape::hex, error::Error, format::response::WriteResponse};
+use crate::core::{codec::hex::hex, error::Error, format::response::WriteResponse};
 
 /// OpenAI and Azure refuse a longer name of a function.
 const MOST_NAME_BYTES: usize = 64;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Asked, error, input, made_up_id, names, request::JSON_TOOL, text, usage::Usage};
+use super::{Requested, error, input, made_up_id, names, request::JSON_TOOL, text, usage::Usage};
 use crate::core::{
     codec::value::{self, object},
     error::Error,
@@ -14,7 +14,7 @@ use crate::core::{
 ///
 /// The model is the one the provider names. Blocks that chat has no place for (the provider's own tools at work) are left
 /// out; what they cost stays in `usage`.
-pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Error> {
+pub fn read(body: &Value, requested: &Requested, ids: &ResponseIds) -> Result<Value, Error> {
     if body.get("type").and_then(Value::as_str) == Some("error") {
         return Err(error::reported(body));
     }
@@ -27,7 +27,7 @@ pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Err
     };
     let mut parts = Parts::default();
     for block in blocks {
-        parts.add(block, asked);
+        parts.add(block, requested);
     }
     let finish = finish_reason(text(body, "stop_reason"), parts.calls.len(), parts.json.is_some());
     let mut usage = Usage::default();
@@ -42,7 +42,7 @@ pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Err
         "model": body.get("model").and_then(Value::as_str).unwrap_or(&ids.model),
         "object": "chat.completion",
         "system_fingerprint": Value::Null,
-        "choices": [object! {"finish_reason": finish, "index": 0, "message": parts.into_message(asked)}],
+        "choices": [object! {"finish_reason": finish, "index": 0, "message": parts.into_message(requested)}],
         "usage": usage,
     })
 }
@@ -60,7 +60,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, block: &Value, asked: &Asked) {
+    fn add(&mut self, block: &Value, requested: &Requested) {
         match text(block, "type") {
             "text" => {
                 self.text.push_str(text(block, "text"));
@@ -73,7 +73,7 @@ impl Parts {
                     None | Some(Value::Null) => "{}".to_owned(),
                     Some(input) => value::to_text(input),
                 };
-                if asked.json_tool && text(block, "name") == JSON_TOOL {
+                if requested.json_tool && text(block, "name") == JSON_TOOL {
                     self.json.get_or_insert(input);
                 } else {
                     self.calls.push(object! {
@@ -93,8 +93,8 @@ impl Parts {
         }
     }
 
-    fn into_message(self, asked: &Asked) -> Value {
-        let content = match (self.json, &asked.prefix) {
+    fn into_message(self, requested: &Requested) -> Value {
+        let content = match (self.json, &requested.prefix) {
             (Some(json), _) => json,
             (None, Some(prefix)) => format!("{prefix}{}", self.text),
             (None, None) => self.text,
@@ -226,7 +226,7 @@ pub(super) fn stop_reason(finish: Option<&str>, has_tool: bool, refused: bool) -
         Some("length") => "max_tokens",
         Some("content_filter") => "refusal",
         _ if refused => "refusal",
-        // Some servers end an answer that calls tools with `stop`.
+        // Some servers end a response that calls tools with `stop`.
         _ if has_tool => "tool_use",
         _ => "end_turn",
     }

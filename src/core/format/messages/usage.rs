@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::core::codec::value::{self, object};
 
-/// Tokens of one answer. Anthropic counts fresh, cached and newly cached prompt tokens apart; chat's `prompt_tokens` is
+/// Tokens of one response. Anthropic counts fresh, cached and newly cached prompt tokens apart; chat's `prompt_tokens` is
 /// their sum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -42,7 +42,7 @@ impl Usage {
         }
     }
 
-    /// The `usage` object of a chat answer.
+    /// The `usage` object of a chat response.
     pub fn to_chat(&self) -> Value {
         let prompt = self.input.saturating_add(self.cache_read).saturating_add(self.cache_creation);
         let mut details = Map::new();

@@ -1,4 +1,4 @@
-//! Ollama's own chat API: an object on each line of a stream, pictures beside the text, settings under `options`. Spoken by
+//! Ollama's own chat API: an object on each line of a stream, images beside the text, settings under `options`. Spoken by
 //! providers only.
 
 pub mod request;
@@ -31,7 +31,7 @@ const PARAMS: &[&str] = &[
 
 /// What a response is read by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct Requested {
     /// The model as the client is told it (`ollama_chat/llama3.2`), as LiteLLM does.
     pub model: String,
     /// Estimated length of the prompt, which is not counted where the server had all of it in its cache.
@@ -58,8 +58,8 @@ impl super::Format for Format {
     }
 
     fn write_request(&self, chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        let (body, asked) = request::write(chat, context)?;
-        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(asked, ids)) as _);
+        let (body, requested) = request::write(chat, context)?;
+        let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(requested, ids)) as _);
         Ok(Written { body, betas: Vec::new(), reader })
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Asked;
+use super::Requested;
 use crate::core::{
     codec::value::{self, object},
     error::Error,
@@ -42,13 +42,13 @@ const BYTES_PER_TOKEN: u64 = 4;
 pub fn write(
     mut chat: Map<String, Value>,
     context: &Context<'_>,
-) -> Result<(Map<String, Value>, Asked), Error> {
+) -> Result<(Map<String, Value>, Requested), Error> {
     params::drop_or_refuse(&mut chat, &UNSUPPORTED, context)?;
     params::refuse_large_arguments(chat.get("messages"))?;
     let model = params::model(&mut chat, context);
     let mut texts = 0;
     let messages = messages(chat.shift_remove("messages").unwrap_or_default(), &mut texts)?;
-    let asked = Asked {
+    let requested = Requested {
         model: format!("{}/{}", context.brand, model.as_str().unwrap_or_default()),
         prompt_tokens: texts.div_ceil(BYTES_PER_TOKEN),
     };
@@ -74,7 +74,7 @@ pub fn write(
     if !options.is_empty() {
         body.insert("options".into(), options.into());
     }
-    Ok((body, asked))
+    Ok((body, requested))
 }
 
 /// Everything about generating.
@@ -220,7 +220,7 @@ fn tool_call(call: Value, path: &Path<'_>, calls: &mut Vec<(String, String)>) ->
     Ok(object! {"function": object! {"name": name, "arguments": arguments}})
 }
 
-/// The text of a message and its pictures.
+/// The text of a message and its images.
 fn content(content: Value, path: &Path<'_>) -> Result<(String, Vec<Value>), Error> {
     let parts = match content {
         Value::Null => return Ok((String::new(), Vec::new())),
@@ -241,7 +241,7 @@ fn content(content: Value, path: &Path<'_>) -> Result<(String, Vec<Value>), Erro
     Ok((text, images))
 }
 
-/// A picture as base64: the server fetches none.
+/// An image as base64: the server fetches none.
 fn image(mut part: Map<String, Value>, path: &Path<'_>) -> Result<Value, Error> {
     let path = path.member("image_url");
     let url = match part.shift_remove("image_url") {

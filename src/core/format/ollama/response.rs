@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Asked;
+use super::Requested;
 use crate::core::{
     codec::value::{self, object},
     error::Error,
@@ -10,7 +10,7 @@ use crate::core::{
 };
 
 /// Makes the `chat.completion` of a response.
-pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Error> {
+pub fn read(body: &Value, requested: &Requested, ids: &ResponseIds) -> Result<Value, Error> {
     if let Some(error) = reported_in(body) {
         return Err(error);
     }
@@ -34,12 +34,12 @@ pub fn read(body: &Value, asked: &Asked, ids: &ResponseIds) -> Result<Value, Err
     let mut chat = object! {
         "id": ids.id.as_str(),
         "created": ids.created,
-        "model": asked.model.as_str(),
+        "model": requested.model.as_str(),
         "object": "chat.completion",
         "system_fingerprint": Value::Null,
         "choices": [object! {"finish_reason": reason, "index": 0, "message": made}],
     };
-    chat::set_usage(&mut chat, usage(body, asked));
+    chat::set_usage(&mut chat, usage(body, requested));
     Ok(chat)
 }
 
@@ -74,10 +74,10 @@ pub(super) fn finish_reason(body: &Value, has_calls: bool) -> &'static str {
 }
 
 /// The counts of the last object.
-pub(super) fn usage(body: &Value, asked: &Asked) -> Option<Value> {
+pub(super) fn usage(body: &Value, requested: &Requested) -> Option<Value> {
     let count = |name: &str| body.get(name).and_then(Value::as_u64);
     let completion = count("eval_count")?;
-    let prompt = count("prompt_eval_count").unwrap_or(asked.prompt_tokens);
+    let prompt = count("prompt_eval_count").unwrap_or(requested.prompt_tokens);
     Some(object! {
         "completion_tokens": completion,
         "prompt_tokens": prompt,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Asked,
+    Requested,
     response::{self, finish_reason, text, tool_calls, usage},
 };
 use crate::core::{
@@ -18,7 +18,7 @@ use crate::core::{
 /// Reads the response to one request.
 #[derive(Debug)]
 pub struct Reader {
-    asked: Asked,
+    requested: Requested,
     chunks: Chunks,
     calls: usize,
     done: bool,
@@ -26,9 +26,9 @@ pub struct Reader {
 
 impl Reader {
     /// A reader of the response to what was asked.
-    pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
-        let named = ResponseIds { model: asked.model.clone(), ..ids.clone() };
-        Reader { asked, chunks: Chunks::new(&named), calls: 0, done: false }
+    pub fn new(requested: Requested, ids: &ResponseIds) -> Reader {
+        let named = ResponseIds { model: requested.model.clone(), ..ids.clone() };
+        Reader { requested, chunks: Chunks::new(&named), calls: 0, done: false }
     }
 
     /// Takes the object of one line.
@@ -42,7 +42,7 @@ impl Reader {
         if event.get("done").and_then(Value::as_bool) == Some(true) {
             self.done = true;
             out.push(self.chunks.finish(0, finish_reason(event, self.calls > 0)));
-            if let Some(usage) = usage(event, &self.asked) {
+            if let Some(usage) = usage(event, &self.requested) {
                 out.push(self.chunks.usage(&usage));
             }
         }
@@ -70,7 +70,7 @@ impl Reader {
 
 impl ReadResponse for Reader {
     fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
-        let chat = response::read(&body, &self.asked, self.chunks.ids())?;
+        let chat = response::read(&body, &self.requested, self.chunks.ids())?;
         observed.note_openai(&chat);
         Ok(chat)
     }

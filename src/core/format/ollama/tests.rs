@@ -17,12 +17,15 @@ use crate::core::{
 };
 
 const TRANSLATE: requests::Translate = |chat, context| {
-    let (body, asked) = request::write(chat, context)?;
-    Ok((body, generate::Asked { prompt_tokens: asked.prompt_tokens, ..generate::Asked::default() }))
+    let (body, requested) = request::write(chat, context)?;
+    Ok((
+        body,
+        generate::Requested { prompt_tokens: requested.prompt_tokens, ..generate::Requested::default() },
+    ))
 };
 
-fn asked(case: generate::Asked) -> Asked {
-    Asked { model: "ollama_chat/llama3.2".to_owned(), prompt_tokens: case.prompt_tokens }
+fn requested(case: generate::Requested) -> Requested {
+    Requested { model: "ollama_chat/llama3.2".to_owned(), prompt_tokens: case.prompt_tokens }
 }
 
 #[test]
@@ -37,13 +40,13 @@ fn odd_values_are_refused_or_taken() {
 
 #[test]
 fn whole_responses() {
-    responses::whole("ollama/response/read", |body, case, ids| response::read(body, &asked(case), ids));
+    responses::whole("ollama/response/read", |body, case, ids| response::read(body, &requested(case), ids));
 }
 
 #[test]
 fn whole_streams() {
     responses::streams("ollama/stream/read", |chunks, case, include_usage| {
-        let mut reader = stream::Reader::new(asked(case), &responses::ids());
+        let mut reader = stream::Reader::new(requested(case), &responses::ids());
         let mut out = Vec::new();
         let result = chunks.iter().try_for_each(|chunk| match Format.read_error(chunk) {
             Some(error) => Err(error),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        Asked,
+        Requested,
         request::JSON_TOOL,
         response::{self, finish_reason},
         text,
@@ -34,7 +34,7 @@ const MOST_HELD_BYTES: usize = 1 << 20;
 pub struct Reader {
     ids: ResponseIds,
     /// Its prefix is taken when it has been given back to the client.
-    asked: Asked,
+    requested: Requested,
     usage: Usage,
     open: Open,
     calls: usize,
@@ -63,10 +63,10 @@ enum Open {
 
 impl Reader {
     /// A reader of the response to what was asked.
-    pub fn new(asked: Asked, ids: &ResponseIds) -> Reader {
+    pub fn new(requested: Requested, ids: &ResponseIds) -> Reader {
         Reader {
             ids: ids.clone(),
-            asked,
+            requested,
             usage: Usage::default(),
             open: Open::Plain,
             calls: 0,
@@ -121,14 +121,14 @@ impl Reader {
                 }
             }
             "tool_use" => {
-                if self.asked.json_tool && text(block, "name") == JSON_TOOL {
+                if self.requested.json_tool && text(block, "name") == JSON_TOOL {
                     // A second one would make the content two JSON values.
                     self.open =
                         if self.has_json { Open::Hidden } else { Open::Json { has_arguments: false } };
                     self.has_json = true;
                     self.held.clear();
                     // The tool's input stands alone: it continues nothing.
-                    self.asked.prefix = None;
+                    self.requested.prefix = None;
                 } else {
                     self.open = Open::Call { has_arguments: false };
                     self.call_start(block, out);
@@ -166,7 +166,7 @@ impl Reader {
         }
     }
 
-    /// A call or JSON answer without any argument text means an empty object.
+    /// A call or JSON content without any argument text means an empty object.
     fn block_stop(&mut self, out: &mut Vec<Value>) {
         if matches!(self.open, Open::Call { has_arguments: false } | Open::Json { has_arguments: false }) {
             self.arguments("{}", out);
@@ -176,7 +176,7 @@ impl Reader {
 
     /// Text beside the JSON that was asked for is no part of it. Where a model may still call the tool, it is held back.
     fn text(&mut self, text: &str, out: &mut Vec<Value>) {
-        if !self.asked.json_tool {
+        if !self.requested.json_tool {
             return self.content(text, out);
         }
         if !self.has_json {
@@ -192,7 +192,7 @@ impl Reader {
         if text.is_empty() {
             return;
         }
-        match self.asked.prefix.take() {
+        match self.requested.prefix.take() {
             Some(prefix) => self.delta(object! {"content": prefix + text}, out),
             None => self.delta(object! {"content": text}, out),
         }
@@ -243,7 +243,7 @@ impl Reader {
         self.block_stop(out);
         let held = std::mem::take(&mut self.held);
         self.content(&held, out);
-        if let Some(prefix) = self.asked.prefix.take() {
+        if let Some(prefix) = self.requested.prefix.take() {
             self.delta(object! {"content": prefix}, out);
         }
         if !self.has_role {
@@ -276,7 +276,7 @@ impl ReadResponse for Reader {
     fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
         note_terms(&body, observed);
         observed.usage = body.get("usage").and_then(Used::from_anthropic);
-        response::read(&body, &self.asked, &self.ids)
+        response::read(&body, &self.requested, &self.ids)
     }
 
     fn event(

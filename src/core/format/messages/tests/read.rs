@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::{Asked, Format, error, response, stream::Reader};
+use super::super::{Format, Requested, error, response, stream::Reader};
 use crate::core::{
     format::{
         Format as _, golden,
@@ -11,8 +11,11 @@ use crate::core::{
     model::{failure::Class, status::Status},
 };
 
-fn asked(settings: &Value) -> Asked {
-    Asked { json_tool: settings["json_tool"] == true, prefix: settings["prefix"].as_str().map(str::to_owned) }
+fn requested(settings: &Value) -> Requested {
+    Requested {
+        json_tool: settings["json_tool"] == true,
+        prefix: settings["prefix"].as_str().map(str::to_owned),
+    }
 }
 
 fn ids() -> ResponseIds {
@@ -20,8 +23,8 @@ fn ids() -> ResponseIds {
 }
 
 /// All chunks of a stream, how it ended, and its error.
-fn play(events: &[Value], asked: Asked) -> Value {
-    let mut reader = Reader::new(asked, &ids());
+fn play(events: &[Value], requested: Requested) -> Value {
+    let mut reader = Reader::new(requested, &ids());
     let mut chunks = Vec::new();
     let mut error = Value::Null;
     for event in events {
@@ -37,7 +40,7 @@ fn play(events: &[Value], asked: Asked) -> Value {
 #[test]
 fn whole_responses() {
     golden::walk("messages/response/read", |case| {
-        match response::read(&case["body"], &asked(&case["memo"]), &ids()) {
+        match response::read(&case["body"], &requested(&case["memo"]), &ids()) {
             Ok(completion) => completion,
             Err(error) => json!({"status": error.status(), "message": error.message}),
         }
@@ -47,7 +50,7 @@ fn whole_responses() {
 #[test]
 fn whole_streams() {
     golden::walk("messages/stream/read", |case| {
-        play(case["events"].as_array().unwrap(), asked(&case["memo"]))
+        play(case["events"].as_array().unwrap(), requested(&case["memo"]))
     });
 }
 
@@ -89,34 +92,42 @@ fn buffered_and_streamed_responses_agree() {
         "cache_creation_input_tokens": 20, "server_tool_use": {"web_search_requests": 2},
         "cache_creation": {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5}});
     let rows = [
-        (json!([text("Hel"), text("lo")]), "end_turn", Asked::default()),
-        (json!([text("Hi"), tool("f"), tool("g")]), "tool_use", Asked::default()),
-        (json!([tool("f")]), "end_turn", Asked::default()),
-        (json!([tool("json_tool_call")]), "tool_use", Asked { json_tool: true, ..Asked::default() }),
+        (json!([text("Hel"), text("lo")]), "end_turn", Requested::default()),
+        (json!([text("Hi"), tool("f"), tool("g")]), "tool_use", Requested::default()),
+        (json!([tool("f")]), "end_turn", Requested::default()),
+        (json!([tool("json_tool_call")]), "tool_use", Requested { json_tool: true, ..Requested::default() }),
         (
             json!([tool("json_tool_call"), tool("json_tool_call")]),
             "tool_use",
-            Asked { json_tool: true, ..Asked::default() },
+            Requested { json_tool: true, ..Requested::default() },
         ),
         (
             json!([tool("json_tool_call"), tool("f")]),
             "tool_use",
-            Asked { json_tool: true, ..Asked::default() },
+            Requested { json_tool: true, ..Requested::default() },
         ),
-        (json!([text(" two")]), "max_tokens", Asked { prefix: Some("one".into()), ..Asked::default() }),
-        (json!([tool("json_tool_call")]), "tool_use", Asked { json_tool: true, prefix: Some("one".into()) }),
-        (json!([]), "end_turn", Asked { prefix: Some("one".into()), ..Asked::default() }),
+        (
+            json!([text(" two")]),
+            "max_tokens",
+            Requested { prefix: Some("one".into()), ..Requested::default() },
+        ),
+        (
+            json!([tool("json_tool_call")]),
+            "tool_use",
+            Requested { json_tool: true, prefix: Some("one".into()) },
+        ),
+        (json!([]), "end_turn", Requested { prefix: Some("one".into()), ..Requested::default() }),
         (
             json!([{"type": "thinking", "thinking": "hm", "signature": ""}, text("Hi")]),
             "refusal",
-            Asked::default(),
+            Requested::default(),
         ),
-        (json!([]), "a reason of tomorrow", Asked::default()),
+        (json!([]), "a reason of tomorrow", Requested::default()),
     ];
-    for (content, stop_reason, asked) in rows {
+    for (content, stop_reason, requested) in rows {
         let body = json!({"type": "message", "model": "m", "content": content, "stop_reason": stop_reason, "usage": usage});
-        let whole = response::read(&body, &asked, &ids()).unwrap();
-        let played = play(&as_events(&body), asked);
+        let whole = response::read(&body, &requested, &ids()).unwrap();
+        let played = play(&as_events(&body), requested);
         let chunks = played["chunks"].as_array().unwrap();
         let (last, finish) = (&chunks[chunks.len() - 1], &chunks[chunks.len() - 2]);
 
@@ -150,7 +161,7 @@ fn every_stream_has_one_role_one_finish_and_one_usage_at_its_end() {
     let mut events = as_events(&body);
     let tail = events.last().cloned().unwrap();
     events.push(tail);
-    let played = play(&events, Asked::default());
+    let played = play(&events, Requested::default());
     let chunks = played["chunks"].as_array().unwrap();
     let count = |path: &str| chunks.iter().filter(|chunk| chunk.pointer(path).is_some()).count();
     assert_eq!(
@@ -177,7 +188,7 @@ fn events_out_of_place_or_shape_do_no_harm() {
         json!({"type": "message_delta", "delta": {"stop_reason": null}, "usage": {"output_tokens": u64::MAX}}),
         json!({"type": "message_delta", "usage": {"input_tokens": u64::MAX}}),
     ];
-    let played = play(&events, Asked::default());
+    let played = play(&events, Requested::default());
     assert_eq!(played, json!({"chunks": [], "finished": false, "error": null}));
 }
 
@@ -197,7 +208,7 @@ fn odd_values_anywhere_are_answered_not_trapped() {
     ];
     golden::each("messages/response/read", |case| {
         golden::mutants(&case["body"], &odd, &mut |body| {
-            if let Err(error) = response::read(body, &asked(&case["memo"]), &ids()) {
+            if let Err(error) = response::read(body, &requested(&case["memo"]), &ids()) {
                 assert_eq!(
                     (error.status() >= 400, error.class().is_some()),
                     (true, true),
@@ -209,7 +220,7 @@ fn odd_values_anywhere_are_answered_not_trapped() {
     });
     golden::each("messages/stream/read", |case| {
         golden::mutants(&case["events"], &odd, &mut |events| {
-            let played = play(events.as_array().map_or(&[], Vec::as_slice), asked(&case["memo"]));
+            let played = play(events.as_array().map_or(&[], Vec::as_slice), requested(&case["memo"]));
             let usages =
                 played["chunks"].as_array().unwrap().iter().filter(|c| c.get("usage").is_some()).count();
             assert_eq!(usages, usize::from(played["finished"] == true), "{played}");
@@ -278,8 +289,8 @@ fn classes_of_failed_responses() {
 
 /// The content of a streamed response to which JSON by a tool was asked for, and the deltas that had it.
 fn json_content(events: &[Value]) -> String {
-    let asked = Asked { json_tool: true, prefix: None };
-    let played = play(events, asked);
+    let requested = Requested { json_tool: true, prefix: None };
+    let played = play(events, requested);
     let chunks = played["chunks"].as_array().unwrap();
     chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
 }
@@ -320,7 +331,7 @@ fn pieces_of_thinking_say_which_block_they_belong_to() {
             start(1, json!({"type": "redacted_thinking", "data": "Zz"})),
             start(2, json!({"type": "thinking", "thinking": "ah", "signature": ""})),
         ],
-        Asked::default(),
+        Requested::default(),
     );
     let chunks = played["chunks"].as_array().unwrap();
     let blocks =

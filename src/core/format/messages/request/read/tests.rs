@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::*;
 use crate::core::format::{
-    generate::Asked,
+    generate::Requested,
     golden::{self, requests as cases},
 };
 
-const TRANSLATE: cases::Translate = |body, context| Ok((read(body, context)?.0, Asked::default()));
+const TRANSLATE: cases::Translate = |body, context| Ok((read(body, context)?.0, Requested::default()));
 
 #[test]
 fn whole_requests() {

@@ -18,7 +18,7 @@ impl Fault {
         Fault { path: path.to_owned(), expected: expected.into() }
     }
 
-    /// The same seen from the value around it.
+    /// The fault seen from the value around it.
     pub(super) fn inside(mut self, outer: impl Display) -> Fault {
         let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         self.path = format!("{outer}{dot}{}", self.path);

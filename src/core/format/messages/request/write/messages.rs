@@ -18,7 +18,7 @@ use crate::core::{
 pub(super) struct Turns {
     /// Text of every system and developer message, wherever it stood.
     pub(super) system: Vec<Value>,
-    /// Text of a last assistant message that the client wants to see at the start of the answer.
+    /// Text of a last assistant message that the client wants to see at the start of the response.
     pub(super) prefix: Option<String>,
     /// A tool was called or answered somewhere in the history.
     pub(super) has_tool_blocks: bool,

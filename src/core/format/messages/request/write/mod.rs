@@ -21,7 +21,7 @@ use crate::core::{
     error::{Error, RequestFault},
     format::{
         Context,
-        messages::Asked,
+        messages::Requested,
         params::{refuse_large_arguments, unsupported},
     },
     model::failure::Class,
@@ -57,13 +57,13 @@ const UNSUPPORTED: [&str; 16] = [
 ];
 
 /// The request body, the `anthropic-beta` values it needs, and what the way back must know.
-pub type Translated = (Map<String, Value>, Vec<String>, Asked);
+pub type MessagesRequest = (Map<String, Value>, Vec<String>, Requested);
 
 /// Turns a chat request into a Messages request for `context.model`.
 ///
 /// Settings that only the gateway reads (`metadata` apart) must be gone from `chat` already: what is left over reaches
 /// the provider.
-pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Translated, Error> {
+pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<MessagesRequest, Error> {
     chat.shift_remove("model");
     chat.shift_remove("stream_options");
     refuse_unsupported(&mut chat, context)?;
@@ -77,7 +77,7 @@ pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Tran
     let is_thinking = thinking.as_ref().is_some_and(Thinking::is_on);
     let tools = Tools::read(&mut chat, is_thinking, &mut betas)?;
     let dummy = needs_dummy_tool(&turns, &tools, context)?;
-    let asked = Asked { json_tool: tools.json_tool, prefix: turns.prefix.take() };
+    let requested = Requested { json_tool: tools.json_tool, prefix: turns.prefix.take() };
 
     let mut out = Map::new();
     out.insert("model".into(), context.model.into());
@@ -107,7 +107,7 @@ pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Tran
     for (name, value) in chat {
         out.entry(name).or_insert(value);
     }
-    Ok((out, betas.0, asked))
+    Ok((out, betas.0, requested))
 }
 
 /// `anthropic-beta` values, each once.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Translated, write};
+use super::{MessagesRequest, write};
 use crate::core::{
     error::Error,
     format::{Context, golden},
@@ -25,7 +25,7 @@ fn options(settings: &Value) -> Context<'_> {
 }
 
 /// A one-message request with `members` on top.
-fn run(members: Value, settings: &Value) -> Result<Translated, Error> {
+fn run(members: Value, settings: &Value) -> Result<MessagesRequest, Error> {
     let mut chat = object(&json!({"model": "group", "messages": [{"role": "user", "content": "Hi"}]}));
     chat.extend(object(&members));
     write(chat, &options(settings))
@@ -35,12 +35,12 @@ fn run(members: Value, settings: &Value) -> Result<Translated, Error> {
 fn whole_requests() {
     golden::walk("messages/request/write", |case| {
         match write(object(&case["chat"]), &options(&case["options"])) {
-            Ok((body, betas, asked)) => json!({
+            Ok((body, betas, requested)) => json!({
                 "body": body,
                 "betas": betas,
                 "memo": {
-                    "json_tool": asked.json_tool,
-                    "prefix": asked.prefix,
+                    "json_tool": requested.json_tool,
+                    "prefix": requested.prefix,
                     "include_usage": case["chat"]["stream_options"]["include_usage"] == true,
                 },
             }),
@@ -400,14 +400,14 @@ fn personal_data_is_no_user_id() {
 fn a_prefill_loses_its_trailing_space_and_comes_back() {
     let messages =
         json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "{ \n", "prefix": true}]);
-    let (body, _, asked) = run(json!({"messages": messages}), &Value::Null).unwrap();
+    let (body, _, requested) = run(json!({"messages": messages}), &Value::Null).unwrap();
     assert_eq!(body["messages"][1]["content"], json!([{"type": "text", "text": "{"}]));
-    assert_eq!(asked.prefix.as_deref(), Some("{"));
+    assert_eq!(requested.prefix.as_deref(), Some("{"));
 
     let blank =
         json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": " ", "prefix": true}]);
-    let (body, _, asked) = run(json!({"messages": blank}), &Value::Null).unwrap();
-    assert_eq!((body["messages"].as_array().unwrap().len(), asked.prefix), (1, None));
+    let (body, _, requested) = run(json!({"messages": blank}), &Value::Null).unwrap();
+    assert_eq!((body["messages"].as_array().unwrap().len(), requested.prefix), (1, None));
 }
 
 #[test]

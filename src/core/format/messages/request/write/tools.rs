@@ -39,7 +39,7 @@ const SCHEMA_MEMBERS: [&str; 8] = [
 /// Everything in a request that is about tools.
 #[derive(Debug, Default)]
 pub(super) struct Tools {
-    /// The answer's call of [`JSON_TOOL`] is its content.
+    /// The response's call of [`JSON_TOOL`] is its content.
     pub(super) json_tool: bool,
     list: Vec<Value>,
     servers: Vec<Value>,
@@ -149,7 +149,7 @@ impl Tools {
         Ok(())
     }
 
-    /// JSON output: a tool whose input is the answer, and a choice that makes the model call it. Where the client has
+    /// JSON output: a tool whose input is the content, and a choice that makes the model call it. Where the client has
     /// tools of its own, any of them may be called instead.
     fn answer_in(&mut self, format: Value, thinking: bool) -> Result<(), Fault> {
         let Value::Object(mut format) = format else {

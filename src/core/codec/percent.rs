@@ -1,11 +1,8 @@
-//! Bytes as text: in hexadecimal, and as a part of a URL.
+//! Texts as parts of a URL: percent-encoded.
 
 use std::borrow::Cow;
 
-/// Bytes in lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
+use super::hex::{digit, number};
 
 /// Text with every byte percent-encoded that is not `plain`.
 pub fn percent(text: &str, plain: impl Fn(u8) -> bool) -> String {
@@ -47,24 +44,12 @@ pub fn unescape(text: &str) -> Cow<'_, str> {
     String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// The digit of a number below 16.
-fn digit(value: u8) -> char {
-    char::from_digit(u32::from(value), 16).unwrap_or('0')
-}
-
-/// The number that a digit of either case means.
-fn number(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn bytes_as_text() {
-        assert_eq!(hex(&[0, 10, 0xaf, 255]), "000aafff");
-        assert_eq!(hex(&[]), "");
+    fn what_is_not_plain_is_escaped() {
         let rows = [("", ""), ("a b", "a%20b"), ("a/ü", "a%2F%C3%BC"), ("100%", "100%25")];
         for (text, expected) in rows {
             assert_eq!(percent(text, |byte| byte.is_ascii_alphanumeric()), expected, "{text}");
