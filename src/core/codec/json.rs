@@ -9,10 +9,13 @@ use hashbrown::HashMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::scan::{self, MOST_MEMBERS, Member};
+use super::scan::{self, Contents, MOST_MEMBERS, Member, Words};
 
 /// No tree is made of a text with more values than this: each takes many times the bytes that it is written with.
 pub const MOST_VALUES: usize = 250_000;
+
+/// What is said of a value that was put in, or not scanned.
+const UNSEEN: Contents = Contents { values: 0, words: Words::ALL };
 
 /// Why bytes are not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +52,20 @@ impl<'a> Object<'a> {
 
     /// How many values are in a member; 0 when it is absent, one by itself, or was set.
     pub fn values(&self, name: &str) -> usize {
-        self.members.iter().find(|(key, ..)| key == name).map_or(0, |(.., values)| *values)
+        self.members.iter().find(|(key, ..)| key == name).map_or(0, |(.., contents)| contents.values)
+    }
+
+    /// Which words are inside a member: more than there are where nobody has looked.
+    pub fn words(&self, name: &str) -> Words {
+        self.members
+            .iter()
+            .find(|(key, ..)| key == name)
+            .map_or(Words::default(), |(.., contents)| contents.words)
     }
 
     /// How many values are in all members.
     pub fn all_values(&self) -> usize {
-        self.members.iter().fold(0, |sum, (.., values)| sum.saturating_add(*values))
+        self.members.iter().fold(0, |sum, (.., contents)| sum.saturating_add(contents.values))
     }
 
     /// A member read as `T`; `None` when it is absent, not a `T`, or of more than [`MOST_VALUES`].
@@ -74,8 +85,8 @@ impl<'a> Object<'a> {
     pub fn set(&mut self, name: impl Into<Cow<'a, str>>, raw: impl Into<Cow<'a, str>>) {
         let (name, raw) = (name.into(), raw.into());
         match self.members.iter_mut().find(|(key, ..)| *key == name) {
-            Some(member) => (member.1, member.2) = (raw, 0),
-            None => self.members.push((name, raw, 0)),
+            Some(member) => (member.1, member.2) = (raw, UNSEEN),
+            None => self.members.push((name, raw, UNSEEN)),
         }
     }
 
@@ -278,7 +289,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                         let why = format_args!("an object of more than {MOST_MEMBERS} members");
                         return Err(serde::de::Error::custom(why));
                     }
-                    members.push((key, Cow::Borrowed(value.get()), scan::values(value.get())));
+                    let contents = Contents { values: scan::values(value.get()), ..UNSEEN };
+                    members.push((key, Cow::Borrowed(value.get()), contents));
                 }
                 Ok(Object { members: last_of_each(members) })
             }

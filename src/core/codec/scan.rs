@@ -5,8 +5,63 @@
 
 use std::borrow::Cow;
 
-/// A member: its name, its value as text, and how many values are in that, which is what a tree of it would be made of.
-pub type Member<'a> = (Cow<'a, str>, Cow<'a, str>, usize);
+/// A member: its name, its value as text, and what is in that.
+pub type Member<'a> = (Cow<'a, str>, Cow<'a, str>, Contents);
+
+/// What a member's value holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// How many values: what a tree of it would be made of.
+    pub values: usize,
+    /// Which words.
+    pub words: Words,
+}
+
+/// Words that bodies are searched for: names of members, and values. The scan goes past each of them anyway, so finding them costs
+/// no pass of its own. A word with escapes in it is not found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words(u8);
+
+impl Words {
+    /// `null`.
+    pub const NULL: Words = Words(1);
+    /// `"text"`.
+    pub const TEXT: Words = Words(2);
+    /// `"image_url"`.
+    pub const IMAGE_URL: Words = Words(4);
+    /// `"developer"`.
+    pub const DEVELOPER: Words = Words(8);
+    /// `"cache_control"`.
+    pub const CACHE_CONTROL: Words = Words(16);
+    /// What a response has beside OpenAI's members: `"reasoning_content"`, `"thinking_blocks"`, `"provider_specific_fields"`,
+    /// `"extra_content"`.
+    pub const EXTENSIONS: Words = Words(32);
+    /// Whatever there may be: nobody has looked.
+    pub const ALL: Words = Words(u8::MAX);
+
+    /// Whether one of `others` is among them.
+    pub fn have(self, others: Words) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    fn add(&mut self, others: Words) {
+        self.0 |= others.0;
+    }
+
+    /// The word that a string is.
+    fn of(text: &[u8]) -> Words {
+        match text {
+            b"text" => Words::TEXT,
+            b"image_url" => Words::IMAGE_URL,
+            b"developer" => Words::DEVELOPER,
+            b"cache_control" => Words::CACHE_CONTROL,
+            b"reasoning_content" | b"thinking_blocks" | b"provider_specific_fields" | b"extra_content" => {
+                Words::EXTENSIONS
+            }
+            _ => Words::default(),
+        }
+    }
+}
 
 /// An object with more members than this is taken for none: no client means it.
 pub const MOST_MEMBERS: usize = 100_000;
@@ -47,7 +102,7 @@ fn after_string(bytes: &[u8]) -> &[u8] {
 
 /// The members of the object that `text` holds, in order; `None` when it is no valid object, or may be none.
 pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
-    let mut scan = Scan { bytes: text.as_bytes(), at: 0, values: 0 };
+    let mut scan = Scan { bytes: text.as_bytes(), at: 0, contents: Contents::default() };
     let mut members = Vec::with_capacity(12);
     scan.skip_space();
     scan.expect(b'{')?;
@@ -68,12 +123,12 @@ pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
             scan.expect(b':')?;
             scan.skip_space();
             let start = scan.at;
-            scan.values = 0;
+            scan.contents = Contents::default();
             scan.skip_value()?;
             if members.len() == MOST_MEMBERS {
                 return None;
             }
-            members.push((name, Cow::Borrowed(text.get(start..scan.at)?), scan.values));
+            members.push((name, Cow::Borrowed(text.get(start..scan.at)?), scan.contents));
             scan.skip_space();
             match scan.next()? {
                 b',' => {}
@@ -89,8 +144,8 @@ pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Values that have begun inside arrays and objects.
-    values: usize,
+    /// What has been found inside arrays and objects since the member began.
+    contents: Contents,
 }
 
 impl Scan<'_> {
@@ -129,9 +184,9 @@ impl Scan<'_> {
         let mut open: Vec<u8> = Vec::with_capacity(16);
         loop {
             // A value begins here.
-            self.values += 1;
+            self.contents.values += 1;
             match self.peek()? {
-                b'"' => _ = self.skip_string()?,
+                b'"' => self.skip_word()?,
                 bracket @ (b'{' | b'[') => {
                     self.at += 1;
                     self.skip_space();
@@ -165,7 +220,7 @@ impl Scan<'_> {
     /// In an object goes past a member's name, to its value.
     fn skip_name(&mut self, bracket: u8) -> Option<()> {
         if bracket == b'{' {
-            self.skip_string()?;
+            self.skip_word()?;
             self.skip_space();
             self.expect(b':')?;
             self.skip_space();
@@ -179,7 +234,10 @@ impl Scan<'_> {
         let word: &[u8] = match rest.first()? {
             b't' => b"true",
             b'f' => b"false",
-            b'n' => b"null",
+            b'n' => {
+                self.contents.words.add(Words::NULL);
+                b"null"
+            }
             _ => return self.skip_number(),
         };
         self.at += word.len();
@@ -219,6 +277,15 @@ impl Scan<'_> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
+    }
+
+    /// Goes past a string, and notes it when it is one of the [`Words`].
+    fn skip_word(&mut self) -> Option<()> {
+        let start = self.at + 1;
+        self.skip_string()?;
+        let word = self.bytes.get(start..self.at - 1)?;
+        self.contents.words.add(Words::of(word));
+        Some(())
     }
 
     /// Goes past a string and tells whether it has escapes.
@@ -331,6 +398,29 @@ mod tests {
 
     use super::*;
     use crate::core::random::Random;
+
+    #[test]
+    fn words_are_found_where_they_are_names_or_values() {
+        let words = |value: &str| {
+            let text = format!(r#"{{"a":{value},"null":[]}}"#);
+            members(&text).unwrap()[0].2.words
+        };
+        let rows = [
+            (r#"[{"role":"developer"}]"#, Words::DEVELOPER),
+            (r#"[{"image_url":{}}]"#, Words::IMAGE_URL),
+            (r#"[{"type":"text"}]"#, Words::TEXT),
+            (r#"[{"x":[null]}]"#, Words::NULL),
+            (r#"{"cache_control":1}"#, Words::CACHE_CONTROL),
+            (r#"[{"thinking_blocks":1}]"#, Words::EXTENSIONS),
+            (r#"[" developer","\"text\"","null",1,true,{}]"#, Words::default()),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(words(value), expected, "{value}");
+        }
+        // What stands beside it is another member's.
+        let members = members(r#"{"a":["text"],"b":["developer"]}"#).unwrap();
+        assert_eq!((members[0].2.words, members[1].2.words), (Words::TEXT, Words::DEVELOPER));
+    }
 
     /// What `serde_json` makes of the same text.
     fn expected(text: &str) -> Option<Vec<(String, String)>> {

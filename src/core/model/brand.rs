@@ -90,6 +90,10 @@ pub struct Quirks {
     pub tool_choice_any: bool,
     /// `seed` is called `random_seed`.
     pub random_seed: bool,
+    /// The role `developer` is called `system`.
+    pub no_developer: bool,
+    /// `cache_control` is refused.
+    pub no_cache_control: bool,
     /// `reasoning_content` goes back with the calls that it led to. Where it is missing, thinking models refuse the conversation.
     pub wants_reasoning: bool,
     /// `stream_options` is not understood: usage comes anyway, or not at all.

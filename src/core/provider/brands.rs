@@ -5,20 +5,20 @@ use crate::core::model::brand::{AuthScheme, Brand, Quirks, UrlScheme};
 /// Every provider name that LiteLLM knows. A brand whose API is OpenAI's is one row and nothing else.
 #[rustfmt::skip]
 pub static BRANDS: &[Brand] = &[
-    Brand { hosts: &["api.openai.com"], ..compatible("openai", "OpenAI", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
+    Brand { hosts: &["api.openai.com"], quirks: OPENAI, ..compatible("openai", "OpenAI", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
     compatible("custom_openai", "Custom_openai", None, &[], &[]),
     compatible("openai_like", "Openai_like", None, &["OPENAI_LIKE_API_BASE"], &["OPENAI_LIKE_API_KEY"]),
-    Brand { hosts: &["api.groq.com/openai/v1"], unsupported: &["logit_bias", "logprobs", "top_logprobs"], ..compatible("groq", "Groq", Some("https://api.groq.com/openai/v1"), &["GROQ_API_BASE"], &["GROQ_API_KEY"]) },
+    Brand { hosts: &["api.groq.com/openai/v1"], unsupported: &["logit_bias", "logprobs", "top_logprobs"], quirks: Quirks { no_cache_control: true, ..PLAIN }, ..compatible("groq", "Groq", Some("https://api.groq.com/openai/v1"), &["GROQ_API_BASE"], &["GROQ_API_KEY"]) },
     Brand { hosts: &["api.mistral.ai/v1"], append_v1: true, unsupported: &["logit_bias", "logprobs", "top_logprobs", "user"], quirks: MISTRAL, ..compatible("mistral", "Mistral", Some("https://api.mistral.ai/v1"), &["MISTRAL_AZURE_API_BASE"], &["MISTRAL_AZURE_API_KEY", "MISTRAL_API_KEY"]) },
     Brand { hosts: &["codestral.mistral.ai/v1"], append_v1: true, unsupported: &["logit_bias", "logprobs", "top_logprobs", "user"], quirks: MISTRAL, ..compatible("codestral", "Codestral", Some("https://codestral.mistral.ai/v1"), &["CODESTRAL_API_BASE"], &["CODESTRAL_API_KEY"]) },
-    Brand { hosts: &["api.deepseek.com"], quirks: THINKING, ..compatible("deepseek", "Deepseek", Some("https://api.deepseek.com/beta"), &["DEEPSEEK_API_BASE"], &["DEEPSEEK_API_KEY"]) },
+    Brand { hosts: &["api.deepseek.com"], quirks: Quirks { no_cache_control: true, ..THINKING }, ..compatible("deepseek", "Deepseek", Some("https://api.deepseek.com/beta"), &["DEEPSEEK_API_BASE"], &["DEEPSEEK_API_KEY"]) },
     Brand { hosts: &["api.together.xyz"], text_completions: true, quirks: MAX_TOKENS, ..compatible("together_ai", "Together_ai", Some("https://api.together.xyz/v1"), &["TOGETHER_AI_API_BASE"], &["TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"]) },
     Brand { hosts: &["api.fireworks.ai"], text_completions: true, quirks: MAX_TOKENS, ..compatible("fireworks_ai", "Fireworks_ai", Some("https://api.fireworks.ai/inference/v1"), &["FIREWORKS_API_BASE"], &["FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY"]) },
     Brand { hosts: &["api.perplexity.ai"], tells_cost: true, unsupported: PERPLEXITY_REFUSES, quirks: Quirks { no_stream_options: true, ..MAX_TOKENS }, ..compatible("perplexity", "Perplexity", Some("https://api.perplexity.ai"), &["PERPLEXITY_API_BASE"], &["PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"]) },
     Brand { hosts: &["api.deepinfra.com/v1/openai"], quirks: FLAT, ..compatible("deepinfra", "Deepinfra", Some("https://api.deepinfra.com/v1/openai"), &["DEEPINFRA_API_BASE"], &["DEEPINFRA_API_KEY"]) },
     Brand { hosts: &["api.endpoints.anyscale.com/v1"], quirks: MAX_TOKENS, ..compatible("anyscale", "Anyscale", Some("https://api.endpoints.anyscale.com/v1"), &["ANYSCALE_API_BASE"], &["ANYSCALE_API_KEY"]) },
     Brand { hosts: &["api.x.ai"], unsupported: &["logit_bias"], ..compatible("xai", "Xai", Some("https://api.x.ai/v1"), &["XAI_API_BASE"], &["XAI_API_KEY"]) },
-    Brand { hosts: &["openrouter.ai/api/v1"], tells_cost: true, text_completions: true, quirks: Quirks { max_tokens: false, wants_reasoning: true, ..MAX_TOKENS }, ..compatible("openrouter", "Openrouter", Some("https://openrouter.ai/api/v1"), &["OPENROUTER_API_BASE"], &["OPENROUTER_API_KEY", "OR_API_KEY"]) },
+    Brand { hosts: &["openrouter.ai/api/v1"], tells_cost: true, text_completions: true, quirks: Quirks { wants_reasoning: true, ..PLAIN }, ..compatible("openrouter", "Openrouter", Some("https://openrouter.ai/api/v1"), &["OPENROUTER_API_BASE"], &["OPENROUTER_API_KEY", "OR_API_KEY"]) },
     Brand { hosts: &["integrate.api.nvidia.com/v1"], quirks: MAX_TOKENS, ..compatible("nvidia_nim", "Nvidia_nim", Some("https://integrate.api.nvidia.com/v1"), &["NVIDIA_NIM_API_BASE"], &["NVIDIA_NIM_API_KEY"]) },
     Brand { hosts: &["api.cerebras.ai/v1"], unsupported: &["frequency_penalty", "logit_bias", "presence_penalty"], ..compatible("cerebras", "Cerebras", Some("https://api.cerebras.ai/v1"), &["CEREBRAS_API_BASE"], &["CEREBRAS_API_KEY"]) },
     Brand { hosts: &["api.sambanova.ai/v1"], quirks: FLAT, ..compatible("sambanova", "Sambanova", Some("https://api.sambanova.ai/v1"), &["SAMBANOVA_API_BASE"], &["SAMBANOVA_API_KEY"]) },
@@ -26,7 +26,7 @@ pub static BRANDS: &[Brand] = &[
     Brand { quirks: FLAT, ..compatible("ai21", "Ai21", Some("https://api.ai21.com/studio/v1"), &["AI21_API_BASE"], &["AI21_API_KEY"]) },
     Brand { hosts: &["ark.cn-beijing.volces.com"], quirks: MAX_TOKENS, ..compatible("volcengine", "Volcengine", Some("https://ark.cn-beijing.volces.com/api/v3"), &["VOLCENGINE_API_BASE"], &["VOLCENGINE_API_KEY", "ARK_API_KEY"]) },
     Brand { hosts: &["models.inference.ai.azure.com"], ..compatible("github", "Github", Some("https://models.inference.ai.azure.com"), &["GITHUB_API_BASE"], &["GITHUB_API_KEY"]) },
-    Brand { default_key: Some("fake-api-key"), text_completions: true, quirks: Quirks { wants_reasoning: true, ..MAX_TOKENS }, ..compatible("hosted_vllm", "Hosted_vllm", None, &["HOSTED_VLLM_API_BASE"], &["HOSTED_VLLM_API_KEY"]) },
+    Brand { default_key: Some("fake-api-key"), text_completions: true, quirks: Quirks { no_cache_control: true, wants_reasoning: true, ..MAX_TOKENS }, ..compatible("hosted_vllm", "Hosted_vllm", None, &["HOSTED_VLLM_API_BASE"], &["HOSTED_VLLM_API_KEY"]) },
     Brand { default_key: Some(" "), text_completions: true, quirks: MAX_TOKENS, ..compatible("lm_studio", "Lm_studio", None, &["LM_STUDIO_API_BASE"], &["LM_STUDIO_API_KEY"]) },
     Brand { default_key: Some("fake-api-key"), text_completions: true, quirks: MAX_TOKENS, ..compatible("llamafile", "Llamafile", Some("http://127.0.0.1:8080/v1"), &["LLAMAFILE_API_BASE"], &["LLAMAFILE_API_KEY"]) },
     Brand { text_completions: true, ..compatible("litellm_proxy", "Litellm_proxy", None, &["LITELLM_PROXY_API_BASE"], &["LITELLM_PROXY_API_KEY"]) },
@@ -55,7 +55,7 @@ pub static BRANDS: &[Brand] = &[
     Brand { hosts: &["api.voyageai.com"], ..compatible("voyage", "Voyage", Some("https://api.voyageai.com/v1"), &["VOYAGE_API_BASE"], &["VOYAGE_API_KEY", "VOYAGE_AI_API_KEY", "VOYAGE_AI_TOKEN"]) },
     // Formats of their own.
     Brand { speaks: Some("completions"), text_completions: true, ..compatible("text-completion-openai", "Text-completion-openai", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
-    Brand { url: UrlScheme::Azure, auth: AuthScheme::Azure, ..compatible("azure", "Azure", None, &["AZURE_API_BASE"], &["AZURE_API_KEY", "AZURE_OPENAI_API_KEY"]) },
+    Brand { url: UrlScheme::Azure, auth: AuthScheme::Azure, quirks: OPENAI, ..compatible("azure", "Azure", None, &["AZURE_API_BASE"], &["AZURE_API_KEY", "AZURE_OPENAI_API_KEY"]) },
     Brand { speaks: Some("messages"), embeds: None, url: UrlScheme::Versioned, auth: AuthScheme::XApiKey, hosts: &["api.anthropic.com"], ..compatible("anthropic", "Anthropic", Some("https://api.anthropic.com"), &["ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"], &["ANTHROPIC_API_KEY"]) },
     Brand { with_template: Some("generate"), url: UrlScheme::Versioned, auth: AuthScheme::Bearer, ..compatible("huggingface", "Huggingface", Some("https://router.huggingface.co"), &["HF_API_BASE", "HUGGINGFACE_API_BASE"], &["HF_TOKEN", "HUGGINGFACE_API_KEY"]) },
     // Known, reported, never called.
@@ -153,13 +153,25 @@ const MAX_TOKENS: Quirks = Quirks {
     flatten_content: false,
     tool_choice_any: false,
     random_seed: false,
+    no_developer: true,
+    no_cache_control: false,
     wants_reasoning: false,
     no_stream_options: false,
 };
+/// OpenAI's models themselves.
+const OPENAI: Quirks = Quirks { no_developer: false, ..PLAIN };
+/// Everybody else's of whom nothing more is known.
+const PLAIN: Quirks = Quirks { max_tokens: false, ..MAX_TOKENS };
 const FLAT: Quirks = Quirks { flatten_content: true, ..MAX_TOKENS };
 /// The same for models that think between calls.
 const THINKING: Quirks = Quirks { wants_reasoning: true, ..FLAT };
-const MISTRAL: Quirks = Quirks { tool_choice_any: true, random_seed: true, no_stream_options: true, ..FLAT };
+const MISTRAL: Quirks = Quirks {
+    tool_choice_any: true,
+    random_seed: true,
+    no_cache_control: true,
+    no_stream_options: true,
+    ..FLAT
+};
 
 const O_SERIES_REFUSES: &[&str] =
     &["frequency_penalty", "logprobs", "presence_penalty", "top_logprobs", "top_p"];
@@ -204,7 +216,7 @@ const fn compatible(
         text_completions: false,
         unsupported: &[],
         tells_cost: false,
-        quirks: Quirks { max_tokens: false, ..MAX_TOKENS },
+        quirks: PLAIN,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::core::{
     codec::{
         json::{Object, string},
-        needle::Needle,
+        scan::Words,
     },
     error::Error,
     format::{
@@ -15,11 +15,12 @@ use crate::core::{
         prepare::{Facts, Prepare},
         splice,
     },
+    model::{brand::Quirks, deployment::Deployment},
     provider::{self, ModelQuirks, model_quirks},
 };
 
-static IMAGE_URL: Needle = Needle::new("image_url");
-static TEXT: Needle = Needle::new("\"text\"");
+/// Members that a message has when it was a response before, which chat providers take from nobody.
+const EXTENSIONS: [&str; 2] = ["thinking_blocks", "provider_specific_fields"];
 
 /// Takes out of a translated request what OpenAI's API has no member for and refuses.
 ///
@@ -53,8 +54,15 @@ pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(
     if quirks.tool_choice_any && body.raw("tool_choice") == Some("\"required\"") {
         body.set("tool_choice", "\"any\"");
     }
-    if let Some(messages) = body.raw("messages").and_then(|raw| messages(raw, quirks.flatten_content)) {
+    let rules = Rules::of(p.deployment);
+    let words = body.words("messages");
+    if let Some(messages) = body.raw("messages").and_then(|raw| rules.messages(raw, words)) {
         body.set("messages", messages);
+    }
+    if quirks.no_cache_control && body.words("tools").have(Words::CACHE_CONTROL) {
+        let tools =
+            body.raw("tools").and_then(|raw| splice::map_items(raw, |_, tool| without_cache_control(tool)));
+        tools.into_iter().for_each(|tools| body.set("tools", tools));
     }
     Ok(())
 }
@@ -115,21 +123,115 @@ fn rename(body: &mut Object<'_>, from: &'static str, to: &'static str, wins: boo
     }
 }
 
-/// The messages with what providers do not take put right; `None` when nothing needs it.
-fn messages(raw: &str, flatten: bool) -> Option<String> {
-    let images = IMAGE_URL.is_in(raw.as_bytes());
-    // An escaped name would be missed; no client writes one, and the provider then says what it does not take.
-    if !images && (!flatten || !TEXT.is_in(raw.as_bytes())) {
-        return None;
+/// What a deployment takes in messages.
+struct Rules {
+    quirks: Quirks,
+    /// What a model thought goes back as the client sends it.
+    keeps_reasoning: bool,
+    /// Google's extension of tool calls goes back to Google.
+    keeps_extra_content: bool,
+}
+
+impl Rules {
+    fn of(deployment: &Deployment) -> Rules {
+        let brand = deployment.brand;
+        // What a server of one's own takes is not known.
+        let is_own_server = matches!(brand.name, "openai" | "custom_openai" | "openai_like")
+            && !brand.hosts.contains(&deployment.endpoint.host.as_str());
+        Rules {
+            quirks: brand.quirks,
+            keeps_reasoning: brand.quirks.wants_reasoning || is_own_server,
+            keeps_extra_content: brand.name == "gemini",
+        }
     }
-    splice::map_items(raw, |_, message| {
-        splice::map_member(message, "content", |content| {
-            if let Some(text) = flat(content).filter(|_| flatten) {
-                return Some(text);
+
+    /// The messages with what the provider does not take put right; `None` when nothing needs it. What of it they may hold is known
+    /// from the words that stand in them.
+    fn messages(&self, raw: &str, words: Words) -> Option<String> {
+        let may_change = words.have(Words::IMAGE_URL)
+            || words.have(Words::NULL)
+            || words.have(Words::EXTENSIONS)
+            || (self.quirks.flatten_content && words.have(Words::TEXT))
+            || (self.quirks.no_developer && words.have(Words::DEVELOPER))
+            || (self.quirks.no_cache_control && words.have(Words::CACHE_CONTROL));
+        if !may_change {
+            return None;
+        }
+        splice::map_items(raw, |_, message| self.message(message, words))
+    }
+
+    fn message(&self, raw: &str, words: Words) -> Option<String> {
+        let mut message = Object::parse(raw.as_bytes()).ok()?;
+        let mut has_changed = false;
+        message.retain(|name, value| {
+            let stays = self.keeps(name, value);
+            has_changed |= !stays;
+            stays
+        });
+        if self.quirks.no_developer && message.raw("role") == Some("\"developer\"") {
+            message.set("role", "\"system\"");
+            has_changed = true;
+        }
+        let content = message.raw("content").and_then(|content| self.content(content, words));
+        let calls = match words.have(Words::EXTENSIONS) && !self.keeps_extra_content {
+            true => message
+                .raw("tool_calls")
+                .and_then(|calls| splice::map_items(calls, |_, call| without(call, "extra_content"))),
+            false => None,
+        };
+        for (name, changed) in [("content", content), ("tool_calls", calls)] {
+            if let Some(changed) = changed {
+                message.set(name, changed);
+                has_changed = true;
             }
-            splice::map_items(content, |_, part| splice::map_member(part, "image_url", wrap_image))
+        }
+        has_changed.then(|| String::from_utf8(message.to_bytes()).ok()).flatten()
+    }
+
+    /// Whether a member of a message goes to the provider. Clients send whole responses back, `null`s and all.
+    fn keeps(&self, name: &str, value: &str) -> bool {
+        match name {
+            // Beside calls a `null` says that there is none.
+            "content" | "role" => true,
+            "reasoning_content" => self.keeps_reasoning && value != "null",
+            "cache_control" => !self.quirks.no_cache_control,
+            name => value != "null" && !EXTENSIONS.contains(&name),
+        }
+    }
+
+    fn content(&self, content: &str, words: Words) -> Option<String> {
+        if !content.starts_with('[') {
+            return None;
+        }
+        if let Some(text) = flat(content).filter(|_| self.quirks.flatten_content) {
+            return Some(text);
+        }
+        let has_marks = self.quirks.no_cache_control && words.have(Words::CACHE_CONTROL);
+        if !has_marks && !words.have(Words::IMAGE_URL) {
+            return None;
+        }
+        splice::map_items(content, |_, part| {
+            let unmarked = if has_marks { without(part, "cache_control") } else { None };
+            let wrapped = splice::map_member(unmarked.as_deref().unwrap_or(part), "image_url", wrap_image);
+            wrapped.or(unmarked)
         })
-    })
+    }
+}
+
+/// A tool without `cache_control`, its own and its function's; `None` when it has none.
+fn without_cache_control(tool: &str) -> Option<String> {
+    let own = without(tool, "cache_control");
+    let inner = splice::map_member(own.as_deref().unwrap_or(tool), "function", |function| {
+        without(function, "cache_control")
+    });
+    inner.or(own)
+}
+
+/// An object without one of its members; `None` when it has no such member.
+fn without(object: &str, member: &str) -> Option<String> {
+    let mut object = Object::parse(object.as_bytes()).ok()?;
+    object.remove(member)?;
+    String::from_utf8(object.to_bytes()).ok()
 }
 
 /// `"https://…"` as `{"url": "https://…"}`, and the object without `format`, which is LiteLLM's own.

@@ -37,6 +37,8 @@ const PLAIN: Quirks = Quirks {
     flatten_content: false,
     tool_choice_any: false,
     random_seed: false,
+    no_developer: false,
+    no_cache_control: false,
     wants_reasoning: false,
     no_stream_options: false,
 };
@@ -45,6 +47,8 @@ const QUIRKY: Quirks = Quirks {
     flatten_content: true,
     tool_choice_any: true,
     random_seed: true,
+    no_developer: false,
+    no_cache_control: false,
     wants_reasoning: false,
     no_stream_options: true,
 };
@@ -299,6 +303,78 @@ fn brand_quirks() {
     assert_eq!(run(body, &chat(&openai, "")).unwrap().0, expected);
     let object = r#"{"messages":[ {"content":[{"type":"image_url","image_url":{"url":"u"}}]}]}"#;
     assert_eq!(run(object, &chat(&openai, "")).unwrap().0, object);
+}
+
+/// A message as a brand's server gets it.
+fn message_at(brand: &str, host: &str, message: &Value) -> Value {
+    let mut deployment = deployment(crate::core::provider::brand(brand).unwrap());
+    deployment.endpoint.host = host.to_owned();
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}, message]}).to_string();
+    let (body, _) = run(&body, &chat(&deployment, "m")).unwrap();
+    serde_json::from_str::<Value>(&body).unwrap()["messages"][1].clone()
+}
+
+/// Groq: "property 'reasoning_content' is unsupported"; Mistral: "Extra inputs are not permitted"; DeepSeek: "unknown variant
+/// `developer`". What a client got as a response it sends back as it is.
+#[test]
+fn messages_hold_what_the_brand_takes() {
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let mut signed = call.clone();
+    signed["extra_content"] = json!({"google": {"thought_signature": "Ab="}});
+    let dumped = json!({"role": "assistant", "content": null, "tool_calls": [signed], "function_call": null, "audio": null,
+        "refusal": null, "reasoning_content": "hm", "thinking_blocks": [], "provider_specific_fields": {"a": null}});
+    let clean = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+    let reasoned =
+        json!({"role": "assistant", "content": null, "tool_calls": [call], "reasoning_content": "hm"});
+    let google = json!({"role": "assistant", "content": null, "tool_calls": [signed]});
+    let rows = [
+        ("openai", "api.openai.com", &clean),
+        ("openai", "my.server", &reasoned),
+        ("azure", "x.openai.azure.com", &clean),
+        ("groq", "h", &clean),
+        ("mistral", "h", &clean),
+        ("databricks", "h", &clean),
+        ("deepseek", "h", &reasoned),
+        ("moonshot", "h", &reasoned),
+        ("hosted_vllm", "h", &reasoned),
+        ("openrouter", "h", &reasoned),
+        ("gemini", "h", &google),
+    ];
+    for (brand, host, expected) in rows {
+        assert_eq!(message_at(brand, host, &dumped), *expected, "{brand} at {host}");
+    }
+
+    let developer = json!({"role": "developer", "content": "Be brief."});
+    let system = json!({"role": "system", "content": "Be brief."});
+    for brand in ["openai", "azure"] {
+        assert_eq!(message_at(brand, "h", &developer), developer, "{brand}");
+    }
+    for brand in ["groq", "mistral", "deepseek", "hosted_vllm", "gemini", "openrouter", "openai_like", "xai"]
+    {
+        assert_eq!(message_at(brand, "h", &developer), system, "{brand}");
+    }
+    // What only reads like one of the words is a text.
+    let said = json!({"role": "user", "content": "developer: \"role\": \"developer\", null"});
+    assert_eq!(message_at("groq", "h", &said), said);
+}
+
+#[test]
+fn marks_for_a_cache_go_only_where_they_are_known() {
+    let mark = json!({"type": "ephemeral"});
+    let marked = json!({"role": "user", "cache_control": mark, "content": [
+        {"type": "text", "text": "a", "cache_control": mark}, {"type": "image_url", "image_url": {"url": "http://h/a.png"}}]});
+    let bare = json!({"role": "user", "content": [
+        {"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "http://h/a.png"}}]});
+    for brand in ["groq", "mistral", "deepseek", "hosted_vllm"] {
+        assert_eq!(message_at(brand, "h", &marked), bare, "{brand}");
+    }
+    for brand in ["openai", "openrouter", "gemini"] {
+        assert_eq!(message_at(brand, "h", &marked), marked, "{brand}");
+    }
+    let groq = deployment(crate::core::provider::brand("groq").unwrap());
+    let tools = r#"{"tools":[{"type":"function","function":{"name":"f","cache_control":{}},"cache_control":{}},{"a":1.0}]}"#;
+    let (body, _) = run(tools, &chat(&groq, "")).unwrap();
+    assert_eq!(body, r#"{"tools":[{"type":"function","function":{"name":"f"}},{"a":1.0}]}"#);
 }
 
 #[test]
