@@ -199,9 +199,9 @@ impl fmt::Debug for dyn Format {
 /// Which bytes of a stream's events are the response's text: what tokens are estimated from when a client goes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamedTexts {
-    /// Those in `delta`.
+    /// Texts in `delta`.
     Deltas,
-    /// Those of the whole event.
+    /// Texts of the whole event.
     Events,
     /// What reads the format counts them itself, or there are none.
     Read,

@@ -116,9 +116,9 @@ impl Observed {
 pub struct Passing<'a> {
     /// The event byte for byte.
     pub raw: &'a [u8],
-    /// Its name.
+    /// The event's name.
     pub name: Option<&'a [u8]>,
-    /// Its data.
+    /// The event's data.
     pub data: &'a [u8],
     /// What it says of its usage.
     pub told: Told,

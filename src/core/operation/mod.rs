@@ -41,9 +41,9 @@ pub struct Api {
     pub operation: Operation,
     /// In whose words.
     pub dialect: Dialect,
-    /// Its method.
+    /// The HTTP method.
     pub method: &'static str,
-    /// Its path, as LiteLLM names it in messages. `{model}` in it stands for the model, slashes included.
+    /// The path, as LiteLLM names it in messages. `{model}` in it stands for the model, slashes included.
     pub path: &'static str,
     /// Whether it is served with `/v1` before its path too.
     pub with_version: bool,

@@ -163,7 +163,7 @@ const OPENAI: Quirks = Quirks { no_developer: false, ..PLAIN };
 /// Everybody else's of whom nothing more is known.
 const PLAIN: Quirks = Quirks { max_tokens: false, ..MAX_TOKENS };
 const FLAT: Quirks = Quirks { flatten_content: true, ..MAX_TOKENS };
-/// The same for models that think between calls.
+/// [`FLAT`], for models that think between calls.
 const THINKING: Quirks = Quirks { wants_reasoning: true, ..FLAT };
 const MISTRAL: Quirks = Quirks {
     tool_choice_any: true,

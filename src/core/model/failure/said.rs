@@ -13,7 +13,7 @@ use crate::core::model::status::Status;
 pub struct Said {
     /// The status of the failed response, or the number that stands for one in a body or an event; none when there is neither.
     status: Option<Status>,
-    /// Its `code`, `type`, `status`, in lower case.
+    /// The failure's `code`, `type`, `status`, in lower case.
     codes: Vec<String>,
     /// Everything it says, in lower case.
     text: String,
@@ -167,7 +167,7 @@ impl Said {
         Said { status, codes, text: text.to_lowercase() }
     }
 
-    /// The same with one more code.
+    /// Adds one more code.
     pub fn with_code(mut self, code: &str) -> Said {
         self.codes.push(code.to_owned());
         self

@@ -33,7 +33,7 @@ const MOST_HELD_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Reader {
     ids: ResponseIds,
-    /// Its prefix is taken when it has been given back to the client.
+    /// What was requested; the prefix is taken when it has been given back to the client.
     requested: Requested,
     usage: Usage,
     open: Open,
