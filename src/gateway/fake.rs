@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 
 use super::worker::Worker;
 use crate::core::{
+    exchange::seams::Seams,
     headers::Headers,
     host::{
         Attribute, CallId, Callout, HeaderMap, Host, Level, Metric, MetricId, QueueId, Side, Stream, StreamId,
@@ -33,6 +34,8 @@ pub struct Process {
     queues: RefCell<Vec<(String, VecDeque<Vec<u8>>)>>,
     metrics: RefCell<Vec<(String, u64)>>,
     numbers: Cell<u64>,
+    /// What looks at the requests of workers that are made from now on.
+    pub seams: Cell<fn() -> Seams>,
     /// A tick is running.
     pub is_ticking: Cell<bool>,
 }
@@ -47,6 +50,7 @@ impl Process {
             queues: RefCell::default(),
             metrics: RefCell::default(),
             numbers: Cell::new(0),
+            seams: Cell::new(Seams::default),
             is_ticking: Cell::new(false),
         })
     }
@@ -104,7 +108,7 @@ pub struct FakeHost {
 impl FakeHost {
     /// A worker in a host of its own.
     pub fn worker(process: &Rc<Process>, configuration: &str) -> Rc<Worker<FakeHost>> {
-        let worker = Rc::new(Worker::new(FakeHost {
+        let host = FakeHost {
             process: Rc::clone(process),
             configuration: RefCell::new(configuration.to_owned()),
             role: Cell::default(),
@@ -113,7 +117,8 @@ impl FakeHost {
             calls: Rc::default(),
             refuses_calls: Rc::default(),
             worker: RefCell::default(),
-        }));
+        };
+        let worker = Rc::new(Worker::with_seams(host, process.seams.get()()));
         worker.host.worker.replace(Rc::downgrade(&worker));
         worker
     }

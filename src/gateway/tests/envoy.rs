@@ -107,6 +107,8 @@ struct Client {
     is_orphaned: bool,
     upstream: Option<(FakeStream, Attempt<FakeHost>)>,
     story: Story,
+    /// The response is kept back while a call is under way; true: its headers too.
+    kept_back: Option<bool>,
     /// Headers have gone to the client.
     has_answer: bool,
     is_over: bool,
@@ -323,6 +325,7 @@ impl Envoy {
             is_orphaned: false,
             upstream: None,
             story: Story::default(),
+            kept_back: None,
             has_answer: false,
             is_over: false,
         };
@@ -432,7 +435,7 @@ impl Envoy {
             match order {
                 Order::Reply(headers, body) => self.local_reply(id, headers, &body),
                 Order::Resume(Side::Request) => self.let_go(id, true),
-                Order::Resume(Side::Response) => panic!("no answer is paused by a call"),
+                Order::Resume(Side::Response) => self.resume_response(id),
             }
         }
         if let Some(left) = &mut self.patience {

@@ -3,6 +3,7 @@
 
 mod envoy;
 mod fallbacks;
+mod guards;
 mod lifecycle;
 mod lookups;
 mod sources;

@@ -54,7 +54,7 @@ impl Envoy {
         for worker in workers {
             let mut calls = worker.host.calls.borrow_mut();
             for at in 0..calls.len() {
-                assert_eq!(calls[at].cluster, INTERNAL_CLUSTER);
+                assert!([INTERNAL_CLUSTER, "guard"].contains(&calls[at].cluster.as_str()));
                 if let Some(response) = (self.ledger)(&calls[at]) {
                     return Some((calls.remove(at), response));
                 }
@@ -63,10 +63,28 @@ impl Envoy {
         None
     }
 
+    /// Gives the response to the attempt that called. False when none did.
+    fn answer_attempt(&mut self, call: &Pending, response: &Option<CallResponse>) -> bool {
+        for (id, client) in self.clients.iter_mut().filter(|(_, client)| !client.is_over) {
+            let Some((stream, attempt)) = &mut client.upstream else { continue };
+            if Some(stream.id()) == call.stream {
+                self.running[client.worker].worker.host.role.set(client.role);
+                attempt.on_called(stream, response.clone()).settle(stream, Side::Response);
+                let id = *id;
+                self.step(id);
+                return true;
+            }
+        }
+        false
+    }
+
     /// The response to a call comes, also after its stream is over: a host that is late.
     pub fn answer_call(&mut self, call: &Pending, response: Option<CallResponse>) {
         for running in &self.running {
             running.worker.host.calls.borrow_mut().retain(|known| known.id != call.id);
+        }
+        if self.answer_attempt(call, &response) {
+            return;
         }
         let id = call.stream.and_then(|id| usize::try_from(id).ok());
         match id.and_then(|id| self.clients.get_mut(&id)).filter(|client| !client.is_over) {

@@ -185,6 +185,7 @@ impl Envoy {
             _ if breaks => {
                 self.reset(id, 503, "upstream_reset_before_response_started{connection_termination}")
             }
+            _ if self.is_calling(id) => self.clients.get_mut(&id).unwrap().kept_back = Some(is_held),
             _ if is_held => panic!("headers are released at the latest with the last part"),
             _ => self.end(id, false),
         }
@@ -210,5 +211,27 @@ impl Envoy {
         }
         self.step(id);
         goes_on && self.clients.get(&id).is_some_and(|client| !client.is_over)
+    }
+
+    /// Whether an attempt waits for the response to a call.
+    fn is_calling(&self, id: usize) -> bool {
+        let client = &self.clients[&id];
+        let stream = client.upstream.as_ref().map(|(stream, _)| stream.id());
+        let calls = self.running[client.worker].worker.host.calls.borrow();
+        stream.is_some() && calls.iter().any(|call| call.stream == stream)
+    }
+
+    /// An attempt lets its response go, which has come to its end by now.
+    pub(super) fn resume_response(&mut self, id: usize) {
+        let client = self.clients.get_mut(&id).unwrap();
+        let Some(is_held) = client.kept_back.take() else { panic!("nothing is kept back") };
+        let (stream, _) = client.upstream.as_ref().unwrap();
+        let stream = stream.clone();
+        let body = stream.take_body(Side::Response);
+        if is_held && !self.pass_on(id, &stream) {
+            return;
+        }
+        self.give(id, &body);
+        self.end(id, false);
     }
 }
