@@ -93,25 +93,11 @@ class Known:
         return all(not listed or one in listed for listed, one in rows)
 
 
-MESSAGES = ("anthropic", "langchain_anthropic", "pydantic_ai_anthropic", "anthropic_node", "ai_anthropic", "claude_code")
-"""The clients that speak Anthropic's format."""
 ROUNDS = ("tools", "tools_streamed", "thinking_tools", "thinking_tools_streamed")
 STREAMED = ("tools_streamed", "thinking_tools_streamed")
 THOUGHTFUL = ("thinking_tools", "thinking_tools_streamed")
 
 KNOWN: tuple[Known, ...] = (
-    Known(
-        "the role `developer` is passed on to providers that do not know it",
-        clients=("openai",),
-        formats=("gemini", "deepseek", "groq", "mistral", "vllm"),
-        scenarios=("developer",),
-    ),
-    Known(
-        "members that say nothing, or that another provider's answer had, are passed on to providers that forbid them",
-        clients=("openai",),
-        formats=("groq", "mistral"),
-        scenarios=("put_back", *STREAMED),
-    ),
     Known(
         "`reasoning` of an answer is not called `reasoning_content`",
         clients=("openai",),
@@ -137,12 +123,6 @@ KNOWN: tuple[Known, ...] = (
         scenarios=ROUNDS,
     ),
     Known(
-        "Gemini's thought signature is left out of `tool_use` blocks, so the next turn comes without it",
-        clients=MESSAGES,
-        formats=("gemini",),
-        scenarios=ROUNDS,
-    ),
-    Known(
         "Gemini's thought signature is not part of the call's id, and these clients keep nothing of a call that they do not know",
         clients=("langchain_openai", "openai_node", "ai_openai"),
         formats=("gemini",),
@@ -161,22 +141,22 @@ KNOWN: tuple[Known, ...] = (
         scenarios=STREAMED,
     ),
     Known(
-        "the thinking of a turn is not sent back as `reasoning_content` while its tools run",
-        clients=MESSAGES,
+        "thinking without a signature, as DeepSeek's is, comes back from the client as a text of the user",
+        clients=("pydantic_ai_anthropic",),
         formats=("deepseek",),
         scenarios=THOUGHTFUL,
+    ),
+    Known(
+        "a stream of thinking without a signature has no `signature_delta`, without which the client sends no thinking back",
+        clients=("ai_anthropic",),
+        formats=("deepseek",),
+        scenarios=("thinking_tools_streamed",),
     ),
     Known(
         "the client does not send `reasoning_content` back, and nothing stands in for it",
         clients=("langchain_openai", "openai_node", "ai_openai"),
         formats=("deepseek",),
         scenarios=THOUGHTFUL,
-    ),
-    Known(
-        "entries of `thinking_blocks` in a stream have no `index`, without which the SDK cannot join them",
-        clients=("openai",),
-        formats=("anthropic",),
-        scenarios=("thinking_tools_streamed",),
     ),
     Known(
         "the client does not send `thinking_blocks` back, and thinking stays on in the middle of a turn with tools (LiteLLM turns "
