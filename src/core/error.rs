@@ -30,7 +30,7 @@ const LOGGED_CHARS: usize = 400;
 /// A failure on its way to the client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Error {
-    /// Who is at fault, and how.
+    /// The party at fault, and how.
     pub fault: Fault,
     /// What the caller reads. LiteLLM's exact text where LiteLLM has one.
     pub message: String,
@@ -38,7 +38,7 @@ pub struct Error {
     pub param: Option<Cow<'static, str>>,
 }
 
-/// Who is at fault.
+/// The party at fault.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// The request: its client must change it.
@@ -58,7 +58,7 @@ pub enum Fault {
 pub enum RequestFault {
     /// Something in it is not what was expected.
     Invalid,
-    /// The same in the words of LiteLLM's proxy itself (`bad_request_error`).
+    /// Something in it is not what was expected, in the words of LiteLLM's proxy itself (`bad_request_error`).
     BadRequest,
     /// No model has this name.
     UnknownModel,
@@ -74,13 +74,13 @@ pub enum RequestFault {
     Forbidden,
     /// No deployment has a tag of the request.
     Tags,
-    /// It is larger than anything that is read.
+    /// The body is larger than anything that is read.
     TooLarge,
-    /// It did not come in time.
+    /// The body did not come in time.
     TooSlow,
     /// The host refused it with this status.
     Unreadable(ErrorStatus),
-    /// It needs the ledger, and there is none.
+    /// The ledger is needed, and there is none.
     NoLedger,
     /// What LiteLLM raises as an HTTP exception on management paths, with whatever status.
     Raised(ErrorStatus),
@@ -99,13 +99,13 @@ pub enum RequestFault {
 /// What is wrong with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFault {
-    /// It is missing, malformed, blocked, or its owner may not call.
+    /// The key is missing, malformed, blocked, or its owner may not call.
     Refused,
-    /// Nobody knows it.
+    /// The key is unknown.
     Unknown,
-    /// Its time is over.
+    /// The key's time is over.
     Expired,
-    /// It may not do this.
+    /// The key may not do this.
     Forbidden,
     /// One of its owners may not call the model.
     Model(ModelOwner),
@@ -118,11 +118,11 @@ pub enum KeyFault {
 pub enum ModelOwner {
     /// The key's.
     Key,
-    /// Its team's.
+    /// The team's of the key.
     Team,
-    /// Its user's.
+    /// The user's of the key.
     User,
-    /// Its organization's.
+    /// The organization's of the key.
     Organization,
 }
 
@@ -172,7 +172,7 @@ pub struct ProviderFault {
 /// Whether the message of a provider's failure is what LiteLLM's clients read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// It is: `litellm.RateLimitError: …`.
+    /// The whole message: `litellm.RateLimitError: …`.
     Whole,
     /// Only the words: the name of the class and the brand are to be put before them.
     Bare,
@@ -257,18 +257,18 @@ impl Error {
         Error::of(ProviderFault::new(class, Words::Ours, Form::Bare), words)
     }
 
-    /// The same in the provider's words.
+    /// A provider failure of a class, in the provider's words.
     pub fn quoted(class: Class, words: impl Into<String>) -> Error {
         Error::of(ProviderFault::new(class, Words::Theirs { code: None }, Form::Bare), words)
     }
 
-    /// The same with this for the thing that it is about.
+    /// Names the thing in the request that the error is about.
     pub fn with_param(mut self, param: impl Into<Cow<'static, str>>) -> Error {
         self.param = Some(param.into());
         self
     }
 
-    /// The same provider failure, whose message is complete: it begins with `litellm.`.
+    /// Says that the message of a provider failure is complete: it begins with `litellm.`.
     pub fn whole(mut self) -> Error {
         if let Fault::Provider(fault) = &mut self.fault {
             fault.form = Form::Whole;
@@ -349,7 +349,7 @@ impl Error {
         Shape { status, kind, param, headers: self.fault.headers() }
     }
 
-    /// Its HTTP status.
+    /// HTTP status.
     pub fn status(&self) -> u16 {
         self.shape().status.get()
     }
@@ -369,7 +369,7 @@ impl Error {
         }
     }
 
-    /// Its words for a log, at most [`LOGGED_CHARS`] of them: never what a provider says in its own words.
+    /// The words for a log, at most [`LOGGED_CHARS`] of them: never what a provider says in its own words.
     pub fn logged(&self) -> String {
         let Fault::Provider(ProviderFault { words: Words::Theirs { code }, .. }) = &self.fault else {
             return self.message.chars().take(LOGGED_CHARS).collect();

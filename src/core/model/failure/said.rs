@@ -15,7 +15,7 @@ pub struct Said {
     status: Option<Status>,
     /// The failure's `code`, `type`, `status`, in lower case.
     codes: Vec<String>,
-    /// Everything it says, in lower case.
+    /// Everything that is said, in lower case.
     text: String,
 }
 
