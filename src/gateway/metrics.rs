@@ -12,7 +12,7 @@ use crate::core::{
     config::Config,
     exchange::record::counted_model,
     host::{Host, Metric, MetricId},
-    model::call_record::CallRecord,
+    model::{call_record::CallRecord, status::Status},
 };
 
 /// The counters of a configuration's models.
@@ -24,7 +24,7 @@ pub struct Metrics {
 /// The counters of one model, once each is known: to put its name together takes longer than to count.
 #[derive(Default)]
 struct Model {
-    requests: HashMap<u16, MetricId>,
+    requests: HashMap<Option<u16>, MetricId>,
     others: [Option<MetricId>; NAMES.len()],
 }
 
@@ -52,7 +52,7 @@ impl Metrics {
         };
         let usage = record.usage.as_ref();
         let nano = record.cost.and_then(|cost| u64::try_from(cost.pico() / 1_000).ok());
-        counters.request(host, &shown, record.status.unwrap_or(0));
+        counters.request(host, &shown, record.status);
         let counts = [
             record.attempts.into(),
             record.fallbacks.into(),
@@ -66,17 +66,18 @@ impl Metrics {
     }
 }
 
-/// The counter of requests that called no model.
-pub fn local(status: u16) -> String {
-    format!("tollgate_requests;model=none;status={status}")
+/// The counter of requests that called no model. Its label is 0 where the client got no status.
+pub fn local(status: Option<Status>) -> String {
+    format!("tollgate_requests;model=none;status={}", status.map_or(0, Status::get))
 }
 
 impl Model {
-    fn request(&mut self, host: &impl Host, model: &str, status: u16) {
+    fn request(&mut self, host: &impl Host, model: &str, status: Option<u16>) {
         let id = self.requests.get(&status).copied();
         let id = id.or_else(|| {
+            let label = status.unwrap_or(0);
             let id =
-                host.metric(Metric::Counter, &format!("tollgate_requests;model={model};status={status}"))?;
+                host.metric(Metric::Counter, &format!("tollgate_requests;model={model};status={label}"))?;
             self.requests.insert(status, id);
             Some(id)
         });

@@ -14,7 +14,7 @@ use crate::core::{
     },
     headers::Headers,
     host::{Attribute, CallId, CallResponse, HeaderMap, Host, Level, Side, Stream},
-    model::{general::General, lookup::Lookup},
+    model::{general::General, lookup::Lookup, status::Status},
     protocol::{self, CHANGED_HEADER, CLIENT_HEADER},
 };
 
@@ -123,8 +123,8 @@ fn add_failure(stream: &impl Stream, members: &mut Vec<u8>) {
 }
 
 /// The status of the response that comes by.
-fn status_of(stream: &impl Stream) -> Option<u16> {
-    stream.headers(HeaderMap::Response).text(":status").and_then(|text| text.parse().ok())
+fn status_of(stream: &impl Stream) -> Option<Status> {
+    stream.headers(HeaderMap::Response).text(":status").and_then(Status::parse)
 }
 
 /// Whether a header of a client would tell Envoy or us what to do.
@@ -206,7 +206,7 @@ impl<H: Host> Request<H> {
     }
 
     /// Counts a request that called no model.
-    fn count_local(&self, status: u16) {
+    fn count_local(&self, status: Option<Status>) {
         self.policy.worker.count(&metrics::local(status), 1);
     }
 
@@ -219,7 +219,7 @@ impl<H: Host> Request<H> {
             (Some(exchange), Next::ReadBody) => return self.begin_call(stream, *exchange, ended, now),
             (Some(exchange), _) => self.state = State::Replied(Some(Rc::new(RefCell::new(*exchange)))),
             (None, Next::Reply(reply)) => {
-                self.count_local(reply.status);
+                self.count_local(Status::new(reply.status));
                 self.tell_reply(reply);
             }
             (None, Next::Pass) => {
@@ -312,7 +312,7 @@ impl<H: Host> Request<H> {
         }
         let details = stream.attribute(Attribute::ResponseCodeDetails).unwrap_or_default();
         if details == b"via_upstream" {
-            self.count_local(headers.text(":status").and_then(|text| text.parse().ok()).unwrap_or(0));
+            self.count_local(status_of(stream));
             for (name, value) in
                 local::CORS.into_iter().filter(|(name, _)| browser && headers.get(name).is_none())
             {
@@ -322,10 +322,10 @@ impl<H: Host> Request<H> {
         }
         if details == b"request_overall_timeout" {
             // Envoy words it.
-            self.count_local(408);
+            self.count_local(Status::new(408));
             return Turn::Continue;
         }
-        self.count_local(503);
+        self.count_local(Status::new(503));
         let error = Error::unavailable(
             "the ledger is not reachable now; model calls with known keys go on. Try again.",
         );
@@ -336,7 +336,7 @@ impl<H: Host> Request<H> {
 
     /// Envoy has refused a request whose key was still being looked up: its body is too large, or did not come in time.
     fn on_refused_early(&mut self, stream: &H::Stream) -> Turn {
-        let status = status_of(stream).unwrap_or(500);
+        let status = status_of(stream);
         self.count_local(status);
         let error = exchange::refused_early(status);
         if let State::Waiting { headers, .. } = &self.state {
@@ -430,7 +430,7 @@ impl<H: Host> Request<H> {
             return Turn::Continue;
         }
         note_unreached(stream, &exchange);
-        let status = status_of(stream).unwrap_or(0);
+        let status = status_of(stream);
         let details = stream.attribute(Attribute::ResponseCodeDetails).unwrap_or_default();
         let details = String::from_utf8_lossy(&details);
         let next = self.with(&exchange, stream, |exchange, env| exchange.on_release(status, &details, env));

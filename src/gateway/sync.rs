@@ -129,7 +129,7 @@ impl<H: Host> SyncRole<H> {
             Callout { cluster: INTERNAL_CLUSTER, headers: &headers, body: Some(&body), limit: LIMIT };
         if worker.host.call(&callout).is_none() {
             let outcome = self.sync.on_failure(worker.host.store(), now);
-            self.count(outcome, 0);
+            self.count(outcome, None);
         }
     }
 
@@ -167,9 +167,11 @@ impl<H: Host> SyncRole<H> {
         }
         let store = self.worker.host.store();
         let (status, outcome) = match response {
-            Some(CallResponse { status: 200, body }) => (200, self.sync.on_reply(&body, store, now)),
-            Some(CallResponse { status, body }) => (status, self.sync.on_status(status, &body, store, now)),
-            None => (0, self.sync.on_failure(store, now)),
+            Some(CallResponse { status: 200, body }) => (Some(200), self.sync.on_reply(&body, store, now)),
+            Some(CallResponse { status, body }) => {
+                (Some(status), self.sync.on_status(status, &body, store, now))
+            }
+            None => (None, self.sync.on_failure(store, now)),
         };
         self.count(outcome, status);
         if outcome.again {
@@ -178,13 +180,13 @@ impl<H: Host> SyncRole<H> {
     }
 
     /// Counts, and says in the log when the ledger goes away and when it is back.
-    fn count(&mut self, outcome: Outcome, status: u16) {
+    fn count(&mut self, outcome: Outcome, status: Option<u16>) {
         self.worker.count("tollgate_events_acknowledged", outcome.acknowledged);
         self.worker.count("tollgate_events_dropped", outcome.aggregated);
         self.worker.count("tollgate_sync_failures", u64::from(outcome.failed));
         self.worker.count("tollgate_syncs", u64::from(!outcome.failed));
         self.worker.count("tollgate_sync_batches", u64::from(outcome.acknowledged > 0));
-        if outcome.aggregated > 0 {
+        if let (true, Some(status)) = (outcome.aggregated > 0, status) {
             self.warn(&format!(
                 "tollgate: the ledger refused a batch of calls with status {status}; their sums are kept, their details dropped"
             ));
@@ -192,9 +194,9 @@ impl<H: Host> SyncRole<H> {
         if self.sync.failures() >= AWAY && !self.logged_outage {
             self.logged_outage = true;
             let what = match status {
-                0 => "does not answer".to_owned(),
-                200 => "answers what makes no sense".to_owned(),
-                status => format!("answers with status {status}"),
+                None => "does not answer".to_owned(),
+                Some(200) => "answers what makes no sense".to_owned(),
+                Some(status) => format!("answers with status {status}"),
             };
             self.warn(&format!("tollgate: the ledger {what}; usage waits for it"));
         } else if self.logged_outage && !outcome.failed {

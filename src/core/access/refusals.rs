@@ -1,4 +1,4 @@
-//! The words of every refusal of a known caller: status, type, message and headers as the LiteLLM proxy has them.
+//! The refusals of known callers: each names its fault and says it in the words of the LiteLLM proxy.
 
 use crate::core::model::key_record::{EndUserRecord, KeyRecord, Principal, Role};
 use crate::core::{
@@ -149,7 +149,7 @@ pub fn limit(rule: &Rule, why: Why, alias: Option<&str>, now_ms: u64) -> Error {
         Why::Budget { spend, held } => budget(rule, id, spend, held, alias),
         Why::Requests { resets_at_ms } => rate(rule, id, "requests", rule.limits.rpm, resets_at_ms, now_ms),
         Why::Tokens { resets_at_ms } => rate(rule, id, "tokens", rule.limits.tpm, resets_at_ms, now_ms),
-        // A place is free when another request ends, which nobody can tell.
+        // A slot is free when another request ends, which nobody can tell.
         Why::Parallel => rate(
             rule,
             id,

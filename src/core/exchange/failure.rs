@@ -9,7 +9,7 @@ use crate::core::{
         failure::{Class, Failure},
         money::Money,
         router::Strategy,
-        status::ErrorStatus,
+        status::{ErrorStatus, Status},
     },
     route::{
         cooldown,
@@ -55,7 +55,7 @@ impl Exchange {
     /// The call is over before its body is read.
     pub(super) fn end_with(&mut self, error: Error) {
         self.delivery.released = Released::Response;
-        self.delivery.status = error.status();
+        self.delivery.status = Some(error.shape().status.into());
         self.delivery.told = Some(error.clone());
         self.delivery.first_error = Some(error);
     }
@@ -63,7 +63,7 @@ impl Exchange {
     /// The reply for an error, and the end of this exchange.
     pub(super) fn refuse(&mut self, error: Error) -> Reply {
         self.delivery.released = Released::Response;
-        self.delivery.status = error.status();
+        self.delivery.status = Some(error.shape().status.into());
         let mut reply = local::refusal(&error, self.received.api.error_format, &self.received.call_id);
         let mut more = Headers::with_capacity(16);
         self.add_routing_headers(&mut more);
@@ -91,7 +91,7 @@ impl Exchange {
 
     /// Headers are on their way to the client: a response that passes, or a failure that was not retried, or Envoy's own
     /// reply, in whose place another goes.
-    pub fn on_release(&mut self, status: u16, details: &str, env: &mut Env) -> Next {
+    pub fn on_release(&mut self, status: Option<Status>, details: &str, env: &mut Env) -> Next {
         match self.delivery.released {
             Released::Response => return Next::Pass,
             Released::Failure => {}
@@ -118,18 +118,18 @@ impl Exchange {
     }
 
     /// What a reply of Envoy itself means.
-    fn envoy_error(&self, status: u16, details: &str, now_ms: u64) -> Error {
+    fn envoy_error(&self, status: Option<Status>, details: &str, now_ms: u64) -> Error {
         let title = self.title();
         let failed = |class: Class, message: &str| Failure::without_answer(class, message).to_error(title);
-        match status {
-            413 => too_large(&self.config),
-            408 | 504 if !details.contains("request_overall_timeout") || self.plan().is_some() => {
+        match status.map(Status::get) {
+            Some(413) => too_large(&self.config),
+            Some(408 | 504) if !details.contains("request_overall_timeout") || self.plan().is_some() => {
                 failed(Class::Timeout, "no answer within the time-out")
             }
-            408 => Error::of(RequestFault::TooSlow, TOO_SLOW),
-            404 => Error::of(RequestFault::NotFound, format!("Not Found: `{}`.", self.received.path)),
-            400..=499 => unreadable(status),
-            503 | 502 => self.ended_without_response(now_ms).to_error(title),
+            Some(408) => Error::of(RequestFault::TooSlow, TOO_SLOW),
+            Some(404) => Error::of(RequestFault::NotFound, format!("Not Found: `{}`.", self.received.path)),
+            Some(400..=499) => unreadable(status),
+            Some(502 | 503) => self.ended_without_response(now_ms).to_error(title),
             _ => failed(Class::InternalServer, "the gateway could not complete the request."),
         }
     }
@@ -176,19 +176,17 @@ fn seconds(ms: u64) -> String {
 }
 
 /// What Envoy's refusal of a request means of whose call nothing is known yet.
-pub fn refused_early(status: u16) -> Error {
-    match status {
-        413 => Error::of(RequestFault::TooLarge, "the request body is too large."),
-        408 | 504 => Error::of(RequestFault::Unreadable(error_status(status)), TOO_SLOW),
+pub fn refused_early(status: Option<Status>) -> Error {
+    match status.map(Status::get) {
+        Some(413) => Error::of(RequestFault::TooLarge, "the request body is too large."),
+        Some(408 | 504) => Error { message: TOO_SLOW.to_owned(), ..unreadable(status) },
         _ => unreadable(status),
     }
 }
 
-fn error_status(status: u16) -> ErrorStatus {
-    ErrorStatus::new(status).unwrap_or(ErrorStatus::INTERNAL_SERVER_ERROR)
-}
-
 /// The refusal of a request that the host could not read and gave this status.
-fn unreadable(status: u16) -> Error {
-    Error::of(RequestFault::Unreadable(error_status(status)), "the request could not be read.")
+fn unreadable(status: Option<Status>) -> Error {
+    let status = status.and_then(|status| ErrorStatus::new(status.get()));
+    let status = status.unwrap_or(ErrorStatus::INTERNAL_SERVER_ERROR);
+    Error::of(RequestFault::Unreadable(status), "the request could not be read.")
 }

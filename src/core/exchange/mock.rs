@@ -15,6 +15,7 @@ use crate::core::{
     headers::Headers,
     model::{
         failure::{Class, Failure},
+        status::Status,
         terms::Terms,
     },
     operation::Operation,
@@ -58,7 +59,7 @@ impl Exchange {
             let made = make(mock, &stamp).to_string().into_bytes();
             pipeline.whole(&made)?.unwrap_or(made)
         };
-        self.delivery.status = 200;
+        self.delivery.status = Some(Status::OK);
         self.delivery.first_ms = env.now_ms;
         self.delivery.released = Released::Response;
         // An attempt before it was somebody else's.

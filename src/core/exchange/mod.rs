@@ -69,6 +69,7 @@ use crate::core::{
     error::Error,
     headers::Headers,
     host::Store,
+    model::status::Status,
     operation::ApiRef,
     quota::Worker,
     random::Random,
@@ -193,7 +194,8 @@ struct Delivery {
     told: Option<Error>,
     /// The last failed response's headers, named for the client.
     failure_headers: Headers,
-    status: u16,
+    /// What the client has got; none while it has got nothing.
+    status: Option<Status>,
     /// When the first part of the response went out, Unix milliseconds.
     first_ms: u64,
     /// Milliseconds that the attempts before the newest took, and the waits after them.

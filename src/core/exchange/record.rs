@@ -12,6 +12,7 @@ use crate::core::{
     model::{
         call_record::CallRecord,
         failure::{Class, Failure},
+        status::Status,
     },
     route::plan::Plan,
 };
@@ -22,14 +23,14 @@ const MOST_BYTES: usize = 1_000;
 impl Exchange {
     /// The request is over, complete or not.
     pub fn on_done(&mut self, env: &mut Env) -> CallRecord {
-        let is_cut = self.books.completed.is_none() && self.delivery.status == 0 && self.is_under_way();
+        let is_cut = self.books.completed.is_none() && self.delivery.status.is_none() && self.is_under_way();
         if is_cut {
             self.charge_unanswered(env);
         }
         let incomplete = self.books.completed.is_none().then(|| self.unfinished()).flatten();
         let is_incomplete = is_cut || incomplete.is_some();
         self.books.completed = self.books.completed.take().or(incomplete);
-        if self.delivery.status == 0 && self.attempt().is_some() {
+        if self.delivery.status.is_none() && self.attempt().is_some() {
             // The client left before an answer came. That says nothing about the provider.
             self.note_error(
                 Failure::without_answer(Class::ApiConnection, "the client went away").to_error(""),
@@ -56,8 +57,8 @@ impl Exchange {
 
     /// What every view of the call has, those that the ledger alone wants left out.
     fn record(&mut self, used: &Served, incomplete: bool, now_ms: u64) -> CallRecord {
-        let status = (self.delivery.status > 0).then_some(self.delivery.status);
-        let is_good = (200..300).contains(&self.delivery.status);
+        let status = self.delivery.status.map(Status::get);
+        let is_good = self.delivery.status.is_some_and(Status::is_good);
         let failed =
             || self.delivery.told.as_ref().or(self.delivery.first_error.as_ref()).filter(|_| !is_good);
         let plan = self.route.as_ref().map(|route| &route.plan);

@@ -10,7 +10,7 @@ use super::{
     },
     Body, Flow, Preparing,
 };
-use crate::core::{error::Error, headers::Headers};
+use crate::core::{error::Error, headers::Headers, model::status::Status};
 
 /// Lets histories put earlier turns into the request.
 pub(super) fn history(
@@ -95,7 +95,7 @@ impl Exchange {
 
     /// Answers with a body for which no provider was called.
     fn reply_with(&mut self, body: Vec<u8>, env: &Env) -> Next {
-        self.delivery.status = 200;
+        self.delivery.status = Some(Status::OK);
         self.delivery.first_ms = env.now_ms;
         self.delivery.released = Released::Response;
         let mut headers = Headers::from_pairs(&[("content-type", "application/json")]);

@@ -28,7 +28,7 @@ impl Exchange {
         env: &mut Env,
     ) -> Next {
         let tap = Box::new(Tap::new(Pipeline::NOTED, MAX_TAPPED_BYTES));
-        let list = self.release(200, headers, None, false, env);
+        let list = self.release(headers, None, false, env);
         self.pass_on(pipeline, tap, bytes, false);
         Next::Release(Release { headers: Some(list), ..Release::default() })
     }
@@ -76,7 +76,7 @@ impl Exchange {
             Ok(body) => {
                 self.complete(&pipeline);
                 let length = body.as_ref().map_or(bytes.len(), Vec::len);
-                let list = self.release(200, &headers, Some(length), false, env);
+                let list = self.release(&headers, Some(length), false, env);
                 Next::Release(Release { headers: Some(list), body, ..Release::default() })
             }
             Err(error) => {

@@ -5,6 +5,7 @@ use crate::core::{
     exchange::{Env, Exchange, Released, local},
     format::pipeline::content_type,
     headers::Headers,
+    model::status::Status,
     operation::Operation,
     route::{affinity, cooldown, plan::Plan},
 };
@@ -29,14 +30,13 @@ impl Exchange {
     /// All headers of a good answer.
     pub(super) fn release(
         &mut self,
-        status: u16,
         provider: &Headers,
         length: Option<usize>,
         streaming: bool,
         env: &mut Env,
     ) -> Headers {
         self.delivery.released = Released::Response;
-        self.delivery.status = status;
+        self.delivery.status = Some(Status::OK);
         self.delivery.first_ms = env.now_ms;
         let deployment = self.plan().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         if let Some(deployment) = deployment.filter(|deployment| !deployment.group.contains('*')) {
@@ -55,7 +55,7 @@ impl Exchange {
             }
             _ => content_type(streaming),
         };
-        let mut list = self.base_headers(status, kind, length);
+        let mut list = self.base_headers(kind, length);
         if length.is_some() {
             self.add_cost_header(&mut list);
             self.add_time_headers(&mut list, env.now_ms);
@@ -72,9 +72,9 @@ impl Exchange {
     }
 
     /// The headers that every answer of this request has.
-    fn base_headers(&self, status: u16, kind: &str, length: Option<usize>) -> Headers {
+    fn base_headers(&self, kind: &str, length: Option<usize>) -> Headers {
         let mut list = Headers::with_capacity(32);
-        list.push_number(":status", status.into());
+        list.push_number(":status", Status::OK.get().into());
         list.push("content-type", kind.as_bytes());
         if let Some(length) = length {
             list.push_number("content-length", u64::try_from(length).unwrap_or(u64::MAX));

@@ -69,7 +69,7 @@ impl Exchange {
         match what {
             Judged::Whole { pipeline, headers } => {
                 self.complete(&pipeline);
-                let list = self.release(200, &headers, Some(body.len()), false, env);
+                let list = self.release(&headers, Some(body.len()), false, env);
                 Next::Release(Release { headers: Some(list), body: Some(body), ..Release::default() })
             }
             Judged::Part { stream, kept, .. } if is_resumed => self.resume_stream(stream, &body, kept),

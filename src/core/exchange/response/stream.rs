@@ -45,7 +45,7 @@ impl Exchange {
 
     /// Lets a part go out, with the headers when they have not.
     fn let_go(&mut self, mut stream: Box<Streaming>, end: bool, env: &mut Env) -> Option<Headers> {
-        let list = stream.headers.take().map(|headers| self.release(200, &headers, None, true, env));
+        let list = stream.headers.take().map(|headers| self.release(&headers, None, true, env));
         if end {
             self.complete(&stream.pipeline);
         } else {

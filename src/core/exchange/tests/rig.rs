@@ -9,7 +9,13 @@ use super::super::{
     next::{Forward, Next, Release, Reply},
     *,
 };
-use crate::core::{config, headers::Headers, model::call_record::CallRecord, quota, store::Memory};
+use crate::core::{
+    config,
+    headers::Headers,
+    model::{call_record::CallRecord, status::Status},
+    quota,
+    store::Memory,
+};
 
 /// How a provider behaves for one attempt.
 pub(super) enum Behaviour {
@@ -210,7 +216,7 @@ impl Rig {
         };
         for attempt in 0..=max_retries {
             let own = |status: u16, exchange: &mut Exchange, env: &mut Env| {
-                replied(exchange.on_release(status, "via_upstream", env))
+                replied(exchange.on_release(Status::new(status), "via_upstream", env))
             };
             if next == NO_CLUSTER {
                 let reply = own(503, &mut exchange, env!()).unwrap();
