@@ -106,7 +106,7 @@ fn forward_to_ledger(stream: &impl Stream, general: &General) {
     set(stream, "x-envoy-max-retries", "0");
 }
 
-/// Tells a request whose answer has not begun when there was no connection to its provider yet: nothing has been sent.
+/// Tells a request whose response has not begun when there was no connection to its provider yet: nothing has been sent.
 fn note_unreached(stream: &impl Stream, exchange: &ExchangeRef) {
     let awaits = exchange.try_borrow().is_ok_and(|exchange| exchange.awaits_response());
     let address = || stream.attribute(Attribute::UpstreamLocalAddress);

@@ -241,7 +241,7 @@ impl Exchange {
                 false => b"application/json",
             },
         );
-        // Compressed answers would have to be unpacked to be read.
+        // Compressed responses would have to be unpacked to be read.
         list.push("accept-encoding", b"identity");
         list.push("user-agent", concat!("tollgate/", env!("CARGO_PKG_VERSION")).as_bytes());
         let mut betas: Vec<&[u8]> = betas.iter().map(|beta| beta.as_bytes()).collect();

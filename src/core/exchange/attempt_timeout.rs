@@ -21,11 +21,11 @@ use crate::core::{
 pub const TIMED_CLUSTER: &str = "tollgate_timed";
 /// Request header: the cluster to pass the request on to.
 pub const CLUSTER_HEADER: &str = "x-tollgate-cluster";
-/// Request header: milliseconds until the answer must be complete; 0 is for ever.
+/// Request header: milliseconds until the response must be complete; 0 is for ever.
 pub const WHOLE_HEADER: &str = "x-tollgate-whole-ms";
-/// Request header: milliseconds until the answer must have begun; 0 is for ever.
+/// Request header: milliseconds until the response must have begun; 0 is for ever.
 pub const BEGIN_HEADER: &str = "x-tollgate-begin-ms";
-/// Answer header: the listener inside made this answer because there was none.
+/// Response header: the listener inside made this response because there was none.
 pub const NO_RESPONSE_HEADER: &str = "x-tollgate-no-answer";
 
 /// What an attempt that took all its time may seem to have missed of it: two clocks are compared.
@@ -97,14 +97,14 @@ impl Exchange {
         list.push_number(BEGIN_HEADER, begin);
     }
 
-    /// The failure behind an answer that Envoy made because there was none.
+    /// The failure behind a response that Envoy made because there was none.
     pub(super) fn no_response(&self, status: Option<Status>, headers: &Headers) -> Option<Failure> {
         let timed = self.attempt().is_some_and(|attempt| self.has_own_timeout(attempt.candidate.deployment));
         headers.get(NO_RESPONSE_HEADER).filter(|_| timed)?;
         Some(without_answer(if status == Status::new(504) { Class::Timeout } else { Class::ApiConnection }))
     }
 
-    /// The failure of an attempt that ended without an answer. Envoy does not say why: one that took as long as it may take
+    /// The failure of an attempt that ended without a response. Envoy does not say why: one that took as long as it may take
     /// has timed out.
     pub(super) fn ended_without_response(&self, now_ms: u64) -> Failure {
         let timed_out = self.attempt().is_some_and(|attempt| {

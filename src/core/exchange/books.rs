@@ -41,7 +41,7 @@ pub(super) struct Books {
 }
 
 impl Exchange {
-    /// What the last answer cost.
+    /// What the last response cost.
     pub(super) fn last_cost(&self) -> Option<Money> {
         let completed = self.books.completed.as_ref()?;
         *completed.cost.get_or_init(|| {
@@ -71,7 +71,7 @@ impl Exchange {
         }
     }
 
-    /// An answer that the client will not see: another is to take its place, and it has to be paid for all the same.
+    /// A response that the client will not see: another is to take its place, and it has to be paid for all the same.
     pub(super) fn charge_replaced(&mut self, pipeline: &Pipeline, env: &Env) {
         let Some(usage) = pipeline.used(|| self.prompt_tokens()) else { return };
         self.charge_unseen(&usage, &pipeline.terms(), pipeline.model(), env);
@@ -133,7 +133,7 @@ impl Exchange {
         self.config.price(at, model.as_deref().unwrap_or_default(), None)
     }
 
-    /// Notes how quick a good answer was, when that decides about later calls.
+    /// Notes how quick a good response was, when that decides about later calls.
     pub(super) fn note_latency(&self, env: &Env) {
         let router = &self.config.router;
         let (Strategy::LatencyBased, Some(attempt), Some(completed)) =

@@ -76,7 +76,7 @@ use crate::core::{
     route::world::World,
 };
 
-/// A header that a released answer carries when Envoy is to try again; the route's `retriable_headers` names it.
+/// A header that a released response carries when Envoy is to try again; the route's `retriable_headers` names it.
 pub const RETRY_HEADER: &str = "x-tollgate-retry";
 /// A header beside it: the least seconds that Envoy is to wait before; the route's `rate_limited_retry_back_off` names it.
 pub const WAIT_HEADER: &str = "x-tollgate-wait";

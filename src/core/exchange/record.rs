@@ -31,7 +31,7 @@ impl Exchange {
         let is_incomplete = is_cut || incomplete.is_some();
         self.books.completed = self.books.completed.take().or(incomplete);
         if self.delivery.status.is_none() && self.attempt().is_some() {
-            // The client left before an answer came. That says nothing about the provider.
+            // The client left before a response came. That says nothing about the provider.
             self.note_error(
                 Failure::without_answer(Class::ApiConnection, "the client went away").to_error(""),
             );

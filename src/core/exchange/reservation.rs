@@ -48,7 +48,7 @@ pub(super) struct CallerReservation {
     reservation: Option<Reservation>,
     /// Names of the meters that the ledger is to answer totals of.
     pub(super) budgeted_meters: Vec<String>,
-    /// The key's limits and what is left of all limits but those of tokens, as answer headers.
+    /// The key's limits and what is left of all limits but those of tokens, as response headers.
     headers: Headers,
     /// What is left of those.
     tokens_left: Vec<TokensLeft>,
@@ -193,7 +193,7 @@ impl Exchange {
         self.books.reservation.budgeted_meters.extend(names);
     }
 
-    /// Adds the answer headers about limits. Where it is known what the call used, that is off what is left, else what it has
+    /// Adds the response headers about limits. Where it is known what the call used, that is off what is left, else what it has
     /// reserved. A provider's own limits (`copied`) stand before ours.
     pub(super) fn add_limit_headers(&self, list: &mut Headers, copied: Option<&Headers>) {
         // Most providers send none of these names.
@@ -315,7 +315,7 @@ impl Exchange {
         tokens.min(most.unwrap_or(u64::MAX))
     }
 
-    /// The key's own limits, and what is left of every limit, as answer headers. `held` is what this call has reserved.
+    /// The key's own limits, and what is left of every limit, as response headers. `held` is what this call has reserved.
     pub(super) fn describe(
         &mut self,
         grant: Option<&KeyRecord>,

@@ -19,7 +19,7 @@ use crate::core::{
 const MAX_TAPPED_BYTES: usize = 64 * 1024;
 
 impl Exchange {
-    /// A large answer starts to pass.
+    /// A large response starts to pass.
     pub(super) fn start_passing(
         &mut self,
         pipeline: Box<Pipeline>,
@@ -51,7 +51,7 @@ impl Exchange {
         }
     }
 
-    /// A buffered answer is complete.
+    /// A buffered response is complete.
     pub(super) fn finish_held(
         &mut self,
         mut pipeline: Box<Pipeline>,
@@ -86,7 +86,7 @@ impl Exchange {
         }
     }
 
-    /// Whether a chat answer was stopped by a content filter and there is a fallback for that.
+    /// Whether a chat response was stopped by a content filter and there is a fallback for that.
     fn is_cut_by_filter(&self, body: &[u8]) -> bool {
         let (Some(attempt), Some(plan), Dialect::Chat) =
             (self.attempt(), self.plan(), self.received.api.dialect)

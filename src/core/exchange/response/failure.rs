@@ -14,7 +14,7 @@ use crate::core::{
 };
 
 impl Exchange {
-    /// A failed answer has been read.
+    /// A failed response has been read.
     pub(super) fn failed(&mut self, body: &[u8], env: &mut Env) -> Next {
         let Some(attempt) = self.attempt_mut() else { return Next::Pass };
         let Response::Failing { status, headers } = std::mem::replace(&mut attempt.response, Response::Over)
@@ -32,7 +32,7 @@ impl Exchange {
         self.conclude(failure, &headers, env)
     }
 
-    /// An answer that looked fine and is not.
+    /// A response that looked fine and is not.
     pub(super) fn fail_with(&mut self, error: Error, env: &mut Env) -> Next {
         let class = error.class().unwrap_or(Class::Api);
         let failed = |message: &str, words, status: Option<ErrorStatus>| Failure {

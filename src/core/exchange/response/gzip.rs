@@ -25,7 +25,7 @@ pub(super) fn is_gzip(headers: &Headers) -> bool {
     headers.text("content-encoding").is_some_and(|encoding| encoding.trim().eq_ignore_ascii_case("gzip"))
 }
 
-/// The most that a compressed answer may become: a small bomb must not fill the VM.
+/// The most that a compressed response may become: a small bomb must not fill the VM.
 const MAX_UNPACKED_BYTES: usize = 256 * 1024 * 1024;
 
 /// A whole gzip body, unpacked.

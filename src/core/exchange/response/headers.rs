@@ -27,7 +27,7 @@ const DROPPED: [&str; 12] = [
 ];
 
 impl Exchange {
-    /// All headers of a good answer.
+    /// All headers of a good response.
     pub(super) fn release(
         &mut self,
         provider: &Headers,
@@ -71,7 +71,7 @@ impl Exchange {
         list
     }
 
-    /// The headers that every answer of this request has.
+    /// The headers that every response of this request has.
     fn base_headers(&self, kind: &str, length: Option<usize>) -> Headers {
         let mut list = Headers::with_capacity(32);
         list.push_number(":status", Status::OK.get().into());
@@ -100,7 +100,7 @@ impl Exchange {
         }
     }
 
-    /// How long the call took, and how much of that was none of a provider's, in milliseconds. As in LiteLLM, an answer that goes out
+    /// How long the call took, and how much of that was none of a provider's, in milliseconds. As in LiteLLM, a response that goes out
     /// before it is whole has neither.
     pub(in crate::core::exchange) fn add_time_headers(&self, list: &mut Headers, now_ms: u64) {
         let whole = now_ms.saturating_sub(self.received.started_ms);
