@@ -99,9 +99,6 @@ const OPENINGS: &[(&str, &str)] = &[
     ("Nobody", "say what is not done, without a person"),
 ];
 
-/// Folders and files under `src` whose docs may still begin so. The list only shrinks.
-const MAY_BEGIN_SO: &[&str] = &["core/exchange"];
-
 /// Folders and files under `src` whose docs are read for [`OPENINGS`].
 const DOCS: &[&str] = &["core", "gateway", "wasm", "house.rs", "lib.rs", "main.rs"];
 
@@ -384,9 +381,6 @@ fn docs_begin_with_their_subject() {
     let mut wrong = Vec::new();
     for file in &all {
         let name = file.strip_prefix(&root).unwrap();
-        if MAY_BEGIN_SO.iter().any(|exempt| name.with_extension("").starts_with(exempt)) {
-            continue;
-        }
         for (line, sentence) in first_lines(&fs::read_to_string(file).unwrap()) {
             if let Some((word, advice)) = opening(sentence) {
                 wrong.push(format!("src/{}:{line}: begins with `{word}`: {advice}", name.display()));

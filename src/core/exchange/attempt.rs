@@ -37,7 +37,7 @@ pub(super) struct Attempt {
     pub started_ms: u64,
     /// Milliseconds from there to the newest part of the response.
     pub took_ms: u64,
-    /// Its request has gone to the provider, and nothing has been charged for it yet.
+    /// The request has gone to the provider, and nothing has been charged for it yet.
     pub sent: bool,
     pub response: Response,
 }

@@ -87,7 +87,7 @@ impl Exchange {
         self.charge_unseen(&Usage::estimate(self.prompt_tokens(), 0), &terms, None, env);
     }
 
-    /// The same for an attempt that has failed: when its client allowed it less time than its deployment is given.
+    /// Charges a failed attempt for its estimated prompt when its client allowed it less time than its deployment is given.
     pub(super) fn charge_hurried(&mut self, failure: &Failure, env: &Env) {
         let is_hurried = matches!(&self.phase, Phase::Attempting(attempt)
             if attempt.sent && self.is_hurried(attempt.candidate.deployment));

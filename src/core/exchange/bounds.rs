@@ -19,7 +19,7 @@ pub const LEAST_BOUND: usize = 48 << 20;
 
 /// The most bytes of a member that says something to the gateway, or how the model is to answer.
 const SETTING: usize = 64 << 10;
-/// The same where whole requests or answers may stand.
+/// The most bytes of a member in which whole requests or responses may stand.
 const PART: usize = 256 << 10;
 
 /// Members that providers read too and that are short by nature.

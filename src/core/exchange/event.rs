@@ -100,7 +100,7 @@ impl Exchange {
         true
     }
 
-    /// Who is charged.
+    /// The principals that are charged.
     fn tell_caller(&self, record: &mut CallRecord) {
         let grant = self.caller.grant();
         let id = |scope: Option<&Principal>| scope.map(|scope| scope.id.clone());

@@ -140,12 +140,12 @@ impl Exchange {
         self.tell_failure(&failure, rest_ms);
     }
 
-    /// The same; milliseconds that the deployment rests for it.
+    /// Notes a failed call likewise, and says how many milliseconds the deployment cools down for it.
     fn rest(&self, failure: &Failure, env: &Env) -> Option<u64> {
         let attempt = self.attempt()?;
         let deployment = self.config.deployments.get(attempt.candidate.deployment)?;
         let router = &self.config.router;
-        // Who allows less time than the deployment is given learns nothing about it.
+        // A caller who allows less time than the deployment is given learns nothing about it.
         if failure.class == Class::Timeout
             && failure.status.is_none()
             && self.is_hurried(attempt.candidate.deployment)

@@ -72,9 +72,9 @@ pub fn answer(
 pub enum Database {
     /// There is none.
     None,
-    /// It answers.
+    /// The database answers.
     Connected,
-    /// It cannot be used, and why. True: keys pass without it (`allow_requests_on_db_unavailable`).
+    /// The database cannot be used, and why. True: keys pass without it (`allow_requests_on_db_unavailable`).
     Trouble(String, bool),
 }
 

@@ -100,14 +100,14 @@ pub struct Env<'e> {
     pub keys: &'e mut Keyring,
     /// How long answers are in this VM.
     pub output_lengths: &'e mut OutputLengths,
-    /// Who this VM is among all that count requests in flight.
+    /// This VM among all that count requests in flight.
     pub worker: Worker,
     /// The client's address without a port, read only when something needs it.
     pub client: &'e dyn Fn() -> Option<String>,
 }
 
 impl Env<'_> {
-    /// The same as planning wants it.
+    /// The environment as planning wants it.
     fn world<'w>(&'w mut self, config: &'w Config) -> World<'w> {
         World {
             config,
@@ -122,10 +122,10 @@ impl Env<'_> {
 
 /// One request: what is known of it from beginning to end, and where it stands.
 pub struct Exchange {
-    /// Its name in filter state.
+    /// The exchange's name in filter state.
     pub id: u64,
     config: Rc<Config>,
-    /// Who calls.
+    /// The caller.
     caller: Caller,
     received: Received,
     /// What it says to the gateway; nothing before its body is read.
@@ -141,12 +141,12 @@ pub struct Exchange {
 
 /// Where a request stands, with what is known only there.
 enum Phase {
-    /// Its body is coming.
+    /// The body is coming.
     Receiving {
         /// Whether its caller was judged before the body was there.
         judged_early: bool,
     },
-    /// Its body is read, and the first attempt made ready.
+    /// The body is read, and the first attempt made ready.
     Preparing(Preparing),
     /// The first attempt is ready, and Envoy opens its cluster.
     Built(Built),

@@ -86,7 +86,7 @@ pub struct Release {
 /// A call to somebody else that a request, or a response, waits for. It owns its data: it outlives the hook that asked for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Callout {
-    /// Who is called.
+    /// What is called.
     pub to: Upstream,
     /// Headers without `:authority`, `:method` and `:path` included.
     pub headers: Vec<(String, String)>,
@@ -98,7 +98,7 @@ pub struct Callout {
     pub then: Then,
 }
 
-/// Who can be called.
+/// What can be called.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Upstream {
     /// The ledger, by its own credentials.

@@ -221,7 +221,7 @@ pub fn client_address(
     }
 }
 
-/// The same for the books: Envoy's own header tells it sooner than the connection does. What is let in is not decided by it,
+/// The client's address for the books: Envoy's own header tells it sooner than the connection does. What is let in is not decided by it,
 /// because an Envoy that is set up otherwise may let a client write that header.
 fn shown_client(headers: &Headers, general: &General, env: &Env) -> Option<String> {
     let told = headers.text(EXTERNAL_ADDRESS).filter(|_| !general.use_forwarded_for);

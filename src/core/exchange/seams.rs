@@ -32,7 +32,7 @@ pub trait Seam {
 
 /// A request as a seam sees it.
 pub struct Request<'r> {
-    /// Who calls.
+    /// The caller.
     pub caller: &'r Caller,
     /// The client's API.
     pub api: ApiRef,
@@ -48,14 +48,14 @@ pub struct Response<'r> {
     pub api: ApiRef,
     /// The whole body, or the newest part of a stream.
     pub body: &'r [u8],
-    /// It is a part of a stream.
+    /// The body is a part of a stream.
     pub is_part: bool,
 }
 
 /// Whether a seam is asked for the first time, or has its response.
 #[derive(Debug, Default)]
 pub enum Called {
-    /// It has called nobody yet.
+    /// The seam has called nobody yet.
     #[default]
     No,
     /// What came of its call; `None`: it failed, or took too long.
@@ -64,9 +64,9 @@ pub enum Called {
 
 /// What a seam decides.
 pub enum Verdict {
-    /// It goes on as it is.
+    /// What is judged goes on as it is.
     Go,
-    /// It goes on with this body.
+    /// What is judged goes on with this body.
     Change(Vec<u8>),
     /// The client gets this body, in its own format. Of a response it is what [`Verdict::Change`] is.
     Reply(Vec<u8>),

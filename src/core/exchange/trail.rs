@@ -15,7 +15,7 @@ use crate::core::{
 const HASH_CHARS: usize = 12;
 
 impl Exchange {
-    /// Somebody wants to know.
+    /// Keeps a trail from now on.
     pub fn watch(&mut self) {
         self.trail = Some(Vec::new());
         self.tell(|exchange| format!("{} by {}", exchange.received.path, caller(&exchange.caller)));
@@ -70,7 +70,7 @@ impl Exchange {
         });
     }
 
-    /// It goes on elsewhere.
+    /// Tells that the request goes on elsewhere.
     pub(super) fn tell_move(&mut self, from: Candidate, to: Candidate) {
         self.tell(|exchange| {
             let found = exchange.config.deployments.get(to.deployment).map_or("", |found| found.id.as_str());
@@ -82,7 +82,7 @@ impl Exchange {
         });
     }
 
-    /// It is over.
+    /// Tells how the request ended.
     pub(super) fn tell_end(&mut self, record: &CallRecord) {
         self.tell(|exchange| {
             let tokens = record
@@ -111,7 +111,7 @@ impl Exchange {
     }
 }
 
-/// Who calls, and what limits its key.
+/// The caller, and what limits its key.
 fn caller(caller: &Caller) -> String {
     let grant = match caller {
         Caller::Open => return "anybody (there is no master key)".to_owned(),

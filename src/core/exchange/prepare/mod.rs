@@ -92,13 +92,13 @@ struct Body<'b> {
 }
 
 impl<'b> Body<'b> {
-    /// It as an object.
+    /// The body as an object.
     fn object(&mut self, exchange: &Exchange) -> Result<&Object<'b>, Error> {
         let object = self.take(exchange)?;
         Ok(self.object.insert(object))
     }
 
-    /// It as an object to be changed.
+    /// The body as an object to be changed.
     fn take(&mut self, exchange: &Exchange) -> Result<Object<'b>, Error> {
         self.object.take().map_or_else(|| exchange.members(self.bytes), Ok)
     }

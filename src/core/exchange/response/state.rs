@@ -10,20 +10,20 @@ use crate::core::{
 
 /// Where the response to an attempt stands.
 pub(in crate::core::exchange) enum Response {
-    /// It has not begun; with the way back of what will come.
+    /// The response has not begun; with the way back of what will come.
     Awaited(Back),
     /// A failure whose body is being read.
     Failing {
         /// The provider's status.
         status: Option<Status>,
-        /// Its headers.
+        /// The response's headers.
         headers: Headers,
     },
     /// A buffered response whose headers wait for its end.
     Held {
         /// What reads it.
         pipeline: Box<Pipeline>,
-        /// Its headers.
+        /// The response's headers.
         headers: Headers,
     },
     /// A buffered response too large to hold: it passes while its usage is caught.
@@ -35,7 +35,7 @@ pub(in crate::core::exchange) enum Response {
     },
     /// A stream.
     Streaming(Box<Streaming>),
-    /// It, or a part of it, is held while somebody judges it.
+    /// The response, or a part of it, is held while a seam judges it.
     Judging(Box<Judging>),
     /// Nothing more is to be read.
     Over,
@@ -51,7 +51,7 @@ impl Response {
 /// A stream under way.
 pub(in crate::core::exchange) struct Streaming {
     pub(super) pipeline: Pipeline,
-    /// Its headers, until the first event goes out.
+    /// The response's headers, until the first event goes out.
     pub(super) headers: Option<Headers>,
     /// While parts are kept back, the host gives them again with the next one: how much of them is known.
     pub(super) seen: usize,

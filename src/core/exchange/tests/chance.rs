@@ -168,7 +168,7 @@ fn whatever_happens_reservations_end() {
     assert!(left > 1_000 && charged > 1_000, "{left} left, {charged} charged");
 }
 
-/// The same for what is held of deployments, with every strategy: nothing is left over, and what deployments are charged with
+/// Anything at all, for what is held of deployments, with every strategy: nothing is left over, and what deployments are charged with
 /// is what their requests cost.
 #[test]
 fn whatever_happens_places_are_given_back() {

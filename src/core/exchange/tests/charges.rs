@@ -40,7 +40,7 @@ fn sse(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| format!("data: {event}\n\n")).collect()
 }
 
-/// The same answer as OpenAI's API gives it in one piece, and as a stream.
+/// One answer as OpenAI's API gives it in one piece, and as a stream.
 fn chat_answers(told: &Value) -> (Value, Vec<String>) {
     let whole = with(
         json!({"id": "c", "object": "chat.completion", "created": 1, "model": "",
@@ -59,7 +59,7 @@ fn chat_answers(told: &Value) -> (Value, Vec<String>) {
     (whole, events)
 }
 
-/// The same of Anthropic's.
+/// One answer as Anthropic's API gives it.
 fn message_answers(told: &Value) -> (Value, Vec<String>) {
     let whole = with(message(), with(json!({"model": ""}), told.clone()));
     let begun = with(told["usage"].clone(), json!({"output_tokens": 1}));

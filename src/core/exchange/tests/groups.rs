@@ -17,7 +17,7 @@ fn rig(key: &str, settings: &str) -> Rig {
     rig_that_rests(key, &format!(", disable_cooldowns: true{settings}"))
 }
 
-/// The same where failing deployments rest.
+/// A gateway whose failing deployments cool down.
 fn rig_that_rests(key: &str, settings: &str) -> Rig {
     let hash = access::hash(b"sk-one");
     let model = |name: &str| {

@@ -155,7 +155,7 @@ impl Rig {
         self.run_bytes(path, body.to_string().as_bytes(), |attempt, _, model| play(attempt, model))
     }
 
-    /// The same with any body. `play` knows the attempt, the path and the model that are asked of the provider.
+    /// Runs a request with any body. `play` knows the attempt, the path and the model that are asked of the provider.
     pub(super) fn run_bytes(
         &mut self,
         path: &str,
