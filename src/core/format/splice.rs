@@ -48,6 +48,13 @@ pub fn map_member(raw: &str, name: &str, change: impl FnOnce(&str) -> Option<Str
     String::from_utf8(object.to_bytes()).ok()
 }
 
+/// The object `raw` without a member. `None` when it is not there, or `raw` is no object.
+pub fn without_member(raw: &str, name: &str) -> Option<String> {
+    let mut object = Object::parse(raw.as_bytes()).ok()?;
+    object.remove(name)?;
+    String::from_utf8(object.to_bytes()).ok()
+}
+
 #[derive(Debug, PartialEq)]
 enum Step<'a> {
     Member(&'a str),
@@ -78,11 +85,7 @@ fn steps(path: &str) -> Option<Vec<Step<'_>>> {
 fn without(raw: &str, steps: &[Step<'_>]) -> Option<String> {
     match steps {
         [] => None,
-        [Step::Member(name)] => {
-            let mut object = Object::parse(raw.as_bytes()).ok()?;
-            object.remove(name)?;
-            String::from_utf8(object.to_bytes()).ok()
-        }
+        [Step::Member(name)] => without_member(raw, name),
         [Step::Item(_) | Step::EveryItem] => {
             let items: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
             let stays = |at: usize| !matches!(steps, [Step::EveryItem]) && steps != [Step::Item(at)];

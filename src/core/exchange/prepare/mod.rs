@@ -24,9 +24,11 @@ const PREPARE: &[(&str, Step)] = &[
     ("read", read::read),
     ("end user", permit::end_user),
     ("permit", permit::permit),
-    ("history", seams::history),
-    ("guard", seams::guard),
-    ("cache", seams::cache),
+    ("history", |exchange, preparing, body, env| {
+        exchange.pass_seams(&env.seams.history, preparing, body, env)
+    }),
+    ("guard", |exchange, preparing, body, env| exchange.pass_seams(&env.seams.guards, preparing, body, env)),
+    ("cache", |exchange, preparing, body, env| exchange.pass_seams(&env.seams.cache, preparing, body, env)),
     ("plan", plan::plan),
     ("reserve", plan::reserve),
     ("mocked fallback", plan::mock_fallback),

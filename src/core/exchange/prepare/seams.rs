@@ -12,42 +12,9 @@ use super::{
 };
 use crate::core::{error::Error, headers::Headers, model::status::Status};
 
-/// Lets histories put earlier turns into the request.
-pub(super) fn history(
-    exchange: &mut Exchange,
-    preparing: &mut Preparing,
-    body: &mut Body<'_>,
-    env: &mut Env<'_>,
-) -> Result<Flow, Error> {
-    let seams = env.seams;
-    exchange.pass_seams(&seams.history, preparing, body, env)
-}
-
-/// Lets guards judge the request.
-pub(super) fn guard(
-    exchange: &mut Exchange,
-    preparing: &mut Preparing,
-    body: &mut Body<'_>,
-    env: &mut Env<'_>,
-) -> Result<Flow, Error> {
-    let seams = env.seams;
-    exchange.pass_seams(&seams.guards, preparing, body, env)
-}
-
-/// Lets caches answer.
-pub(super) fn cache(
-    exchange: &mut Exchange,
-    preparing: &mut Preparing,
-    body: &mut Body<'_>,
-    env: &mut Env<'_>,
-) -> Result<Flow, Error> {
-    let seams = env.seams;
-    exchange.pass_seams(&seams.cache, preparing, body, env)
-}
-
 impl Exchange {
     /// Lets the seams of a step judge the request, those that have not yet.
-    fn pass_seams(
+    pub(super) fn pass_seams(
         &mut self,
         seams: &[Box<dyn Seam>],
         preparing: &mut Preparing,

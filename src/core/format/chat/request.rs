@@ -174,9 +174,9 @@ impl Rules {
         }
         let content = message.raw("content").and_then(|content| self.content(content, words));
         let calls = match words.have(Words::EXTENSIONS) && !self.keeps_extra_content {
-            true => message
-                .raw("tool_calls")
-                .and_then(|calls| splice::map_items(calls, |_, call| without(call, "extra_content"))),
+            true => message.raw("tool_calls").and_then(|calls| {
+                splice::map_items(calls, |_, call| splice::without_member(call, "extra_content"))
+            }),
             false => None,
         };
         for (name, changed) in [("content", content), ("tool_calls", calls)] {
@@ -211,7 +211,7 @@ impl Rules {
             return None;
         }
         splice::map_items(content, |_, part| {
-            let unmarked = if has_marks { without(part, "cache_control") } else { None };
+            let unmarked = if has_marks { splice::without_member(part, "cache_control") } else { None };
             let wrapped = splice::map_member(unmarked.as_deref().unwrap_or(part), "image_url", wrap_image);
             wrapped.or(unmarked)
         })
@@ -220,18 +220,11 @@ impl Rules {
 
 /// A tool without `cache_control`, its own and its function's; `None` when it has none.
 fn without_cache_control(tool: &str) -> Option<String> {
-    let own = without(tool, "cache_control");
+    let own = splice::without_member(tool, "cache_control");
     let inner = splice::map_member(own.as_deref().unwrap_or(tool), "function", |function| {
-        without(function, "cache_control")
+        splice::without_member(function, "cache_control")
     });
     inner.or(own)
-}
-
-/// An object without one of its members; `None` when it has no such member.
-fn without(object: &str, member: &str) -> Option<String> {
-    let mut object = Object::parse(object.as_bytes()).ok()?;
-    object.remove(member)?;
-    String::from_utf8(object.to_bytes()).ok()
 }
 
 /// `"https://…"` as `{"url": "https://…"}`, and the object without `format`, which is LiteLLM's own.

@@ -64,7 +64,7 @@ fn clean_message(mut message: Object<'_>, has_lost_thinking: &mut bool) -> Optio
     } else {
         let (kept, lost) = clean_blocks(content)?;
         if is_assistant {
-            *has_lost_thinking = lost && kept.iter().any(|block| is_of_type(block, "tool_use"));
+            *has_lost_thinking = lost;
         }
         Some(match kept.as_slice() {
             [] => format!("[{{\"type\":\"text\",\"text\":{}}}]", string(NOTHING_SAID)),
@@ -75,52 +75,40 @@ fn clean_message(mut message: Object<'_>, has_lost_thinking: &mut bool) -> Optio
     String::from_utf8(message.to_bytes()).ok()
 }
 
-/// The blocks that stay, and whether thinking is among those that go; `None` when all stay as they are.
+/// The blocks that stay, and whether thinking went from beside a call; `None` when all stay as they are.
 fn clean_blocks(content: &str) -> Option<(Vec<Cow<'_, str>>, bool)> {
     let blocks: Vec<&RawValue> = serde_json::from_str(content).ok()?;
-    let (mut kept, mut lost, mut changed) = (Vec::with_capacity(blocks.len()), false, false);
+    let mut kept = Vec::with_capacity(blocks.len());
+    let (mut lost, mut calls, mut changed) = (false, false, false);
     for block in blocks {
         let block = block.get();
-        if is_blank_text(block) {
-            changed = true;
-        } else if is_unsigned(block) {
-            (lost, changed) = (true, true);
-        } else if let Some(result) = clean_result(block) {
-            changed = true;
-            kept.push(Cow::Owned(result));
-        } else {
-            kept.push(Cow::Borrowed(block));
+        let members = Object::parse(block.as_bytes()).unwrap_or_default();
+        let kind = members.read::<Value>("type").unwrap_or_default();
+        match kind.as_str() {
+            Some("text") if members.raw("text").is_some_and(|raw| is_blank(raw.as_bytes())) => {
+                changed = true;
+                continue;
+            }
+            Some("thinking") if matches!(members.raw("signature"), None | Some("\"\"" | "null")) => {
+                (lost, changed) = (true, true);
+                continue;
+            }
+            Some("tool_use") => calls = true,
+            _ => {}
         }
+        let result = if kind == "tool_result" { clean_result(block) } else { None };
+        changed |= result.is_some();
+        kept.push(result.map_or(Cow::Borrowed(block), Cow::Owned));
     }
-    changed.then_some((kept, lost))
+    changed.then_some((kept, lost && calls))
 }
 
 /// A tool's result without its blank texts, when it has some.
 fn clean_result(block: &str) -> Option<String> {
-    if !is_of_type(block, "tool_result") {
-        return None;
-    }
     splice::map_member(block, "content", |content| {
         let (kept, _) = clean_blocks(content)?;
         Some(format!("[{}]", kept.join(",")))
     })
-}
-
-fn is_of_type(block: &str, kind: &str) -> bool {
-    Object::parse(block.as_bytes())
-        .is_ok_and(|block| block.read::<Value>("type").is_some_and(|it| it == kind))
-}
-
-fn is_blank_text(block: &str) -> bool {
-    is_of_type(block, "text")
-        && Object::parse(block.as_bytes())
-            .is_ok_and(|block| block.raw("text").is_some_and(|raw| is_blank(raw.as_bytes())))
-}
-
-fn is_unsigned(block: &str) -> bool {
-    is_of_type(block, "thinking")
-        && Object::parse(block.as_bytes())
-            .is_ok_and(|block| matches!(block.raw("signature"), None | Some("\"\"" | "null")))
 }
 
 #[cfg(test)]
