@@ -39,7 +39,9 @@ use self::{
 use crate::core::{
     codec::{framing::Framing, json::Object},
     error::{Error, ErrorFormat},
-    model::{deployment::Deployment, failure::Said, status::Status, terms::Terms, usage::Usage},
+    model::{
+        brand::Quirks, deployment::Deployment, failure::Said, status::Status, terms::Terms, usage::Usage,
+    },
     operation::{Api, Dialect},
     provider,
 };
@@ -224,6 +226,8 @@ pub struct Context<'a> {
     pub model: &'a str,
     /// The brand's name in messages (`anthropic`).
     pub brand: &'a str,
+    /// How the brand's bodies differ from OpenAI's.
+    pub quirks: Quirks,
     /// Unsupported parameters are dropped instead of refused.
     pub drop_params: bool,
     /// The request may be amended so that the provider takes it (placeholder messages, dummy tools).

@@ -102,6 +102,7 @@ pub fn request(
     let context = Context {
         model: p.model,
         brand: p.deployment.brand.name,
+        quirks: p.deployment.brand.quirks,
         drop_params: facts.drop_params,
         modify_params,
         include_usage,

@@ -94,6 +94,8 @@ pub struct Quirks {
     pub no_developer: bool,
     /// `cache_control` is refused.
     pub no_cache_control: bool,
+    /// Calls carry the signature of the thought behind them (`extra_content`), and want it back.
+    pub signed_calls: bool,
     /// `reasoning_content` goes back with the calls that it led to. Where it is missing, thinking models refuse the conversation.
     pub wants_reasoning: bool,
     /// `stream_options` is not understood: usage comes anyway, or not at all.

@@ -46,7 +46,7 @@ pub static BRANDS: &[Brand] = &[
     Brand { hosts: &["api.hyperbolic.xyz/v1"], ..compatible("hyperbolic", "Hyperbolic", Some("https://api.hyperbolic.xyz/v1"), &["HYPERBOLIC_API_BASE"], &["HYPERBOLIC_API_KEY"]) },
     Brand { hosts: &["api.jina.ai/v1"], ..compatible("jina_ai", "Jina_ai", Some("https://api.jina.ai/v1"), &["JINA_AI_API_BASE"], &["JINA_AI_API_KEY", "JINA_AI_TOKEN"]) },
     Brand { url: UrlScheme::AzureAi, auth: AuthScheme::AzureAi, ..compatible("azure_ai", "Azure_ai", None, &["AZURE_AI_API_BASE"], &["AZURE_AI_API_KEY"]) },
-    Brand { hosts: &["generativelanguage.googleapis.com"], unsupported: &["logit_bias", "user"], quirks: MAX_TOKENS, ..compatible("gemini", "Gemini", Some("https://generativelanguage.googleapis.com/v1beta/openai"), &[], &["GEMINI_API_KEY", "GOOGLE_API_KEY"]) },
+    Brand { hosts: &["generativelanguage.googleapis.com"], unsupported: &["logit_bias", "user"], quirks: Quirks { signed_calls: true, ..MAX_TOKENS }, ..compatible("gemini", "Gemini", Some("https://generativelanguage.googleapis.com/v1beta/openai"), &[], &["GEMINI_API_KEY", "GOOGLE_API_KEY"]) },
     Brand { unsupported: COHERE_REFUSES, quirks: MAX_TOKENS, ..compatible("cohere", "Cohere", Some("https://api.cohere.ai/compatibility/v1"), &[], &["COHERE_API_KEY", "CO_API_KEY"]) },
     Brand { unsupported: COHERE_REFUSES, quirks: MAX_TOKENS, ..compatible("cohere_chat", "Cohere_chat", Some("https://api.cohere.ai/compatibility/v1"), &[], &["COHERE_API_KEY", "CO_API_KEY"]) },
     Brand { quirks: MAX_TOKENS, ..compatible("databricks", "Databricks", None, &["DATABRICKS_API_BASE"], &["DATABRICKS_API_KEY"]) },
@@ -155,6 +155,7 @@ const MAX_TOKENS: Quirks = Quirks {
     random_seed: false,
     no_developer: true,
     no_cache_control: false,
+    signed_calls: false,
     wants_reasoning: false,
     no_stream_options: false,
 };

@@ -111,7 +111,7 @@ impl super::Format for Format {
     }
 
     fn write_request(&self, mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Written, Error> {
-        request::leave_out_extensions(&mut chat, context.brand);
+        request::leave_out_extensions(&mut chat, context);
         Ok(Written { body: chat, betas: Vec::new(), reader: reader() })
     }
 

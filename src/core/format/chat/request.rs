@@ -11,12 +11,13 @@ use crate::core::{
     },
     error::Error,
     format::{
+        Context,
         params::unsupported,
         prepare::{Facts, Prepare},
         splice,
     },
     model::{brand::Quirks, deployment::Deployment},
-    provider::{self, ModelQuirks, model_quirks},
+    provider::{ModelQuirks, model_quirks},
 };
 
 /// Members that a message has when it was a response before, which chat providers take from nobody.
@@ -25,15 +26,14 @@ const EXTENSIONS: [&str; 2] = ["thinking_blocks", "provider_specific_fields"];
 /// Takes out of a translated request what OpenAI's API has no member for and refuses.
 ///
 /// Brands whose models think beside their calls want back what they thought before a call: the others refuse it.
-pub fn leave_out_extensions(chat: &mut Map<String, Value>, brand: &str) {
-    if matches!(brand, "openai" | "azure") {
+pub fn leave_out_extensions(chat: &mut Map<String, Value>, context: &Context<'_>) {
+    if matches!(context.brand, "openai" | "azure") {
         chat.shift_remove("top_k");
     }
-    let wants_reasoning = provider::brand(brand).is_some_and(|brand| brand.quirks.wants_reasoning);
     let messages = chat.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten();
     for message in messages.filter_map(Value::as_object_mut) {
         message.shift_remove("thinking_blocks");
-        if !(wants_reasoning && message.contains_key("tool_calls")) {
+        if !(context.quirks.wants_reasoning && message.contains_key("tool_calls")) {
             message.shift_remove("reasoning_content");
         }
     }
@@ -128,8 +128,6 @@ struct Rules {
     quirks: Quirks,
     /// What a model thought goes back as the client sends it.
     keeps_reasoning: bool,
-    /// Google's extension of tool calls goes back to Google.
-    keeps_extra_content: bool,
 }
 
 impl Rules {
@@ -138,11 +136,7 @@ impl Rules {
         // What a server of one's own takes is not known.
         let is_own_server = matches!(brand.name, "openai" | "custom_openai" | "openai_like")
             && !brand.hosts.contains(&deployment.endpoint.host.as_str());
-        Rules {
-            quirks: brand.quirks,
-            keeps_reasoning: brand.quirks.wants_reasoning || is_own_server,
-            keeps_extra_content: brand.name == "gemini",
-        }
+        Rules { quirks: brand.quirks, keeps_reasoning: brand.quirks.wants_reasoning || is_own_server }
     }
 
     /// The messages with what the provider does not take put right; `None` when nothing needs it. What of it they may hold is known
@@ -173,7 +167,7 @@ impl Rules {
             has_changed = true;
         }
         let content = message.raw("content").and_then(|content| self.content(content, words));
-        let calls = match words.have(Words::EXTENSIONS) && !self.keeps_extra_content {
+        let calls = match words.have(Words::EXTENSIONS) && !self.quirks.signed_calls {
             true => message.raw("tool_calls").and_then(|calls| {
                 splice::map_items(calls, |_, call| splice::without_member(call, "extra_content"))
             }),

@@ -39,6 +39,7 @@ const PLAIN: Quirks = Quirks {
     random_seed: false,
     no_developer: false,
     no_cache_control: false,
+    signed_calls: false,
     wants_reasoning: false,
     no_stream_options: false,
 };
@@ -49,6 +50,7 @@ const QUIRKY: Quirks = Quirks {
     random_seed: true,
     no_developer: false,
     no_cache_control: false,
+    signed_calls: false,
     wants_reasoning: false,
     no_stream_options: true,
 };

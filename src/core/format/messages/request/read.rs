@@ -44,8 +44,7 @@ pub fn read(
     body.retain(|name, value| !value.is_null() && !ANTHROPIC_ONLY.contains(&name.as_str()));
     let mut chat = Map::new();
     chat.insert("model".into(), params::model(&mut body, context));
-    let takes_thoughts = context.brand == "gemini";
-    chat.insert("messages".into(), Value::Array(messages(&mut body, takes_thoughts)?));
+    chat.insert("messages".into(), Value::Array(messages(&mut body, context.quirks.signed_calls)?));
     settings(&mut body, &mut chat)?;
     let mut names = LongNames::default();
     tools(&mut body, &mut chat, &mut names, context)?;

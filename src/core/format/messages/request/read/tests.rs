@@ -3,9 +3,12 @@
 use serde_json::json;
 
 use super::*;
-use crate::core::format::{
-    generate::Requested,
-    golden::{self, requests as cases},
+use crate::core::{
+    format::{
+        generate::Requested,
+        golden::{self, requests as cases},
+    },
+    provider,
 };
 
 const TRANSLATE: cases::Translate = |body, context| Ok((read(body, context)?.0, Requested::default()));
@@ -217,7 +220,10 @@ fn the_signature_of_a_thought_goes_back_to_whoever_made_it() {
             {"type": "tool_use", "id": "call_2", "name": "f", "input": {}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1__thought__Ab-c_d", "content": "3"}]}]});
     for (brand, is_back) in [("gemini", true), ("openai", false), ("anthropic", false)] {
-        let chat = chat_of(body.clone(), &Context { brand, ..Context::default() });
+        let chat = chat_of(
+            body.clone(),
+            &Context { quirks: provider::brand(brand).unwrap().quirks, ..Context::default() },
+        );
         let calls = &chat["messages"][1]["tool_calls"];
         assert_eq!((&calls[0]["id"], &calls[1]["id"]), (&json!("call_1"), &json!("call_2")), "{brand}");
         assert_eq!(chat["messages"][2]["tool_call_id"], "call_1", "{brand}");
