@@ -370,6 +370,7 @@ fn deployment(src: &mut Source, group: &str, variant: &Variant, raw: &Block, raw
         defaults: defaults(&params.map),
         extra_body: params.member(src, "extra_body").map,
         drop_params: params.flag_or_off(src, "drop_params", NAMES_TO_DROP),
+        modify_params: params.flag(src, "modify_params"),
         additional_drop_params: params.texts(src, "additional_drop_params"),
         allowed_openai_params: params.texts(src, "allowed_openai_params"),
         timeout_ms: params.timeout(src, "timeout").or_else(|| params.timeout(src, "request_timeout")),

@@ -261,4 +261,6 @@ fn cluster_name(d: &Deployment) -> String {
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod own;
+#[cfg(test)]
 mod tests;

@@ -82,7 +82,7 @@ pub static SETTINGS: &[Group] = &[
         "model", "api_key", "api_base", "base_url", "api_version", "organization", "custom_llm_provider", "timeout", "request_timeout", "stream_timeout",
         "num_retries", "rpm", "tpm", "weight", "cooldown_time", "drop_params", "additional_drop_params", "allowed_openai_params", "headers", "extra_headers",
         "extra_body", "mock_response", "mock_timeout", "initial_prompt_value", "roles", "final_prompt_value", "bos_token", "eos_token", "azure_ad_token",
-        "litellm_credential_name", "base_model", "ssl_verify", "max_parallel_requests", "tags", "region_name",
+        "litellm_credential_name", "base_model", "ssl_verify", "max_parallel_requests", "tags", "region_name", "modify_params",
     ]),
     not_yet(PARAMS, "the reasoning stays in reasoning_content, beside the content", &["merge_reasoning_content_in_choices"]),
     ignored(PARAMS, "retries happen in the router, in LiteLLM too: use num_retries", &["max_retries"]),
@@ -99,6 +99,8 @@ pub static SETTINGS: &[Group] = &[
         "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region_name", "aws_role_name", "aws_session_name", "aws_profile_name",
         "aws_web_identity_token", "aws_sts_endpoint", "aws_external_id", "aws_bedrock_runtime_endpoint", "aws_bedrock_client", "aws_batch_role_arn", "aws_sagemaker_allow_zero_temp",
         "model_id", "guardrailConfig", "performanceConfig", "hf_model_name", "s3_bucket_name", "s3_region_name", "s3_encryption_key_id",
+        "aws_session_tags", "aws_bedrock_control_plane_endpoint", "aws_bedrock_project_id", "bedrock_tags", "s3_access_key_id", "s3_bucket_owner", "s3_endpoint_url", "s3_output_bucket_name",
+        "s3_secret_access_key", "bucket_name",
     ]),
     not_yet(PARAMS, "tokens fetched from Microsoft Entra; azure_ad_token and api_key work", &[
         "tenant_id", "client_id", "client_secret", "azure_username", "azure_password", "azure_scope", "azure_ad_token_provider", "azure_credential",
@@ -106,13 +108,48 @@ pub static SETTINGS: &[Group] = &[
     not_yet(PARAMS, "Vertex AI", &["vertex_project", "vertex_location", "vertex_credentials", "vertex_ai_project", "vertex_ai_location", "vertex_ai_credentials", "gcs_bucket_name"]),
     not_yet(PARAMS, "watsonx", &["watsonx_region_name", "project_id", "space_id", "wx_project_id"]),
     not_yet(PARAMS, "fallbacks of one deployment: put them into router_settings", &["fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "context_window_fallback_dict", "default_fallbacks", "retry_policy", "retry_strategy"]),
-    not_yet(PARAMS, "caching", &["cache", "caching", "ttl", "cache_params"]),
+    not_yet(PARAMS, "caching", &["cache", "caching", "ttl", "cache_params", "enable_prompt_caching", "caching_groups", "cache_key", "preset_cache_key"]),
     not_yet(PARAMS, "guardrails", &["guardrails"]),
-    not_yet(PARAMS, "managed prompts", &["custom_prompt_dict", "prompt_id", "prompt_variables", "prompt_label", "prompt_version"]),
+    not_yet(PARAMS, "managed prompts", &["custom_prompt_dict", "prompt_id", "prompt_variables", "prompt_label", "prompt_version", "prompt_environment"]),
     not_yet(PARAMS, "mocked tool calls", &["mock_tool_calls"]),
-    not_yet(PARAMS, "callbacks", &["callbacks", "success_callback", "failure_callback", "langfuse_public_key", "langfuse_secret", "langfuse_secret_key", "langfuse_host", "langsmith_api_key", "langsmith_project", "turn_off_message_logging"]),
+    not_yet(PARAMS, "callbacks", &[
+        "callbacks", "success_callback", "failure_callback", "langfuse_public_key", "langfuse_secret", "langfuse_secret_key", "langfuse_host", "langsmith_api_key", "langsmith_project", "turn_off_message_logging",
+        "langfuse_environment", "langfuse_prompt_version", "langfuse_span_scope", "langsmith_base_url", "langsmith_sampling_rate", "langsmith_tenant_id", "arize_api_key", "arize_space_id", "arize_space_key",
+        "arize_error_sampling_rate", "arize_otlp_protocol", "arize_success_sampling_rate", "dd_agent_host", "dd_agent_port", "dd_api_key", "dd_site", "humanloop_api_key", "newrelic_api_key", "newrelic_region",
+        "posthog_api_key", "posthog_api_url", "signoz_ingestion_endpoint", "signoz_ingestion_key", "wandb_api_key", "weave_project_id", "gcs_path_service_account",
+    ]),
     not_yet(PARAMS, "prices that are not plain numbers", &["tiered_pricing"]),
     not_yet(PARAMS, "schema checks of answers", &["enable_json_schema_validation"]),
+    not_yet(PARAMS, "requests are amended with modify_params alone, and in words of the gateway's", &[
+        "supports_system_message", "ensure_alternating_roles", "user_continue_message", "assistant_continue_message", "litellm_system_prompt", "disable_add_transform_inline_image_block",
+    ]),
+    not_yet(PARAMS, "limits by the day, and of one direction", &["rpd", "tpd", "itpm", "otpm", "daily_reset_time", "max_file_size_mb"]),
+    not_yet(PARAMS, "time-outs by service tier", &["timeout_by_service_tier", "stream_timeout_by_service_tier", "force_timeout", "keepalive_seconds", "allow_client_keepalive_override"]),
+    not_yet(PARAMS, "models that choose among others", &[
+        "auto_router_config_path", "auto_router_config", "auto_router_default_model", "auto_router_embedding_model", "auto_router_max_input_chars", "auto_router_routing_compression",
+        "auto_router_model_compression", "complexity_router_config", "complexity_router_default_model", "adaptive_router_config", "adaptive_router_default_model", "quality_router_config",
+        "quality_router_default_model", "switchyard_router_config", "silent_model", "provider_affinity_header", "kubernetes_pod_discovery", "allowed_model_region",
+    ]),
+    not_yet(PARAMS, "keys that have to be fetched", &[
+        "anthropic_federation_rule_id", "anthropic_organization_id", "anthropic_service_account_id", "anthropic_federation_workspace_id", "anthropic_identity_token_file", "anthropic_identity_token",
+        "anthropic_identity_source", "anthropic_issuer_url", "anthropic_issuer_subject", "anthropic_issuer_audience", "anthropic_issuer_ttl_seconds", "anthropic_issuer_signing_key_ref",
+        "anthropic_keycloak_token_url", "anthropic_keycloak_client_id", "anthropic_keycloak_auth_method", "anthropic_keycloak_client_secret_ref", "anthropic_keycloak_scope",
+        "anthropic_disable_workload_identity_federation", "openai_identity_provider_id", "openai_service_account_id", "openai_identity_token_file", "use_xai_oauth", "chatgpt_auth_file",
+        "github_copilot_auth_type", "github_copilot_host", "github_copilot_user_session", "token_exchange_endpoint", "token_exchange_profile", "token_exchange_scope", "token_exchange_audience",
+    ]),
+    not_yet(PARAMS, "headers for one provider of several: use extra_headers", &["provider_specific_header"]),
+    not_yet(PARAMS, "the responses API", &["responses_api_version"]),
+    not_yet(PARAMS, "vector stores", &[
+        "vector_store_id", "milvus_db_name", "milvus_partition_names", "milvus_text_field", "valkey_embedding_field", "valkey_host", "valkey_password", "valkey_port", "valkey_ssl", "valkey_text_field",
+    ]),
+    ignored(PARAMS, "of calls, not of models: LiteLLM does not send it to providers either", &["metadata", "id", "azure", "model_list", "model_alias_map", "complete_response", "output_vector_size"]),
+    ignored(PARAMS, "a switch of LiteLLM's own internals", &[
+        "max_agentic_loops", "max_fallbacks", "enable_tag_filtering", "routing_strategy", "search_tool_name", "log_client_error_tracebacks", "thought_signature_in_tool_call_id",
+        "fireworks_forward_user_id", "data_residency", "model_config", "rust", "use_client",
+    ]),
+    not_yet(PARAMS, "prices by region", &[
+        "regional_endpoint_uplift_multiplier", "regional_processing_uplift_multiplier_eu", "regional_processing_uplift_multiplier_us", "fedramp_uplift_multiplier",
+    ]),
     ignored(PARAMS, "only sent by a client", &["mock_testing_fallbacks", "mock_testing_context_fallbacks", "mock_testing_content_policy_fallbacks", "mock_testing_rate_limit_error", "fastest_response", "user_config", "disable_fallbacks", "litellm_metadata", "model_info", "proxy_server_request", "priority"]),
     used(INFO, &["id", "base_model", "description"]),
     approximated(INFO, "chooses the health check; the API of a call is chosen by its path", &["mode"]),
@@ -278,7 +315,7 @@ pub(super) static ENVIRONMENT: &[Group] = &[
 #[rustfmt::skip]
 static API_PARAMETERS: &[&str] = &[
     "audio", "best_of", "dimensions", "echo", "encoding_format", "frequency_penalty", "function_call", "functions", "include", "input", "input_type", "instructions", "logit_bias", "logprobs",
-    "max_completion_tokens", "max_output_tokens", "max_tokens", "messages", "metadata", "min_p", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
+    "max_completion_tokens", "max_output_tokens", "max_tokens", "messages", "min_p", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
     "quality", "reasoning", "reasoning_effort", "repetition_penalty", "response_format", "safety_identifier", "safety_settings", "seed", "service_tier", "size", "speed", "stop", "store", "stream",
     "stream_options", "style", "suffix", "system", "temperature", "thinking", "tool_choice", "tools", "top_k", "top_logprobs", "top_p", "truncation", "user", "verbosity", "voice", "web_search_options",
     "num_ctx", "num_predict", "keep_alive", "mirostat", "repeat_penalty", "task", "provider", "transforms", "route", "models", "format", "language", "stop_sequences", "betas", "background",
@@ -345,6 +382,9 @@ pub(super) fn verdict(section: &str, name: &str, value: &Value) -> Verdict {
         Some(verdict) => verdict.clone(),
         None if is_priced(section) && is_price(name) => Verdict::Used,
         None if section == PARAMS && API_PARAMETERS.contains(&name) => Verdict::Used,
+        None if section == PARAMS && is_internal(name) => {
+            Verdict::Ignored("a switch of LiteLLM's own internals".into())
+        }
         None => match (section, closest(section, name)) {
             (PARAMS, None) => Verdict::Used,
             (INFO, None) => Verdict::Ignored("a remark: shown by /model/info".into()),
@@ -417,7 +457,12 @@ fn routing_strategy(value: &Value) -> Verdict {
 /// Whether a member of `litellm_params` goes into requests: everything that is neither a setting nor a price.
 pub(super) fn is_default_parameter(name: &str) -> bool {
     let setting = SETTINGS.iter().any(|group| group.section == PARAMS && group.names.contains(&name));
-    !setting && !is_price(name)
+    !setting && !is_price(name) && !is_internal(name)
+}
+
+/// Whether LiteLLM itself writes a parameter of this name for itself.
+fn is_internal(name: &str) -> bool {
+    name.starts_with('_') || name.starts_with("litellm_")
 }
 
 /// Whether a name is one of the many price fields (`input_cost_per_token`, `cache_read_input_token_cost`, …).

@@ -198,7 +198,7 @@ impl Exchange {
         let translated = translate::request(
             object,
             &prepare,
-            self.config.general.modify_params,
+            deployment.modify_params.unwrap_or(self.config.general.modify_params),
             self.requested.include_usage,
         )?;
         let mut where_to = target(&Call {

@@ -8,6 +8,7 @@ mod estimates;
 mod fuzz;
 mod groups;
 mod ledger;
+mod native;
 mod rig;
 mod routing;
 mod slots;

@@ -221,6 +221,7 @@ pub(in crate::core) const OURS: &[&str] = &[
     "mock_timeout",
     "mock_tool_calls",
     "model_info",
+    "modify_params",
     "no-log",
     "num_retries",
     "priority",

@@ -75,7 +75,7 @@ impl fmt::Debug for Back {
 }
 
 /// Turns a client's request into the provider's. `include_usage` says that the client is to get the usage of its stream also if
-/// its body does not ask for it.
+/// its body does not ask for it. `modify_params` is the deployment's or the configuration's: the request can only turn it on.
 pub fn request(
     mut object: Object<'_>,
     p: &Prepare<'_>,
@@ -94,6 +94,7 @@ pub fn request(
             back,
         });
     }
+    let modify_params = modify_params || object.raw("modify_params") == Some("true");
     let facts = prepare::strip_and_default(&mut object, p)?;
     let body = object.to_map().map_err(|e| {
         Error::bad_request(format!("the request body cannot be translated: {}", complaint(&e)))

@@ -47,6 +47,8 @@ pub struct Deployment {
     pub extra_body: Map<String, Value>,
     /// `drop_params`; `None` leaves it to [`General::drop_params`].
     pub drop_params: Option<bool>,
+    /// `modify_params`; `None` leaves it to [`General::modify_params`].
+    pub modify_params: Option<bool>,
     /// `additional_drop_params`.
     pub additional_drop_params: Vec<String>,
     /// `allowed_openai_params`.

@@ -89,6 +89,7 @@ fn deployment(brand: &'static Brand) -> Deployment {
         defaults: Map::new(),
         extra_body: Map::new(),
         drop_params: None,
+        modify_params: None,
         additional_drop_params: Vec::new(),
         allowed_openai_params: Vec::new(),
         timeout_ms: None,
