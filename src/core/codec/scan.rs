@@ -33,8 +33,8 @@ impl Words {
     pub const DEVELOPER: Words = Words(8);
     /// `"cache_control"`.
     pub const CACHE_CONTROL: Words = Words(16);
-    /// What a response has beside OpenAI's members: `"reasoning_content"`, `"thinking_blocks"`, `"provider_specific_fields"`,
-    /// `"extra_content"`.
+    /// What a response has and most providers take from nobody: `"reasoning_content"`, `"thinking_blocks"`,
+    /// `"provider_specific_fields"`, `"extra_content"`, `"annotations"`.
     pub const EXTENSIONS: Words = Words(32);
     /// Whatever there may be: nobody has looked.
     pub const ALL: Words = Words(u8::MAX);
@@ -55,9 +55,11 @@ impl Words {
             b"image_url" => Words::IMAGE_URL,
             b"developer" => Words::DEVELOPER,
             b"cache_control" => Words::CACHE_CONTROL,
-            b"reasoning_content" | b"thinking_blocks" | b"provider_specific_fields" | b"extra_content" => {
-                Words::EXTENSIONS
-            }
+            b"reasoning_content"
+            | b"thinking_blocks"
+            | b"provider_specific_fields"
+            | b"extra_content"
+            | b"annotations" => Words::EXTENSIONS,
             _ => Words::default(),
         }
     }

@@ -4,7 +4,11 @@
 use serde_json::{Map, Value};
 
 use crate::core::{
-    codec::{json::MOST_VALUES, scan, value},
+    codec::{
+        json::MOST_VALUES,
+        scan,
+        value::{self, object},
+    },
     error::{Error, RequestFault},
     format::Context,
 };
@@ -56,6 +60,21 @@ pub fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
         "the arguments of the tool calls in `messages` hold {values} values: expected at most {MOST_VALUES}. Send fewer."
     );
     Err(Error::of(RequestFault::TooLarge, message).with_param("messages"))
+}
+
+/// What must be an object (a tool's input) out of a call's arguments. Text that is none (an answer that was cut off ends within it) is
+/// kept under one name: nothing the model said is lost, the tool's own check can tell it, and it goes back as it came.
+pub fn arguments_object(arguments: Value) -> Value {
+    match arguments {
+        Value::Object(object) => Value::Object(object),
+        Value::String(text) if !matches!(text.trim(), "" | "null") => {
+            match value::read_exact(text.as_bytes()) {
+                Ok(Value::Object(object)) => Value::Object(object),
+                _ => object! {"arguments": text},
+            }
+        }
+        _ => object! {},
+    }
 }
 
 /// Takes the limit on the response's length: `max_completion_tokens` wins over `max_tokens`.

@@ -98,6 +98,10 @@ pub struct Quirks {
     pub signed_calls: bool,
     /// `reasoning_content` goes back with the calls that it led to. Where it is missing, thinking models refuse the conversation.
     pub wants_reasoning: bool,
+    /// After a tool's result only the model may speak.
+    pub no_user_after_tool: bool,
+    /// The server reads the arguments of calls in the history: those of a response that was cut off make it refuse the conversation.
+    pub reads_arguments: bool,
     /// `stream_options` is not understood: usage comes anyway, or not at all.
     pub no_stream_options: bool,
 }

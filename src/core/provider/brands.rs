@@ -26,7 +26,7 @@ pub static BRANDS: &[Brand] = &[
     Brand { quirks: FLAT, ..compatible("ai21", "Ai21", Some("https://api.ai21.com/studio/v1"), &["AI21_API_BASE"], &["AI21_API_KEY"]) },
     Brand { hosts: &["ark.cn-beijing.volces.com"], quirks: MAX_TOKENS, ..compatible("volcengine", "Volcengine", Some("https://ark.cn-beijing.volces.com/api/v3"), &["VOLCENGINE_API_BASE"], &["VOLCENGINE_API_KEY", "ARK_API_KEY"]) },
     Brand { hosts: &["models.inference.ai.azure.com"], ..compatible("github", "Github", Some("https://models.inference.ai.azure.com"), &["GITHUB_API_BASE"], &["GITHUB_API_KEY"]) },
-    Brand { default_key: Some("fake-api-key"), text_completions: true, quirks: Quirks { no_cache_control: true, wants_reasoning: true, ..MAX_TOKENS }, ..compatible("hosted_vllm", "Hosted_vllm", None, &["HOSTED_VLLM_API_BASE"], &["HOSTED_VLLM_API_KEY"]) },
+    Brand { default_key: Some("fake-api-key"), text_completions: true, quirks: Quirks { no_cache_control: true, reads_arguments: true, wants_reasoning: true, ..MAX_TOKENS }, ..compatible("hosted_vllm", "Hosted_vllm", None, &["HOSTED_VLLM_API_BASE"], &["HOSTED_VLLM_API_KEY"]) },
     Brand { default_key: Some(" "), text_completions: true, quirks: MAX_TOKENS, ..compatible("lm_studio", "Lm_studio", None, &["LM_STUDIO_API_BASE"], &["LM_STUDIO_API_KEY"]) },
     Brand { default_key: Some("fake-api-key"), text_completions: true, quirks: MAX_TOKENS, ..compatible("llamafile", "Llamafile", Some("http://127.0.0.1:8080/v1"), &["LLAMAFILE_API_BASE"], &["LLAMAFILE_API_KEY"]) },
     Brand { text_completions: true, ..compatible("litellm_proxy", "Litellm_proxy", None, &["LITELLM_PROXY_API_BASE"], &["LITELLM_PROXY_API_KEY"]) },
@@ -157,6 +157,8 @@ const MAX_TOKENS: Quirks = Quirks {
     no_cache_control: false,
     signed_calls: false,
     wants_reasoning: false,
+    no_user_after_tool: false,
+    reads_arguments: false,
     no_stream_options: false,
 };
 /// OpenAI's models themselves.
@@ -170,6 +172,7 @@ const MISTRAL: Quirks = Quirks {
     tool_choice_any: true,
     random_seed: true,
     no_cache_control: true,
+    no_user_after_tool: true,
     no_stream_options: true,
     ..FLAT
 };

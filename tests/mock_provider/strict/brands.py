@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ..openai_wire import AzureMock
-from ..server import Recorded
+from ..server import Answer, Recorded
 from .chat import CORE, OPENAI, StrictOpenAi
 from .model import Refusal, Turn
 
@@ -286,6 +286,10 @@ class StrictMistral(StrictOpenAi):
 
     def params(self, model: str = "mistral-large-latest") -> dict:
         return super().params(model)
+
+    def stream(self, head: dict, turn: Turn, body: dict, usage: dict) -> Answer:
+        # The usage comes unasked.
+        return super().stream(head, turn, body | {"stream_options": {"include_usage": True}}, usage)
 
     def extra(self, *where: Any) -> Any:
         detail = {"type": "extra_forbidden", "loc": ["body", *where], "msg": "Extra inputs are not permitted", "input": None}

@@ -2,23 +2,28 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::core::{
     codec::{
         json::{Object, string},
+        needle::Needle,
         scan::Words,
+        value,
     },
     error::Error,
     format::{
         Context,
-        params::unsupported,
+        params::{arguments_object, unsupported},
         prepare::{Facts, Prepare},
         splice,
     },
     model::{brand::Quirks, deployment::Deployment},
     provider::{ModelQuirks, model_quirks},
 };
+
+static ARGUMENTS: Needle = Needle::new("\"arguments\"");
 
 /// Members that a message has when it was a response before, which chat providers take from nobody.
 const EXTENSIONS: [&str; 2] = ["thinking_blocks", "provider_specific_fields"];
@@ -148,10 +153,13 @@ impl Rules {
             || (self.quirks.flatten_content && words.have(Words::TEXT))
             || (self.quirks.no_developer && words.have(Words::DEVELOPER))
             || (self.quirks.no_cache_control && words.have(Words::CACHE_CONTROL));
-        if !may_change {
-            return None;
+        let may_change = may_change || (self.quirks.reads_arguments && ARGUMENTS.is_in(raw.as_bytes()));
+        let put_right =
+            if may_change { splice::map_items(raw, |_, message| self.message(message, words)) } else { None };
+        if !self.quirks.no_user_after_tool {
+            return put_right;
         }
-        splice::map_items(raw, |_, message| self.message(message, words))
+        with_model_after_tools(put_right.as_deref().unwrap_or(raw)).or(put_right)
     }
 
     fn message(&self, raw: &str, words: Words) -> Option<String> {
@@ -167,12 +175,7 @@ impl Rules {
             has_changed = true;
         }
         let content = message.raw("content").and_then(|content| self.content(content, words));
-        let calls = match words.have(Words::EXTENSIONS) && !self.quirks.signed_calls {
-            true => message.raw("tool_calls").and_then(|calls| {
-                splice::map_items(calls, |_, call| splice::without_member(call, "extra_content"))
-            }),
-            false => None,
-        };
+        let calls = message.raw("tool_calls").and_then(|calls| self.calls(calls, words));
         for (name, changed) in [("content", content), ("tool_calls", calls)] {
             if let Some(changed) = changed {
                 message.set(name, changed);
@@ -189,8 +192,26 @@ impl Rules {
             "content" | "role" => true,
             "reasoning_content" => self.keeps_reasoning && value != "null",
             "cache_control" => !self.quirks.no_cache_control,
+            // What OpenAI's own answers have, OpenAI takes back.
+            "annotations" => !self.quirks.no_developer && value != "null",
             name => value != "null" && !EXTENSIONS.contains(&name),
         }
+    }
+
+    fn calls(&self, calls: &str, words: Words) -> Option<String> {
+        let is_signed = words.have(Words::EXTENSIONS) && !self.quirks.signed_calls;
+        if !is_signed && !self.quirks.reads_arguments {
+            return None;
+        }
+        splice::map_items(calls, |_, call| {
+            let unsigned = if is_signed { splice::without_member(call, "extra_content") } else { None };
+            let call = unsigned.as_deref().unwrap_or(call);
+            let whole = self
+                .quirks
+                .reads_arguments
+                .then(|| splice::map_member(call, "function", with_whole_arguments));
+            whole.flatten().or(unsigned)
+        })
     }
 
     fn content(&self, content: &str, words: Words) -> Option<String> {
@@ -210,6 +231,36 @@ impl Rules {
             wrapped.or(unmarked)
         })
     }
+}
+
+/// A function whose arguments are no object (a response that was cut off ends within them) with the text of them under a name; `None`
+/// when they are one.
+fn with_whole_arguments(function: &str) -> Option<String> {
+    splice::map_member(function, "arguments", |arguments| {
+        let text: String =
+            serde_json::from_str(arguments).ok().filter(|text: &String| !text.trim().is_empty())?;
+        let is_whole =
+            text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(&text).is_ok();
+        (!is_whole).then(|| string(&value::to_text(&arguments_object(Value::from(text)))))
+    })
+}
+
+/// The messages with a word of the model's wherever somebody else speaks right after a tool's result; `None` when nobody does.
+fn with_model_after_tools(raw: &str) -> Option<String> {
+    let messages: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+    let mut made = Vec::with_capacity(messages.len());
+    let mut is_after_tool = false;
+    for message in &messages {
+        let message = message.get();
+        let members = Object::parse(message.as_bytes()).ok()?;
+        let role = members.raw("role");
+        if is_after_tool && !matches!(role, Some("\"tool\"" | "\"assistant\"")) {
+            made.push(r#"{"role":"assistant","content":"Done."}"#);
+        }
+        is_after_tool = role == Some("\"tool\"");
+        made.push(message);
+    }
+    (made.len() > messages.len()).then(|| format!("[{}]", made.join(",")))
 }
 
 /// A tool without `cache_control`, its own and its function's; `None` when it has none.

@@ -1,6 +1,7 @@
 //! Anthropic messages.
 
 pub mod error;
+mod ids;
 mod names;
 pub mod request;
 pub mod response;
@@ -17,11 +18,7 @@ use super::{
     response::{Observed, Passing, WriteWith},
 };
 use crate::core::{
-    codec::{
-        json::Object,
-        needle::Needle,
-        value::{self, object},
-    },
+    codec::{json::Object, needle::Needle},
     error::{Error, ErrorFormat},
     model::{failure::Said, status::Status, terms::Terms, usage::Usage},
 };
@@ -143,21 +140,6 @@ impl super::Format for Format {
 
     fn read_failure(&self, status: Option<Status>, body: &[u8]) -> (Said, String) {
         error::read(status, body)
-    }
-}
-
-/// A tool's input, which must be an object, out of a call's arguments. Text that is none (an answer that was cut off ends within it) is
-/// kept under one name: nothing the model said is lost, the tool's own check can tell it, and it goes back as it came.
-fn input(arguments: Value) -> Value {
-    match arguments {
-        Value::Object(object) => Value::Object(object),
-        Value::String(text) if !matches!(text.trim(), "" | "null") => {
-            match value::read_exact(text.as_bytes()) {
-                Ok(Value::Object(object)) => Value::Object(object),
-                _ => object! {"arguments": text},
-            }
-        }
-        _ => object! {},
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::{Requested, error, input, made_up_id, names, request::JSON_TOOL, text, usage::Usage};
+use super::{Requested, error, made_up_id, names, request::JSON_TOOL, text, usage::Usage};
 use crate::core::{
     codec::value::{self, object},
     error::Error,
-    format::{chat::response as chat, response::ResponseIds},
+    format::{chat::response as chat, params, response::ResponseIds},
     model::failure::Class,
 };
 
@@ -198,7 +198,7 @@ fn tool_use(call: &Value, at: usize, ids: &ResponseIds) -> Option<Value> {
         _ => made_up_id(&ids.id, at),
     };
     let id = names::with_thought(&id, call).unwrap_or(id);
-    let input = input(function.get("arguments").cloned().unwrap_or_default());
+    let input = params::arguments_object(function.get("arguments").cloned().unwrap_or_default());
     Some(object! {"type": "tool_use", "id": id, "name": name, "input": input})
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::Requested;
 use crate::core::{
-    codec::value::{self, object},
+    codec::value::object,
     error::Error,
     format::{Context, params, path::Path},
 };
@@ -207,15 +207,10 @@ fn tool_call(call: Value, path: &Path<'_>, calls: &mut Vec<(String, String)>) ->
     if let Some(id) = call.get("id").and_then(Value::as_str) {
         calls.push((id.to_owned(), name.clone()));
     }
-    let expected = "a JSON object as a string";
     let arguments = match function.shift_remove("arguments") {
-        None | Some(Value::Null) => Map::new(),
-        Some(Value::String(text)) if text.trim().is_empty() => Map::new(),
-        Some(Value::String(text)) => match value::read_exact(text.as_bytes()) {
-            Ok(Value::Object(arguments)) => arguments,
-            _ => return Err(at.member("arguments").wrong(expected)),
-        },
-        Some(_) => return Err(at.member("arguments").wrong(expected)),
+        None | Some(Value::Null) => object! {},
+        Some(arguments @ Value::String(_)) => params::arguments_object(arguments),
+        Some(_) => return Err(at.member("arguments").wrong("a JSON object as a string")),
     };
     Ok(object! {"function": object! {"name": name, "arguments": arguments}})
 }

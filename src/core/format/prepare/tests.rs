@@ -41,6 +41,8 @@ const PLAIN: Quirks = Quirks {
     no_cache_control: false,
     signed_calls: false,
     wants_reasoning: false,
+    no_user_after_tool: false,
+    reads_arguments: false,
     no_stream_options: false,
 };
 const QUIRKY: Quirks = Quirks {
@@ -52,6 +54,8 @@ const QUIRKY: Quirks = Quirks {
     no_cache_control: false,
     signed_calls: false,
     wants_reasoning: false,
+    no_user_after_tool: false,
+    reads_arguments: false,
     no_stream_options: true,
 };
 
@@ -359,6 +363,66 @@ fn messages_hold_what_the_brand_takes() {
     // What only reads like one of the words is a text.
     let said = json!({"role": "user", "content": "developer: \"role\": \"developer\", null"});
     assert_eq!(message_at("groq", "h", &said), said);
+}
+
+/// Groq: "property 'annotations' is unsupported". OpenAI takes back what it has answered with.
+#[test]
+fn annotations_go_back_to_openai_only() {
+    let message = |more: Value| {
+        let mut message = json!({"role": "assistant", "content": "Hi."});
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        message
+    };
+    for annotations in [json!([]), json!([{"type": "url_citation"}])] {
+        let said = message(json!({"annotations": annotations}));
+        assert_eq!(message_at("openai", "api.openai.com", &said), said);
+        for brand in ["groq", "mistral", "deepseek"] {
+            assert_eq!(message_at(brand, "h", &said), message(json!({})), "{brand}");
+        }
+    }
+    assert_eq!(message_at("openai", "h", &message(json!({"annotations": null}))), message(json!({})));
+}
+
+/// Mistral: "Unexpected role 'user' after role 'tool'".
+#[test]
+fn the_model_has_a_word_where_only_it_may_speak_after_a_tool() {
+    let tool = json!({"role": "tool", "tool_call_id": "c", "content": "x"});
+    let (user, said) =
+        (json!({"role": "user", "content": "a"}), json!({"role": "assistant", "content": "b"}));
+    let done = json!({"role": "assistant", "content": "Done."});
+    let rows = [
+        (vec![&tool, &user], vec![&tool, &done, &user]),
+        (vec![&tool, &tool, &user, &user], vec![&tool, &tool, &done, &user, &user]),
+        (vec![&tool, &said, &user], vec![&tool, &said, &user]),
+        (vec![&user, &tool], vec![&user, &tool]),
+    ];
+    let mistral = deployment(crate::core::provider::brand("mistral").unwrap());
+    let groq = deployment(crate::core::provider::brand("groq").unwrap());
+    for (given, expected) in rows {
+        let body = json!({"model": "m", "messages": given}).to_string();
+        let (sent, _) = run(&body, &chat(&mistral, "m")).unwrap();
+        assert_eq!(sent, json!({"model": "m", "messages": expected}).to_string());
+        assert_eq!(run(&body, &chat(&groq, "m")).unwrap().0, body);
+    }
+}
+
+/// vLLM: "Unterminated string starting at: line 1 column 10".
+#[test]
+fn arguments_are_whole_where_the_server_reads_them() {
+    let message = |arguments: &str| {
+        let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}});
+        json!({"role": "assistant", "content": null, "tool_calls": [call]})
+    };
+    let rows = [
+        (r#"{"city": "Os"#, r#"{"arguments":"{\"city\": \"Os"}"#),
+        ("[1]", r#"{"arguments":"[1]"}"#),
+        (r#" {"a": 123456789012345678901}"#, r#" {"a": 123456789012345678901}"#),
+        ("", ""),
+    ];
+    for (given, expected) in rows {
+        assert_eq!(message_at("hosted_vllm", "h", &message(given)), message(expected), "{given}");
+        assert_eq!(message_at("groq", "h", &message(given)), message(given), "{given}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{
     fault::{Fault, clip},
     take,
 };
-use crate::core::codec::value::object;
+use crate::core::{codec::value::object, format::messages::request::is_space};
 
 /// Blocks of Anthropic's own that a client may put among the parts of a user or tool message.
 const NATIVE_USER: [&str; 5] = ["image", "document", "search_result", "tool_result", "container_upload"];
@@ -20,7 +20,7 @@ pub(super) fn text_block(text: impl Into<String>) -> Value {
 
 /// Whether a block is a text that says nothing: Anthropic refuses it, OpenAI's clients send it.
 pub(super) fn is_blank(block: &Value) -> bool {
-    block.get("text").and_then(Value::as_str).is_some_and(|text| text.trim_ascii().is_empty())
+    block.get("text").and_then(Value::as_str).is_some_and(|text| text.chars().all(is_space))
 }
 
 /// Content of a user or tool message: a string or a list of parts. Blank texts are left out.

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::core::{
     codec::value::object,
-    format::messages::{input, is_signed, request::NOTHING_SAID},
+    format::{
+        messages::{ids::CallIds, is_signed, request::NOTHING_SAID},
+        params::arguments_object,
+    },
 };
 
 /// A conversation in Anthropic's order: system blocks apart, and no two turns of one role in a row.
@@ -22,9 +25,8 @@ pub(super) struct Turns {
     pub(super) prefix: Option<String>,
     /// A tool was called or answered somewhere in the history.
     pub(super) has_tool_blocks: bool,
-    /// Thinking of another model has been left out.
-    pub(super) has_unsigned_thinking: bool,
     turns: Vec<Turn>,
+    ids: CallIds,
     /// Ids made for `function_call`s that no `function` message has answered yet: (name, id).
     open_calls: Vec<(String, String)>,
 }
@@ -37,7 +39,15 @@ struct Turn {
 
 impl Turn {
     fn calls(&self) -> bool {
-        self.blocks.iter().any(|block| block.get("type").is_some_and(|kind| kind == "tool_use"))
+        self.has("tool_use")
+    }
+
+    fn answers(&self) -> bool {
+        self.has("tool_result")
+    }
+
+    fn has(&self, wanted: &str) -> bool {
+        self.blocks.iter().any(|block| block.get("type").is_some_and(|kind| kind == wanted))
     }
 }
 
@@ -77,11 +87,11 @@ impl Turns {
         self.turns.insert(0, Turn { role: "user", blocks: vec![text_block(".")] });
     }
 
-    /// Whether the conversation waits for a call's result behind a turn of which the thinking has been left out.
+    /// Whether the conversation goes on behind calls that no thinking led to: another model has made them, or the client has not kept
+    /// it. Anthropic then refuses to think.
     pub(super) fn waits_without_thinking(&self) -> bool {
-        let last = self.turns.iter().rev().find(|turn| turn.role == "assistant");
-        self.has_unsigned_thinking
-            && last.is_some_and(|turn| turn.calls() && !turn.blocks.first().is_some_and(is_thinking))
+        let open = self.turns.iter().rev().take_while(|turn| turn.role == "assistant" || turn.answers());
+        open.filter(|turn| turn.calls()).any(|turn| !turn.blocks.first().is_some_and(is_thinking))
     }
 
     /// Whether the last turn that calls tools does not begin with thinking. With thinking on Anthropic then refuses the
@@ -152,9 +162,7 @@ impl Turns {
         let mut blocks = match take(&mut message, "thinking_blocks") {
             None => Vec::new(),
             Some(Value::Array(mut thinking)) if thinking.iter().all(Value::is_object) => {
-                let all = thinking.len();
                 thinking.retain(is_signed);
-                self.has_unsigned_thinking |= thinking.len() < all;
                 // What tells the pieces of a stream apart, for clients that put them together.
                 thinking
                     .iter_mut()
@@ -168,7 +176,6 @@ impl Turns {
         let said = content.or_else(|| take(&mut message, "refusal"));
         let said = content::assistant(said).map_err(|fault| fault.inside("content"))?;
         let keeps = |block: &Value| !is_thinking(block) || (!has_thinking && is_signed(block));
-        self.has_unsigned_thinking |= said.iter().any(|block| !is_signed(block));
         blocks.extend(said.into_iter().filter(keeps));
         if message.get("prefix") == Some(&Value::Bool(true)) {
             self.prefix = Some(blocks.iter().filter_map(|block| block.get("text")?.as_str()).collect());
@@ -177,14 +184,14 @@ impl Turns {
             None => {}
             Some(Value::Array(calls)) => {
                 for (call_at, call) in calls.into_iter().enumerate() {
-                    let block = tool_use(call);
+                    let block = tool_use(call, &mut self.ids);
                     blocks.push(block.map_err(|fault| fault.inside(format_args!("tool_calls[{call_at}]")))?);
                 }
             }
             Some(_) => return Err(Fault::at("tool_calls", "expected a list of tool calls")),
         }
         if let Some(call) = take(&mut message, "function_call") {
-            let id = format!("call_function_{at}");
+            let id = self.ids.call(format!("call_function_{at}"));
             let block = call_block(call, id.clone()).map_err(|fault| fault.inside("function_call"))?;
             let name = block.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
             self.open_calls.push((name, id));
@@ -201,7 +208,7 @@ impl Turns {
         betas: &mut Betas,
     ) -> Result<Value, Fault> {
         let id = match take(&mut message, "tool_call_id") {
-            Some(Value::String(id)) if !id.is_empty() => tool_id(id),
+            Some(Value::String(id)) if !id.is_empty() => self.ids.result(&id),
             Some(_) => return Err(Fault::at("tool_call_id", "expected the id of a tool call")),
             None => {
                 let name = message.get("name").and_then(Value::as_str);
@@ -283,10 +290,10 @@ fn is_thinking(block: &Value) -> bool {
 }
 
 /// An entry of `tool_calls` as a `tool_use` block.
-fn tool_use(call: Value) -> Result<Value, Fault> {
+fn tool_use(call: Value, ids: &mut CallIds) -> Result<Value, Fault> {
     let Value::Object(mut call) = call else { return Err(Fault::at("", "expected a tool call object")) };
     let id = match take(&mut call, "id") {
-        Some(Value::String(id)) if !id.is_empty() => tool_id(id),
+        Some(Value::String(id)) if !id.is_empty() => ids.call(id),
         _ => return Err(Fault::at("id", "expected the id of the tool call")),
     };
     let function = take(&mut call, "function")
@@ -310,18 +317,8 @@ fn call_block(function: Value, id: String) -> Result<Value, Fault> {
     };
     let arguments = match take(&mut function, "arguments") {
         None => Value::Object(Map::new()),
-        Some(arguments @ (Value::String(_) | Value::Object(_))) => input(arguments),
+        Some(arguments @ (Value::String(_) | Value::Object(_))) => arguments_object(arguments),
         Some(_) => return Err(Fault::at("arguments", "expected a string that holds a JSON object")),
     };
     Ok(object! {"type": "tool_use", "id": id, "name": name, "input": arguments})
-}
-
-/// A call's id in the letters that Anthropic takes: other providers' ids may have more. Calls and their results are
-/// changed alike.
-fn tool_id(mut id: String) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !id.chars().all(fits) {
-        id = id.chars().map(|c| if fits(c) { c } else { '_' }).collect();
-    }
-    id
 }

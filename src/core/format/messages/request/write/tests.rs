@@ -420,7 +420,7 @@ fn blank_stop_sequences_go_only_when_parameters_may_be_dropped() {
 }
 
 #[test]
-fn lost_thinking_turns_thinking_off_when_the_request_may_be_amended() {
+fn lost_thinking_turns_thinking_off() {
     let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "null"}});
     let history = |thinking: Value| {
         json!({"reasoning_effort": "low", "tools": [{"type": "function", "function": {"name": "f"}}], "messages": [
@@ -431,7 +431,7 @@ fn lost_thinking_turns_thinking_off_when_the_request_may_be_amended() {
     let kept = json!([{"type": "thinking", "thinking": "hm", "signature": "Ab="}]);
     let amending = json!({"modify_params": true});
     let rows = [
-        (json!(null), &Value::Null, true),
+        (json!(null), &Value::Null, false),
         (json!(null), &amending, false),
         (json!([]), &amending, false),
         (kept, &amending, true),
