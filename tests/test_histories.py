@@ -174,9 +174,8 @@ SENT = rows(PAIRS, "{0} to {1}", {("chat", "gemini"), ("messages", "gemini")})
 SAID = rows(
     [(dialect, name, streamed) for dialect, name in PAIRS for streamed in (False, True)],
     "{1} to {0}, streamed: {2}",
-    {("chat", "gemini", True), ("chat", "vllm", False), ("chat", "vllm", True)},
+    set(),
 )
-"""Gemini's streams of calls end with `stop`, vLLM calls its reasoning `reasoning`."""
 
 
 @pytest.mark.timeout(240)

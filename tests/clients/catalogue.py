@@ -32,6 +32,8 @@ class Client:
     """The class of what it raises when the provider says 429."""
     hides_reasoning: tuple[str, ...] = ()
     """Scenarios in which it does not hand on what a model thought."""
+    forgets_thinking: bool = False
+    """It sends no `thinking_blocks` back, so a turn with tools that Anthropic's model has begun thinking goes on without."""
     formats: tuple[str, ...] = FORMATS
 
     @property
@@ -64,13 +66,27 @@ CLIENTS = (
         ("structured", "structured_by_tool", "structured_by_tool_streamed", "error"),
         "InstructorRetryException",
     ),
-    Client("pydantic_ai_openai", "pydantic-ai-slim", "python", (*EVERYTHING, "structured_by_tool"), "ModelRateLimitError"),
+    Client(
+        "pydantic_ai_openai",
+        "pydantic-ai-slim",
+        "python",
+        (*EVERYTHING, "structured_by_tool"),
+        "ModelRateLimitError",
+        forgets_thinking=True,
+    ),
     Client("pydantic_ai_anthropic", "pydantic-ai-slim", "python", (*TALK, "structured_by_tool", *ERRORS), "ModelRateLimitError"),
-    Client("openai_agents", "openai-agents", "python", (*EVERYTHING, "handoff"), "RateLimitError"),
+    Client("openai_agents", "openai-agents", "python", (*EVERYTHING, "handoff"), "RateLimitError", forgets_thinking=True),
     # Its runner of tools keeps only what it knows of a message.
     Client("openai_node", "openai", "node", EVERYTHING, "RateLimitError", hides_reasoning=THINKING[2:]),
     Client("anthropic_node", "@anthropic-ai/sdk", "node", EVERYTHING, "RateLimitError"),
-    Client("ai_openai_compatible", "@ai-sdk/openai-compatible", "node", (*EVERYTHING, "structured_streamed"), "APICallError"),
+    Client(
+        "ai_openai_compatible",
+        "@ai-sdk/openai-compatible",
+        "node",
+        (*EVERYTHING, "structured_streamed"),
+        "APICallError",
+        forgets_thinking=True,
+    ),
     Client("ai_openai", "@ai-sdk/openai", "node", (*EVERYTHING, "structured_streamed"), "APICallError", hides_reasoning=THINKING),
     Client("ai_anthropic", "@ai-sdk/anthropic", "node", (*TALK, "structured_by_tool", *ERRORS), "APICallError"),
 )
@@ -94,16 +110,8 @@ class Known:
 
 
 ROUNDS = ("tools", "tools_streamed", "thinking_tools", "thinking_tools_streamed")
-STREAMED = ("tools_streamed", "thinking_tools_streamed")
-THOUGHTFUL = ("thinking_tools", "thinking_tools_streamed")
 
 KNOWN: tuple[Known, ...] = (
-    Known(
-        "`reasoning` of an answer is not called `reasoning_content`",
-        clients=("openai",),
-        formats=("vllm",),
-        scenarios=THINKING,
-    ),
     Known(
         "`reasoning_effort`, made from `thinking`, is sent to a model that does not reason, with `drop_params` too",
         clients=("claude_code",),
@@ -111,61 +119,10 @@ KNOWN: tuple[Known, ...] = (
         scenarios=("tools",),
     ),
     Known(
-        "calls in the history of an agent without tools are refused without `modify_params`, as by LiteLLM",
-        clients=("openai_agents",),
-        formats=("anthropic",),
-        scenarios=("handoff",),
-    ),
-    Known(
         "`thread`, which the SDK's runner of tools sends, is passed on, and the refusal loses the `details` that make it send "
         "the whole conversation instead",
         clients=("anthropic_node",),
         scenarios=ROUNDS,
-    ),
-    Known(
-        "Gemini's thought signature is not part of the call's id, and these clients keep nothing of a call that they do not know",
-        clients=("langchain_openai", "openai_node", "ai_openai"),
-        formats=("gemini",),
-        scenarios=ROUNDS,
-    ),
-    Known(
-        "Gemini's thought signature is not part of the call's id, and LiteLLM's builder of streams keeps nothing else of it",
-        clients=("litellm",),
-        formats=("gemini",),
-        scenarios=STREAMED,
-    ),
-    Known(
-        "a stream of Gemini's that calls tools ends with `stop`, and the client takes that as the end of the conversation",
-        clients=("openai",),
-        formats=("gemini",),
-        scenarios=STREAMED,
-    ),
-    Known(
-        "thinking without a signature, as DeepSeek's is, comes back from the client as a text of the user",
-        clients=("pydantic_ai_anthropic",),
-        formats=("deepseek",),
-        scenarios=THOUGHTFUL,
-    ),
-    Known(
-        "a stream of thinking without a signature has no `signature_delta`, without which the client sends no thinking back",
-        clients=("ai_anthropic",),
-        formats=("deepseek",),
-        scenarios=("thinking_tools_streamed",),
-    ),
-    Known(
-        "the client does not send `reasoning_content` back, and nothing stands in for it",
-        clients=("langchain_openai", "openai_node", "ai_openai"),
-        formats=("deepseek",),
-        scenarios=THOUGHTFUL,
-    ),
-    Known(
-        "the client does not send `thinking_blocks` back, and thinking stays on in the middle of a turn with tools (LiteLLM turns "
-        "it off there with `modify_params` alone)",
-        clients=(
-            *("langchain_openai", "pydantic_ai_openai", "openai_agents", "openai_node", "ai_openai_compatible", "ai_openai"),
-        ),
-        formats=("anthropic",),
-        scenarios=THOUGHTFUL,
     ),
 )
 

@@ -13,6 +13,10 @@ pub enum Member {
     Delta,
     /// `finish_reason`.
     FinishReason,
+    /// `reasoning`.
+    Reasoning,
+    /// `tool_calls`.
+    ToolCalls,
     /// `usage`.
     Usage,
 }
@@ -51,6 +55,8 @@ fn member(text: &[u8]) -> Option<(Member, usize)> {
         [.., b'a', b'"'] => (Member::Delta, b"\"delta\""),
         [.., b'n', b'"'] => (Member::FinishReason, b"\"finish_reason\""),
         [.., b'e', b'"'] => (Member::Usage, b"\"usage\""),
+        [.., b'g', b'"'] => (Member::Reasoning, b"\"reasoning\""),
+        [.., b's', b'"'] => (Member::ToolCalls, b"\"tool_calls\""),
         _ => return None,
     };
     text.ends_with(name).then_some((member, name.len()))
@@ -66,7 +72,7 @@ mod tests {
         list
     }
 
-    const EVENTS: [(&str, &[(Member, &str)]); 8] = [
+    const EVENTS: [(&str, &[(Member, &str)]); 9] = [
         (
             r#"{"id":"a","choices":[{"delta":{"content":"x: \"usage\":1"},"finish_reason" : null}]}"#,
             &[
@@ -79,6 +85,14 @@ mod tests {
         (
             r#"{"usage":null,"id":"a","choices":[{"delta":{}}]}"#,
             &[(Member::Usage, r#"null,"id":"a","choices":[{"delta":{}}]}"#), (Member::Delta, "{}}]}")],
+        ),
+        (
+            r#"{"id":"a","choices":[{"delta":{"reasoning":"a","tool_calls":[]}}]}"#,
+            &[
+                (Member::Delta, r#"{"reasoning":"a","tool_calls":[]}}]}"#),
+                (Member::Reasoning, r#""a","tool_calls":[]}}]}"#),
+                (Member::ToolCalls, "[]}}]}"),
+            ],
         ),
         (r#"{"id":"b","choices":[{"text":"delta","deltas":1,"usag\u0065":2}]}"#, &[]),
         (r#""delta":"#, &[(Member::Delta, "")]),

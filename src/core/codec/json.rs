@@ -96,6 +96,15 @@ impl<'a> Object<'a> {
         Some(self.members.remove(at).1)
     }
 
+    /// Calls a member that is there by another name, in its place; what had that name before goes.
+    pub fn rename(&mut self, from: &str, to: impl Into<Cow<'a, str>>) {
+        let to = to.into();
+        self.members.retain(|(key, ..)| *key != to);
+        if let Some(member) = self.members.iter_mut().find(|(key, ..)| key == from) {
+            member.0 = to;
+        }
+    }
+
     /// Keeps the members for which `keep(name, raw)` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
         self.members.retain(|(key, value, _)| keep(key, value));
@@ -382,6 +391,13 @@ mod tests {
         assert_eq!(object.remove("a").as_deref(), Some("1"));
         object.retain(|_, raw| raw != "null");
         assert_eq!(object.to_bytes(), br#"{"c":3}"#);
+    }
+
+    #[test]
+    fn a_member_is_renamed_in_its_place() {
+        let mut object = Object::parse(br#"{"a":1,"b":2,"c":null}"#).unwrap();
+        object.rename("a", "c");
+        assert_eq!(object.to_bytes(), br#"{"c":1,"b":2}"#);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::needle::Needle;
+
 /// A member: its name, its value as text, and what is in that.
 pub type Member<'a> = (Cow<'a, str>, Cow<'a, str>, Contents);
 
@@ -20,7 +22,7 @@ pub struct Contents {
 /// Words that bodies are searched for: names of members, and values. The scan goes past each of them anyway, so finding them costs
 /// no pass of its own. A word with escapes in it is not found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Words(u8);
+pub struct Words(u16);
 
 impl Words {
     /// `null`.
@@ -36,8 +38,18 @@ impl Words {
     /// What a response has and most providers take from nobody: `"reasoning_content"`, `"thinking_blocks"`,
     /// `"provider_specific_fields"`, `"extra_content"`, `"annotations"`.
     pub const EXTENSIONS: Words = Words(32);
+    /// `"reasoning"`.
+    pub const REASONING: Words = Words(64);
+    /// `"tool_calls"`.
+    pub const TOOL_CALLS: Words = Words(128);
+    /// `"stop"`.
+    pub const STOP: Words = Words(256);
+    /// A string that begins with `<`.
+    pub const TAG: Words = Words(512);
+    /// An id with the signature of a thought in it.
+    pub const THOUGHT: Words = Words(1024);
     /// Whatever there may be: nobody has looked.
-    pub const ALL: Words = Words(u8::MAX);
+    pub const ALL: Words = Words(u16::MAX);
 
     /// Whether one of `others` is among them.
     pub fn have(self, others: Words) -> bool {
@@ -60,10 +72,20 @@ impl Words {
             | b"provider_specific_fields"
             | b"extra_content"
             | b"annotations" => Words::EXTENSIONS,
+            b"reasoning" => Words::REASONING,
+            b"tool_calls" => Words::TOOL_CALLS,
+            b"stop" => Words::STOP,
+            // Some servers escape it.
+            [b'<', ..] | [b'\\', b'u', b'0', b'0', b'3', b'c' | b'C', ..] => Words::TAG,
             _ => Words::default(),
         }
     }
 }
+
+/// What stands in a call's id between the provider's own id and the signature of the thought behind the call. LiteLLM's word.
+pub const THOUGHT: &str = "__thought__";
+
+static THOUGHT_IN_ID: Needle = Needle::new(THOUGHT);
 
 /// An object with more members than this is taken for none: no client means it.
 pub const MOST_MEMBERS: usize = 100_000;
@@ -287,6 +309,9 @@ impl Scan<'_> {
         self.skip_string()?;
         let word = self.bytes.get(start..self.at - 1)?;
         self.contents.words.add(Words::of(word));
+        if word.len() > THOUGHT.len() && is_id(self.bytes.get(..start - 1)?) && THOUGHT_IN_ID.is_in(word) {
+            self.contents.words.add(Words::THOUGHT);
+        }
         Some(())
     }
 
@@ -319,6 +344,12 @@ impl Scan<'_> {
             _ => None,
         }
     }
+}
+
+/// Whether what follows is the value of an `id`, or of a member whose name ends like that.
+fn is_id(before: &[u8]) -> bool {
+    let name = before.trim_ascii_end().strip_suffix(b":").unwrap_or_default();
+    name.trim_ascii_end().ends_with(b"id\"")
 }
 
 /// Whether a byte ends the plain part of a string.
@@ -414,6 +445,17 @@ mod tests {
             (r#"[{"x":[null]}]"#, Words::NULL),
             (r#"{"cache_control":1}"#, Words::CACHE_CONTROL),
             (r#"[{"thinking_blocks":1}]"#, Words::EXTENSIONS),
+            (r#"[{"reasoning":1}]"#, Words::REASONING),
+            (r#"[{"tool_calls":[]}]"#, Words::TOOL_CALLS),
+            (r#"["stop"]"#, Words::STOP),
+            (r#"["<think>"]"#, Words::TAG),
+            (r#"["\u003Cthink\u003e"]"#, Words::TAG),
+            (r#"[{"id":"call_1__thought__A"}]"#, Words::THOUGHT),
+            (r#"[{"tool_call_id" : "call_1__thought__A"}]"#, Words::THOUGHT),
+            (
+                r#"[{"content":"call_1__thought__A","id":"call_123456789","x":["a__thought__b"]}]"#,
+                Words::default(),
+            ),
             (r#"[" developer","\"text\"","null",1,true,{}]"#, Words::default()),
         ];
         for (value, expected) in rows {

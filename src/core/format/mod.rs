@@ -170,6 +170,12 @@ pub trait Format: Sync {
         false
     }
 
+    /// Puts right in a buffered response that passes what clients know by another name or in another place. Whether anything
+    /// was.
+    fn mend(&self, _body: &mut Object<'_>) -> bool {
+        false
+    }
+
     /// Passes an event of its own stream to the client, and notes what it tells.
     fn pass(&self, event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
         chat::stream::pass(event, observed, out);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Ref, StreamedTexts, failure,
-    response::{Observed, Passing, ReadResponse, ResponseIds, Told, WriteResponse},
+    response::{Observed, Passing, ReadResponse, ResponseIds, Seen, Told, WriteResponse},
     translate::Back,
 };
 use crate::core::{
@@ -126,8 +126,7 @@ impl Pipeline {
     /// A buffered response. `None`: it goes to the client as it is.
     pub fn whole(&mut self, body: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let Some((reader, writer)) = &mut self.translation else {
-            self.note_whole(body)?;
-            return Ok(None);
+            return self.pass_whole(body);
         };
         let value = value::read_exact(body).map_err(|e| not_json(&e.to_string()))?;
         let chat = reader.whole(value, &mut self.observed)?;
@@ -139,9 +138,9 @@ impl Pipeline {
         Ok(Some(value::to_bytes(&written)))
     }
 
-    /// Notes what a buffered response tells that passes.
-    fn note_whole(&mut self, body: &[u8]) -> Result<(), Error> {
-        let object = Object::parse(body).map_err(|e| not_json(&e.to_string()))?;
+    /// Notes what a buffered response tells that passes, and puts right what its format has another form for.
+    fn pass_whole(&mut self, body: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let mut object = Object::parse(body).map_err(|e| not_json(&e.to_string()))?;
         let usage = object.raw("usage");
         self.observed.usage =
             usage.and_then(|usage| self.provider.read_usage(usage, &mut self.observed.terms));
@@ -150,7 +149,7 @@ impl Pipeline {
         self.observed.note_tier(object.read::<String>("service_tier").as_deref());
         self.has_response = object.raw("error").is_none_or(|error| error == "null");
         self.count_whole(body);
-        Ok(())
+        Ok(self.provider.mend(&mut object).then(|| object.to_bytes()))
     }
 
     /// Counts the texts of a buffered response, if its tokens have to be estimated.
@@ -162,15 +161,20 @@ impl Pipeline {
     }
 
     /// Looks at an event without parsing it: whether it ends a choice, how much text it has (which is needed when the client
-    /// goes away as well, so nobody can know yet), and what it says of its usage.
-    fn look(&mut self, data: &[u8]) -> Told {
-        let mut told = Told::Nothing;
+    /// goes away as well, so nobody can know yet), what it says of its usage, and what clients may know by another name.
+    fn look(&mut self, data: &[u8]) -> (Told, Seen) {
+        let (mut told, mut seen) = (Told::Nothing, Seen::default());
         let Pipeline { glance, observed, texts, .. } = self;
         let has_deltas = *texts == StreamedTexts::Deltas;
         glance.at(data, |member, value| match member {
             Member::Delta if has_deltas => observed.texts.push_value(value),
             Member::Delta => {}
-            Member::FinishReason => observed.ended |= value.starts_with(b"\""),
+            Member::FinishReason => {
+                observed.ended |= value.starts_with(b"\"");
+                seen.stop |= value.starts_with(b"\"stop\"");
+            }
+            Member::Reasoning => seen.reasoning |= value.starts_with(b"\""),
+            Member::ToolCalls => seen.calls |= value.starts_with(b"[") && !value.starts_with(b"[]"),
             Member::Usage if value.starts_with(b"null") && told == Told::Nothing => told = Told::Null,
             Member::Usage if value.starts_with(b"null") => {}
             Member::Usage => told = Told::Usage,
@@ -178,7 +182,7 @@ impl Pipeline {
         if *texts == StreamedTexts::Events {
             observed.texts.push(data);
         }
-        told
+        (told, seen)
     }
 
     /// One chunk of a streamed response; what the client is to get of it is appended to `out`.
@@ -251,9 +255,9 @@ impl Pipeline {
             return self.done(event, out);
         }
         self.observed.events = self.observed.events.saturating_add(1);
-        let told = self.look(data);
+        let (told, seen) = self.look(data);
         let Some((reader, _)) = &mut self.translation else {
-            return self.pass(event, data, told, out);
+            return self.pass(event, data, told, seen, out);
         };
         let value = value::read_exact(data).map_err(|e| not_json(&e.to_string()))?;
         if let Some(error) = self.provider.read_error(&value) {
@@ -270,7 +274,14 @@ impl Pipeline {
     }
 
     /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
-    fn pass(&mut self, event: &Event<'_>, data: &[u8], told: Told, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn pass(
+        &mut self,
+        event: &Event<'_>,
+        data: &[u8],
+        told: Told,
+        seen: Seen,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         if !self.emitted
             && out.is_empty()
             && ERROR.is_in(data)
@@ -279,7 +290,7 @@ impl Pipeline {
             return Err(error);
         }
         let include_usage = self.include_usage;
-        let passing = Passing { raw: event.raw, name: event.name, data, told, include_usage };
+        let passing = Passing { raw: event.raw, name: event.name, data, told, seen, include_usage };
         self.provider.pass(&passing, &mut self.observed, out);
         Ok(())
     }

@@ -78,6 +78,8 @@ pub struct Observed {
     pub texts: Texts,
     /// Events with content.
     pub events: u64,
+    /// The choices of the stream that have called tools, a bit for each.
+    pub called: u128,
     /// The response in the stream has ended, by its own word: what may still come is usage and the end of the stream.
     pub ended: bool,
     /// The stream has said that it is over.
@@ -122,8 +124,21 @@ pub struct Passing<'a> {
     pub data: &'a [u8],
     /// What it says of its usage.
     pub told: Told,
+    /// What of it LiteLLM's clients may know by another name.
+    pub seen: Seen,
     /// The client asked for the usage of the stream.
     pub include_usage: bool,
+}
+
+/// What an event may hold that is not as LiteLLM's clients read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// A `reasoning`, which is a text.
+    pub reasoning: bool,
+    /// `tool_calls`, not empty.
+    pub calls: bool,
+    /// The `finish_reason` is `stop`.
+    pub stop: bool,
 }
 
 /// What an event says of its usage.

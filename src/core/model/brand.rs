@@ -96,8 +96,10 @@ pub struct Quirks {
     pub no_cache_control: bool,
     /// Calls carry the signature of the thought behind them (`extra_content`), and want it back.
     pub signed_calls: bool,
-    /// `reasoning_content` goes back with the calls that it led to. Where it is missing, thinking models refuse the conversation.
+    /// `reasoning_content` goes back with the calls that it led to.
     pub wants_reasoning: bool,
+    /// Where it is missing, a thinking model refuses a conversation that has calls.
+    pub needs_reasoning: bool,
     /// After a tool's result only the model may speak.
     pub no_user_after_tool: bool,
     /// The server reads the arguments of calls in the history: those of a response that was cut off make it refuse the conversation.

@@ -3,11 +3,13 @@
 //! In between, a request or response may hold members that OpenAI's API does not have, because another format means something
 //! by them. They are listed in [`EXTENSIONS`]; whoever writes a format keeps each of them, translates it or leaves it out.
 
+mod mend;
 pub(super) mod request;
 pub mod response;
 pub(super) mod stream;
 #[cfg(test)]
 mod tests;
+pub(super) mod thought;
 
 use serde_json::{Map, Value};
 
@@ -127,6 +129,10 @@ impl super::Format for Format {
 
     fn texts(&self) -> StreamedTexts {
         StreamedTexts::Deltas
+    }
+
+    fn mend(&self, body: &mut Object<'_>) -> bool {
+        mend::whole(body)
     }
 
     fn is_filtered(&self, body: &[u8]) -> bool {

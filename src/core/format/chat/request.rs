@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, value::RawValue};
 
+use super::thought;
 use crate::core::{
     codec::{
         json::{Object, string},
@@ -27,6 +28,9 @@ static ARGUMENTS: Needle = Needle::new("\"arguments\"");
 
 /// Members that a message has when it was a response before, which chat providers take from nobody.
 const EXTENSIONS: [&str; 2] = ["thinking_blocks", "provider_specific_fields"];
+
+/// What stands in for thoughts: the least that is taken for some.
+const STAND_IN: &str = "\" \"";
 
 /// Takes out of a translated request what OpenAI's API has no member for and refuses.
 ///
@@ -59,8 +63,9 @@ pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(
     if quirks.tool_choice_any && body.raw("tool_choice") == Some("\"required\"") {
         body.set("tool_choice", "\"any\"");
     }
-    let rules = Rules::of(p.deployment);
     let words = body.words("messages");
+    let stands_in = quirks.needs_reasoning && words.have(Words::TOOL_CALLS) && thinks(body, p.model);
+    let rules = Rules { stands_in, ..Rules::of(p.deployment) };
     if let Some(messages) = body.raw("messages").and_then(|raw| rules.messages(raw, words)) {
         body.set("messages", messages);
     }
@@ -128,11 +133,23 @@ fn rename(body: &mut Object<'_>, from: &'static str, to: &'static str, wins: boo
     }
 }
 
+/// Whether a model thinks unless it is told not to, or is told to. Those that cannot, or need to be told, are the older ones.
+fn thinks(body: &Object<'_>, model: &str) -> bool {
+    const SILENT: [&str; 3] = ["deepseek-chat", "deepseek-coder", "moonshot-v1"];
+    let thinking =
+        body.read::<Value>("thinking").and_then(|thinking| Some(thinking.get("type")? != "disabled"));
+    let effort =
+        || body.read::<Value>("reasoning_effort").map(|effort| effort != "none" && effort != "disable");
+    thinking.or_else(effort).unwrap_or_else(|| !SILENT.iter().any(|silent| model.starts_with(silent)))
+}
+
 /// What a deployment takes in messages.
 struct Rules {
     quirks: Quirks,
     /// What a model thought goes back as the client sends it.
     keeps_reasoning: bool,
+    /// Where the client does not send it, something stands in.
+    stands_in: bool,
 }
 
 impl Rules {
@@ -141,15 +158,21 @@ impl Rules {
         // What a server of one's own takes is not known.
         let is_own_server = matches!(brand.name, "openai" | "custom_openai" | "openai_like")
             && !brand.hosts.contains(&deployment.endpoint.host.as_str());
-        Rules { quirks: brand.quirks, keeps_reasoning: brand.quirks.wants_reasoning || is_own_server }
+        Rules {
+            quirks: brand.quirks,
+            keeps_reasoning: brand.quirks.wants_reasoning || is_own_server,
+            stands_in: false,
+        }
     }
 
     /// The messages with what the provider does not take put right; `None` when nothing needs it. What of it they may hold is known
     /// from the words that stand in them.
     fn messages(&self, raw: &str, words: Words) -> Option<String> {
-        let may_change = words.have(Words::IMAGE_URL)
+        let may_change = self.stands_in
+            || words.have(Words::IMAGE_URL)
             || words.have(Words::NULL)
             || words.have(Words::EXTENSIONS)
+            || words.have(Words::THOUGHT)
             || (self.quirks.flatten_content && words.have(Words::TEXT))
             || (self.quirks.no_developer && words.have(Words::DEVELOPER))
             || (self.quirks.no_cache_control && words.have(Words::CACHE_CONTROL));
@@ -174,9 +197,17 @@ impl Rules {
             message.set("role", "\"system\"");
             has_changed = true;
         }
+        if self.stands_in
+            && message.raw("role") == Some("\"assistant\"")
+            && matches!(message.raw("reasoning_content"), None | Some("\"\""))
+        {
+            message.set("reasoning_content", STAND_IN);
+            has_changed = true;
+        }
         let content = message.raw("content").and_then(|content| self.content(content, words));
         let calls = message.raw("tool_calls").and_then(|calls| self.calls(calls, words));
-        for (name, changed) in [("content", content), ("tool_calls", calls)] {
+        let answered = message.raw("tool_call_id").filter(|_| words.have(Words::THOUGHT)).and_then(own_id);
+        for (name, changed) in [("content", content), ("tool_calls", calls), ("tool_call_id", answered)] {
             if let Some(changed) = changed {
                 message.set(name, changed);
                 has_changed = true;
@@ -199,19 +230,30 @@ impl Rules {
     }
 
     fn calls(&self, calls: &str, words: Words) -> Option<String> {
-        let is_signed = words.have(Words::EXTENSIONS) && !self.quirks.signed_calls;
-        if !is_signed && !self.quirks.reads_arguments {
-            return None;
+        let may_change = words.have(Words::THOUGHT)
+            || self.quirks.reads_arguments
+            || (words.have(Words::EXTENSIONS) && !self.quirks.signed_calls);
+        if may_change { splice::map_items(calls, |_, call| self.call(call)) } else { None }
+    }
+
+    /// A call under its own id. The signature of its thought goes where it came from, and to nobody else.
+    fn call(&self, raw: &str) -> Option<String> {
+        let mut call = Object::parse(raw.as_bytes()).ok()?;
+        let mut has_changed = !self.quirks.signed_calls && call.remove("extra_content").is_some();
+        let id: Option<String> = call.read("id");
+        if let Some((own, Some(signature))) = id.as_deref().map(thought::without_signature) {
+            if self.quirks.signed_calls && !call.has("extra_content") {
+                call.set("extra_content", thought::extra_content(signature).to_string());
+            }
+            call.set("id", string(own));
+            has_changed = true;
         }
-        splice::map_items(calls, |_, call| {
-            let unsigned = if is_signed { splice::without_member(call, "extra_content") } else { None };
-            let call = unsigned.as_deref().unwrap_or(call);
-            let whole = self
-                .quirks
-                .reads_arguments
-                .then(|| splice::map_member(call, "function", with_whole_arguments));
-            whole.flatten().or(unsigned)
-        })
+        let function = call.raw("function").filter(|_| self.quirks.reads_arguments);
+        if let Some(whole) = function.and_then(with_whole_arguments) {
+            call.set("function", whole);
+            has_changed = true;
+        }
+        has_changed.then(|| String::from_utf8(call.to_bytes()).ok()).flatten()
     }
 
     fn content(&self, content: &str, words: Words) -> Option<String> {
@@ -231,6 +273,13 @@ impl Rules {
             wrapped.or(unmarked)
         })
     }
+}
+
+/// The id of a call without the signature that it carries, if it carries one.
+fn own_id(raw: &str) -> Option<String> {
+    let id: String = serde_json::from_str(raw).ok()?;
+    let (own, signature) = thought::without_signature(&id);
+    signature.map(|_| string(own))
 }
 
 /// A function whose arguments are no object (a response that was cut off ends within them) with the text of them under a name; `None`

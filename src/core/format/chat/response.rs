@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::thought;
 use crate::core::{
     codec::{needle::Needle, value::object},
     error::{Error, Form},
@@ -97,14 +98,15 @@ pub fn set_usage(response: &mut Value, usage: Option<Value>) {
     }
 }
 
-/// One choice of a chat response that is only text.
+/// One choice of a chat response that is only text, and perhaps thoughts before it.
 pub fn text_choice(index: u64, text: &str, reason: &str) -> Value {
-    let message = object! {
+    let mut message = object! {
         "content": text,
         "role": "assistant",
         "tool_calls": Value::Null,
         "function_call": Value::Null,
     };
+    message.as_object_mut().into_iter().for_each(thought::split_in);
     object! {"finish_reason": reason, "index": index, "message": message}
 }
 

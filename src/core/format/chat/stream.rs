@@ -2,9 +2,12 @@
 
 use serde_json::Value;
 
-use super::super::{
-    pipeline::cut_short,
-    response::{Observed, Passing, ReadResponse, Told, WriteResponse},
+use super::{
+    super::{
+        pipeline::cut_short,
+        response::{Observed, Passing, ReadResponse, Told, WriteResponse},
+    },
+    mend, thought,
 };
 use crate::core::{
     codec::{json::Object, sse, value},
@@ -15,8 +18,17 @@ use crate::core::{
 /// How many events may come before the one that names the response.
 const EVENTS_WITH_ID: u64 = 4;
 
-/// Passes an event, without the usage that the client did not ask for.
+/// Passes an event, put right where clients know something by another name, and without the usage that the client did not ask for.
 pub fn pass(event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
+    let Some(data) = mend::event(event.data, event.seen, &mut observed.called) else {
+        return pass_on(event, observed, out);
+    };
+    let mut raw = Vec::with_capacity(data.len() + 16);
+    sse::write(&mut raw, event.name.and_then(|name| std::str::from_utf8(name).ok()), &data);
+    pass_on(&Passing { raw: &raw, data: &data, ..*event }, observed, out);
+}
+
+fn pass_on(event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
     if observed.id.is_none() && observed.events <= EVENTS_WITH_ID {
         note_first(event.data, observed);
     }
@@ -66,8 +78,11 @@ fn says_nothing(choice: &Value) -> bool {
 pub struct Reader;
 
 impl ReadResponse for Reader {
-    fn whole(&mut self, body: Value, observed: &mut Observed) -> Result<Value, Error> {
+    fn whole(&mut self, mut body: Value, observed: &mut Observed) -> Result<Value, Error> {
         observed.note_openai(&body);
+        let choices = body.get_mut("choices").and_then(Value::as_array_mut).into_iter().flatten();
+        let messages = choices.filter_map(|choice| choice.get_mut("message")?.as_object_mut());
+        messages.for_each(thought::split_in);
         Ok(body)
     }
 

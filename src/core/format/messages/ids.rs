@@ -2,8 +2,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// The ids of a conversation's calls, and what their results are to name. Other providers' ids have other letters, and some count the
-/// calls of each response from 0.
+use crate::core::format::chat::thought;
+
+/// The ids of a conversation's calls, and what their results are to name. Other providers' ids have other letters or a signature in
+/// them, and some count the calls of each response from 0.
 #[derive(Debug, Default)]
 pub(super) struct CallIds {
     given: HashSet<String>,
@@ -14,6 +16,7 @@ pub(super) struct CallIds {
 impl CallIds {
     /// The id of one more call.
     pub(super) fn call(&mut self, id: String) -> String {
+        let id = thought::without_signature(&id).0.to_owned();
         let mut own = fitting(&id);
         let mut times = 1_usize;
         while self.given.contains(&own) {
@@ -27,6 +30,7 @@ impl CallIds {
 
     /// The id of the call that a result of `id` answers: of the first one that has none yet.
     pub(super) fn result(&mut self, id: &str) -> String {
+        let (id, _) = thought::without_signature(id);
         self.open.get_mut(id).and_then(VecDeque::pop_front).unwrap_or_else(|| fitting(id))
     }
 }

@@ -143,10 +143,14 @@ impl super::Format for Format {
     }
 }
 
+/// Stands for a signature under thoughts that have none, as those of most other models: Anthropic's clients send no thinking back
+/// that is not signed.
+const UNSIGNED: &str = "unsigned";
+
 /// Whether Anthropic takes a content block back. What another model has thought, and the gateway has shown as thinking, has no
 /// signature: Anthropic would refuse the conversation from then on.
 fn is_signed(block: &Value) -> bool {
-    text(block, "type") != "thinking" || !text(block, "signature").is_empty()
+    text(block, "type") != "thinking" || !matches!(text(block, "signature"), "" | UNSIGNED)
 }
 
 /// A string member, empty when it is absent or no string.

@@ -5,16 +5,17 @@ use std::borrow::Cow;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::core::{codec::hex::hex, error::Error, format::response::WriteResponse};
+use crate::core::{
+    codec::hex::hex,
+    error::Error,
+    format::{chat::thought, response::WriteResponse},
+};
 
 /// OpenAI and Azure refuse a longer name of a function.
 const MOST_NAME_BYTES: usize = 64;
 
 /// Hex digits that tell two long names apart which begin alike.
 const HASH_DIGITS: usize = 8;
-
-/// What stands in a call's id between the provider's own id and the signature of the thought behind the call. LiteLLM's word.
-const THOUGHT: &str = "__thought__";
 
 /// A tool's name as a chat provider takes it: the same one always becomes the same.
 pub(super) fn shortened(name: &str) -> Cow<'_, str> {
@@ -115,19 +116,22 @@ impl WriteResponse for Renaming {
 /// The id of a call with the signature of the thought behind it: Gemini wants it back with the call, and Anthropic's blocks have no
 /// other place that clients keep. In letters that Anthropic takes in an id.
 pub(super) fn with_thought(id: &str, call: &Value) -> Option<String> {
-    let signature = call.pointer("/extra_content/google/thought_signature")?.as_str()?;
+    let signature = thought::signature(call)?;
     let letters = signature.trim_end_matches('=').replace('+', "-").replace('/', "_");
-    Some(format!("{id}{THOUGHT}{letters}"))
+    Some(thought::with_signature(id, &letters))
 }
 
 /// A call's own id, and the signature that it carries, in base64 as its maker wrote it.
 pub(super) fn without_thought(id: &str) -> (&str, Option<String>) {
-    let Some((own, letters)) = id.split_once(THOUGHT) else { return (id, None) };
-    let mut signature = letters.replace('-', "+").replace('_', "/");
-    while !signature.len().is_multiple_of(4) {
-        signature.push('=');
-    }
-    (own, Some(signature))
+    let (own, letters) = thought::without_signature(id);
+    let signature = letters.map(|letters| {
+        let mut signature = letters.replace('-', "+").replace('_', "/");
+        while !signature.len().is_multiple_of(4) {
+            signature.push('=');
+        }
+        signature
+    });
+    (own, signature)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Requested, error, made_up_id, names, request::JSON_TOOL, text, usage::Usage};
+use super::{Requested, UNSIGNED, error, made_up_id, names, request::JSON_TOOL, text, usage::Usage};
 use crate::core::{
     codec::value::{self, object},
     error::Error,
@@ -162,7 +162,7 @@ fn content(message: &Map<String, Value>, ids: &ResponseIds) -> Vec<Value> {
     match message.get("thinking_blocks").and_then(Value::as_array).filter(|blocks| !blocks.is_empty()) {
         Some(blocks) => content.extend(blocks.iter().filter_map(thinking_block)),
         None if !reasoning(message).is_empty() => {
-            content.push(object! {"type": "thinking", "thinking": reasoning(message), "signature": ""});
+            content.push(object! {"type": "thinking", "thinking": reasoning(message), "signature": UNSIGNED});
         }
         None => {}
     }
@@ -183,7 +183,9 @@ fn thinking_block(block: &Value) -> Option<Value> {
     match block.get("type").and_then(Value::as_str)? {
         "thinking" => {
             let text = |name: &str| block.get(name).and_then(Value::as_str).unwrap_or_default();
-            Some(object! {"type": "thinking", "thinking": text("thinking"), "signature": text("signature")})
+            let signature = Some(text("signature")).filter(|signature| !signature.is_empty());
+            let signature = signature.unwrap_or(UNSIGNED);
+            Some(object! {"type": "thinking", "thinking": text("thinking"), "signature": signature})
         }
         "redacted_thinking" => Some(block.clone()),
         _ => None,

@@ -6,7 +6,11 @@ use super::Requested;
 use crate::core::{
     codec::value::{self, object},
     error::Error,
-    format::{chat::response as chat, failure::reported_in, response::ResponseIds},
+    format::{
+        chat::{response as chat, thought},
+        failure::reported_in,
+        response::ResponseIds,
+    },
 };
 
 /// Makes the `chat.completion` of a response.
@@ -31,6 +35,7 @@ pub fn read(body: &Value, requested: &Requested, ids: &ResponseIds) -> Result<Va
     if !text(message, "thinking").is_empty() {
         made.insert("reasoning_content".into(), text(message, "thinking").into());
     }
+    thought::split_in(&mut made);
     let mut chat = object! {
         "id": ids.id.as_str(),
         "created": ids.created,

@@ -5,11 +5,12 @@ use std::{borrow::Cow, collections::HashSet};
 
 use serde_json::{Value, value::RawValue};
 
-use super::{NOTHING_SAID, is_space};
+use super::{super::UNSIGNED, NOTHING_SAID, is_space};
 use crate::core::{
     codec::{
         json::{Object, string},
         needle::Needle,
+        scan::Words,
     },
     format::{
         messages::ids::{self, CallIds},
@@ -27,7 +28,8 @@ static ANSWERED: Needle = Needle::new("\"tool_use_id\"");
 pub fn clean(body: &mut Object<'_>) {
     clean_system(body);
     let Some(raw) = body.raw("messages") else { return };
-    let ids = ids_need_it(raw.as_bytes()).then(CallIds::default);
+    let has_thoughts = body.words("messages").have(Words::THOUGHT);
+    let ids = (has_thoughts || ids_need_it(raw.as_bytes())).then(CallIds::default);
     let cleaned = if ids.is_some() || may_need_it(raw.as_bytes()) {
         let mut cleaner = Cleaner { ids };
         splice::map_items(raw, |_, message| cleaner.message(Object::parse(message.as_bytes()).ok()?))
@@ -47,7 +49,14 @@ pub fn clean(body: &mut Object<'_>) {
 /// Whether a text or a signature may be blank. Names in texts cannot be mistaken: their quotes are escaped.
 fn may_need_it(raw: &[u8]) -> bool {
     let texts = TEXT.values(raw).chain(CONTENT.values(raw));
-    texts.into_iter().any(is_blank) || SIGNATURE.values(raw).any(|value| value.starts_with(b"\"\""))
+    texts.into_iter().any(is_blank) || SIGNATURE.values(raw).any(is_no_signature)
+}
+
+/// Whether JSON begins with what is not the signature of a thought.
+fn is_no_signature(json: &[u8]) -> bool {
+    let text = json.strip_prefix(b"\"").unwrap_or_default();
+    text.starts_with(b"\"")
+        || text.strip_prefix(UNSIGNED.as_bytes()).is_some_and(|rest| rest.starts_with(b"\""))
 }
 
 /// Whether the id of a call that has a result is given twice, or has letters that Anthropic does not take.
@@ -185,7 +194,11 @@ impl Cleaner {
                     has_changed = true;
                     continue;
                 }
-                Some("thinking") if matches!(members.raw("signature"), None | Some("\"\"" | "null")) => {
+                Some("thinking")
+                    if members
+                        .raw("signature")
+                        .is_none_or(|raw| raw == "null" || is_no_signature(raw.as_bytes())) =>
+                {
                     has_changed = true;
                     continue;
                 }
@@ -231,6 +244,7 @@ mod tests {
     fn what_anthropic_refuses_is_left_out() {
         let text = |text: &str| json!({"type": "text", "text": text});
         let unsigned = json!({"type": "thinking", "thinking": "hm", "signature": ""});
+        let marked = json!({"type": "thinking", "thinking": "hm", "signature": UNSIGNED});
         let signed = json!({"type": "thinking", "thinking": "hm", "signature": "Ab="});
         let call = json!({"type": "tool_use", "id": "t", "name": "f", "input": {}});
         let rows = [
@@ -241,12 +255,23 @@ mod tests {
             ("user", json!([text("")]), json!([text(NOTHING_SAID)])),
             ("user", json!([text(""), text("a")]), json!([text("a")])),
             ("assistant", json!([unsigned, text("a")]), json!([text("a")])),
+            ("assistant", json!([marked, text("a")]), json!([text("a")])),
             ("assistant", json!([unsigned]), json!([text(NOTHING_SAID)])),
             ("assistant", json!([signed, text(" "), call]), json!([signed, call])),
             (
                 "user",
                 json!([{"type": "tool_result", "tool_use_id": "t", "content": [text("")]}, text("a")]),
                 json!([{"type": "tool_result", "tool_use_id": "t", "content": []}, text("a")]),
+            ),
+            (
+                "assistant",
+                json!([{"type": "tool_use", "id": "t__thought__Ab", "name": "f", "input": {"id": "a__thought__b"}}]),
+                json!([{"type": "tool_use", "id": "t", "name": "f", "input": {"id": "a__thought__b"}}]),
+            ),
+            (
+                "user",
+                json!([{"type": "tool_result", "tool_use_id": "t__thought__Ab", "content": [text(""), text("a")]}]),
+                json!([{"type": "tool_result", "tool_use_id": "t", "content": [text("a")]}]),
             ),
         ];
         for (role, content, expected) in rows {
@@ -257,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_has_lost_its_thinking_goes_on_without() {
-        let unsigned = json!({"type": "thinking", "thinking": "hm", "signature": ""});
+        let unsigned = json!({"type": "thinking", "thinking": "hm", "signature": UNSIGNED});
         let call = json!({"type": "tool_use", "id": "t", "name": "f", "input": {}});
         let text = json!({"type": "text", "text": "a"});
         let thinking = json!({"type": "enabled", "budget_tokens": 1024});

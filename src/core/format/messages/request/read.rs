@@ -10,6 +10,7 @@ use crate::core::{
     error::Error,
     format::{
         Context,
+        chat::thought,
         messages::names::{self, LongNames},
         params,
         path::Path,
@@ -308,7 +309,7 @@ fn tool_call(mut block: Map<String, Value>, path: &Path, takes_thoughts: bool) -
             "id": id,
             "type": "function",
             "function": function,
-            "extra_content": object! {"google": object! {"thought_signature": signature}},
+            "extra_content": thought::extra_content(&signature),
         },
         None => object! {"id": id, "type": "function", "function": function},
     })

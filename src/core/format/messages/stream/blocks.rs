@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use super::{
-    super::{made_up_id, names},
+    super::{UNSIGNED, made_up_id, names},
     Event,
 };
 use crate::core::codec::value::{self, object};
@@ -171,6 +171,11 @@ impl Blocks {
 
     fn close(&mut self, out: &mut Vec<Event>) {
         if let Some(block) = self.queue.pop_front() {
+            if matches!(&block.kind, Kind::Thinking { signature } if signature.is_empty()) {
+                let delta = object! {"type": "signature_delta", "signature": UNSIGNED};
+                let data = object! {"type": "content_block_delta", "index": self.index, "delta": delta};
+                out.push(("content_block_delta", data));
+            }
             self.torn_call |= matches!(&block.kind, Kind::Call { json, .. } if json.is_torn());
             out.push(("content_block_stop", object! {"type": "content_block_stop", "index": self.index}));
             self.index += 1;

@@ -94,11 +94,13 @@ impl Turns {
         open.filter(|turn| turn.calls()).any(|turn| !turn.blocks.first().is_some_and(is_thinking))
     }
 
-    /// Whether the last turn that calls tools does not begin with thinking. With thinking on Anthropic then refuses the
-    /// request; clients that speak OpenAI's API often lose the thinking blocks between turns.
-    pub(super) fn has_lost_thinking(&self) -> bool {
-        let last = self.turns.iter().rev().find(|turn| turn.calls());
-        last.is_some_and(|turn| !turn.blocks.first().is_some_and(is_thinking))
+    pub(super) fn leave_out_thinking(&mut self) {
+        for turn in &mut self.turns {
+            turn.blocks.retain(|block| !is_thinking(block));
+            if turn.blocks.is_empty() {
+                turn.blocks.push(text_block(NOTHING_SAID));
+            }
+        }
     }
 
     pub(super) fn into_messages(self) -> Value {

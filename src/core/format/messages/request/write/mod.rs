@@ -18,13 +18,12 @@ pub(in crate::core::format) use self::tools::JSON_TOOL;
 use self::{fault::Fault, messages::Turns, tools::Tools};
 use crate::core::{
     codec::value::{self, object},
-    error::{Error, RequestFault},
+    error::Error,
     format::{
         Context,
         messages::Requested,
         params::{refuse_large_arguments, unsupported},
     },
-    model::failure::Class,
 };
 
 /// `max_tokens` when the client names none (Anthropic requires one), not counting a thinking budget.
@@ -72,11 +71,12 @@ pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<Mess
     let mut betas = Betas::default();
     let mut turns = Turns::read(take(&mut chat, "messages"), take(&mut chat, "system"), &mut betas)?;
     start_with_user(&mut turns, context)?;
-    let is_lost = (context.modify_params && turns.has_lost_thinking()) || turns.waits_without_thinking();
-    let thinking = Thinking::read(&mut chat)?.filter(|thinking| !is_lost && thinking.fits(&chat));
+    let thinking = Thinking::read(&mut chat)?.filter(|thinking| thinking.fits(&chat));
+    let thinking = keep_up(thinking, &mut turns);
     let is_thinking = thinking.as_ref().is_some_and(Thinking::is_on);
     let tools = Tools::read(&mut chat, is_thinking, &mut betas)?;
-    let dummy = needs_dummy_tool(&turns, &tools, context)?;
+    // Anthropic refuses a history of tool calls without `tools`.
+    let dummy = turns.has_tool_blocks && tools.is_empty();
     let requested = Requested { json_tool: tools.json_tool, prefix: turns.prefix.take() };
 
     let mut out = Map::new();
@@ -199,20 +199,16 @@ fn start_with_user(turns: &mut Turns, context: &Context<'_>) -> Result<(), Error
     .with_param("messages"))
 }
 
-/// Whether a made-up tool must go with the request: Anthropic refuses a history of tool calls without `tools`.
-fn needs_dummy_tool(turns: &Turns, tools: &Tools, context: &Context<'_>) -> Result<bool, Error> {
-    if !turns.has_tool_blocks || !tools.is_empty() {
-        return Ok(false);
+/// Goes on thinking if the turn that is on began with it: Anthropic takes no other, and few clients of OpenAI's API send the thinking
+/// of a call back. The turn is then finished without, and the next one thinks again.
+fn keep_up(thinking: Option<Thinking>, turns: &mut Turns) -> Option<Thinking> {
+    let thinking = thinking?;
+    if !thinking.must_lead() || !turns.waits_without_thinking() {
+        return Some(thinking);
     }
-    if context.modify_params {
-        return Ok(true);
-    }
-    Err(Error::of(
-        RequestFault::Foreseen(Class::UnsupportedParams),
-        "litellm.UnsupportedParamsError: Anthropic doesn't support tool calling without `tools=` param specified. \
-         Send the `tools` that the messages refer to, or set `litellm_settings.modify_params: true` to have a dummy \
-         tool added.",
-    ))
+    // Where nothing thinks, thinking may not stand in the turn.
+    turns.leave_out_thinking();
+    None
 }
 
 /// How a request is to think.
@@ -256,6 +252,14 @@ impl Thinking {
     fn is_on(&self) -> bool {
         match self {
             Thinking::Own(thinking) => thinking["type"] != "disabled",
+            Thinking::Made { .. } => true,
+        }
+    }
+
+    /// Whether a turn has to begin with thinking.
+    fn must_lead(&self) -> bool {
+        match self {
+            Thinking::Own(thinking) => thinking["type"] == "enabled",
             Thinking::Made { .. } => true,
         }
     }

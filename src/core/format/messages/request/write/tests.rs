@@ -419,27 +419,60 @@ fn blank_stop_sequences_go_only_when_parameters_may_be_dropped() {
     assert!(!run(json!({"stop": "\n"}), &dropping).unwrap().0.contains_key("stop_sequences"));
 }
 
+/// Anthropic: "Expected `thinking` or `redacted_thinking`, but found `tool_use`".
 #[test]
-fn lost_thinking_turns_thinking_off() {
-    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "null"}});
-    let history = |thinking: Value| {
-        json!({"reasoning_effort": "low", "tools": [{"type": "function", "function": {"name": "f"}}], "messages": [
-            {"role": "user", "content": "x"},
-            {"role": "assistant", "content": null, "tool_calls": [call], "thinking_blocks": thinking},
-            {"role": "tool", "tool_call_id": "c", "content": null}]})
-    };
+fn a_turn_that_has_lost_its_thinking_goes_on_without() {
+    let call =
+        |id: &str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "null"}});
+    let said = |id: &str, thinking: &Value| json!({"role": "assistant", "content": null, "tool_calls": [call(id)], "thinking_blocks": thinking});
+    let result = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "r"});
+    let user = json!({"role": "user", "content": "x"});
     let kept = json!([{"type": "thinking", "thinking": "hm", "signature": "Ab="}]);
-    let amending = json!({"modify_params": true});
+    let unsigned = json!([{"type": "thinking", "thinking": "hm", "signature": "unsigned"}]);
+    let none = json!(null);
+    let answer = json!({"role": "assistant", "content": "a"});
     let rows = [
-        (json!(null), &Value::Null, false),
-        (json!(null), &amending, false),
-        (json!([]), &amending, false),
-        (kept, &amending, true),
+        (vec![said("c", &none), result("c")], false),
+        (vec![said("c", &json!([])), result("c")], false),
+        (vec![said("c", &unsigned), result("c")], false),
+        (vec![said("c", &kept), result("c")], true),
+        // What was said in a turn before does not matter.
+        (vec![said("c", &none), result("c"), answer.clone(), user.clone()], true),
+        (vec![said("c", &none), result("c"), answer, user.clone(), said("d", &kept), result("d")], true),
+        (vec![said("c", &kept), result("c"), said("d", &none), result("d")], false),
+        // The user has gone on without an answer.
+        (vec![said("c", &none), result("c"), user.clone()], false),
     ];
-    for (thinking, settings, on) in rows {
-        let body = run(history(thinking.clone()), settings).unwrap().0;
-        assert_eq!(body.contains_key("thinking"), on, "{thinking} {settings}");
+    let enabled = json!({"type": "enabled", "budget_tokens": 1024});
+    for (history, on) in rows {
+        let messages: Vec<Value> = std::iter::once(user.clone()).chain(history).collect();
+        for thinking in [json!({"reasoning_effort": "low"}), json!({"thinking": enabled})] {
+            let mut chat =
+                json!({"tools": [{"type": "function", "function": {"name": "f"}}], "messages": messages});
+            chat.as_object_mut().unwrap().extend(thinking.as_object().unwrap().clone());
+            let body = Value::Object(run(chat, &Value::Null).unwrap().0);
+            assert_eq!(body.get("thinking").is_some(), on, "{messages:?} {thinking}");
+            assert!(on || !body.to_string().contains("Ab="), "{body}");
+        }
     }
+    // What the model decides by itself, or does not do at all, is no reason.
+    for thinking in [json!({"type": "adaptive"}), json!({"type": "disabled"})] {
+        let chat = json!({"thinking": thinking, "tools": [{"type": "function", "function": {"name": "f"}}],
+            "messages": [user, said("c", &none), result("c")]});
+        assert_eq!(run(chat, &Value::Null).unwrap().0["thinking"], thinking);
+    }
+}
+
+#[test]
+fn ids_have_no_signature_of_another_provider() {
+    let call = json!({"id": "c.1__thought__a+b/c=", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let chat = json!({"tools": [{"type": "function", "function": {"name": "f"}}], "messages": [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c.1__thought__a+b/c=", "content": "r"}]});
+    let body = run(chat, &Value::Null).unwrap().0;
+    assert_eq!(body["messages"][1]["content"][0]["id"], "c_1");
+    assert_eq!(body["messages"][2]["content"][0]["tool_use_id"], "c_1");
 }
 
 #[test]
