@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use crate::core::model::{
-    failure::{Class, Words},
+    failure::{Class, Native, Words, native},
     status::ErrorStatus,
 };
 
@@ -20,7 +20,7 @@ use crate::core::model::{
 pub enum ErrorFormat {
     /// `{"error": {"message", "type", "param", "code"}}`.
     OpenAi,
-    /// `{"type": "error", "error": {"type", "message"}}`.
+    /// `{"type": "error", "error": {"type", "message"}, "request_id"}`.
     Anthropic,
 }
 
@@ -36,6 +36,8 @@ pub struct Error {
     pub message: String,
     /// The member, parameter or header of the request that it is about.
     pub param: Option<Cow<'static, str>>,
+    /// What only clients of Anthropic's API see.
+    pub native: Option<Box<Native>>,
 }
 
 /// The party at fault.
@@ -229,7 +231,7 @@ pub enum Param<'e> {
 impl Error {
     /// An error of this fault.
     pub fn of(fault: impl Into<Fault>, message: impl Into<String>) -> Error {
-        Error { fault: fault.into(), message: message.into(), param: None }
+        Error { fault: fault.into(), message: message.into(), param: None, native: None }
     }
 
     /// A request the client must change.
@@ -265,6 +267,12 @@ impl Error {
     /// Names the thing in the request that the error is about.
     pub fn with_param(mut self, param: impl Into<Cow<'static, str>>) -> Error {
         self.param = Some(param.into());
+        self
+    }
+
+    /// Says the cause to clients of Anthropic's API in a form that they can act on.
+    pub fn with_details(mut self, details: Value) -> Error {
+        self.native.get_or_insert_default().details = Some(details);
         self
     }
 
@@ -349,6 +357,17 @@ impl Error {
         Shape { status, kind, param, headers: self.fault.headers() }
     }
 
+    /// HTTP status for clients of this format: those of Anthropic's API see what Anthropic says, all others what LiteLLM says.
+    pub fn status_in(&self, format: ErrorFormat) -> ErrorStatus {
+        let native = self.native.as_ref().and_then(|native| native.status);
+        native.filter(|_| format == ErrorFormat::Anthropic).unwrap_or_else(|| self.shape().status)
+    }
+
+    /// The id that clients of Anthropic's API find the request by: Anthropic's own, else `call_id`.
+    pub fn request_id<'e>(&'e self, call_id: &'e str) -> &'e str {
+        self.native.as_ref().and_then(|native| native.request_id.as_deref()).unwrap_or(call_id)
+    }
+
     /// HTTP status.
     pub fn status(&self) -> u16 {
         self.shape().status.get()
@@ -378,15 +397,15 @@ impl Error {
         format!("{} from the provider{code}", self.name())
     }
 
-    /// The JSON body in the client's format.
-    pub fn body(&self, format: ErrorFormat) -> Vec<u8> {
+    /// The JSON body in the client's format, of the call with this id.
+    pub fn body(&self, format: ErrorFormat, call_id: &str) -> Vec<u8> {
         // Of a failure of a provider's LiteLLM knows that it has no type.
         let without = if self.class().is_some() { None } else { Some("None") };
-        self.written(format, without)
+        self.written(format, without, call_id)
     }
 
     /// The body with this for a `type` that is not there.
-    fn written(&self, format: ErrorFormat, without: Option<&str>) -> Vec<u8> {
+    fn written(&self, format: ErrorFormat, without: Option<&str>, call_id: &str) -> Vec<u8> {
         let Shape { status, kind, param, .. } = self.shape();
         let value = match format {
             ErrorFormat::OpenAi => json!({"error": {
@@ -395,21 +414,30 @@ impl Error {
                 "param": param.written(),
                 "code": status.to_string(),
             }}),
-            ErrorFormat::Anthropic => json!({"type": "error", "error": {
-                "type": anthropic_kind(status),
-                "message": self.message,
-            }}),
+            ErrorFormat::Anthropic => self.in_anthropics_words(call_id),
         };
         value.to_string().into_bytes()
     }
 
+    fn in_anthropics_words(&self, call_id: &str) -> Value {
+        let native = self.native.as_deref();
+        let kind = native.and_then(|native| native.kind.as_deref());
+        let kind = kind.unwrap_or_else(|| native::kind_of(self.status_in(ErrorFormat::Anthropic)));
+        let mut error = json!({"type": kind, "message": self.message});
+        let details = native.and_then(|native| native.details.as_ref());
+        if let (Some(details), Some(error)) = (details, error.as_object_mut()) {
+            error.insert("details".to_owned(), details.clone());
+        }
+        json!({"type": "error", "error": error, "request_id": self.request_id(call_id)})
+    }
+
     /// The error as one event inside a stream whose status has already gone out. No `[DONE]` follows it.
-    pub fn event(&self, format: ErrorFormat) -> Vec<u8> {
+    pub fn event(&self, format: ErrorFormat, call_id: &str) -> Vec<u8> {
         let mut event = match format {
             ErrorFormat::OpenAi => b"data: ".to_vec(),
             ErrorFormat::Anthropic => b"event: error\ndata: ".to_vec(),
         };
-        event.extend_from_slice(&self.written(format, Some("None")));
+        event.extend_from_slice(&self.written(format, Some("None"), call_id));
         event.extend_from_slice(b"\n\n");
         event
     }
@@ -476,22 +504,6 @@ impl Param<'_> {
             Param::Unnamed => "None".into(),
             Param::Null => Value::Null,
         }
-    }
-}
-
-/// Anthropic's error type for a status (their API reference, "Errors").
-fn anthropic_kind(status: ErrorStatus) -> &'static str {
-    match status.get() {
-        401 => "authentication_error",
-        402 => "billing_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        408 | 504 => "timeout_error",
-        413 => "request_too_large",
-        429 => "rate_limit_error",
-        503 | 529 => "overloaded_error",
-        400..=499 => "invalid_request_error",
-        _ => "api_error",
     }
 }
 

@@ -33,9 +33,10 @@ mod waiting;
 pub mod worker;
 
 use crate::core::{
-    error::{Error, ErrorFormat},
+    error::Error,
     exchange::{Reply, local},
-    host::{Side, Stream},
+    host::{HeaderMap, Side, Stream},
+    operation::path,
 };
 
 #[cfg(not(feature = "fault-injection"))]
@@ -81,7 +82,14 @@ impl Turn {
 }
 
 /// The reply to a request whose plan was lost with its worker.
-fn lost() -> Reply {
+fn lost<S: Stream>(stream: &S) -> Reply {
     let error = Error::unavailable("the gateway lost track of this request; send it again.");
-    local::refusal(&error, ErrorFormat::OpenAi, "")
+    refusal(stream, &error)
+}
+
+/// The refusal of a request that has no exchange, in the format that its path says.
+fn refusal<S: Stream>(stream: &S, error: &Error) -> Reply {
+    let headers = stream.headers(HeaderMap::Request);
+    let format = path::error_format(headers.text(":path").unwrap_or_default());
+    local::refusal(error, format, headers.text("x-request-id").unwrap_or_default())
 }

@@ -89,7 +89,7 @@ impl<H: Host> Attempt<H> {
             Next::Hold | Next::ReadBody => Turn::Pause,
             Next::Pass => Turn::Continue,
             // What a request does before it has an attempt.
-            Next::Forward(_) | Next::Wait(_) | Next::Manage => Turn::Reply(super::lost()),
+            Next::Forward(_) | Next::Wait(_) | Next::Manage => Turn::Reply(super::lost(stream)),
         }
     }
 
@@ -155,14 +155,14 @@ impl<H: Host> Attempt<H> {
         self.exchange = self.worker.exchanges.find(stream);
         // Without one the worker was replaced while the request was under way: whoever planned it is gone.
         let Some(start) = self.with(stream, |exchange, env| exchange.on_attempt(env)) else {
-            return self.act(stream, Next::Reply(super::lost()), false);
+            return self.act(stream, Next::Reply(super::lost(stream)), false);
         };
         if let Some(next) = start.next_cluster {
             stream.set_state(NEXT, next.as_bytes());
         }
         // A request without a body was refused before it came here.
         let next =
-            if ended && start.next == Next::ReadBody { Next::Reply(super::lost()) } else { start.next };
+            if ended && start.next == Next::ReadBody { Next::Reply(super::lost(stream)) } else { start.next };
         self.act(stream, next, false)
     }
 

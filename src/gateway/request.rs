@@ -3,12 +3,12 @@
 use std::{cell::RefCell, rc::Rc};
 
 use super::{
-    Turn, callout, exchanges::ExchangeRef, fault, lost, metrics, policy::Policy, report,
+    Turn, callout, exchanges::ExchangeRef, fault, lost, metrics, policy::Policy, refusal, report,
     waiting::Caller as Waiter, worker::client,
 };
 use crate::core::{
     access::{Caller, changes},
-    error::{Error, ErrorFormat},
+    error::Error,
     exchange::{
         self, EXTERNAL_ADDRESS, Forward, Next, Opened, Reply, local, next::Then, record::request_members,
     },
@@ -61,7 +61,7 @@ pub(super) fn act<H: Host>(
             Turn::Continue
         }
         // Only an exchange waits, and only attempts send and release.
-        (Next::Wait(_) | Next::Call(_) | Next::Send(_) | Next::Release(_), _) => Turn::Reply(lost()),
+        (Next::Wait(_) | Next::Call(_) | Next::Send(_) | Next::Release(_), _) => Turn::Reply(lost(stream)),
     }
 }
 
@@ -178,7 +178,8 @@ impl<H: Host> Request<H> {
 
     /// Does what was decided about an exchange; nothing was when it could not be had.
     fn act(&mut self, stream: &H::Stream, exchange: &ExchangeRef, next: Option<Next>) -> Turn {
-        match next.map_or_else(|| Turn::Reply(lost()), |next| act(&self.policy, stream, Some(exchange), next))
+        match next
+            .map_or_else(|| Turn::Reply(lost(stream)), |next| act(&self.policy, stream, Some(exchange), next))
         {
             Turn::Reply(reply) => self.reply(stream, reply),
             turn => turn,
@@ -214,7 +215,7 @@ impl<H: Host> Request<H> {
     fn open(&mut self, stream: &H::Stream, headers: Headers, ended: bool, now: bool) -> Turn {
         let policy = Rc::clone(&self.policy);
         let opened = policy.worker.with_env(stream, |env| exchange::open(&policy.config, &headers, env));
-        let Some(Opened { exchange, next }) = opened else { return self.reply(stream, lost()) };
+        let Some(Opened { exchange, next }) = opened else { return self.reply(stream, lost(stream)) };
         match (exchange, &next) {
             (Some(exchange), Next::ReadBody) => return self.begin_call(stream, *exchange, ended, now),
             (Some(exchange), _) => self.state = State::Replied(Some(Rc::new(RefCell::new(*exchange)))),
@@ -231,9 +232,9 @@ impl<H: Host> Request<H> {
                 self.state = State::Managing(headers.get("origin").is_some());
             }
             (None, Next::Call(callout)) => {
-                let Then::Record(lookup) = &callout.then else { return self.reply(stream, lost()) };
+                let Then::Record(lookup) = &callout.then else { return self.reply(stream, lost(stream)) };
                 if !self.may_ask() {
-                    return self.reply(stream, lost());
+                    return self.reply(stream, lost(stream));
                 }
                 if callout::begin(&policy.worker, stream, callout).is_none() {
                     policy.worker.with_env(stream, |env| exchange::learn(lookup, None, env));
@@ -329,7 +330,7 @@ impl<H: Host> Request<H> {
         let error = Error::unavailable(
             "the ledger is not reachable now; model calls with known keys go on. Try again.",
         );
-        let mut reply = local::refusal(&error, ErrorFormat::OpenAi, "");
+        let mut reply = refusal(stream, &error);
         local::add_cors(&mut reply, browser);
         self.reply(stream, reply)
     }
@@ -343,7 +344,7 @@ impl<H: Host> Request<H> {
             let members = request_members(headers, &Caller::Open, Some(&error));
             self.record(stream, &members);
         }
-        self.reply(stream, local::refusal(&error, ErrorFormat::OpenAi, ""))
+        self.reply(stream, refusal(stream, &error))
     }
 }
 

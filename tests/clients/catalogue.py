@@ -53,11 +53,11 @@ CLIENTS = (
         "RateLimitError",
         formats=FORMATS + MORE,
     ),
-    Client("anthropic", "anthropic", "tests", EVERYTHING, "RateLimitError", formats=FORMATS + MORE),
+    Client("anthropic", "anthropic", "tests", (*EVERYTHING, "count"), "RateLimitError", formats=FORMATS + MORE),
     Client("litellm", "litellm", "python", EVERYTHING, "RateLimitError"),
     Client("langchain_openai", "langchain-openai", "python", EVERYTHING, "OpenAIRateLimitError", hides_reasoning=THINKING),
     Client(
-        "langchain_anthropic", "langchain-anthropic", "python", (*TALK, "structured_by_tool", *ERRORS), "AnthropicRateLimitError"
+        "langchain_anthropic", "langchain-anthropic", "python", (*TALK, "structured_by_tool", *ERRORS, "count"), "AnthropicRateLimitError"
     ),
     Client(
         "instructor",
@@ -78,7 +78,7 @@ CLIENTS = (
     Client("openai_agents", "openai-agents", "python", (*EVERYTHING, "handoff"), "RateLimitError", forgets_thinking=True),
     # Its runner of tools keeps only what it knows of a message.
     Client("openai_node", "openai", "node", EVERYTHING, "RateLimitError", hides_reasoning=THINKING[2:]),
-    Client("anthropic_node", "@anthropic-ai/sdk", "node", EVERYTHING, "RateLimitError"),
+    Client("anthropic_node", "@anthropic-ai/sdk", "node", (*EVERYTHING, "count"), "RateLimitError"),
     Client(
         "ai_openai_compatible",
         "@ai-sdk/openai-compatible",
@@ -109,20 +109,12 @@ class Known:
         return all(not listed or one in listed for listed, one in rows)
 
 
-ROUNDS = ("tools", "tools_streamed", "thinking_tools", "thinking_tools_streamed")
-
 KNOWN: tuple[Known, ...] = (
     Known(
         "`reasoning_effort`, made from `thinking`, is sent to a model that does not reason, with `drop_params` too",
         clients=("claude_code",),
         formats=("openai",),
         scenarios=("tools",),
-    ),
-    Known(
-        "`thread`, which the SDK's runner of tools sends, is passed on, and the refusal loses the `details` that make it send "
-        "the whole conversation instead",
-        clients=("anthropic_node",),
-        scenarios=ROUNDS,
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mock_provider.model import PROMPT_TOKENS
 from mock_provider.strict import Strict
 from mock_provider.strict.model import REASONING, value_for
 
@@ -46,6 +47,12 @@ def check(double: Strict, client: Client, scenario: str, result: dict) -> None:
         assert result["status"] in (429, None) and words_of(said) in result["message"], result
         return
     assert "error" not in result, result
+    if scenario == "count":
+        # Who has no count of its own is not asked.
+        exact = double.wire == "anthropic"
+        assert result["tokens"] == PROMPT_TOKENS if exact else 60 <= result["tokens"] <= 130, result
+        assert len(double.requests) == int(exact)
+        return
     if scenario.startswith("structured"):
         assert result["value"] == FORECAST
         return

@@ -9,6 +9,14 @@ from .model import COMPLETION_TOKENS, PROMPT_TOKENS, arguments_for, cut, need, p
 from .server import Answer, Mock, Recorded
 
 
+COUNT = "/v1/messages/count_tokens"
+COUNTED = {
+    "model", "messages", "system", "tools", "tool_choice", "thinking", "context_management", "mcp_servers", "output_format",
+    "output_config", "cache_control", "speed",
+}  # fmt: skip
+"""What a count of tokens may hold."""
+
+
 class AnthropicMock(Mock):
     """api.anthropic.com, as strict about the shape of a request as the real one."""
 
@@ -39,7 +47,7 @@ class AnthropicMock(Mock):
         return {"model": f"anthropic/{model}", "api_base": self.base, "api_key": self.key}
 
     def answer(self, request: Recorded) -> Answer:
-        need(request.path == "/v1/messages", "Not found", 404)
+        need(request.path in ("/v1/messages", COUNT), "Not found", 404)
         need(request.method == "POST", "Method Not Allowed", 405)
         keys = [value for name, value in request.headers if name == "x-api-key"]
         tokens = [value for name, value in request.headers if name == "authorization"]
@@ -47,14 +55,23 @@ class AnthropicMock(Mock):
         need(good, "invalid x-api-key", 401)
         need(request.header("anthropic-version") in self.VERSIONS, "anthropic-version: header is required")
         body = parse_object(request)
-        message = self.message(body)
         headers = (("request-id", "req_mock_1"), ("anthropic-ratelimit-requests-remaining", "49"))
+        if request.path == COUNT:
+            extra = sorted(body.keys() - COUNTED)
+            need(not extra, f"{extra[0] if extra else ''}: Extra inputs are not permitted")
+            return Answer(200, json.dumps({"input_tokens": self.count(body)}).encode(), headers=headers)
+        message = self.message(body)
         if body.get("stream"):
             frames = [
                 f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in self.events(message)
             ]
             return Answer(200, [frame.encode() for frame in frames], "text/event-stream; charset=utf-8", headers)
         return Answer(200, json.dumps(message, ensure_ascii=False).encode(), headers=headers)
+
+    def count(self, body: dict) -> int:
+        """The tokens of a prompt that is in order."""
+        check_messages(body | {"max_tokens": 1 << 20}, self.KNOWN)
+        return PROMPT_TOKENS
 
     def message(self, body: dict) -> dict:
         """The answer to a request that is in order."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import anthropic
 import pytest
 
 from gateway import MASTER_KEY
-from mock_provider import hang
+from mock_provider import hang, status
 
 WIRES = ("openai", "azure", "anthropic")
 HELLO = [{"role": "user", "content": "hi"}]
@@ -89,6 +91,9 @@ def test_tool_choice(anthropic_sdk, wire):
     assert [block.type for block in message.content] == ["text"]
 
 
+CALL = re.compile("^[0-9a-f-]{36}$")
+"""The gateway's own name for a call."""
+
 KINDS = {
     "bad_request": (anthropic.BadRequestError, 400, "invalid_request_error"),
     "context_window": (anthropic.BadRequestError, 400, "invalid_request_error"),
@@ -113,6 +118,7 @@ def test_errors_are_anthropic_shaped(anthropic_sdk, providers, wire, kind, strea
     body = caught.value.body
     assert body["type"] == "error" and body["error"]["type"] == name
     assert mock.error_answer(kind)[1]["error"]["message"] in body["error"]["message"]
+    assert body["request_id"] == caught.value.request_id == ("req_mock_1" if wire == "anthropic" else CALL.search(body["request_id"])[0])
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -187,3 +193,55 @@ def test_a_wrong_key_is_an_authentication_error(locked_gateway, providers):
         assert sdk.messages.create(model="anthropic", max_tokens=5, messages=HELLO).content[0].text == providers.anthropic.text
     sent = providers.anthropic.last
     assert sent.header("x-api-key") == providers.anthropic.key and MASTER_KEY not in str(sent.headers)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streamed"])
+def test_an_overloaded_anthropic_is_529_and_its_details_are_kept(anthropic_sdk, providers, stream):
+    def failing(code, kind, **more):
+        providers.anthropic.script(status(code, {"type": "error", "error": {"type": kind, "message": "m", **more}}))
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            anthropic_sdk.messages.create(model="anthropic", max_tokens=50, messages=HELLO, stream=stream)
+        return caught.value
+
+    overloaded = failing(529, "overloaded_error")
+    assert (type(overloaded).__name__, overloaded.type) == ("OverloadedError", "overloaded_error")
+    too_large = failing(413, "request_too_large")
+    assert (type(too_large).__name__, too_large.type) == ("ContentTooLargeError", "request_too_large")
+    details = {"error_code": "thread_not_found"}
+    assert failing(400, "invalid_request_error", details=details).error_code == "thread_not_found"
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_every_answer_has_the_id_of_its_request(anthropic_sdk, wire):
+    message = anthropic_sdk.messages.create(model=wire, max_tokens=50, messages=HELLO)
+    assert message._request_id == "req_mock_1" if wire == "anthropic" else CALL.match(message._request_id)
+    with anthropic_sdk.messages.stream(model=wire, max_tokens=50, messages=HELLO) as stream:
+        assert stream.request_id == "req_mock_1" if wire == "anthropic" else CALL.match(stream.request_id)
+
+
+@pytest.mark.parametrize("wire", ["openai", "azure"])
+def test_a_thread_is_refused_as_the_sdk_understands(anthropic_sdk, providers, wire):
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        anthropic_sdk.messages.create(model=wire, max_tokens=50, messages=HELLO, extra_body={"thread": {"type": "create"}})
+    assert caught.value.error_code == "thread_unsupported_request"
+    assert not providers[wire].requests
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_tokens_are_counted(anthropic_sdk, providers, wire):
+    count = anthropic_sdk.messages.count_tokens(model=wire, messages=HELLO, system="Be brief.", tools=TOOLS)
+    assert count._request_id
+    if wire == "anthropic":
+        assert count.input_tokens == 11
+        assert providers.anthropic.last.path == "/v1/messages/count_tokens"
+        sent = {"model": "claude-haiku-4-5-20251001", "messages": HELLO, "system": "Be brief.", "tools": TOOLS}
+        assert providers.anthropic.last.json == sent
+    else:
+        assert 60 <= count.input_tokens <= 120
+        assert not providers[wire].requests
+        longer = anthropic_sdk.messages.count_tokens(model=wire, messages=[{"role": "user", "content": "hi there " * 100}])
+        assert 200 <= longer.input_tokens <= 220
+    beta = anthropic_sdk.beta.messages.count_tokens(model=wire, messages=HELLO, betas=["token-counting-2024-11-01"])
+    assert beta.input_tokens == (11 if wire == "anthropic" else 8)
+    if wire == "anthropic":
+        assert "token-counting-2024-11-01" in providers.anthropic.last.header("anthropic-beta")

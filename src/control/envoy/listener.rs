@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{AccessLog, Admin, Gateway, Setup, bootstrap, callable, cluster, filter, longest_timeout};
 use crate::core::{
-    exchange::{NO_CLUSTER, TOO_SLOW, attempt_timeout::TIMED_CLUSTER},
+    exchange::{NO_CLUSTER, TOO_SLOW, attempt_timeout::TIMED_CLUSTER, local::REQUEST_ID},
     protocol,
 };
 
@@ -278,52 +278,50 @@ fn access_log(log: &AccessLog) -> Option<Value> {
     }
 }
 
-/// Replies to requests that never got to the filter, in OpenAI's shape. What the filter answers itself, and what it sees
-/// on its way out, it words better: only the cases named here are touched.
+/// Replies to requests that never got to the filter, in the shape that the path's clients read. What the filter answers itself, and
+/// what it sees on its way out, it words better: only the cases named here are touched.
 fn local_replies() -> Value {
     let too_large = format!(
         "Request headers are too large: expected at most {HEADER_KIB} KiB and 200 headers. Move long values into the body."
     );
-    json!({"mappers": [
-        local_reply(
-            json!({"status_code_filter": {"comparison": {
-                "op": "EQ",
-                "value": {"default_value": 431, "runtime_key": "tollgate.headers_too_large"},
-            }}}),
-            &too_large,
-            "invalid_request_error",
-        ),
-        local_reply(
+    let is_431 = json!({"status_code_filter": {"comparison": {
+        "op": "EQ",
+        "value": {"default_value": 431, "runtime_key": "tollgate.headers_too_large"},
+    }}});
+    let invalid = ["invalid_request_error", "invalid_request_error"];
+    let rows = [
+        (is_431, too_large.as_str(), invalid),
+        (
             because("response.code_details == 'health_check_failed'"),
             "The gateway is stopping: it finishes what it has and should get nothing new.",
-            "service_unavailable",
+            ["service_unavailable", "overloaded_error"],
         ),
-        local_reply(
+        (
             because("response.code_details == 'request_overall_timeout'"),
             TOO_SLOW,
-            "invalid_request_error",
+            ["invalid_request_error", "timeout_error"],
         ),
-        local_reply(
+        (
             because("response.code_details == 'overload'"),
             "The gateway is short of memory and takes no new requests for the moment. Retry the request.",
-            "service_unavailable",
+            ["service_unavailable", "overloaded_error"],
         ),
-        local_reply(
+        (
             because("response.code_details == 'upgrade_failed'"),
             "No route can be upgraded to another protocol (WebSocket). Send a plain HTTP request.",
-            "invalid_request_error",
+            ["invalid_request_error", "permission_error"],
         ),
-        local_reply(
+        (
             because("response.code_details == 'route_not_found'"),
             "There is no such route.",
-            "invalid_request_error",
+            ["invalid_request_error", "not_found_error"],
         ),
-        local_reply(
+        (
             because("response.code_details == 'wasm_fail_stream'"),
             "The gateway failed on a request of this worker and is starting again. Retry the request.",
-            "internal_server_error",
+            ["internal_server_error", "api_error"],
         ),
-        local_reply(
+        (
             because(
                 "response.code_details.startsWith('http.') || response.code_details.startsWith('http1.') || \
                  response.code_details.startsWith('http2.') || \
@@ -331,12 +329,22 @@ fn local_replies() -> Value {
                  'path_normalization_failed', 'request_header_timeout', 'filter_chain_not_found']",
             ),
             "The request is not valid HTTP (%RESPONSE_CODE_DETAILS%).",
-            "invalid_request_error",
+            invalid,
         ),
-    ]})
+    ];
+    // Of a request that Envoy could not read there may be no path.
+    let is_anthropics = because(
+        "has(request.path) && (request.path == '/v1/messages' || request.path.startsWith('/v1/messages/') || \
+         request.path.startsWith('/v1/messages?'))",
+    );
+    let mappers = rows.iter().flat_map(|(filter, message, [openai, anthropic])| {
+        let both = json!({"and_filter": {"filters": [filter, is_anthropics]}});
+        [anthropic_reply(&both, message, anthropic), openai_reply(filter, message, openai)]
+    });
+    json!({"mappers": mappers.collect::<Vec<Value>>()})
 }
 
-fn local_reply(filter: Value, message: &str, kind: &str) -> Value {
+fn openai_reply(filter: &Value, message: &str, kind: &str) -> Value {
     let body = format!(
         r#"{{"error":{{"message":"{message}","type":"{kind}","param":"None","code":"%RESPONSE_CODE%"}}}}"#
     );
@@ -345,6 +353,25 @@ fn local_reply(filter: Value, message: &str, kind: &str) -> Value {
         "body_format_override": {
             "content_type": "application/json",
             "text_format_source": {"inline_string": body},
+        },
+    })
+}
+
+/// Written by Envoy as JSON, because the request's id may be the client's.
+fn anthropic_reply(filter: &Value, message: &str, kind: &str) -> Value {
+    json!({
+        "filter": filter,
+        "headers_to_add": [{
+            "header": {"key": REQUEST_ID, "value": "%REQ(X-REQUEST-ID)%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }],
+        "body_format_override": {
+            "content_type": "application/json",
+            "json_format": {
+                "type": "error",
+                "error": {"type": kind, "message": message},
+                "request_id": "%REQ(X-REQUEST-ID)%",
+            },
         },
     })
 }

@@ -105,7 +105,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let of_error = |error: Error| {
             let Shape { status, headers, .. } = error.shape();
-            (status.get(), headers, error.body(ErrorFormat::OpenAi))
+            (status.get(), headers, error.body(ErrorFormat::OpenAi, ""))
         };
         let (status, headers, body) = match self {
             Problem::Error(error) => of_error(error),

@@ -350,7 +350,7 @@ mod tests {
             assert_eq!((error.status(), error.name()), (400, "budget_exceeded"));
             assert_eq!(error.message, message);
             let body: serde_json::Value =
-                serde_json::from_slice(&error.body(crate::core::error::ErrorFormat::OpenAi)).unwrap();
+                serde_json::from_slice(&error.body(crate::core::error::ErrorFormat::OpenAi, "")).unwrap();
             assert_eq!((&body["error"]["param"], &body["error"]["code"]), (&().into(), &"400".into()));
         }
     }

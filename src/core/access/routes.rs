@@ -14,7 +14,7 @@ use crate::core::{
         key_record::{KeyRecord, Role},
         meter::MeterKind,
     },
-    operation::{Dialect, path::Action},
+    operation::{Dialect, Operation, path::Action},
 };
 
 /// What kind of path one is, in LiteLLM's groups of routes.
@@ -96,6 +96,7 @@ const EMBEDDINGS: &[&str] = &[
     "/openai/deployments/{model}/embeddings",
 ];
 const MESSAGES: &[&str] = &["/v1/messages"];
+const COUNT_TOKENS: &[&str] = &["/v1/messages/count_tokens"];
 const MODELS: &[&str] = &["/models", "/v1/models"];
 
 /// Operations that do in another form what another one does: a caller that may not call the second by any name may not call the
@@ -144,6 +145,7 @@ impl<'r> Route<'r> {
         let (names, area): (&[&str], Area) = match action {
             Action::Call { api, .. } => (
                 match api.dialect {
+                    _ if api.operation == Operation::CountTokens => COUNT_TOKENS,
                     Dialect::Chat => CHAT,
                     Dialect::Completions => COMPLETIONS,
                     Dialect::Embeddings => EMBEDDINGS,
@@ -198,7 +200,7 @@ impl<'r> Route<'r> {
         let path = trimmed(self.path);
         let below = |starts: &[&str]| starts.iter().any(|start| path.starts_with(start));
         let calls = self.area == Area::Models || path == "/utils/token_counter";
-        let is_messages = self.names == MESSAGES;
+        let is_messages = self.names == MESSAGES || self.names == COUNT_TOKENS;
         Some(match entry.strip_prefix("LiteLLMRoutes.").unwrap_or(entry) {
             "llm_api_routes" => calls,
             "openai_routes" => calls && !is_messages,
@@ -381,6 +383,11 @@ mod tests {
             ("anthropic_routes", call("/v1/messages", super::MESSAGES), true),
             ("openai_routes", call("/v1/messages", super::MESSAGES), false),
             ("llm_api_routes", call("/v1/messages", super::MESSAGES), true),
+            ("anthropic_routes", call("/v1/messages/count_tokens", super::COUNT_TOKENS), true),
+            ("openai_routes", call("/v1/messages/count_tokens", super::COUNT_TOKENS), false),
+            ("llm_api_routes", call("/v1/messages/count_tokens", super::COUNT_TOKENS), true),
+            ("/v1/messages/*", call("/v1/messages/count_tokens", super::COUNT_TOKENS), true),
+            ("/v1/messages", call("/v1/messages/count_tokens", super::COUNT_TOKENS), false),
             ("llm_api_routes", KEYS, false),
             ("llm_api_routes", managed("/utils/token_counter", &["/utils/token_counter"]), true),
             ("info_routes", managed("/key/list", &["/key/list"]), true),

@@ -19,20 +19,22 @@ use crate::core::{
 #[test]
 fn bodies_follow_the_clients_format() {
     let error = Error::auth("Authentication Error, No api key passed in.");
-    let openai: serde_json::Value = serde_json::from_slice(&error.body(ErrorFormat::OpenAi)).unwrap();
+    let openai: serde_json::Value =
+        serde_json::from_slice(&error.body(ErrorFormat::OpenAi, "call-1")).unwrap();
     assert_eq!(
         openai,
         json!({"error": {"message": "Authentication Error, No api key passed in.", "type": "auth_error",
                          "param": "None", "code": "401"}})
     );
-    let anthropic: serde_json::Value = serde_json::from_slice(&error.body(ErrorFormat::Anthropic)).unwrap();
+    let anthropic: serde_json::Value =
+        serde_json::from_slice(&error.body(ErrorFormat::Anthropic, "call-1")).unwrap();
     assert_eq!(anthropic["type"], "error");
     assert_eq!(anthropic["error"]["type"], "authentication_error");
 }
 
 #[test]
 fn an_event_inside_a_stream_is_one_frame() {
-    let event = Error::provider(Class::InternalServer, "x\ny").event(ErrorFormat::OpenAi);
+    let event = Error::provider(Class::InternalServer, "x\ny").event(ErrorFormat::OpenAi, "call-1");
     assert!(event.starts_with(b"data: {") && event.ends_with(b"}\n\n"));
     assert_eq!(event.iter().filter(|&&b| b == b'\n').count(), 2);
 }
@@ -50,9 +52,9 @@ fn a_log_has_our_words_and_never_a_providers() {
 
 /// Status, `type`, `param` and `code` for OpenAI's clients; `type` in a stream; `type` for Anthropic's; headers; name in logs.
 fn seen(error: &Error) -> String {
-    let openai: Value = serde_json::from_slice(&error.body(ErrorFormat::OpenAi)).unwrap();
-    let anthropic: Value = serde_json::from_slice(&error.body(ErrorFormat::Anthropic)).unwrap();
-    let event = error.event(ErrorFormat::OpenAi);
+    let openai: Value = serde_json::from_slice(&error.body(ErrorFormat::OpenAi, "call-1")).unwrap();
+    let anthropic: Value = serde_json::from_slice(&error.body(ErrorFormat::Anthropic, "call-1")).unwrap();
+    let event = error.event(ErrorFormat::OpenAi, "call-1");
     let event: Value = serde_json::from_slice(&event[b"data: ".len()..]).unwrap();
     assert_eq!(openai["error"]["message"], error.message);
     assert_eq!(anthropic["error"]["message"], error.message);

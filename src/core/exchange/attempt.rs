@@ -69,6 +69,7 @@ impl Exchange {
         }
         self.route.iter_mut().for_each(|route| route.attempts = route.attempts.saturating_add(1));
         self.delivery.released = Released::Nothing;
+        self.delivery.provider_request_id = None;
         let built = self.take_built();
         let Some(plan) = self.plan() else {
             let reply = self.refuse(Error::internal("an attempt began before its request was read"));
@@ -106,6 +107,12 @@ impl Exchange {
         let Some(candidate) = self.plan().map(Plan::current) else {
             return Next::Reply(self.refuse(Error::internal("a retry has no plan")));
         };
+        if self.counts_here(candidate.deployment) {
+            let changed = self.received.changed.clone();
+            let object = self.members(changed.as_deref().unwrap_or(body));
+            let reply = object.and_then(|object| self.count_reply(&object, env));
+            return Next::Reply(reply.unwrap_or_else(|error| self.refuse(error)));
+        }
         let mock = self.config.deployments.get(candidate.deployment).and_then(|d| d.mock_response.clone());
         if let Some(mock) = mock {
             let reply = self.mock_reply(&mock, env).unwrap_or_else(|error| self.refuse(error));

@@ -73,14 +73,16 @@ impl Exchange {
 
     /// A response that the client will not see: another is to take its place, and it has to be paid for all the same.
     pub(super) fn charge_replaced(&mut self, pipeline: &Pipeline, env: &Env) {
-        let Some(usage) = pipeline.used(|| self.prompt_tokens()) else { return };
+        let used = || pipeline.used(|| self.prompt_tokens());
+        let Some(usage) = self.is_metered().then(used).flatten() else { return };
         self.charge_unseen(&usage, &pipeline.terms(), pipeline.model(), env);
     }
 
     /// An attempt whose client has gone away, or has no more time, while the provider worked: it has the prompt, and what it
     /// makes of it nobody will know.
     pub(super) fn charge_unanswered(&mut self, env: &Env) {
-        let Some(attempt) = self.attempt_mut() else { return };
+        let is_metered = self.is_metered();
+        let Some(attempt) = self.attempt_mut().filter(|_| is_metered) else { return };
         let terms = attempt.terms;
         attempt.took_ms = env.now_ms.saturating_sub(attempt.started_ms);
         attempt.sent = false;
@@ -136,8 +138,8 @@ impl Exchange {
     /// Notes how quick a good response was, when that decides about later calls.
     pub(super) fn note_latency(&self, env: &Env) {
         let router = &self.config.router;
-        let (Strategy::LatencyBased, Some(attempt), Some(completed)) =
-            (router.strategy, self.attempt(), &self.books.completed)
+        let (Strategy::LatencyBased, true, Some(attempt), Some(completed)) =
+            (router.strategy, self.is_metered(), self.attempt(), &self.books.completed)
         else {
             return;
         };

@@ -39,6 +39,9 @@ impl Exchange {
     /// Refuses whoever has used up a budget or a rate that counts whatever is called. A budget says nothing yet where a model
     /// may cost nothing.
     fn refuse_early(&mut self, env: &mut Env) -> Option<Reply> {
+        if !self.is_metered() {
+            return None;
+        }
         let caller = self.caller.clone();
         let grant = caller.grant()?;
         let names = Names::of("", Some(grant));

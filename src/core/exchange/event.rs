@@ -35,6 +35,8 @@ impl Exchange {
         let planned =
             plan.and_then(|plan| Some((plan, self.config.deployments.get(plan.current().deployment)?)));
         match planned {
+            // As in LiteLLM, what uses nothing has no row.
+            Some(_) if !self.is_metered() => return,
             Some((plan, deployment)) => {
                 self.tell_use(record, used, Plan::segment(plan), deployment);
                 record.meter_charges = charged;

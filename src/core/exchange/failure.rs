@@ -28,8 +28,13 @@ impl Exchange {
     }
 
     /// Keeps the first error: it is what the client sees when everything fails (LiteLLM's rule).
-    pub(super) fn note_error(&mut self, error: Error) {
-        self.delivery.first_error.get_or_insert(error);
+    pub(super) fn note_error(&mut self, mut error: Error) {
+        if self.delivery.first_error.is_none() {
+            if let Some(id) = self.delivery.provider_request_id.take() {
+                error.native.get_or_insert_default().request_id = Some(id);
+            }
+            self.delivery.first_error = Some(error);
+        }
     }
 
     /// The error the client gets when nothing is left, with LiteLLM's notes on the group and its fallbacks.
@@ -55,7 +60,7 @@ impl Exchange {
     /// The call is over before its body is read.
     pub(super) fn end_with(&mut self, error: Error) {
         self.delivery.released = Released::Response;
-        self.delivery.status = Some(error.shape().status.into());
+        self.delivery.status = Some(error.status_in(self.received.api.error_format).into());
         self.delivery.told = Some(error.clone());
         self.delivery.first_error = Some(error);
     }
@@ -63,7 +68,7 @@ impl Exchange {
     /// The reply for an error, and the end of this exchange.
     pub(super) fn refuse(&mut self, error: Error) -> Reply {
         self.delivery.released = Released::Response;
-        self.delivery.status = Some(error.shape().status.into());
+        self.delivery.status = Some(error.status_in(self.received.api.error_format).into());
         let mut reply = local::refusal(&error, self.received.api.error_format, &self.received.call_id);
         let mut more = Headers::with_capacity(16);
         self.add_routing_headers(&mut more);
@@ -143,6 +148,11 @@ impl Exchange {
     /// Notes a failed call likewise, and says how many milliseconds the deployment cools down for it.
     fn rest(&self, failure: &Failure, env: &Env) -> Option<u64> {
         let attempt = self.attempt()?;
+        // A provider that does not count tokens may answer all the same.
+        let is_unknown = matches!(failure.status.map(Status::get), Some(404 | 405 | 501));
+        if is_unknown && !self.is_metered() {
+            return None;
+        }
         let deployment = self.config.deployments.get(attempt.candidate.deployment)?;
         let router = &self.config.router;
         // A caller who allows less time than the deployment is given learns nothing about it.

@@ -41,7 +41,9 @@ impl Exchange {
     /// Reserves what the call will probably use with the limits that its caller has for the current group, unless that is the
     /// one that was asked for. The error: they are used up.
     pub(super) fn enter_group(&mut self, env: &mut Env) -> Result<(), Error> {
-        let Some(plan) = self.plan().filter(|_| self.fallbacks() > 0) else { return Ok(()) };
+        let Some(plan) = self.plan().filter(|_| self.fallbacks() > 0 && self.is_metered()) else {
+            return Ok(());
+        };
         let at = plan.current();
         if self.books.group.as_ref().is_some_and(|entered| entered.at.is_same_group(at)) {
             return Ok(());

@@ -6,7 +6,7 @@ use super::Reply;
 use crate::core::{
     access::trouble,
     config::Config,
-    error::{Error, ErrorFormat, RequestFault, Shape},
+    error::{Error, ErrorFormat, RequestFault},
     headers::Headers,
     host::Store,
     model::general::General,
@@ -18,6 +18,9 @@ use crate::core::{
 
 /// LiteLLM's constant `created` of a listed model.
 const MODEL_CREATED: u64 = 1_677_610_602;
+
+/// Where clients of Anthropic's API look for the id of their request, in good responses too.
+pub const REQUEST_ID: &str = "request-id";
 
 /// Whether an action is for everybody.
 pub fn is_public(action: &Action<'_>) -> bool {
@@ -139,9 +142,17 @@ pub fn refusal(error: &Error, format: ErrorFormat, call_id: &str) -> Reply {
         ("x-litellm-call-id".to_owned(), call_id.to_owned()),
         ("x-litellm-version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    let Shape { status, headers: more, .. } = error.shape();
+    if format == ErrorFormat::Anthropic {
+        headers.push((REQUEST_ID.to_owned(), error.request_id(call_id).to_owned()));
+    }
+    let more = error.shape().headers;
     headers.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    Reply { status: status.get(), headers, body: error.body(format), members: Vec::new() }
+    Reply {
+        status: error.status_in(format).get(),
+        headers,
+        body: error.body(format, call_id),
+        members: Vec::new(),
+    }
 }
 
 /// The answer to a CORS preflight: every origin, method and header, as LiteLLM.

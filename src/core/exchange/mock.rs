@@ -66,6 +66,7 @@ impl Exchange {
         self.phase = Phase::Over;
         self.books.completed = Some(Completed::of_mock(&pipeline));
         let mut headers = Headers::from_pairs(&[("content-type", content_type(streaming))]);
+        self.name_request(&mut headers);
         self.add_gateway_headers(&mut headers);
         if !streaming {
             self.add_cost_header(&mut headers);

@@ -22,6 +22,7 @@ pub mod attempt;
 pub mod attempt_timeout;
 mod books;
 pub mod bounds;
+mod count;
 mod early;
 mod event;
 mod failure;
@@ -192,6 +193,8 @@ struct Delivery {
     first_error: Option<Error>,
     /// The refusal that the client got.
     told: Option<Error>,
+    /// The id that Anthropic gave the newest attempt, for a client of its API.
+    provider_request_id: Option<String>,
     /// The last failed response's headers, named for the client.
     failure_headers: Headers,
     /// What the client has got; none while it has got nothing.
@@ -230,6 +233,11 @@ impl Exchange {
             Phase::Attempting(attempt) => Some(attempt),
             _ => None,
         }
+    }
+
+    /// Whether the call uses tokens, which count against limits and cost money.
+    fn is_metered(&self) -> bool {
+        self.received.api.operation.is_metered()
     }
 
     /// Whether what is on its way to the client is a response, the gateway's or a provider's, that needs no further look.

@@ -39,7 +39,7 @@ fn part_tokens(part: &Value) -> u64 {
 
 /// Tokens of a text: a word of up to seven letters is one, so are three digits, two signs, one character of a script without
 /// letters, three of another alphabet.
-fn text_tokens(text: &str) -> u64 {
+pub(super) fn text_tokens(text: &str) -> u64 {
     let (mut sum, mut kind, mut run) = (0_u64, Kind::Space, 0_u64);
     for c in text.chars() {
         let now = Kind::of(c);

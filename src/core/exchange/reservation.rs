@@ -132,7 +132,7 @@ impl Exchange {
             return Ok(());
         }
         let mut rules = rules(caller.key(), end_user, names, &self.config);
-        if rules.is_empty() {
+        if rules.is_empty() || !self.is_metered() {
             self.describe(grant, &rules, names, None, env);
             return Ok(());
         }
@@ -239,7 +239,7 @@ impl Exchange {
     pub(super) fn guess(&self, at: usize, typical: u64) -> (Usage, u64) {
         let prompt = self.prompt_tokens();
         let (output, claim) = match (self.received.api.operation, self.requested.max_output) {
-            (Operation::Embed, _) => (0, 0),
+            (Operation::Embed | Operation::CountTokens, _) => (0, 0),
             (_, None) => (typical, 0),
             (_, Some(most)) => {
                 let most = most.min(self.longest_answer(at, most, typical));

@@ -37,6 +37,18 @@ impl Completed {
         }
     }
 
+    /// Of an answer that used nothing.
+    pub fn of_nothing() -> Completed {
+        Completed {
+            usage: None,
+            terms: Terms::default(),
+            model: None,
+            id: None,
+            is_mock: false,
+            cost: OnceCell::new(),
+        }
+    }
+
     /// Out of a mock's. The model is the deployment's, whatever the mock says.
     pub fn of_mock(pipeline: &Pipeline) -> Completed {
         Completed { model: None, is_mock: true, ..Completed::of(pipeline, pipeline.usage().cloned()) }

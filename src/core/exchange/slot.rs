@@ -252,6 +252,9 @@ impl Exchange {
     /// Whether a deployment would let one more attempt in now. The slot that this request has there is as good as free.
     pub(super) fn has_room(&self, at: usize, env: &Env) -> bool {
         let Some(deployment) = self.config.deployments.get(at) else { return false };
+        if !self.is_metered() {
+            return true;
+        }
         let is_own = self.books.slot.held.as_ref().is_some_and(|(held, _)| *held == at);
         deployment.rules.iter().all(|rule| match quota::check(env.shared, env.worker, rule, env.now_ms) {
             None => true,
@@ -304,7 +307,8 @@ impl Exchange {
     }
 
     fn has_rules(&self, at: usize) -> bool {
-        self.config.deployments.get(at).is_some_and(|deployment| !deployment.rules.is_empty())
+        self.is_metered()
+            && self.config.deployments.get(at).is_some_and(|deployment| !deployment.rules.is_empty())
     }
 }
 

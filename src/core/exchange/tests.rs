@@ -4,6 +4,7 @@ mod accounts;
 mod callers;
 mod chance;
 mod charges;
+mod counts;
 mod estimates;
 mod fuzz;
 mod groups;

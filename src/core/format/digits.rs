@@ -87,7 +87,7 @@ fn requests_keep_the_digits_of_every_number() {
             formats.push(format.to_owned());
         });
     }
-    let spoken = FORMATS.iter().filter(|format| format.name() != "embeddings");
+    let spoken = FORMATS.iter().filter(|format| !["embeddings", "count_tokens"].contains(&format.name()));
     assert!(spoken.clone().all(|format| formats.iter().any(|name| name == format.name())), "{formats:?}");
 }
 

@@ -16,7 +16,14 @@ use crate::core::{
 pub fn read(format: Ref, status: Option<Status>, headers: &Headers, body: &[u8], now_ms: u64) -> Failure {
     let (said, message) = format.read_failure(status, body);
     let words = Words::Theirs { code: said.code().map(str::to_owned) };
-    Failure { class: Class::of(&said), status, message, words, retry_after_ms: retry_after(headers, now_ms) }
+    Failure {
+        class: Class::of(&said),
+        status,
+        message,
+        words,
+        retry_after_ms: retry_after(headers, now_ms),
+        native: format.read_native(status, body).map(Box::new),
+    }
 }
 
 /// What the body of a failed response says.
@@ -145,7 +152,7 @@ impl Failure {
             words: self.words.clone(),
             form: Form::Whole,
         };
-        Error::of(fault, message)
+        Error { native: self.native.clone(), ..Error::of(fault, message) }
     }
 }
 

@@ -40,9 +40,14 @@ use crate::core::{
     codec::{framing::Framing, json::Object},
     error::{Error, ErrorFormat},
     model::{
-        brand::Quirks, deployment::Deployment, failure::Said, status::Status, terms::Terms, usage::Usage,
+        brand::Quirks,
+        deployment::Deployment,
+        failure::{Native, Said},
+        status::Status,
+        terms::Terms,
+        usage::Usage,
     },
-    operation::{Api, Dialect},
+    operation::{Api, Dialect, Operation},
     provider,
 };
 
@@ -56,12 +61,14 @@ pub static FORMATS: &[Ref] = &[
     &embeddings::Format,
     &generate::Format,
     &messages::Format,
+    &messages::count::Format,
     &ollama::Format,
 ];
 
 /// The format that a client API speaks.
 pub fn of(api: &Api) -> Ref {
     match api.dialect {
+        _ if api.operation == Operation::CountTokens => &messages::count::Format,
         Dialect::Chat => &chat::Format,
         Dialect::Completions => &completions::Format,
         Dialect::Embeddings => &embeddings::Format,
@@ -189,6 +196,11 @@ pub trait Format: Sync {
     /// What a failed response says, and the words of it for the client.
     fn read_failure(&self, status: Option<Status>, body: &[u8]) -> (Said, String) {
         (failure::said(status, body), failure::message(body))
+    }
+
+    /// What a failed response says to clients of Anthropic's API alone.
+    fn read_native(&self, _status: Option<Status>, _body: &[u8]) -> Option<Native> {
+        None
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Pipeline {
     has_response: bool,
     /// Whether anything has gone out.
     emitted: bool,
+    /// What clients find the request by in an error event, if their format has that.
+    request_id: String,
 }
 
 impl Pipeline {
@@ -60,7 +62,13 @@ impl Pipeline {
             observed: Observed { terms, ..Observed::default() },
             has_response: false,
             emitted: false,
+            request_id: String::new(),
         }
+    }
+
+    /// Says by which id its client finds the request.
+    pub fn name_request(&mut self, id: &str) {
+        id.clone_into(&mut self.request_id);
     }
 
     /// What the provider said it used, so far.
@@ -229,7 +237,7 @@ impl Pipeline {
     fn settle(&mut self, result: Result<(), Error>, out: &mut Vec<u8>) -> Result<(), Error> {
         match result {
             Err(error) if self.emitted || !out.is_empty() => {
-                out.extend_from_slice(&error.event(self.client.error_format()));
+                out.extend_from_slice(&error.event(self.client.error_format(), &self.request_id));
                 self.emitted = true;
                 self.observed.finished = true;
                 Ok(())

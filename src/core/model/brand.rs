@@ -13,6 +13,8 @@ pub struct Brand {
     pub with_template: Option<&'static str>,
     /// The format of its embeddings.
     pub embeds: Option<&'static str>,
+    /// The format of its counts of tokens; `None` where they are estimated here.
+    pub counts: Option<&'static str>,
     /// How the path of a call is made.
     pub url: UrlScheme,
     /// How a call is given its credentials.

@@ -1,7 +1,9 @@
 //! What went wrong at a provider.
 
+pub mod native;
 mod said;
 
+pub use native::Native;
 pub use said::Said;
 
 use super::status::{ErrorStatus, Status};
@@ -114,6 +116,8 @@ pub struct Failure {
     pub words: Words,
     /// `retry-after` in milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// What only clients of Anthropic's API see.
+    pub native: Option<Box<Native>>,
 }
 
 /// Whose words tell of a failure.
@@ -131,7 +135,14 @@ pub enum Words {
 impl Failure {
     /// A failure without a response: `message` is in our words.
     pub fn without_answer(class: Class, message: &str) -> Failure {
-        Failure { class, status: None, message: message.to_owned(), words: Words::Ours, retry_after_ms: None }
+        Failure {
+            class,
+            status: None,
+            message: message.to_owned(),
+            words: Words::Ours,
+            retry_after_ms: None,
+            native: None,
+        }
     }
 }
 

@@ -19,6 +19,15 @@ pub enum Operation {
     Generate,
     /// Turn texts into vectors.
     Embed,
+    /// Count the tokens of a prompt.
+    CountTokens,
+}
+
+impl Operation {
+    /// Whether it uses tokens: what does not is free, and counts against nobody's limits, as in LiteLLM.
+    pub fn is_metered(self) -> bool {
+        self != Operation::CountTokens
+    }
 }
 
 /// The words in which a client asks and wants to be answered.
@@ -90,5 +99,13 @@ pub static MESSAGES: Api = Api {
     ..openai(Operation::Generate, Dialect::Messages, "/v1/messages", "anthropic_messages")
 };
 
+/// The count of a message's tokens.
+pub static COUNT_TOKENS: Api = Api {
+    operation: Operation::CountTokens,
+    path: "/v1/messages/count_tokens",
+    call_type: "acount_tokens",
+    ..MESSAGES
+};
+
 /// All client APIs. `/completions` is also the end of `/chat/completions`: the longer one stands first.
-pub static APIS: [ApiRef; 4] = [&CHAT, &COMPLETIONS, &EMBEDDINGS, &MESSAGES];
+pub static APIS: [ApiRef; 5] = [&CHAT, &COMPLETIONS, &EMBEDDINGS, &MESSAGES, &COUNT_TOKENS];

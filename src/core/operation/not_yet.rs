@@ -5,7 +5,6 @@
 /// What LiteLLM serves: the address (and all below it) without its version, and what it is.
 const TABLE: &[(&str, &str)] = &[
     ("/responses", "the responses API"),
-    ("/messages/count_tokens", "counting the tokens of a message"),
     ("/messages/batches", "message batches"),
     ("/rerank", "reranking"),
     ("/images", "the images API"),
@@ -164,7 +163,8 @@ mod tests {
             ("/v1/responses", Some("the responses API")),
             ("/responses/resp_1/cancel", Some("the responses API")),
             ("/v2/rerank", Some("reranking")),
-            ("/v1/messages/count_tokens", Some("counting the tokens of a message")),
+            ("/v1/messages/batches", Some("message batches")),
+            ("/v1/messages/count_tokens", None),
             ("/v1beta/models/gemini-pro:generateContent", Some("Google's API format")),
             ("/anthropic/v1/messages", Some("pass-through to Anthropic")),
             ("/ui", Some("the admin UI")),

@@ -167,9 +167,12 @@ pub fn absent<'k>(method: &str, path: &str, known: impl Iterator<Item = &'k str>
     Error::of(RequestFault::NotFound, message)
 }
 
-/// The format of errors at a path: Anthropic's below its own.
+/// The format of errors at a path: Anthropic's at and below its own.
 pub fn error_format(path: &str) -> ErrorFormat {
-    match ["/v1/messages", "/anthropic/"].iter().any(|own| path.starts_with(*own)) {
+    let below = |own: &str| {
+        path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    };
+    match below("/v1/messages") || below("/anthropic") {
         true => ErrorFormat::Anthropic,
         false => ErrorFormat::OpenAi,
     }
@@ -240,7 +243,7 @@ pub fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Api, CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, body::Carries},
+        super::{Api, CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, body::Carries},
         *,
     };
 
@@ -262,6 +265,8 @@ mod tests {
             ("POST", "/completions", call(&COMPLETIONS, None)),
             ("POST", "/v1/embeddings", call(&EMBEDDINGS, None)),
             ("POST", "/v1/messages", call(&MESSAGES, None)),
+            ("POST", "/v1/messages/count_tokens", call(&COUNT_TOKENS, None)),
+            ("POST", "/v1/messages/count_tokens?beta=true", call(&COUNT_TOKENS, None)),
             ("GET", "/models", Action::Models),
             ("GET", "/v1/models?x=1", Action::Models),
             ("HEAD", "/v1/models", Action::Models),
@@ -298,6 +303,8 @@ mod tests {
         let rows = [
             ("POST", "/v2/chat", 404),
             ("POST", "/messages", 404),
+            ("POST", "/messages/count_tokens", 404),
+            ("GET", "/v1/messages/count_tokens", 405),
             ("GET", "/v1", 404),
             ("POST", "/engines//chat/completions", 404),
             ("GET", "/v1/health/readiness", 404),
@@ -323,7 +330,7 @@ mod tests {
                 "/v1/responses",
                 "does not serve `POST /v1/responses` yet. LiteLLM has this route (the responses API)",
             ),
-            ("POST", "/v1/messages/count_tokens", "does not serve `POST /v1/messages/count_tokens` yet"),
+            ("POST", "/v1/messages/batches", "does not serve `POST /v1/messages/batches` yet"),
             ("POST", "/openai/deployments/d/images/generations", "pass-through to OpenAI"),
             ("GET", "/guardrails/list", "(guardrails)"),
             (
@@ -340,6 +347,10 @@ mod tests {
         }
         for (path, format) in [
             ("/v1/messages/count_tokens", ErrorFormat::Anthropic),
+            ("/v1/messages", ErrorFormat::Anthropic),
+            ("/v1/messages?beta=true", ErrorFormat::Anthropic),
+            ("/v1/messages/batches/b1", ErrorFormat::Anthropic),
+            ("/v1/messagesx", ErrorFormat::OpenAi),
             ("/anthropic/v1/messages", ErrorFormat::Anthropic),
             ("/v1/responses", ErrorFormat::OpenAi),
         ] {

@@ -56,7 +56,7 @@ pub static BRANDS: &[Brand] = &[
     // Formats of their own.
     Brand { speaks: Some("completions"), text_completions: true, ..compatible("text-completion-openai", "Text-completion-openai", Some("https://api.openai.com/v1"), &["OPENAI_BASE_URL", "OPENAI_API_BASE"], &["OPENAI_API_KEY"]) },
     Brand { url: UrlScheme::Azure, auth: AuthScheme::Azure, quirks: OPENAI, ..compatible("azure", "Azure", None, &["AZURE_API_BASE"], &["AZURE_API_KEY", "AZURE_OPENAI_API_KEY"]) },
-    Brand { speaks: Some("messages"), embeds: None, url: UrlScheme::Versioned, auth: AuthScheme::XApiKey, hosts: &["api.anthropic.com"], ..compatible("anthropic", "Anthropic", Some("https://api.anthropic.com"), &["ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"], &["ANTHROPIC_API_KEY"]) },
+    Brand { speaks: Some("messages"), embeds: None, counts: Some("count_tokens"), url: UrlScheme::Versioned, auth: AuthScheme::XApiKey, hosts: &["api.anthropic.com"], ..compatible("anthropic", "Anthropic", Some("https://api.anthropic.com"), &["ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"], &["ANTHROPIC_API_KEY"]) },
     Brand { with_template: Some("generate"), url: UrlScheme::Versioned, auth: AuthScheme::Bearer, ..compatible("huggingface", "Huggingface", Some("https://router.huggingface.co"), &["HF_API_BASE", "HUGGINGFACE_API_BASE"], &["HF_TOKEN", "HUGGINGFACE_API_KEY"]) },
     // Known, reported, never called.
     not_yet("aiohttp_openai", "Aiohttp_openai"),
@@ -210,6 +210,7 @@ const fn compatible(
         speaks: Some("chat"),
         with_template: None,
         embeds: Some("embeddings"),
+        counts: None,
         url: UrlScheme::Joined,
         auth: AuthScheme::OpenAi,
         base,

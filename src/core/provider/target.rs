@@ -31,6 +31,10 @@ pub fn speaks(d: &Deployment, api: &Api) -> Result<&'static str, Error> {
         return refuse(format!("Tollgate cannot call provider `{}` yet", d.brand.name));
     };
     match (api.operation, d.brand.with_template) {
+        (Operation::CountTokens, _) => match d.brand.counts {
+            Some(name) => Ok(name),
+            None => refuse(format!("{0}Exception - {0} counts no tokens", d.brand.title)),
+        },
         (Operation::Embed, _) => match d.brand.embeds {
             Some(name) => Ok(name),
             None => {

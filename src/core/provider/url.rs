@@ -56,6 +56,18 @@ fn join(base: &str, leaf: &str) -> String {
 
 /// `base` + `leaf` for a base that may stop before `/v1`.
 fn with_v1(base: &str, leaf: &str) -> String {
+    // The whole path of another call of the same API.
+    let base = match base.rsplit_once('/') {
+        Some((before, last))
+            if leaf
+                .strip_prefix('/')
+                .and_then(|leaf| leaf.split_once('/'))
+                .is_some_and(|(first, _)| first == last) =>
+        {
+            before
+        }
+        _ => base,
+    };
     match base.ends_with("/v1") || base.ends_with(leaf) {
         true => join(base, leaf),
         false => format!("{base}/v1{leaf}"),

@@ -54,5 +54,11 @@ export async function structured(ask) {
   return { value: answer.parsed_output };
 }
 
+export async function count(ask) {
+  const { max_tokens, ...counted } = request(ask);
+  const tools = Object.keys(RESULTS).map((name) => ({ name, description: `The ${name} of a city.`, input_schema: SCHEMA }));
+  return { tokens: (await sdk(ask).messages.countTokens({ ...counted, tools })).input_tokens };
+}
+
 export const error = plain;
 export const error_streamed = streamed;

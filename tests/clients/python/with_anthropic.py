@@ -86,5 +86,11 @@ def structured(ask: Ask) -> dict:
     return {"value": sdk(ask).messages.parse(**request(ask, output_format=Forecast)).parsed_output.model_dump()}
 
 
+def count(ask: Ask) -> dict:
+    counted = request(ask, tools=TOOLS)
+    del counted["max_tokens"]
+    return {"tokens": sdk(ask).messages.count_tokens(**counted).input_tokens}
+
+
 error = plain
 error_streamed = streamed

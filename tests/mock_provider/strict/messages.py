@@ -36,6 +36,10 @@ class StrictAnthropic(Strict, AnthropicMock):
     def params(self, model: str = "claude-sonnet-4-5-20250929") -> dict:
         return super().params(model)
 
+    def count(self, body: dict) -> int:
+        check(self, body | {"max_tokens": 1 << 20})
+        return PROMPT_TOKENS
+
     def message(self, body: dict) -> dict:
         check(self, body)
         turn = self.turn(tools_of(body), schema_of(body), thinks(body))

@@ -80,6 +80,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "POST /openai/deployments/{model}/completions",
             "POST /v1/completions",
             "POST /v1/messages",
+            "POST /v1/messages/count_tokens",
         ],
     ),
     ("++++++++++l+ll++lbe+oot", &["POST /utils/token_counter"]),

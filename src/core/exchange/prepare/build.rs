@@ -51,8 +51,24 @@ pub(super) fn mock(
             exchange.fail_without_call(failure, env)?;
             Ok(Flow::ToSlot)
         }
+        None if exchange.counts_here(at) => Ok(Flow::Done),
         None => Ok(Flow::Leave(Next::Reply(exchange.mock_reply(&mock, env)?))),
     }
+}
+
+/// Answers a count of tokens that the current candidate's provider does not count.
+pub(super) fn count(
+    exchange: &mut Exchange,
+    _: &mut Preparing,
+    body: &mut Body<'_>,
+    env: &mut Env<'_>,
+) -> Result<Flow, Error> {
+    let at = exchange.current()?.deployment;
+    if !exchange.counts_here(at) {
+        return Ok(Flow::Done);
+    }
+    let object = body.take(exchange)?;
+    Ok(Flow::Leave(Next::Reply(exchange.count_reply(&object, env)?)))
 }
 
 /// Builds the request for the current candidate; where that cannot be done, the next one is tried.

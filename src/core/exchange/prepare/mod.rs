@@ -34,6 +34,7 @@ const PREPARE: &[(&str, Step)] = &[
     ("mocked fallback", plan::mock_fallback),
     (SLOT, build::slot),
     ("mock", build::mock),
+    ("count", build::count),
     ("build", build::build),
 ];
 /// The step that takes a slot at the current candidate.

@@ -90,7 +90,11 @@ impl Exchange {
             streaming: self.requested.streaming,
             team: team.map(|team| team.id.clone()),
             any_team: self.caller.grant().is_none(),
-            cached: if router.prompt_affinity { affinity::fingerprints(object) } else { Vec::new() },
+            cached: if router.prompt_affinity && self.is_metered() {
+                affinity::fingerprints(object)
+            } else {
+                Vec::new()
+            },
             ..RoutingInput::default()
         };
         if !router.has_filters() {

@@ -4,7 +4,7 @@ use super::{
     super::{Env, Exchange, bounds, open::size_allowed, request_params},
     Body, Flow, Preparing,
 };
-use crate::core::{codec::json::Object, error::Error};
+use crate::core::{codec::json::Object, error::Error, operation::Operation};
 
 /// Reads what the request says to the gateway, and refuses what nobody may say.
 pub(super) fn read(
@@ -20,6 +20,7 @@ pub(super) fn read(
     bounds::check(object, exchange.received.api)?;
     let general = &exchange.config.general;
     exchange.requested = request_params::read(object, &exchange.received.param_headers, general)?;
+    exchange.requested.streaming &= exchange.received.api.operation != Operation::CountTokens;
     request_params::refuse_endpoints(object, &exchange.requested, general)?;
     if exchange.caller.grant().is_some() {
         request_params::refuse_mocks(object, general)?;

@@ -1,5 +1,7 @@
 //! A failed response: classified, noted, and marked for a retry when there is somewhere to go.
 
+use serde_json::Value;
+
 use super::{gzip, gzip::is_gzip, headers::copied, state::Response};
 use crate::core::{
     error::{Error, Fault, Form, ProviderFault, RequestFault},
@@ -8,6 +10,7 @@ use crate::core::{
     headers::Headers,
     model::{
         failure::{Class, Failure, Words},
+        secret::Secret,
         status::{ErrorStatus, Status},
     },
     route::{plan::Plan, retries},
@@ -27,9 +30,20 @@ impl Exchange {
         }
         let unpacked = if is_gzip(&headers) { gzip::unpack_all(body).ok().flatten() } else { None };
         let Some(attempt) = self.attempt() else { return Next::Pass };
-        let failure =
+        let mut failure =
             failure::read(attempt.format, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
+        self.hide_key(&mut failure);
         self.conclude(failure, &headers, env)
+    }
+
+    /// Takes details out that quote the key of the deployment.
+    fn hide_key(&self, failure: &mut Failure) {
+        let Some(native) = failure.native.as_mut().filter(|native| native.details.is_some()) else { return };
+        let deployment = self.plan().and_then(|plan| self.config.deployments.get(plan.current().deployment));
+        let key = deployment.and_then(|deployment| deployment.api_key.as_ref()).map(Secret::reveal);
+        let quotes =
+            |details: &Value| key.is_some_and(|key| !key.is_empty() && details.to_string().contains(key));
+        native.details = native.details.take().filter(|details| !quotes(details));
     }
 
     /// A response that looked fine and is not.

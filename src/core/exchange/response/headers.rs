@@ -2,6 +2,7 @@
 
 use crate::core::{
     access::Caller,
+    error::ErrorFormat,
     exchange::{Env, Exchange, Released, local},
     format::pipeline::content_type,
     headers::Headers,
@@ -79,11 +80,20 @@ impl Exchange {
         if let Some(length) = length {
             list.push_number("content-length", u64::try_from(length).unwrap_or(u64::MAX));
         }
+        self.name_request(&mut list);
         self.add_gateway_headers(&mut list);
         if self.received.cors {
             local::CORS.iter().for_each(|(name, value)| list.push(name, value.as_bytes()));
         }
         list
+    }
+
+    /// The id by which clients of Anthropic's API find their request.
+    pub(in crate::core::exchange) fn name_request(&self, list: &mut Headers) {
+        if self.received.api.error_format == ErrorFormat::Anthropic {
+            let id = self.delivery.provider_request_id.as_deref().unwrap_or(&self.received.call_id);
+            list.push(local::REQUEST_ID, id.as_bytes());
+        }
     }
 
     /// `x-litellm-*` headers of this request.

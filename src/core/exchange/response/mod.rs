@@ -13,13 +13,14 @@ mod state;
 mod stream;
 
 use self::{gzip::is_gzip, state::Streaming};
-use super::{Env, Exchange, Next, Phase, served::Completed};
+use super::{Env, Exchange, Next, Phase, local::REQUEST_ID, served::Completed};
 pub(super) use state::Response;
 
 use crate::core::{
+    error::ErrorFormat,
     format::{pipeline::Pipeline, response::ResponseIds},
     headers::Headers,
-    model::status::Status,
+    model::{failure::native, status::Status},
 };
 
 /// Of a failed response no more is read than this.
@@ -30,6 +31,10 @@ impl Exchange {
     pub fn on_response_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Next {
         let status = headers.text(":status").and_then(Status::parse);
         let Phase::Attempting(attempt) = &mut self.phase else { return Next::Pass };
+        if self.received.api.error_format == ErrorFormat::Anthropic {
+            let id = headers.text(REQUEST_ID).filter(|id| native::is_word(id));
+            self.delivery.provider_request_id = id.map(str::to_owned);
+        }
         if !status.is_some_and(Status::is_good) {
             attempt.response = Response::Failing { status, headers };
             return if end { self.failed(b"", env) } else { Next::Hold };
@@ -50,7 +55,11 @@ impl Exchange {
             created: env.now_ms / 1_000,
             model: attempt.model.clone(),
         };
-        let pipeline = Pipeline::new(back, attempt.terms, &ids);
+        let mut pipeline = Pipeline::new(back, attempt.terms, &ids);
+        if self.received.api.error_format == ErrorFormat::Anthropic {
+            let id = self.delivery.provider_request_id.as_deref();
+            pipeline.name_request(id.unwrap_or(&self.received.call_id));
+        }
         let media_type = attempt.format.framing().media_type();
         let is_stream = headers.text("content-type").is_some_and(|kind| kind.starts_with(media_type));
         attempt.response = match is_stream {
@@ -151,6 +160,7 @@ impl Exchange {
     }
 
     fn completed_by(&self, pipeline: &Pipeline) -> Completed {
-        Completed::of(pipeline, pipeline.used(|| self.prompt_tokens()))
+        let used = || pipeline.used(|| self.prompt_tokens());
+        Completed::of(pipeline, self.is_metered().then(used).flatten())
     }
 }

@@ -123,7 +123,8 @@ impl Exchange {
     pub(super) fn end_stream(&mut self, stream: &mut Streaming, error: &Error) -> Next {
         self.complete(&stream.pipeline);
         let mut body = std::mem::take(&mut stream.ready);
-        body.extend(error.event(self.received.api.error_format));
+        let id = self.delivery.provider_request_id.as_deref().unwrap_or(&self.received.call_id);
+        body.extend(error.event(self.received.api.error_format, id));
         Next::Release(Release { body: Some(body), ..Release::default() })
     }
 }

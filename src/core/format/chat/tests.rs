@@ -52,7 +52,7 @@ fn each_extension_is_listed_once_and_says_what_it_means() {
 #[test]
 fn rows_of_brands_name_formats_that_there_are() {
     for brand in BRANDS {
-        for name in [brand.speaks, brand.with_template, brand.embeds].into_iter().flatten() {
+        for name in [brand.speaks, brand.with_template, brand.embeds, brand.counts].into_iter().flatten() {
             assert!(named(name).is_some(), "{} names `{name}`", brand.name);
         }
     }

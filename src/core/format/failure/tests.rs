@@ -203,7 +203,11 @@ fn a_failure_in_the_body_keeps_its_status_and_code() {
 fn only_anthropic_means_overloaded_by_529() {
     for format in FORMATS {
         let class = read(*format, Status::new(529), &Headers::default(), b"<html>", 0).class;
-        let expected = if format.name() == messages::NAME { Class::InternalServer } else { Class::Api };
+        let expected = if [messages::NAME, messages::count::NAME].contains(&format.name()) {
+            Class::InternalServer
+        } else {
+            Class::Api
+        };
         assert_eq!(class, expected, "{format:?}");
     }
 }

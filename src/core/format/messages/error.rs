@@ -6,7 +6,10 @@ use super::text;
 use crate::core::{
     error::{Error, Form},
     format::failure,
-    model::{failure::Said, status::Status},
+    model::{
+        failure::{Native, Said},
+        status::Status,
+    },
 };
 
 /// How much of a provider's message is kept, in bytes.
@@ -30,9 +33,10 @@ pub fn read(status: Option<Status>, body: &[u8]) -> (Said, String) {
 /// An error object that came where a response should be, inside a stream or with a good status.
 pub fn reported(body: &Value) -> Error {
     let message = clip(text(body.get("error").unwrap_or(&Value::Null), "message"));
-    failure::reported(body, Form::Whole, |class| {
+    let error = failure::reported(body, Form::Whole, |class| {
         format!("litellm.{}: AnthropicException - {message}", class.name())
-    })
+    });
+    Error { native: Some(Box::new(Native::read(None, body))), ..error }
 }
 
 fn clip(message: &str) -> String {

@@ -1,5 +1,6 @@
 //! Anthropic messages.
 
+pub mod count;
 pub mod error;
 mod ids;
 mod names;
@@ -20,7 +21,12 @@ use super::{
 use crate::core::{
     codec::{json::Object, needle::Needle},
     error::{Error, ErrorFormat},
-    model::{failure::Said, status::Status, terms::Terms, usage::Usage},
+    model::{
+        failure::{Native, Said},
+        status::Status,
+        terms::Terms,
+        usage::Usage,
+    },
 };
 
 static REFUSAL: Needle = Needle::new("refusal");
@@ -140,6 +146,10 @@ impl super::Format for Format {
 
     fn read_failure(&self, status: Option<Status>, body: &[u8]) -> (Said, String) {
         error::read(status, body)
+    }
+
+    fn read_native(&self, status: Option<Status>, body: &[u8]) -> Option<Native> {
+        Some(Native::read(status, &serde_json::from_slice(body).unwrap_or_default()))
     }
 }
 

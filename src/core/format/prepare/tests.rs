@@ -19,6 +19,7 @@ const OPENAI: Brand = Brand {
     speaks: Some(chat_format::NAME),
     with_template: None,
     embeds: None,
+    counts: None,
     url: UrlScheme::Joined,
     auth: AuthScheme::Bearer,
     base: None,

@@ -209,6 +209,10 @@ fn wire_formats() {
             assert_eq!(spoken(&d, api).ok(), *wanted, "{params} {api:?}");
         }
     }
+    for (params, counts) in [("model: claude-3", true), ("model: gpt-4o", false), ("model: groq/m", false)] {
+        let format = spoken(&deployment(params), &operation::COUNT_TOKENS).ok();
+        assert_eq!(format.map(|format| format.name()), counts.then_some("count_tokens"), "{params}");
+    }
     let refused = spoken(&deployment("model: claude-3"), &operation::EMBEDDINGS).unwrap_err();
     assert_eq!(refused.status(), 400);
 }

@@ -205,7 +205,7 @@ fn responses(content: &str, refusals: &[Refusal]) -> Value {
 
 /// What a call of a model may answer instead, in the format of its API.
 fn call_refusals(path: &str) -> Vec<Refusal> {
-    let schema = if path.ends_with("/messages") { "MessagesError" } else { "Error" };
+    let schema = if path.starts_with("/v1/messages") { "MessagesError" } else { "Error" };
     [
         ("400", "The request is wrong, refused by the model's provider, or over a budget."),
         ("401", "The key is missing, unknown, or may not call this model."),
@@ -232,6 +232,9 @@ fn model_call(path: &str, method: &str) -> Value {
         _ if path.ends_with("/completions") => ("Completes a text, whole or as a stream.", CALLS),
         _ if path.ends_with("/embeddings") => ("Makes embeddings.", CALLS),
         _ if path.ends_with("/messages") => ("Answers Anthropic messages, whole or as a stream.", CALLS),
+        _ if path.ends_with("/count_tokens") => {
+            ("Counts the tokens of Anthropic messages, for nothing.", CALLS)
+        }
         _ if path.ends_with("/models") => ("Lists the models that the caller may call.", "models"),
         _ if path.ends_with("/models/{model}") => ("Describes a model.", "models"),
         _ if path.starts_with("/health/live") => ("Says that the gateway lives.", "health"),
@@ -265,6 +268,7 @@ fn model_call(path: &str, method: &str) -> Value {
             _ if path.ends_with("/chat/completions") => "ChatRequest",
             _ if path.ends_with("/completions") => "CompletionRequest",
             _ if path.ends_with("/embeddings") => "EmbeddingRequest",
+            _ if path.ends_with("/count_tokens") => "CountTokensRequest",
             _ => "MessagesRequest",
         };
         let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
@@ -336,14 +340,15 @@ fn components() -> Value {
             },
             "MessagesError": {
                 "type": "object",
-                "required": ["type", "error"],
+                "required": ["type", "error", "request_id"],
                 "properties": {
                     "type": {"const": "error"},
                     "error": {
                         "type": "object",
                         "required": ["type", "message"],
-                        "properties": {"type": text(), "message": text()},
+                        "properties": {"type": text(), "message": text(), "details": {"type": "object"}},
                     },
+                    "request_id": text(),
                 },
             },
             // LiteLLM has both shapes, and which one a path answers with is its own.
@@ -372,6 +377,11 @@ fn components() -> Value {
                 json!({"model": text(), "max_tokens": {"type": "integer"}, "messages": messages(), "system": {},
                        "stream": stream()}),
                 &["max_tokens", "messages"],
+            ),
+            "CountTokensRequest": request(
+                json!({"model": text(), "messages": messages(), "system": {},
+                       "tools": {"type": "array", "items": {"type": "object"}}}),
+                &["messages"],
             ),
         },
     })

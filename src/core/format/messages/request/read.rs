@@ -3,7 +3,7 @@
 //! What only Anthropic has and no chat model could use is left out (`cache_control`, results of Anthropic's own tools in
 //! the history). What the model would have to see but chat cannot say is refused with its path.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::core::{
     codec::value::{self, object},
@@ -43,6 +43,9 @@ pub fn read(
     context: &Context<'_>,
 ) -> Result<(Map<String, Value>, LongNames), Error> {
     body.retain(|name, value| !value.is_null() && !ANTHROPIC_ONLY.contains(&name.as_str()));
+    if body.contains_key("thread") {
+        return Err(no_threads());
+    }
     let mut chat = Map::new();
     chat.insert("model".into(), params::model(&mut body, context));
     chat.insert("messages".into(), Value::Array(messages(&mut body, context.quirks.signed_calls)?));
@@ -61,6 +64,16 @@ pub fn read(
         }
     }
     Ok((chat, names))
+}
+
+/// The refusal of a conversation that the provider is to keep: left out, the turns after this one would come alone. Anthropic's
+/// clients know it, and send the whole conversation instead.
+fn no_threads() -> Error {
+    Error::bad_request(
+        "thread: this model's provider keeps no conversations. Send the whole conversation without `thread`.",
+    )
+    .with_param("thread")
+    .with_details(json!({"error_code": "thread_unsupported_request", "unsupported": null}))
 }
 
 fn messages(body: &mut Map<String, Value>, takes_thoughts: bool) -> Result<Vec<Value>, Error> {

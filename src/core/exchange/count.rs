@@ -1,0 +1,46 @@
+//! Counts of tokens that the gateway makes itself, where a provider has none.
+
+use serde_json::json;
+
+use super::{Env, Exchange, Phase, Released, Reply, local, prompt, served::Completed};
+use crate::core::{
+    codec::json::Object,
+    error::Error,
+    format::{messages::count, pipeline::content_type},
+    headers::Headers,
+    model::status::Status,
+    operation::Operation,
+};
+
+impl Exchange {
+    /// Whether the gateway answers a count for this deployment: its provider has none, or is not to be called.
+    pub(super) fn counts_here(&self, at: usize) -> bool {
+        self.received.api.operation == Operation::CountTokens
+            && self.config.deployments.get(at).is_some_and(|deployment| {
+                deployment.brand.counts.is_none()
+                    || deployment.mock_response.is_some()
+                    || self.requested.mock_response.is_some()
+            })
+    }
+
+    /// Answers with an estimate. Nothing is used by it.
+    pub(super) fn count_reply(&mut self, body: &Object<'_>, env: &Env) -> Result<Reply, Error> {
+        let tokens = count::estimate(body, prompt::text_tokens)?;
+        self.delivery.status = Some(Status::OK);
+        self.delivery.first_ms = env.now_ms;
+        self.delivery.released = Released::Response;
+        // An attempt before it was somebody else's.
+        self.phase = Phase::Over;
+        self.books.completed = Some(Completed::of_nothing());
+        let mut headers = Headers::from_pairs(&[("content-type", content_type(false))]);
+        self.name_request(&mut headers);
+        self.add_gateway_headers(&mut headers);
+        self.add_time_headers(&mut headers, env.now_ms);
+        self.add_limit_headers(&mut headers, None);
+        let body = json!({"input_tokens": tokens}).to_string().into_bytes();
+        let mut reply = Reply { status: 200, headers: Vec::new(), body, members: Vec::new() };
+        reply.extend(&headers);
+        local::add_cors(&mut reply, self.received.cors);
+        Ok(reply)
+    }
+}
