@@ -19,13 +19,17 @@ mod core {
         pub mod price;
     }
     pub mod model {
+        pub mod abilities;
         pub mod money;
         pub mod terms;
         pub mod usage;
     }
 }
 
-use crate::core::cost::price::{Price, write_varint};
+use crate::core::{
+    cost::price::{Price, write_varint},
+    model::abilities::Abilities,
+};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -49,15 +53,17 @@ fn main() {
 
 /// Compacts the price data into the five files that `core/cost/table.rs` describes and reads.
 fn write_prices(data: &Path, out: &Path) {
-    let mut models: BTreeMap<String, Value> = BTreeMap::new();
+    let mut models: BTreeMap<String, (Value, Abilities)> = BTreeMap::new();
     // Newest first: an older file only adds models that are no longer listed.
-    for file in ["model_prices.json", "model_prices_2025-08.json"] {
+    for (file, newest) in
+        [("model_prices.json", Abilities::LISTED), ("model_prices_2025-08.json", Abilities::NONE)]
+    {
         let text = fs::read(data.join(file)).expect("the price data is part of the sources");
         let listed: Map<String, Value> =
             serde_json::from_slice(&text).expect("the price data is a JSON object");
         for (name, model) in listed {
             if model.get("litellm_provider").is_some() && name != "sample_spec" {
-                models.entry(name).or_insert(model);
+                models.entry(name).or_insert((model, newest));
             }
         }
     }
@@ -66,7 +72,7 @@ fn write_prices(data: &Path, out: &Path) {
     let mut words: Vec<String> = Vec::new();
     let mut rows: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut previous = "";
-    for (at, (name, model)) in models.iter().enumerate() {
+    for (at, (name, (model, newest))) in models.iter().enumerate() {
         // In blocks of 16 names, each but the first stands as (bytes shared with the name before, the rest).
         let mut shared = 0;
         if at % 16 == 0 {
@@ -93,6 +99,9 @@ fn write_prices(data: &Path, out: &Path) {
             });
             write_varint(&mut row, index as u64);
         }
+        let rests = model.get("default_reasoning_effort").and_then(Value::as_str) == Some("none");
+        let abilities = Abilities::told(|flag| model.get(flag)?.as_bool(), rests);
+        write_varint(&mut row, abilities.and(*newest).bits());
         read_price(name, model).encode(&mut row);
         let offset = *rows.entry(row).or_insert_with_key(|row| {
             rates.extend_from_slice(row);

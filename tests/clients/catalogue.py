@@ -109,14 +109,7 @@ class Known:
         return all(not listed or one in listed for listed, one in rows)
 
 
-KNOWN: tuple[Known, ...] = (
-    Known(
-        "`reasoning_effort`, made from `thinking`, is sent to a model that does not reason, with `drop_params` too",
-        clients=("claude_code",),
-        formats=("openai",),
-        scenarios=("tools",),
-    ),
-)
+KNOWN: tuple[Known, ...] = ()
 
 
 def marks_of(client: str, format: str, scenario: str) -> list[pytest.MarkDecorator]:

@@ -17,6 +17,7 @@ use super::{
 use crate::core::{
     codec::hex::hex,
     model::{
+        accepts::Accepts,
         deployment::{Choice, Deployment},
         endpoint::Endpoint,
         secret::Secret,
@@ -94,6 +95,7 @@ pub(super) fn read(src: &mut Source, value: &Value, path: &str, defaults: &Entry
                     let mut d = deployment(src, &made.group, &variant, &raw, &info);
                     let Variant { brand, model, only_inferred, .. } = variant;
                     d.model = model;
+                    d.find_accepts();
                     d.only_inferred = only_inferred;
                     d.rates = limits::merged([rates, d.rates]);
                     if only_inferred {
@@ -358,6 +360,7 @@ fn deployment(src: &mut Source, group: &str, variant: &Variant, raw: &Block, raw
         brand,
         only_inferred: false,
         model: String::new(),
+        accepts: Accepts::default(),
         litellm_model: params.text(src, "model").unwrap_or_default(),
         endpoint,
         api_key,

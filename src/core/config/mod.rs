@@ -3,6 +3,7 @@
 //! [`load`](load()) makes it from YAML text and an environment look-up, together with a [`mod@report`]:
 //! one verdict per setting that the text contains. Nothing in here reads a file, the environment or a clock.
 
+pub mod accepts;
 mod blocks;
 mod entry;
 mod global;

@@ -7,11 +7,12 @@
 //!   its block, further bytes) and the further bytes.
 //! - `blocks.bin`: where each block starts, as little-endian `u32`.
 //! - `entries.bin`: for each name, where its row starts, as little-endian `u32`.
-//! - `rates.bin`: rows, each kept once: two varints for the limits (0 for none, else one more), two varints for the words,
-//!   and the rates as [`Price::encode`] writes them.
+//! - `rates.bin`: rows, each kept once: two varints for the limits (0 for none, else one more), two varints for the words, one for
+//!   the abilities, and the rates as [`Price::encode`] writes them.
 //! - `words.txt`: modes and providers, one a line.
 
 use super::price::{Price, read_varint};
+use crate::core::model::abilities::Abilities;
 
 /// What is known of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct ModelFacts {
     pub mode: Option<&'static str>,
     /// The provider in LiteLLM's spelling.
     pub litellm_provider: Option<&'static str>,
+    /// What it can do.
+    pub abilities: Abilities,
 }
 
 /// Finds a model by its exact name in the price data.
@@ -35,13 +38,23 @@ pub fn lookup(name: &str) -> Option<ModelFacts> {
     let (max_input_tokens, max_output_tokens) = (limit()?, limit()?);
     let mut word = || Some(WORDS.split('\n').nth(read_varint(&mut row)? as usize).filter(|w| !w.is_empty()));
     let (mode, litellm_provider) = (word()?, word()?);
+    let abilities = Abilities::from_bits(read_varint(&mut row)?);
     Some(ModelFacts {
         price: Price::decode(row)?,
         max_input_tokens,
         max_output_tokens,
         mode,
         litellm_provider,
+        abilities,
     })
+}
+
+/// What a model of a brand can do: as it is listed with the brand before it, or by its own name if that is the brand's. `None` says
+/// that it is not listed.
+pub fn abilities(brand: &str, model: &str) -> Option<Abilities> {
+    let own = || lookup(model).filter(|facts| facts.litellm_provider == Some(brand));
+    let facts = lookup(&format!("{brand}/{model}")).or_else(own)?;
+    facts.abilities.has(Abilities::LISTED).then_some(facts.abilities)
 }
 
 /// The price of a call.

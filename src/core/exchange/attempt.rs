@@ -13,8 +13,9 @@ use crate::core::{
     model::{deployment::Deployment, money::Money, terms::Terms},
     provider::{
         auth,
+        params::without_series,
         target::{Target, body_model, target},
-        url::Call,
+        url::{self, Call},
     },
     route::plan::{Candidate, Plan},
 };
@@ -193,7 +194,9 @@ impl Exchange {
                 object.set(name.clone(), value.to_string());
             }
         }
-        let body_model = body_model(deployment, &model);
+        let called = without_series(deployment.brand, &model);
+        let body_model = body_model(deployment, called);
+        let api_version = self.received.api_version.as_deref();
         let prepare = Prepare {
             deployment,
             model: &body_model,
@@ -201,6 +204,8 @@ impl Exchange {
             to: format,
             streaming: self.requested.streaming,
             drop_params: deployment.drop_params.unwrap_or(self.config.general.drop_params),
+            accepts: deployment.accepts_of(&model),
+            api_version: url::api_version(deployment, api_version),
         };
         let translated = translate::request(
             object,
@@ -212,8 +217,8 @@ impl Exchange {
             deployment,
             leaf: format.path(),
             headers: format.headers(),
-            model: &model,
-            api_version: self.received.api_version.as_deref(),
+            model: called,
+            api_version,
         });
         where_to.headers.append(&translated.headers);
         let mut headers =

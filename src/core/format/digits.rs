@@ -13,7 +13,7 @@ use super::{
 use crate::core::{
     codec::{json::Object, sse},
     config::load,
-    model::terms::Terms,
+    model::{accepts::Accepts, terms::Terms},
     operation::{self, ApiRef, Dialect},
 };
 
@@ -61,8 +61,16 @@ fn each(api: ApiRef, mut found: impl FnMut(&str, Translated)) {
     let config = load(FILE, &|_| None, &|_| None).unwrap_or_else(|p| panic!("{p:?}")).config;
     for deployment in &config.deployments {
         let to = spoken(deployment, api).unwrap();
-        let prepare =
-            Prepare { deployment, model: "m", from: super::of(api), to, streaming: false, drop_params: true };
+        let prepare = Prepare {
+            deployment,
+            model: "m",
+            from: super::of(api),
+            to,
+            streaming: false,
+            drop_params: true,
+            accepts: Accepts::ALL,
+            api_version: "v1",
+        };
         let body = request(api);
         let object = Object::parse(body.as_bytes()).unwrap();
         found(

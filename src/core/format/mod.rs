@@ -17,6 +17,7 @@ pub mod failure;
 pub mod generate;
 #[cfg(test)]
 mod golden;
+mod json_tool;
 pub mod messages;
 pub mod ollama;
 mod params;
@@ -40,6 +41,7 @@ use crate::core::{
     codec::{framing::Framing, json::Object},
     error::{Error, ErrorFormat},
     model::{
+        accepts::Accepts,
         brand::Quirks,
         deployment::Deployment,
         failure::{Native, Said},
@@ -132,13 +134,8 @@ pub trait Format: Sync {
         Err(Error::internal(format!("no provider is asked in the format `{}`", self.name())))
     }
 
-    /// OpenAI's chat parameters that a request written from one has something for.
-    fn chat_params(&self) -> &'static [&'static str] {
-        chat::PARAMS
-    }
-
     /// Fits a request that is sent in the format it came in to the brand and model.
-    fn fit(&self, _body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &Facts) -> Result<(), Error> {
+    fn fit(&self, _body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &mut Facts) -> Result<(), Error> {
         Ok(())
     }
 
@@ -246,6 +243,8 @@ pub struct Context<'a> {
     pub brand: &'a str,
     /// How the brand's bodies differ from OpenAI's.
     pub quirks: Quirks,
+    /// What the model takes of OpenAI's parameters.
+    pub accepts: Accepts,
     /// Unsupported parameters are dropped instead of refused.
     pub drop_params: bool,
     /// The request may be amended so that the provider takes it (placeholder messages, dummy tools).

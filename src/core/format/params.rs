@@ -1,48 +1,150 @@
-//! Parameters that the other format does not have: dropped or refused, as `drop_params` says; and the few that every
-//! format knows under another name.
+//! Parameters that a model does not take, or a format has no words for: dropped or refused, as `drop_params` says; and the few that
+//! every format knows under another name.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
 use crate::core::{
     codec::{
-        json::MOST_VALUES,
+        json::{MOST_VALUES, Object},
         scan,
         value::{self, object},
     },
     error::{Error, RequestFault},
     format::Context,
+    model::{accepts::Accepts, params::Params},
 };
 
-/// Takes `names` out of `body`. One that says something (see [`is_default`]) is refused unless `drop_params` is on or
-/// `allowed_openai_params` lists it; a listed one stays.
+/// What is taken of a request's parameters, and what becomes of the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Taking<'a> {
+    /// What the model takes.
+    pub accepts: Accepts,
+    /// The brand's name in messages.
+    pub brand: &'a str,
+    /// The model's name in messages.
+    pub model: &'a str,
+    /// The others are dropped instead of refused.
+    pub drop_params: bool,
+    /// `allowed_openai_params`: they are sent all the same.
+    pub allowed: &'a [String],
+}
+
+impl<'a> Taking<'a> {
+    /// For a request that is translated.
+    pub fn of(context: &Context<'a>) -> Taking<'a> {
+        Taking {
+            accepts: context.accepts,
+            brand: context.brand,
+            model: context.model,
+            drop_params: context.drop_params,
+            allowed: context.allowed_params,
+        }
+    }
+
+    /// Whether a parameter may be sent although it is not known to be taken.
+    pub fn is_allowed(&self, name: &str) -> bool {
+        self.allowed.iter().any(|allowed| allowed == name)
+    }
+
+    /// The parameters of `given` that are not taken.
+    fn outside(&self, given: Params) -> Params {
+        let outside = given.without(self.accepts.chat | UNCHECKED);
+        if outside.is_empty() {
+            outside
+        } else {
+            outside.without(given_by(self.allowed.iter().map(String::as_str)))
+        }
+    }
+
+    /// Refuses parameters, unless they are dropped.
+    fn refuse(&self, refused: &[&str]) -> Result<(), Error> {
+        if refused.is_empty() || self.drop_params {
+            return Ok(());
+        }
+        Err(unsupported(refused, self.brand, self.model))
+    }
+
+    /// Refuses the value of a parameter in words of its own; with `drop_params` it is to be dropped.
+    pub fn refuse_value(&self, why: impl FnOnce() -> String) -> Result<(), Error> {
+        if self.drop_params {
+            return Ok(());
+        }
+        let message = format!("litellm.UnsupportedParamsError: {}", why());
+        Err(Error::of(RequestFault::UnsupportedParams, message))
+    }
+}
+
+/// Parameters that no request is refused for: every stream can be asked for, and the gateway heeds the others itself. The last two
+/// are none of a chat.
+const UNCHECKED: Params = Params::STREAM
+    .and(Params::STREAM_OPTIONS)
+    .and(Params::MAX_RETRIES)
+    .and(Params::EXTRA_HEADERS)
+    .and(Params::DIMENSIONS)
+    .and(Params::ENCODING_FORMAT);
+
+/// Which of OpenAI's parameters are among `names`.
+fn given_by<'n>(names: impl Iterator<Item = &'n str>) -> Params {
+    names.fold(Params::NONE, |given, name| given | Params::named(name))
+}
+
+/// Takes out of a body what is not taken; what is left of OpenAI's parameters is told. One that says something (see [`is_idle`])
+/// is refused unless `drop_params` is on.
+pub fn fit(body: &mut Object<'_>, taking: &Taking<'_>) -> Result<Params, Error> {
+    let given = given_by(body.iter().map(|(name, _)| name));
+    let outside = taking.outside(given);
+    if outside.is_empty() {
+        return Ok(given);
+    }
+    let says_something = |name: &&'static str| body.remove(name).is_some_and(|raw| !is_idle(name, &raw));
+    let refused: Vec<&str> = outside.names().filter(says_something).collect();
+    taking.refuse(&refused).map(|()| given.without(outside))
+}
+
+/// [`fit`] for a request that is translated.
+pub fn fit_chat(chat: &mut Map<String, Value>, context: &Context<'_>) -> Result<(), Error> {
+    let taking = Taking::of(context);
+    let outside = taking.outside(given_by(chat.keys().map(String::as_str)));
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let says_something = |name: &&'static str| {
+        chat.shift_remove(*name).is_some_and(|value| !is_idle(name, &value::to_text(&value)))
+    };
+    let refused: Vec<&str> = outside.names().filter(says_something).collect();
+    taking.refuse(&refused)
+}
+
+/// [`fit`] for the parameters that a format has no words for.
 pub fn drop_or_refuse(
     body: &mut Map<String, Value>,
     names: &[&str],
     context: &Context<'_>,
 ) -> Result<(), Error> {
+    let taking = Taking::of(context);
     let mut refused = Vec::new();
-    for name in names.iter().filter(|name| !context.allowed_params.iter().any(|allowed| allowed == *name)) {
-        if body.shift_remove(*name).is_some_and(|value| !is_default(name, &value)) {
+    for name in names.iter().filter(|name| !taking.is_allowed(name)) {
+        if body.shift_remove(*name).is_some_and(|value| !is_idle(name, &value::to_text(&value))) {
             refused.push(*name);
         }
     }
-    if refused.is_empty() || context.drop_params {
-        Ok(())
-    } else {
-        Err(unsupported(&refused, context.brand, context.model))
-    }
+    taking.refuse(&refused)
 }
 
-/// The refusal of parameters that a brand does not know. Every request format refuses them with these words.
+/// The refusal of parameters that a brand does not know, in LiteLLM's words. Every request format refuses them with these.
 pub fn unsupported(names: &[&str], brand: &str, model: &str) -> Error {
     let list = names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
     let message = format!(
-        "litellm.UnsupportedParamsError: {brand} does not support parameters: [{list}], for model={model}. To drop these, set \
-         `litellm_settings.drop_params: true` in the configuration or send `\"drop_params\": true`; to pass them on, list \
-         them in `allowed_openai_params`."
+        "litellm.UnsupportedParamsError: {brand} does not support parameters: [{list}], for model={model}. {HOW_TO_DROP}. \n \
+         If you want to use these params dynamically send allowed_openai_params=[{list}] in your request."
     );
     Error::of(RequestFault::UnsupportedParams, message)
 }
+
+/// How LiteLLM says that parameters can be dropped.
+pub const HOW_TO_DROP: &str = "To drop these, set `litellm.drop_params=True` or for proxy:\n\n`litellm_settings:\n drop_params: true`\n";
 
 /// Arguments are texts that hold JSON: what they would be as values is bounded like what stands in the body itself.
 pub fn refuse_large_arguments(messages: Option<&Value>) -> Result<(), Error> {
@@ -97,25 +199,30 @@ pub fn model(body: &mut Map<String, Value>, context: &Context<'_>) -> Value {
     if context.model.is_empty() { asked.unwrap_or_default() } else { Value::from(context.model) }
 }
 
-/// Whether leaving the parameter out changes nothing.
-fn is_default(name: &str, value: &Value) -> bool {
-    if let Some(number) = value::digits(value) {
-        return number.parse() == Ok(if matches!(name, "n" | "best_of") { 1.0 } else { 0.0 });
+/// Whether leaving the parameter out changes nothing, or nothing that is missed: client libraries send such defaults, and `user`
+/// is only a label.
+pub fn is_idle(name: &str, raw: &str) -> bool {
+    let is = |number: f64| raw.parse() == Ok(number);
+    match (name, raw) {
+        (_, "null" | "\"\"" | "[]") | ("user" | "stream_options" | "encoding_format", _) => true,
+        ("parallel_tool_calls", raw) => raw == "true",
+        ("web_search_options", _) => false,
+        (_, "false" | "{}") => true,
+        ("n" | "best_of" | "top_p", _) => is(1.0),
+        ("frequency_penalty" | "presence_penalty" | "logprobs" | "top_logprobs", _) => is(0.0),
+        ("tool_choice" | "function_call", _) => matches!(raw, "\"auto\"" | "\"none\""),
+        ("service_tier", _) => matches!(raw, "\"auto\"" | "\"default\""),
+        ("reasoning_effort", _) => matches!(raw, "\"none\"" | "\"disable\""),
+        ("modalities", _) => value::read(raw.as_bytes()).is_ok_and(|value| value == Value::from(["text"])),
+        ("thinking", _) => says_type(raw, "disabled"),
+        ("response_format", _) => says_type(raw, "text"),
+        _ => false,
     }
-    match (name, value) {
-        ("tool_choice" | "function_call", Value::String(choice)) => choice == "none" || choice == "auto",
-        ("parallel_tool_calls", Value::Bool(_)) => true,
-        ("response_format", Value::Object(format)) => {
-            format.get("type").and_then(Value::as_str) == Some("text")
-        }
-        ("n" | "best_of", Value::Number(count)) => count.as_u64() == Some(1),
-        (_, Value::Null) => true,
-        (_, Value::Bool(on)) => !on,
-        (_, Value::Number(number)) => number.as_f64() == Some(0.0),
-        (_, Value::String(text)) => text.is_empty(),
-        (_, Value::Array(list)) => list.is_empty(),
-        (_, Value::Object(object)) => object.is_empty(),
-    }
+}
+
+fn says_type(raw: &str, name: &str) -> bool {
+    Object::parse(raw.as_bytes())
+        .is_ok_and(|object| object.read::<Cow<'_, str>>("type").as_deref() == Some(name))
 }
 
 #[cfg(test)]

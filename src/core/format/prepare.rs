@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Ref, splice};
+use super::{Ref, params::Taking, splice};
 use crate::core::{
     codec::{
         json::{Object, string},
@@ -15,7 +15,7 @@ use crate::core::{
     },
     error::Error,
     headers::Headers,
-    model::deployment::Deployment,
+    model::{accepts::Accepts, deployment::Deployment},
 };
 
 /// What a body is prepared for.
@@ -33,6 +33,23 @@ pub struct Prepare<'a> {
     pub streaming: bool,
     /// `drop_params` of the deployment or the configuration. The request can only turn it on.
     pub drop_params: bool,
+    /// What the model takes of OpenAI's parameters.
+    pub accepts: Accepts,
+    /// The version of Azure's API that is called.
+    pub api_version: &'a str,
+}
+
+impl<'a> Prepare<'a> {
+    /// What is taken of the parameters of a body that said `facts`.
+    pub(super) fn taking(&self, facts: &'a Facts) -> Taking<'a> {
+        Taking {
+            accepts: self.accepts,
+            brand: self.deployment.brand.name,
+            model: self.model,
+            drop_params: facts.drop_params,
+            allowed: &facts.allowed_params,
+        }
+    }
 }
 
 /// What the body said to the gateway, and what the rest of the way must know.
@@ -49,15 +66,17 @@ pub struct Facts {
     /// Members to put into the provider's body last: the deployment's `extra_body`, the request's over it. [`prepare`] has
     /// done so; after [`strip_and_default`] it is the translation's to do.
     pub extra_body: Map<String, Value>,
+    /// The response's call of the tool `json_tool_call` is the content that the client asked for.
+    pub json_tool: bool,
 }
 
 /// Makes a body ready that is sent in the format it came in.
 pub fn prepare(body: &mut Object<'_>, p: &Prepare<'_>) -> Result<Facts, Error> {
-    let facts = strip_and_default(body, p)?;
+    let mut facts = strip_and_default(body, p)?;
     if !p.model.is_empty() {
         body.set("model", string(p.model));
     }
-    p.to.fit(body, p, &facts)?;
+    p.to.fit(body, p, &mut facts)?;
     for (name, value) in &facts.extra_body {
         body.set(name.clone(), value::to_text(value));
     }
@@ -254,40 +273,6 @@ const OWN_HEADERS: &[&str] = &[
     "transfer-encoding",
     "upgrade",
     "x-api-key",
-];
-
-/// OpenAI's chat parameters.
-pub(super) const CHAT_PARAMS: &[&str] = &[
-    "audio",
-    "frequency_penalty",
-    "function_call",
-    "functions",
-    "logit_bias",
-    "logprobs",
-    "max_completion_tokens",
-    "max_tokens",
-    "modalities",
-    "n",
-    "parallel_tool_calls",
-    "prediction",
-    "presence_penalty",
-    "reasoning_effort",
-    "response_format",
-    "seed",
-    "service_tier",
-    "stop",
-    "store",
-    "stream",
-    "stream_options",
-    "temperature",
-    "thinking",
-    "tool_choice",
-    "tools",
-    "top_logprobs",
-    "top_p",
-    "user",
-    "verbosity",
-    "web_search_options",
 ];
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::{
-    Context, Ref, chat, params,
-    prepare::{self, Prepare},
+    Context, Ref, chat, json_tool, params,
+    prepare::{self, Facts, Prepare},
     response::{ReadWith, WriteWith},
 };
 use crate::core::{
@@ -84,7 +84,11 @@ pub fn request(
 ) -> Result<Translated, Error> {
     if p.from == p.to {
         let facts = prepare::prepare(&mut object, p)?;
-        let back = Back::passing(p.to, include_usage || facts.include_usage);
+        let mut back = Back::passing(p.to, include_usage || facts.include_usage);
+        if facts.json_tool {
+            let writer = p.from.writer(back.include_usage)?;
+            back.translation = Some((json_tool::bring_back(chat::reader()), writer));
+        }
         let terms = p.to.terms(&object);
         return Ok(Translated {
             body: object.to_bytes(),
@@ -104,6 +108,7 @@ pub fn request(
         model: p.model,
         brand: p.deployment.brand.name,
         quirks: p.deployment.brand.quirks,
+        accepts: p.accepts,
         drop_params: facts.drop_params,
         modify_params,
         include_usage,
@@ -112,36 +117,40 @@ pub fn request(
         template: p.deployment.template.as_ref(),
     };
     let pivot: Ref = &chat::Format;
-    let (chat, writer) = p.from.read_request(body, &context)?;
+    let (mut chat, writer) = p.from.read_request(body, &context)?;
+    if p.to != pivot {
+        params::fit_chat(&mut chat, &context)?;
+    }
     let written = p.to.write_request(chat, &context)?;
-    let back =
-        Back { client: p.from, provider: p.to, include_usage, translation: Some((written.reader, writer)) };
-    let (body, terms) = match p.to == pivot {
-        true => as_chat(
-            written.body,
-            &facts.extra_body,
-            &Prepare { from: pivot, drop_params: facts.drop_params, ..*p },
-        )?,
-        false => (with_extra_body(written.body, &facts.extra_body), Terms::default()),
+    let (body, terms, has_json_tool) = match p.to == pivot {
+        true => {
+            as_chat(written.body, &facts, &Prepare { from: pivot, drop_params: facts.drop_params, ..*p })?
+        }
+        false => (with_extra_body(written.body, &facts.extra_body), Terms::default(), false),
     };
+    let reader = if has_json_tool { json_tool::bring_back(written.reader) } else { written.reader };
+    let back = Back { client: p.from, provider: p.to, include_usage, translation: Some((reader, writer)) };
     Ok(Translated { body, headers: facts.headers, betas: written.betas, terms, back })
 }
 
-/// What has become a chat request goes the way of every chat request.
+/// What has become a chat request goes the way of every chat request. Tells whether the content is to be the call of a tool.
 fn as_chat(
     chat: Map<String, Value>,
-    extra: &Map<String, Value>,
+    facts: &Facts,
     p: &Prepare<'_>,
-) -> Result<(Vec<u8>, Terms), Error> {
+) -> Result<(Vec<u8>, Terms, bool), Error> {
     let bytes = value::to_bytes(&Value::Object(chat));
     let mut chat = Object::parse(&bytes)
         .map_err(|e| Error::internal(format!("a translated request cannot be read: {e}")))?;
-    prepare::prepare(&mut chat, p)?;
-    for (name, value) in extra {
+    if !facts.allowed_params.is_empty() {
+        chat.set("allowed_openai_params", value::to_text(&Value::from(facts.allowed_params.as_slice())));
+    }
+    let has_json_tool = prepare::prepare(&mut chat, p)?.json_tool;
+    for (name, value) in &facts.extra_body {
         chat.set(name.clone(), value::to_text(value));
     }
     let terms = p.to.terms(&chat);
-    Ok((chat.to_bytes(), terms))
+    Ok((chat.to_bytes(), terms, has_json_tool))
 }
 
 fn with_extra_body(mut body: Map<String, Value>, extra: &Map<String, Value>) -> Vec<u8> {

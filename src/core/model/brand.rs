@@ -1,5 +1,7 @@
 //! A provider's brand: what a row of the table of brands says.
 
+use super::params::Params;
+
 /// A provider's brand: one row of the table.
 #[derive(Debug, PartialEq)]
 pub struct Brand {
@@ -33,8 +35,8 @@ pub struct Brand {
     pub hosts: &'static [&'static str],
     /// Serves `/completions` itself; otherwise text completions go through chat.
     pub text_completions: bool,
-    /// OpenAI chat parameters it refuses.
-    pub unsupported: &'static [&'static str],
+    /// The chat parameters that it takes, whatever the model.
+    pub takes: Params,
     /// The brand's responses say what they cost (`usage.cost`), in dollars.
     pub tells_cost: bool,
     /// How its bodies differ from OpenAI's.
@@ -106,6 +108,10 @@ pub struct Quirks {
     pub no_user_after_tool: bool,
     /// The server reads the arguments of calls in the history: those of a response that was cut off make it refuse the conversation.
     pub reads_arguments: bool,
+    /// `thinking` is asked for by `reasoning_effort`.
+    pub effort_for_thinking: bool,
+    /// `thinking` is a switch, which `reasoning_effort` needs on.
+    pub thinking_switch: bool,
     /// `stream_options` is not understood: usage comes anyway, or not at all.
     pub no_stream_options: bool,
 }

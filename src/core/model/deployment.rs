@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
+    accepts::Accepts,
     brand::Brand,
     endpoint::Endpoint,
     limits::{Allowance, Limits},
@@ -27,6 +28,9 @@ pub struct Deployment {
     pub only_inferred: bool,
     /// The model at the provider without its brand prefix; may hold `*` (see [`Deployment::model_for`]).
     pub model: String,
+    /// What its model takes of OpenAI's parameters; of a model that holds `*` nothing is known yet (see
+    /// [`Deployment::accepts_of`]).
+    pub accepts: Accepts,
     /// `litellm_params.model` as written (price look-up, `/model/info`).
     pub litellm_model: String,
     /// Where it is.

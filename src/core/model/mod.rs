@@ -5,6 +5,8 @@
 //! value and at nothing else; what needs more is the business of the module that has the rule. Only
 //! [`codec`](crate::core::codec) lies below.
 
+pub mod abilities;
+pub mod accepts;
 pub mod brand;
 pub mod call_record;
 pub mod deployment;
@@ -17,6 +19,7 @@ pub mod limits;
 pub mod lookup;
 pub mod meter;
 pub mod money;
+pub mod params;
 pub mod period;
 pub mod rate;
 pub mod router;

@@ -1,6 +1,6 @@
 //! Which brand serves a model name: LiteLLM's rules, with name patterns where it looks into its price list.
 
-use super::brands;
+use super::{brands, params};
 use crate::core::model::{brand::Brand, deployment::Deployment};
 
 /// The brand of `model` and the model without the brand's prefix.
@@ -126,7 +126,7 @@ fn name_of(model: &str) -> Option<&'static str> {
     {
         return Some("text-completion-openai");
     }
-    if brands::is_o_series(model) || model == "command" {
+    if params::is_o_series(model) || model == "command" {
         return Some(if model == "command" { "cohere_chat" } else { "openai" });
     }
     if is_bedrock(model) {

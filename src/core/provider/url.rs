@@ -33,6 +33,11 @@ pub fn path(call: &Call<'_>) -> (String, Option<String>) {
 /// `api-version` for an Azure deployment that names none.
 pub const AZURE_API_VERSION: &str = "2025-02-01-preview";
 
+/// The version of Azure's API that is called: the client's own, else the deployment's, else a default.
+pub fn api_version<'v>(deployment: &'v Deployment, asked: Option<&'v str>) -> &'v str {
+    asked.or(deployment.api_version.as_deref()).unwrap_or(AZURE_API_VERSION)
+}
+
 /// The format's path behind the base URL.
 fn joined(call: &Call<'_>) -> (String, Option<String>) {
     let endpoint = &call.deployment.endpoint;
@@ -95,7 +100,7 @@ fn azure_ai(call: &Call<'_>) -> (String, Option<String>) {
 fn azure(call: &Call<'_>) -> (String, Option<String>) {
     let Call { deployment: d, model, api_version: asked, .. } = *call;
     let (base, leaf) = (d.endpoint.path.as_str(), call.leaf);
-    let version = asked.or(d.api_version.as_deref()).unwrap_or(AZURE_API_VERSION);
+    let version = api_version(d, asked);
     let query = d.endpoint.query.as_deref();
     let dated = Some(with_version(query, version, asked.is_some()));
     if base.contains("/openai/deployments/") {

@@ -9,7 +9,7 @@ use super::{
 
 use crate::core::{
     error::{Error, RequestFault},
-    model::{deployment::Deployment, failure::Class},
+    model::{deployment::Deployment, failure::Class, params::Params},
     quota::{self, Why},
 };
 
@@ -128,7 +128,7 @@ fn checked(
 /// Whether it understands what is asked for, or may do without.
 fn is_known(d: &Deployment, call: &RoutingInput, world: &World) -> bool {
     let drops = world.config.general.drop_params;
-    drops || !call.response_format || !d.brand.unsupported.contains(&"response_format")
+    drops || !call.response_format || d.accepts_of(&d.model).chat.has(Params::RESPONSE_FORMAT)
 }
 
 /// Whether it is where the end user must stay.

@@ -10,6 +10,7 @@ pub(super) mod stream;
 #[cfg(test)]
 mod tests;
 pub(super) mod thought;
+mod values;
 
 use serde_json::{Map, Value};
 
@@ -40,54 +41,16 @@ pub const EXTENSIONS: &[Extension] = &[
     Extension { at: "top_k", means: "Anthropic's sampling parameter, which many servers know" },
     Extension { at: "messages[].thinking_blocks", means: "Anthropic's thinking with its signatures" },
     Extension { at: "messages[].reasoning_content", means: "the same as a text" },
-    Extension {
-        at: "messages[].tool_calls[].extra_content",
-        means: "the signature of the thought behind a call, which Google's models want back",
-    },
     Extension { at: "messages[].content[].cache_control", means: "a breakpoint of Anthropic's prompt cache" },
     Extension { at: "messages[].content[].file.file_id", means: "a file; a URL where it is one" },
     Extension { at: "choices[].message.thinking_blocks", means: "thinking in a response" },
     Extension { at: "choices[].message.reasoning_content", means: "the same as a text" },
-    Extension { at: "choices[].message.tool_calls[].extra_content", means: "the same in a response" },
     Extension { at: "choices[].message.provider_specific_fields", means: "Anthropic's citations" },
     Extension {
         at: "usage.cache_creation_input_tokens",
         means: "prompt tokens written to Anthropic's cache",
     },
     Extension { at: "usage.cache_read_input_tokens", means: "prompt tokens read from it" },
-];
-
-/// What LiteLLM lists as OpenAI's chat parameters.
-pub const PARAMS: &[&str] = &[
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "max_tokens",
-    "max_completion_tokens",
-    "modalities",
-    "prediction",
-    "n",
-    "presence_penalty",
-    "seed",
-    "stop",
-    "stream",
-    "stream_options",
-    "temperature",
-    "top_p",
-    "tools",
-    "tool_choice",
-    "function_call",
-    "functions",
-    "max_retries",
-    "extra_headers",
-    "parallel_tool_calls",
-    "audio",
-    "web_search_options",
-    "service_tier",
-    "safety_identifier",
-    "response_format",
-    "user",
 ];
 
 /// What rows of brands call it.
@@ -122,7 +85,7 @@ impl super::Format for Format {
         Ok(Written { body: chat, betas: Vec::new(), reader: reader() })
     }
 
-    fn fit(&self, body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(), Error> {
+    fn fit(&self, body: &mut Object<'_>, p: &Prepare<'_>, facts: &mut Facts) -> Result<(), Error> {
         request::adjust(body, p, facts)?;
         prepare::ask_for_usage(body, p);
         Ok(())

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::thought;
+use super::{thought, values};
 use crate::core::{
     codec::{
         json::{Object, string},
@@ -16,12 +16,11 @@ use crate::core::{
     error::Error,
     format::{
         Context,
-        params::{arguments_object, unsupported},
+        params::{self, arguments_object},
         prepare::{Facts, Prepare},
         splice,
     },
-    model::{brand::Quirks, deployment::Deployment},
-    provider::{ModelQuirks, model_quirks},
+    model::{accepts::Series, brand::Quirks, deployment::Deployment, params::Params},
 };
 
 static ARGUMENTS: Needle = Needle::new("\"arguments\"");
@@ -49,15 +48,30 @@ pub fn leave_out_extensions(chat: &mut Map<String, Value>, context: &Context<'_>
 }
 
 /// Fits the body to the brand and model.
-pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(), Error> {
-    refuse_or_drop(body, p, facts)?;
+pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &mut Facts) -> Result<(), Error> {
     let quirks = p.deployment.brand.quirks;
+    let taking = p.taking(facts);
+    let given = params::fit(body, &taking)?;
+    values::fit(body, given, &taking, p.deployment.brand.is_azure())?;
+    let brand = p.deployment.brand;
+    if brand.is_azure()
+        && p.accepts.series == Series::Plain
+        && given.has(Params::TOOL_CHOICE | Params::RESPONSE_FORMAT)
+    {
+        let model = p.deployment.base_model.as_deref().unwrap_or(p.model);
+        facts.json_tool = values::fit_azure(body, given, &p.taking(facts), p.api_version, model)?;
+    }
+    if given.has(Params::THINKING | Params::REASONING_EFFORT) {
+        values::ask_for_thoughts(body, quirks);
+    }
     if quirks.max_tokens {
-        rename(body, "max_completion_tokens", "max_tokens", true);
-    } else if of_model(p).max_completion_tokens {
+        if given.has(Params::MAX_COMPLETION_TOKENS) {
+            rename(body, "max_completion_tokens", "max_tokens", true);
+        }
+    } else if p.accepts.renames_max_tokens && given.has(Params::MAX_TOKENS) {
         rename(body, "max_tokens", "max_completion_tokens", false);
     }
-    if quirks.random_seed {
+    if quirks.random_seed && given.has(Params::SEED) {
         rename(body, "seed", "random_seed", false);
     }
     if quirks.tool_choice_any && body.raw("tool_choice") == Some("\"required\"") {
@@ -65,8 +79,7 @@ pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(
     }
     let words = body.words("messages");
     let stands_in = quirks.needs_reasoning && words.have(Words::TOOL_CALLS) && thinks(body, p.model);
-    let signs = quirks.signed_calls && words.have(Words::TOOL_CALLS) && thought::must_be_signed(p.model);
-    let rules = Rules { stands_in, signs, ..Rules::of(p.deployment) };
+    let rules = Rules { stands_in, ..Rules::of(p.deployment) };
     if let Some(messages) = body.raw("messages").and_then(|raw| rules.messages(raw, words)) {
         body.set("messages", messages);
     }
@@ -76,52 +89,6 @@ pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(
         tools.into_iter().for_each(|tools| body.set("tools", tools));
     }
     Ok(())
-}
-
-/// Takes out parameters that the brand or model does not take: silently where leaving one out changes nothing or
-/// `drop_params` is on, else with a refusal that names them all.
-fn refuse_or_drop(body: &mut Object<'_>, p: &Prepare<'_>, facts: &Facts) -> Result<(), Error> {
-    let of_model = of_model(p);
-    let mut refused = Vec::new();
-    let mut check = |body: &mut Object<'_>, name: &'static str| {
-        let allowed = facts.allowed_params.iter().any(|allowed| allowed == name);
-        if allowed {
-            return;
-        }
-        if body.remove(name).is_some_and(|raw| !says_nothing(name, &raw)) {
-            refused.push(name);
-        }
-    };
-    for name in p.deployment.brand.unsupported.iter().chain(of_model.unsupported) {
-        check(body, name);
-    }
-    if of_model.fixed_temperature && body.read::<f64>("temperature").is_some_and(|t| t != 1.0) {
-        check(body, "temperature");
-    }
-    if refused.is_empty() || facts.drop_params {
-        return Ok(());
-    }
-    Err(unsupported(&refused, p.deployment.brand.name, p.model))
-}
-
-/// Whether a parameter may go without a word: it has its default, or (`user`) is only a label.
-fn says_nothing(name: &str, raw: &str) -> bool {
-    match (name, raw) {
-        (_, "null") | ("user" | "stream_options", _) => true,
-        ("n" | "top_p", _) => raw.parse() == Ok(1.0),
-        ("frequency_penalty" | "presence_penalty", _) => raw.parse() == Ok(0.0),
-        ("logprobs", "false") | ("parallel_tool_calls", "true") => true,
-        ("tool_choice" | "function_call", "\"auto\"" | "\"none\"") => true,
-        (_, "[]" | "{}") => true,
-        _ => false,
-    }
-}
-
-/// What the model does differently from its brand. On Azure the name of a deployment says nothing, `base_model` does.
-fn of_model(p: &Prepare<'_>) -> ModelQuirks {
-    let brand = p.deployment.brand;
-    let base = p.deployment.base_model.as_deref().filter(|_| brand.is_azure());
-    model_quirks(brand, base.unwrap_or(p.model))
 }
 
 /// Calls a member by another name. When both are there, `wins` says whether the renamed one replaces the other.
@@ -151,8 +118,6 @@ struct Rules {
     keeps_reasoning: bool,
     /// Where the client does not send it, something stands in.
     stands_in: bool,
-    /// The first of a message's calls must be signed: those of other models are not.
-    signs: bool,
 }
 
 impl Rules {
@@ -165,7 +130,6 @@ impl Rules {
             quirks: brand.quirks,
             keeps_reasoning: brand.quirks.wants_reasoning || is_own_server,
             stands_in: false,
-            signs: false,
         }
     }
 
@@ -173,7 +137,6 @@ impl Rules {
     /// from the words that stand in them.
     fn messages(&self, raw: &str, words: Words) -> Option<String> {
         let may_change = self.stands_in
-            || self.signs
             || words.have(Words::IMAGE_URL)
             || words.have(Words::NULL)
             || words.have(Words::EXTENSIONS)
@@ -212,7 +175,16 @@ impl Rules {
         let content = message.raw("content").and_then(|content| self.content(content, words));
         let calls = message.raw("tool_calls").and_then(|calls| self.calls(calls, words));
         let answered = message.raw("tool_call_id").filter(|_| words.have(Words::THOUGHT)).and_then(own_id);
-        for (name, changed) in [("content", content), ("tool_calls", calls), ("tool_call_id", answered)] {
+        // A call without arguments is told with `null` by some, and refused with it by Azure.
+        let function = message.raw("function_call").filter(|_| words.have(Words::NULL)).and_then(|call| {
+            splice::map_member(call, "arguments", |raw| (raw == "null").then(|| "\"\"".to_owned()))
+        });
+        for (name, changed) in [
+            ("content", content),
+            ("tool_calls", calls),
+            ("tool_call_id", answered),
+            ("function_call", function),
+        ] {
             if let Some(changed) = changed {
                 message.set(name, changed);
                 has_changed = true;
@@ -236,49 +208,29 @@ impl Rules {
 
     fn calls(&self, calls: &str, words: Words) -> Option<String> {
         let may_change = words.have(Words::THOUGHT)
-            || words.have(Words::EXTENSIONS)
-            || self.signs
-            || self.quirks.reads_arguments;
-        if may_change { splice::map_items(calls, |at, call| self.call(call, at == 0)) } else { None }
+            || self.quirks.reads_arguments
+            || (words.have(Words::EXTENSIONS) && !self.quirks.signed_calls);
+        if may_change { splice::map_items(calls, |_, call| self.call(call)) } else { None }
     }
 
     /// A call under its own id. The signature of its thought goes where it came from, and to nobody else.
-    fn call(&self, raw: &str, is_first: bool) -> Option<String> {
+    fn call(&self, raw: &str) -> Option<String> {
         let mut call = Object::parse(raw.as_bytes()).ok()?;
         let mut has_changed = !self.quirks.signed_calls && call.remove("extra_content").is_some();
-        let mut signature = None;
-        // LiteLLM's place for it.
-        if let Some(fields) = call.remove("provider_specific_fields") {
-            let fields: Value = serde_json::from_str(&fields).unwrap_or_default();
-            signature = fields.get("thought_signature").and_then(Value::as_str).map(str::to_owned);
-            has_changed = true;
-        }
         let id: Option<String> = call.read("id");
-        if let Some((own, Some(carried))) = id.as_deref().map(thought::without_signature) {
-            signature.get_or_insert_with(|| carried.to_owned());
+        if let Some((own, Some(signature))) = id.as_deref().map(thought::without_signature) {
+            if self.quirks.signed_calls && !call.has("extra_content") {
+                call.set("extra_content", thought::extra_content(signature).to_string());
+            }
             call.set("id", string(own));
             has_changed = true;
         }
-        if self.signs && is_first {
-            signature.get_or_insert_with(|| thought::NO_SIGNATURE.to_owned());
-        }
-        if let Some(signature) = signature.filter(|_| self.quirks.signed_calls && !call.has("extra_content"))
-        {
-            call.set("extra_content", thought::extra_content(&signature).to_string());
-            has_changed = true;
-        }
-        if let Some(function) = call.raw("function").and_then(|function| self.function(function)) {
-            call.set("function", function);
+        let function = call.raw("function").filter(|_| self.quirks.reads_arguments);
+        if let Some(whole) = function.and_then(with_whole_arguments) {
+            call.set("function", whole);
             has_changed = true;
         }
         has_changed.then(|| String::from_utf8(call.to_bytes()).ok()).flatten()
-    }
-
-    fn function(&self, raw: &str) -> Option<String> {
-        let own = splice::without_member(raw, "provider_specific_fields");
-        let function = own.as_deref().unwrap_or(raw);
-        let whole = if self.quirks.reads_arguments { with_whole_arguments(function) } else { None };
-        whole.or(own)
     }
 
     fn content(&self, content: &str, words: Words) -> Option<String> {

@@ -9,7 +9,7 @@ mod tests;
 use serde_json::{Map, Value};
 
 use super::{
-    Context, StreamedTexts, Written,
+    Context, StreamedTexts, Written, params,
     prepare::{self, Facts, Prepare},
     response::WriteWith,
 };
@@ -48,7 +48,8 @@ impl super::Format for Format {
         Ok(Written { body, betas: Vec::new(), reader })
     }
 
-    fn fit(&self, body: &mut Object<'_>, p: &Prepare<'_>, _facts: &Facts) -> Result<(), Error> {
+    fn fit(&self, body: &mut Object<'_>, p: &Prepare<'_>, facts: &mut Facts) -> Result<(), Error> {
+        params::fit(body, &p.taking(facts))?;
         prepare::ask_for_usage(body, p);
         Ok(())
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::core::{
     error::Error,
     format::{Context, generate::Requested, golden, params::wants_usage},
-    model::{brand::Quirks, template::PromptTemplate},
+    model::{accepts::Accepts, brand::Quirks, template::PromptTemplate},
 };
 
 /// A request translation: the request it makes, and what the response will be read by where that is told.
@@ -40,6 +40,7 @@ fn run(case: &Value, translate: Translate) -> Value {
         model: case["options"]["model"].as_str().unwrap_or("target-model"),
         brand: "acme",
         quirks: Quirks::default(),
+        accepts: Accepts::ALL,
         drop_params: case["options"]["drop_params"] == true,
         modify_params: false,
         include_usage: asks_for_usage,

@@ -54,7 +54,7 @@ impl format::Format for Format {
         ErrorFormat::Anthropic
     }
 
-    fn fit(&self, body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &Facts) -> Result<(), Error> {
+    fn fit(&self, body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &mut Facts) -> Result<(), Error> {
         body.retain(|name, _| !OF_ANSWERS.contains(&name));
         request::clean(body);
         Ok(())

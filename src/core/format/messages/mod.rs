@@ -23,6 +23,7 @@ use crate::core::{
     error::{Error, ErrorFormat},
     model::{
         failure::{Native, Said},
+        params::Params,
         status::Status,
         terms::Terms,
         usage::Usage,
@@ -34,25 +35,6 @@ static REFUSAL: Needle = Needle::new("refusal");
 /// Parameters of chat that a message request has too, with the same meaning.
 const SHARED_WITH_CHAT: &[&str] =
     &["max_tokens", "service_tier", "stream", "temperature", "thinking", "top_p"];
-
-/// OpenAI's chat parameters that a message request has something for.
-const PARAMS: &[&str] = &[
-    "stream",
-    "stop",
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "max_completion_tokens",
-    "tools",
-    "tool_choice",
-    "extra_headers",
-    "parallel_tool_calls",
-    "response_format",
-    "user",
-    "reasoning_effort",
-    "thinking",
-    "web_search_options",
-];
 
 /// What a response is read by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,11 +87,7 @@ impl super::Format for Format {
         Ok(Written { body, betas, reader })
     }
 
-    fn chat_params(&self) -> &'static [&'static str] {
-        PARAMS
-    }
-
-    fn fit(&self, body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &Facts) -> Result<(), Error> {
+    fn fit(&self, body: &mut Object<'_>, _prepare: &Prepare<'_>, _facts: &mut Facts) -> Result<(), Error> {
         request::clean(body);
         Ok(())
     }
@@ -119,7 +97,7 @@ impl super::Format for Format {
     }
 
     fn takes_default(&self, member: &str) -> bool {
-        !super::prepare::CHAT_PARAMS.contains(&member) || SHARED_WITH_CHAT.contains(&member)
+        !Params::named(member).has(Params::CHAT) || SHARED_WITH_CHAT.contains(&member)
     }
 
     fn texts(&self) -> StreamedTexts {

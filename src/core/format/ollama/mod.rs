@@ -12,23 +12,6 @@ use serde_json::{Map, Value};
 use super::{Context, StreamedTexts, Written};
 use crate::core::{codec::framing::Framing, error::Error};
 
-/// OpenAI's chat parameters that it has something for.
-const PARAMS: &[&str] = &[
-    "max_tokens",
-    "max_completion_tokens",
-    "stream",
-    "top_p",
-    "temperature",
-    "seed",
-    "frequency_penalty",
-    "stop",
-    "tools",
-    "tool_choice",
-    "functions",
-    "response_format",
-    "reasoning_effort",
-];
-
 /// What a response is read by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requested {
@@ -61,10 +44,6 @@ impl super::Format for Format {
         let (body, requested) = request::write(chat, context)?;
         let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(requested, ids)) as _);
         Ok(Written { body, betas: Vec::new(), reader })
-    }
-
-    fn chat_params(&self) -> &'static [&'static str] {
-        PARAMS
     }
 
     fn texts(&self) -> StreamedTexts {

@@ -9,23 +9,6 @@ use crate::core::{
     format::{Context, params, path::Path},
 };
 
-/// OpenAI parameters that the server has nothing for.
-const UNSUPPORTED: [&str; 13] = [
-    "audio",
-    "logit_bias",
-    "logprobs",
-    "modalities",
-    "n",
-    "parallel_tool_calls",
-    "prediction",
-    "presence_penalty",
-    "service_tier",
-    "thinking",
-    "top_logprobs",
-    "verbosity",
-    "web_search_options",
-];
-
 /// OpenAI members that are not about generating, and those that make the server hang (as LiteLLM found).
 const IGNORED: [&str; 5] = ["metadata", "store", "stream_options", "tool_choice", "user"];
 
@@ -43,7 +26,6 @@ pub fn write(
     mut chat: Map<String, Value>,
     context: &Context<'_>,
 ) -> Result<(Map<String, Value>, Requested), Error> {
-    params::drop_or_refuse(&mut chat, &UNSUPPORTED, context)?;
     params::refuse_large_arguments(chat.get("messages"))?;
     let model = params::model(&mut chat, context);
     let mut texts = 0;

@@ -8,15 +8,19 @@ use crate::core::{
     format::{
         self, Format as _, generate,
         golden::{self, requests, responses},
+        params,
         pipeline::{MAX_EVENT_BYTES, Pipeline},
         response::{Observed, ReadResponse},
         translate::Back,
     },
     model::terms::Terms,
     operation::{self, ApiRef},
+    provider,
 };
 
-const TRANSLATE: requests::Translate = |chat, context| {
+const TRANSLATE: requests::Translate = |mut chat, context| {
+    let accepts = provider::accepts(provider::brand("ollama_chat").unwrap(), "llama3.2", None, &|_, _| None);
+    params::fit_chat(&mut chat, &Context { accepts, ..context.clone() })?;
     let (body, requested) = request::write(chat, context)?;
     Ok((
         body,

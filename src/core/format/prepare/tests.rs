@@ -4,16 +4,18 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::core::{
+    cost::table,
     format::{chat as chat_format, completions, embeddings, messages},
     model::{
+        accepts::Accepts,
         brand::{AuthScheme, Brand, Quirks, UrlScheme},
         endpoint::Endpoint,
         failure::Class,
+        params::Params,
         secret::Secret,
     },
+    provider,
 };
-
-mod history;
 
 const OPENAI: Brand = Brand {
     name: "openai",
@@ -30,7 +32,7 @@ const OPENAI: Brand = Brand {
     default_key: None,
     hosts: &[],
     text_completions: true,
-    unsupported: &[],
+    takes: Params::ALL,
     tells_cost: false,
     append_v1: false,
     quirks: PLAIN,
@@ -47,6 +49,8 @@ const PLAIN: Quirks = Quirks {
     needs_reasoning: false,
     no_user_after_tool: false,
     reads_arguments: false,
+    effort_for_thinking: false,
+    thinking_switch: false,
     no_stream_options: false,
 };
 const QUIRKY: Quirks = Quirks {
@@ -61,12 +65,18 @@ const QUIRKY: Quirks = Quirks {
     needs_reasoning: false,
     no_user_after_tool: false,
     reads_arguments: false,
+    effort_for_thinking: false,
+    thinking_switch: false,
     no_stream_options: true,
 };
 
 static AT_OPENAI: Brand = OPENAI;
-static AT_GROQ: Brand =
-    Brand { name: "groq", title: "Groq", unsupported: &["logit_bias", "logprobs", "user", "n"], ..OPENAI };
+static AT_GROQ: Brand = Brand { name: "groq", title: "Groq", takes: LITTLE, ..OPENAI };
+const LITTLE: Params = Params::ALL
+    .without(Params::LOGIT_BIAS)
+    .without(Params::LOGPROBS)
+    .without(Params::USER)
+    .without(Params::N);
 static AT_MISTRAL: Brand = Brand { name: "mistral", title: "Mistral", quirks: QUIRKY, ..OPENAI };
 static AT_AZURE: Brand = Brand { name: "azure", title: "Azure", url: UrlScheme::Azure, ..OPENAI };
 static AT_ANTHROPIC: Brand =
@@ -121,6 +131,7 @@ fn deployment(brand: &'static Brand) -> Deployment {
         template: None,
         model_info: Map::new(),
         prices: Vec::new(),
+        accepts: Accepts::ALL,
         base_model: None,
         health_check_model: None,
     }
@@ -138,6 +149,13 @@ fn chat<'a>(deployment: &'a Deployment, model: &'a str) -> Prepare<'a> {
         to: &chat_format::Format,
         streaming: false,
         drop_params: false,
+        accepts: provider::accepts(
+            deployment.brand,
+            model,
+            deployment.base_model.as_deref(),
+            &table::abilities,
+        ),
+        api_version: "2024-10-21",
     }
 }
 
@@ -258,7 +276,7 @@ fn unsupported_parameters_are_refused_dropped_or_allowed() {
     let body = r#"{"model":"x","logit_bias":{"1":2},"logprobs":true,"user":"u","n":1}"#;
     let error = run(body, &chat(&groq, "m")).unwrap_err();
     assert_eq!((error.status(), error.class()), (400, Some(Class::UnsupportedParams)));
-    let start = "litellm.UnsupportedParamsError: groq does not support parameters: ['logit_bias', 'logprobs'], for model=m. To drop these, set `litellm_settings.drop_params: true`";
+    let start = "litellm.UnsupportedParamsError: groq does not support parameters: ['logit_bias', 'logprobs'], for model=m. To drop these, set `litellm.drop_params=True` or for proxy:\n\n`litellm_settings:\n drop_params: true`\n. \n If you want to use these params dynamically send allowed_openai_params=['logit_bias', 'logprobs'] in your request.";
     assert!(error.message.starts_with(start), "{}", error.message);
 
     let dropped = r#"{"model":"m"}"#;
@@ -430,6 +448,70 @@ fn arguments_are_whole_where_the_server_reads_them() {
     }
 }
 
+/// The id of a call carries Google's signature for clients that keep nothing else. It goes back to Google; everybody else gets the id
+/// alone, in the call and in its result.
+#[test]
+fn a_signature_in_an_id_goes_back_to_its_maker_alone() {
+    let call = |id: &str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let said = |call: Value| json!({"role": "assistant", "content": null, "tool_calls": [call]});
+    let carrying = said(call("c__thought__a+b/c="));
+    let mut signed = call("c");
+    signed["extra_content"] = json!({"google": {"thought_signature": "a+b/c="}});
+    let mut twice = call("c__thought__a+b/c=");
+    twice["extra_content"] = signed["extra_content"].clone();
+    for brand in ["openai", "groq", "deepseek", "mistral", "hosted_vllm"] {
+        assert_eq!(message_at(brand, "h", &carrying)["tool_calls"], json!([call("c")]), "{brand}");
+        assert_eq!(message_at(brand, "h", &said(twice.clone()))["tool_calls"], json!([call("c")]), "{brand}");
+    }
+    assert_eq!(message_at("gemini", "h", &carrying), said(signed.clone()));
+    assert_eq!(message_at("gemini", "h", &said(twice)), said(signed));
+    let result = json!({"role": "tool", "tool_call_id": "c__thought__a+b/c=", "content": "r"});
+    for brand in ["openai", "gemini"] {
+        assert_eq!(message_at(brand, "h", &result)["tool_call_id"], "c", "{brand}");
+    }
+}
+
+/// DeepSeek: "Missing `reasoning_content` field in the assistant message". Few clients send it back; what says nothing stands in.
+#[test]
+fn something_stands_in_for_reasoning_that_has_not_come_back() {
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let called = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+    let kept = json!({"role": "assistant", "content": "a", "reasoning_content": "hm"});
+    let history = json!([
+        {"role": "user", "content": "x"}, called, {"role": "tool", "tool_call_id": "c", "content": "r"},
+        {"role": "assistant", "content": "a", "reasoning_content": ""}, kept,
+    ]);
+    let sent = |brand: &str, model: &str, more: Value| {
+        let deployment = deployment(crate::core::provider::brand(brand).unwrap());
+        let mut body = json!({"messages": history});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (body, _) = run(&body.to_string(), &chat(&deployment, model)).unwrap();
+        serde_json::from_str::<Value>(&body).unwrap()["messages"].clone()
+    };
+    let mut filled = history.clone();
+    filled[1]["reasoning_content"] = json!(" ");
+    filled[3]["reasoning_content"] = json!(" ");
+    let none = json!({});
+    let rows = [
+        ("deepseek", "deepseek-reasoner", none.clone(), true),
+        ("deepseek", "deepseek-v4-pro", none.clone(), true),
+        ("deepseek", "deepseek-v4-pro", json!({"thinking": {"type": "disabled"}}), false),
+        ("deepseek", "deepseek-chat", none.clone(), false),
+        ("deepseek", "deepseek-chat", json!({"thinking": {"type": "enabled"}}), true),
+        ("moonshot", "kimi-k3", none.clone(), true),
+        ("moonshot", "moonshot-v1-8k", none.clone(), false),
+        ("openrouter", "deepseek/deepseek-v4-pro", none.clone(), false),
+        ("hosted_vllm", "deepseek-reasoner", none.clone(), false),
+    ];
+    for (brand, model, more, is_filled) in rows {
+        let expected = if is_filled { &filled } else { &history };
+        assert_eq!(sent(brand, model, more.clone()), *expected, "{brand} {model} {more}");
+    }
+    // Without calls nobody asks for it.
+    let said = json!({"role": "assistant", "content": "a"});
+    assert_eq!(message_at("deepseek", "h", &said), said);
+}
+
 #[test]
 fn marks_for_a_cache_go_only_where_they_are_known() {
     let mark = json!({"type": "ephemeral"});
@@ -473,10 +555,20 @@ fn reasoning_models_by_name() {
     }
     let warm = r#"{"temperature":0.5,"top_p":0.1}"#;
     let error = run(warm, &chat(&openai, "o1")).unwrap_err();
-    assert!(error.message.contains("['top_p', 'temperature'], for model=o1"), "{}", error.message);
+    assert!(error.message.contains("['top_p'], for model=o1"), "{}", error.message);
     let p = Prepare { drop_params: true, ..chat(&openai, "o1") };
     assert_eq!(run(warm, &p).unwrap().0, r#"{"model":"o1"}"#);
-    assert!(run(r#"{"temperature":0.5}"#, &chat(&openai, "gpt-5")).is_err());
+    let refusals = [
+        ("o1", "O-series models don't support temperature=0.5. Only temperature=1 is supported. "),
+        ("gpt-5", "gpt-5 doesn't support temperature=0.5 while reasoning is active. Only temperature=1 is "),
+    ];
+    for (model, said) in refusals {
+        let error = run(r#"{"temperature":0.5}"#, &chat(&openai, model)).unwrap_err();
+        let start = format!("litellm.UnsupportedParamsError: {said}");
+        assert!(error.message.starts_with(&start), "{}", error.message);
+        let allowed = r#"{"temperature":0.5,"allowed_openai_params":["temperature"]}"#;
+        assert!(run(allowed, &chat(&openai, model)).unwrap().0.contains("0.5"), "{model}");
+    }
 }
 
 #[test]

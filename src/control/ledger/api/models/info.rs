@@ -176,7 +176,7 @@ fn known(config: &Config, deployment: &Deployment, name: &str) -> Option<Entry> 
         group: name.to_owned(),
         shown: json!({"model_info": info}),
         brand: deployment.brand.name,
-        params: supported_params(deployment.brand, &model),
+        params: supported_params(deployment.accepts_of(&model)),
         tpm: None,
         rpm: None,
     })
@@ -209,7 +209,7 @@ fn entry(deployment: &Deployment, mut shown: Value, is_stored: bool) -> Entry {
         group: deployment.group.clone(),
         shown,
         brand: deployment.brand.name,
-        params: supported_params(deployment.brand, &deployment.model),
+        params: supported_params(deployment.accepts_of(&deployment.model)),
         tpm: deployment.tpm,
         rpm: deployment.rpm,
     }

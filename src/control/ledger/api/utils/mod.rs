@@ -12,10 +12,10 @@ use crate::{
     },
     core::{
         access::{self, authorize, refusals},
+        config::accepts,
         error::ModelOwner,
-        format,
-        model::brand::Brand,
-        provider::{infer, model_quirks},
+        model::accepts::Accepts,
+        provider::infer,
     },
 };
 
@@ -117,8 +117,10 @@ async fn supported_openai_params(call: Call) -> Result<Answer, Problem> {
     let model = call.parameter("model").unwrap_or_default();
     let served = served_to(&call, model).await?;
     let params = match served.as_ref().and_then(|served| Some((served.deployment()?, served.model()))) {
-        Some((deployment, model)) => Some(supported_params(deployment.brand, &model)),
-        None => infer(model, None, None).ok().map(|(brand, model)| supported_params(brand, &model)),
+        Some((deployment, model)) => Some(supported_params(deployment.accepts_of(&model))),
+        None => {
+            infer(model, None, None).ok().map(|(brand, model)| supported_params(accepts::of(brand, &model)))
+        }
     };
     let Some(params) = params else {
         return Err(Problem::Detail(400, json!({"error": format!("Could not map model={model}")})));
@@ -126,16 +128,9 @@ async fn supported_openai_params(call: Call) -> Result<Answer, Problem> {
     Ok(Answer::json(&json!({"supported_openai_params": params})))
 }
 
-/// The OpenAI parameters that a model of a brand takes.
-pub fn supported_params(brand: &Brand, model: &str) -> Vec<&'static str> {
-    let quirks = model_quirks(brand, model);
-    let list = brand.speaks.and_then(format::named).map(|format| format.chat_params()).unwrap_or_default();
-    let refused = |name: &&str| brand.unsupported.contains(name) || quirks.unsupported.contains(name);
-    let mut params: Vec<&str> = list.iter().copied().filter(|name| !refused(name)).collect();
-    if quirks.max_completion_tokens {
-        params.push("reasoning_effort");
-    }
-    params
+/// The names of the chat parameters that a model takes.
+pub fn supported_params(accepts: Accepts) -> Vec<&'static str> {
+    accepts.listed().names().collect()
 }
 
 #[cfg(test)]

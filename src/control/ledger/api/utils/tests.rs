@@ -8,7 +8,7 @@ use crate::{
         api::cast::{Cast, names},
         testing::on_each,
     },
-    core::provider::brand,
+    core::{config::accepts, provider::brand},
 };
 
 const YAML: &str = "
@@ -103,9 +103,9 @@ fn parameters_are_those_of_the_model_that_would_answer() {
             ),
             ("gpt-4o", &["logit_bias"], &["thinking"]),
             ("openai/gpt-4o", &["logit_bias"], &["thinking"]),
-            ("claude", &["thinking", "max_tokens", "tools"], &["logit_bias", "seed", "n"]),
-            ("anthropic/claude-3-haiku-20240307", &["thinking"], &["logit_bias"]),
-            ("groq/llama-3.1-8b", &["tools"], &["logit_bias", "logprobs", "top_logprobs"]),
+            ("claude", &["max_tokens", "tools"], &["thinking", "logit_bias", "seed", "n"]),
+            ("anthropic/claude-sonnet-4-5", &["thinking", "reasoning_effort"], &["logit_bias"]),
+            ("groq/llama-3.1-8b", &["tools"], &["reasoning_effort", "web_search_options", "verbosity"]),
             ("thinker", &["reasoning_effort", "max_completion_tokens"], &["top_p", "presence_penalty"]),
         ] {
             let path = format!("/utils/supported_openai_params?model={model}");
@@ -149,7 +149,7 @@ fn parameters_are_those_of_the_model_that_would_answer() {
 fn no_parameter_is_listed_twice() {
     for (name, model) in [("openai", "gpt-4o"), ("openai", "o1"), ("anthropic", "claude-3"), ("mistral", "x")]
     {
-        let mut list = supported_params(brand(name).unwrap(), model);
+        let mut list = supported_params(accepts::of(brand(name).unwrap(), model));
         let count = list.len();
         list.sort();
         list.dedup();

@@ -4,7 +4,7 @@ mod clean;
 mod read;
 mod write;
 
-pub(super) use self::write::JSON_TOOL;
+pub(in crate::core::format) use self::write::JSON_TOOL;
 pub use self::{clean::clean, read::read, write::write};
 
 /// What stands for a message that says nothing, where leaving it out would put two turns of one role in a row. The words are LiteLLM's.

@@ -14,8 +14,8 @@ use crate::core::{
         messages::names::{self, LongNames},
         params,
         path::Path,
-        prepare::CHAT_PARAMS,
     },
+    model::params::Params,
 };
 
 /// Members of the request that mean nothing to a chat model.
@@ -54,7 +54,7 @@ pub fn read(
     tools(&mut body, &mut chat, &mut names, context)?;
     output(&mut body, &mut chat)?;
     let goes_on = |name: &str| {
-        CHAT_PARAMS.contains(&name)
+        Params::named(name).has(Params::CHAT)
             || context.defaults.is_some_and(|defaults| defaults.contains_key(name))
             || context.allowed_params.iter().any(|allowed| allowed == name)
     };

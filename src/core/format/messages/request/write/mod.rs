@@ -1,8 +1,7 @@
 //! Message requests, written from chat requests.
 //!
 //! Only what differs is touched: members that neither API defines go through as they came, so a new parameter of the
-//! provider's works on the day it appears. What OpenAI defines and Anthropic has no word for is refused, or dropped when
-//! the configuration says so.
+//! provider's works on the day it appears. What OpenAI defines and Anthropic has no word for is out already.
 
 mod content;
 mod fault;
@@ -22,8 +21,9 @@ use crate::core::{
     format::{
         Context,
         messages::Requested,
-        params::{refuse_large_arguments, unsupported},
+        params::{Taking, is_idle, refuse_large_arguments},
     },
+    model::accepts::Series,
 };
 
 /// `max_tokens` when the client names none (Anthropic requires one), not counting a thinking budget.
@@ -35,26 +35,6 @@ const LEAST_BUDGET: u64 = 1024;
 /// Parameters that Anthropic refuses beside thinking.
 const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
 
-/// Parameters of OpenAI's chat API that Anthropic has no word for.
-const UNSUPPORTED: [&str; 16] = [
-    "n",
-    "logprobs",
-    "top_logprobs",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "logit_bias",
-    "modalities",
-    "audio",
-    "prediction",
-    "store",
-    "verbosity",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-];
-
 /// The request body, the `anthropic-beta` values it needs, and what the way back must know.
 pub type MessagesRequest = (Map<String, Value>, Vec<String>, Requested);
 
@@ -65,7 +45,7 @@ pub type MessagesRequest = (Map<String, Value>, Vec<String>, Requested);
 pub fn write(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<MessagesRequest, Error> {
     chat.shift_remove("model");
     chat.shift_remove("stream_options");
-    refuse_unsupported(&mut chat, context)?;
+    fit_values(&mut chat, context)?;
     refuse_large_arguments(chat.get("messages"))?;
 
     let mut betas = Betas::default();
@@ -135,52 +115,42 @@ fn take(map: &mut Map<String, Value>, name: &str) -> Option<Value> {
     map.shift_remove(name).filter(|value| !value.is_null())
 }
 
-/// Takes out what Anthropic has no word for: silently when it asks for nothing or `drop_params` is set, else it is an
-/// error that names all of it. What `allowed_openai_params` lists stays.
-fn refuse_unsupported(chat: &mut Map<String, Value>, context: &Context<'_>) -> Result<(), Error> {
-    let mut refused = Vec::new();
-    // Most requests have none of them, and fewer members than the list has names.
-    if !chat.keys().any(|name| UNSUPPORTED.contains(&name.as_str())) {
-        return Ok(());
-    }
-    for name in UNSUPPORTED {
-        if context.allowed_params.iter().any(|allowed| allowed == name) || is_anthropic_tier(name, chat) {
-            continue;
+/// Takes out the values that Anthropic refuses of parameters that it takes: silently where nothing is lost or `drop_params` is set,
+/// else they are refused. What `allowed_openai_params` lists stays.
+fn fit_values(chat: &mut Map<String, Value>, context: &Context<'_>) -> Result<(), Error> {
+    let taking = Taking::of(context);
+    if let Some(tier) = chat.get("service_tier").filter(|_| !taking.is_allowed("service_tier"))
+        && !matches!(tier.as_str(), Some("auto" | "standard_only"))
+    {
+        let idle = is_idle("service_tier", &value::to_text(tier));
+        if !idle {
+            taking.refuse_value(|| {
+                format!(
+                    "{} does not support service_tier={}. Anthropic accepts 'auto', 'standard_only', or OpenAI's 'default' (sent \
+                     as 'standard_only'). To drop unsupported params, set `litellm.drop_params = True`.",
+                    context.model,
+                    tier.as_str().map_or_else(|| value::to_text(tier), |tier| format!("'{tier}'")),
+                )
+            })?;
         }
-        match take(chat, name) {
-            Some(value) if !context.drop_params && !asks_for_nothing(name, &value) => refused.push(name),
-            _ => {}
-        }
+        chat.shift_remove("service_tier");
     }
-    if refused.is_empty() {
-        return Ok(());
+    if context.accepts.series == Series::FixedClaude
+        && let Some(temperature) = chat.get("temperature").filter(|_| !taking.is_allowed("temperature"))
+        && !temperature.is_null()
+        && value::as_f64(temperature) != Some(1.0)
+    {
+        taking.refuse_value(|| {
+            format!(
+                "{} does not support temperature={}. Only temperature=1 is supported. To drop unsupported params, set \
+                 `litellm.drop_params = True`.",
+                context.model,
+                value::to_text(temperature),
+            )
+        })?;
+        chat.shift_remove("temperature");
     }
-    let brand = if context.brand.is_empty() { "anthropic" } else { context.brand };
-    Err(unsupported(&refused, brand, context.model))
-}
-
-/// Whether `service_tier` has one of Anthropic's own values.
-fn is_anthropic_tier(name: &str, chat: &Map<String, Value>) -> bool {
-    name == "service_tier" && matches!(chat.get(name).and_then(Value::as_str), Some("auto" | "standard_only"))
-}
-
-/// Whether an unsupported parameter has the value it would have had anyway. Client libraries send such defaults.
-fn asks_for_nothing(name: &str, value: &Value) -> bool {
-    match value {
-        Value::String(_) if value::digits(value).is_some() => {
-            let usual = if name == "n" { 1.0 } else { 0.0 };
-            name != "seed" && value::as_f64(value) == Some(usual)
-        }
-        Value::Number(number) => {
-            let usual = if name == "n" { 1.0 } else { 0.0 };
-            name != "seed" && number.as_f64() == Some(usual)
-        }
-        Value::Bool(asked) => !asked,
-        Value::Object(members) => members.is_empty(),
-        Value::String(text) => name == "service_tier" && text == "default",
-        Value::Array(items) => items.is_empty() || (name == "modalities" && *value == Value::from(["text"])),
-        Value::Null => true,
-    }
+    Ok(())
 }
 
 /// Anthropic takes only conversations that a user turn opens; `modify_params` lets us put one there.

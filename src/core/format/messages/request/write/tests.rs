@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 use super::{MessagesRequest, write};
 use crate::core::{
     error::Error,
-    format::{Context, golden},
+    format::{Context, golden, params},
     model::failure::Class,
+    provider,
 };
 
 fn object(value: &Value) -> Map<String, Value> {
@@ -20,6 +21,7 @@ fn options(settings: &Value) -> Context<'_> {
         brand: "anthropic",
         drop_params: on("drop_params"),
         modify_params: on("modify_params"),
+        accepts: provider::accepts(provider::brand("anthropic").unwrap(), "claude-x", None, &|_, _| None),
         ..Context::default()
     }
 }
@@ -28,13 +30,19 @@ fn options(settings: &Value) -> Context<'_> {
 fn run(members: Value, settings: &Value) -> Result<MessagesRequest, Error> {
     let mut chat = object(&json!({"model": "group", "messages": [{"role": "user", "content": "Hi"}]}));
     chat.extend(object(&members));
-    write(chat, &options(settings))
+    fitted(chat, &options(settings))
+}
+
+/// A request as it comes here: without what is not taken.
+fn fitted(mut chat: Map<String, Value>, context: &Context<'_>) -> Result<MessagesRequest, Error> {
+    params::fit_chat(&mut chat, context)?;
+    write(chat, context)
 }
 
 #[test]
 fn whole_requests() {
     golden::walk("messages/request/write", |case| {
-        match write(object(&case["chat"]), &options(&case["options"])) {
+        match fitted(object(&case["chat"]), &options(&case["options"])) {
             Ok((body, betas, requested)) => json!({
                 "body": body,
                 "betas": betas,
@@ -146,7 +154,7 @@ fn unsupported_parameters_are_refused_together() {
     assert!(
         error.message.starts_with(
             "litellm.UnsupportedParamsError: anthropic does not support parameters: ['n', 'seed'], for model=claude-x. \
-             To drop these, set `litellm_settings.drop_params: true`"
+             To drop these, set `litellm.drop_params=True`"
         ),
         "{}",
         error.message
@@ -165,7 +173,7 @@ fn unsupported_parameters_can_be_dropped_allowed_or_idle() {
     let allowed = ["seed".to_owned()];
     let with = Context { allowed_params: &allowed, ..options(&Value::Null) };
     let chat = object(&json!({"messages": [{"role": "user", "content": "Hi"}], "seed": 5}));
-    assert_eq!(write(chat, &with).unwrap().0["seed"], 5);
+    assert_eq!(fitted(chat, &with).unwrap().0["seed"], 5);
 
     assert_eq!(run(json!({"service_tier": "auto"}), &Value::Null).unwrap().0["service_tier"], "auto");
 }
