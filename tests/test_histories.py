@@ -169,8 +169,7 @@ def rows(cells: list[tuple], order: str, not_yet: set[tuple]) -> list[Any]:
     return [pytest.param(*cell, id=name, marks=marks[cell in not_yet]) for cell, name in named]
 
 
-SENT = rows(PAIRS, "{0} to {1}", {("chat", "gemini"), ("messages", "gemini")})
-"""Gemini wants a signature with calls of other models too."""
+SENT = rows(PAIRS, "{0} to {1}", set())
 SAID = rows(
     [(dialect, name, streamed) for dialect, name in PAIRS for streamed in (False, True)],
     "{1} to {0}, streamed: {2}",

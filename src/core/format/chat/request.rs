@@ -79,7 +79,8 @@ pub fn adjust(body: &mut Object<'_>, p: &Prepare<'_>, facts: &mut Facts) -> Resu
     }
     let words = body.words("messages");
     let stands_in = quirks.needs_reasoning && words.have(Words::TOOL_CALLS) && thinks(body, p.model);
-    let rules = Rules { stands_in, ..Rules::of(p.deployment) };
+    let signs = quirks.signed_calls && words.have(Words::TOOL_CALLS) && thought::must_be_signed(p.model);
+    let rules = Rules { stands_in, signs, ..Rules::of(p.deployment) };
     if let Some(messages) = body.raw("messages").and_then(|raw| rules.messages(raw, words)) {
         body.set("messages", messages);
     }
@@ -118,6 +119,8 @@ struct Rules {
     keeps_reasoning: bool,
     /// Where the client does not send it, something stands in.
     stands_in: bool,
+    /// The first of a message's calls must be signed: those of other models are not.
+    signs: bool,
 }
 
 impl Rules {
@@ -130,6 +133,7 @@ impl Rules {
             quirks: brand.quirks,
             keeps_reasoning: brand.quirks.wants_reasoning || is_own_server,
             stands_in: false,
+            signs: false,
         }
     }
 
@@ -137,6 +141,7 @@ impl Rules {
     /// from the words that stand in them.
     fn messages(&self, raw: &str, words: Words) -> Option<String> {
         let may_change = self.stands_in
+            || self.signs
             || words.have(Words::IMAGE_URL)
             || words.have(Words::NULL)
             || words.have(Words::EXTENSIONS)
@@ -208,13 +213,14 @@ impl Rules {
 
     fn calls(&self, calls: &str, words: Words) -> Option<String> {
         let may_change = words.have(Words::THOUGHT)
+            || self.signs
             || self.quirks.reads_arguments
             || (words.have(Words::EXTENSIONS) && !self.quirks.signed_calls);
-        if may_change { splice::map_items(calls, |_, call| self.call(call)) } else { None }
+        if may_change { splice::map_items(calls, |at, call| self.call(call, at == 0)) } else { None }
     }
 
     /// A call under its own id. The signature of its thought goes where it came from, and to nobody else.
-    fn call(&self, raw: &str) -> Option<String> {
+    fn call(&self, raw: &str, is_first: bool) -> Option<String> {
         let mut call = Object::parse(raw.as_bytes()).ok()?;
         let mut has_changed = !self.quirks.signed_calls && call.remove("extra_content").is_some();
         let id: Option<String> = call.read("id");
@@ -223,6 +229,10 @@ impl Rules {
                 call.set("extra_content", thought::extra_content(signature).to_string());
             }
             call.set("id", string(own));
+            has_changed = true;
+        }
+        if self.signs && is_first && !call.has("extra_content") {
+            call.set("extra_content", thought::extra_content(thought::NO_SIGNATURE).to_string());
             has_changed = true;
         }
         let function = call.raw("function").filter(|_| self.quirks.reads_arguments);

@@ -7,6 +7,21 @@ use crate::core::codec::{scan::THOUGHT, value::object};
 /// The tags between which thoughts stand, as LiteLLM knows them.
 const TAGS: [&str; 3] = ["think>", "thinking>", "budget:thinking>"];
 
+/// What Google takes for a signature of calls that it has not made itself: `skip_thought_signature_validator`, in base64.
+pub const NO_SIGNATURE: &str = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=";
+
+/// Whether a model of Google's refuses a conversation whose calls are not signed: all since Gemini 3. The names are LiteLLM's.
+pub fn must_be_signed(model: &str) -> bool {
+    let Some(name) = model.strip_prefix("gemini-") else { return !model.starts_with("gemma-") };
+    let is_latest = name.ends_with("-latest");
+    let (family, _) = name.split_once('-').unwrap_or((name, ""));
+    match family {
+        "exp" => false,
+        "pro" | "flash" => is_latest,
+        family => !family.starts_with(['1', '2']),
+    }
+}
+
 /// The thoughts that a text begins with, and what it says after them. Each of the tags may close what another has opened.
 pub fn split(text: &str) -> Option<(&str, &str)> {
     let tag = |rest: &str| TAGS.iter().find(|tag| rest.starts_with(**tag)).map(|tag| tag.len());
@@ -80,6 +95,29 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(split(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn models_that_want_signatures() {
+        for model in [
+            "gemini-3-pro-preview",
+            "gemini-3.5-flash",
+            "gemini-flash-latest",
+            "gemini-flash-lite-latest",
+            "nano",
+        ] {
+            assert!(must_be_signed(model), "{model}");
+        }
+        for model in [
+            "gemini-2.5-pro",
+            "gemini-1.5-flash",
+            "gemini-exp-1206",
+            "gemini-pro",
+            "gemini-pro-vision",
+            "gemma-3-27b",
+        ] {
+            assert!(!must_be_signed(model), "{model}");
         }
     }
 

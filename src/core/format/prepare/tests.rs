@@ -471,6 +471,31 @@ fn a_signature_in_an_id_goes_back_to_its_maker_alone() {
     }
 }
 
+/// Gemini 3: "Function call is missing a thought_signature in functionCall parts". Other models sign nothing.
+#[test]
+fn calls_of_other_models_are_signed_for_gemini_as_nobodys() {
+    let call = |id: &str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let sent = |model: &str, calls: Value| {
+        let gemini = deployment(crate::core::provider::brand("gemini").unwrap());
+        let body =
+            json!({"messages": [{"role": "assistant", "content": null, "tool_calls": calls}]}).to_string();
+        let (body, _) = run(&body, &chat(&gemini, model)).unwrap();
+        serde_json::from_str::<Value>(&body).unwrap()["messages"][0]["tool_calls"].clone()
+    };
+    let signed = |id: &str, signature: &str| {
+        let mut call = call(id);
+        call["extra_content"] = json!({"google": {"thought_signature": signature}});
+        call
+    };
+    let skip = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=";
+    let foreign = json!([call("a"), call("b")]);
+    assert_eq!(sent("gemini-3-pro-preview", foreign.clone()), json!([signed("a", skip), call("b")]));
+    assert_eq!(sent("gemini-2.5-pro", foreign.clone()), foreign);
+    let own = json!([signed("a", "Ab="), call("b")]);
+    assert_eq!(sent("gemini-3-pro-preview", own.clone()), own);
+    assert_eq!(sent("gemini-3-pro-preview", json!([call("a__thought__Ab="), call("b")])), own);
+}
+
 /// DeepSeek: "Missing `reasoning_content` field in the assistant message". Few clients send it back; what says nothing stands in.
 #[test]
 fn something_stands_in_for_reasoning_that_has_not_come_back() {
