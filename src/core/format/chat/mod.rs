@@ -41,10 +41,15 @@ pub const EXTENSIONS: &[Extension] = &[
     Extension { at: "top_k", means: "Anthropic's sampling parameter, which many servers know" },
     Extension { at: "messages[].thinking_blocks", means: "Anthropic's thinking with its signatures" },
     Extension { at: "messages[].reasoning_content", means: "the same as a text" },
+    Extension {
+        at: "messages[].tool_calls[].extra_content",
+        means: "the signature of the thought behind a call, which Google's models want back",
+    },
     Extension { at: "messages[].content[].cache_control", means: "a breakpoint of Anthropic's prompt cache" },
     Extension { at: "messages[].content[].file.file_id", means: "a file; a URL where it is one" },
     Extension { at: "choices[].message.thinking_blocks", means: "thinking in a response" },
     Extension { at: "choices[].message.reasoning_content", means: "the same as a text" },
+    Extension { at: "choices[].message.tool_calls[].extra_content", means: "the same in a response" },
     Extension { at: "choices[].message.provider_specific_fields", means: "Anthropic's citations" },
     Extension {
         at: "usage.cache_creation_input_tokens",

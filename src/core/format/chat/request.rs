@@ -213,9 +213,9 @@ impl Rules {
 
     fn calls(&self, calls: &str, words: Words) -> Option<String> {
         let may_change = words.have(Words::THOUGHT)
+            || words.have(Words::EXTENSIONS)
             || self.signs
-            || self.quirks.reads_arguments
-            || (words.have(Words::EXTENSIONS) && !self.quirks.signed_calls);
+            || self.quirks.reads_arguments;
         if may_change { splice::map_items(calls, |at, call| self.call(call, at == 0)) } else { None }
     }
 
@@ -223,24 +223,39 @@ impl Rules {
     fn call(&self, raw: &str, is_first: bool) -> Option<String> {
         let mut call = Object::parse(raw.as_bytes()).ok()?;
         let mut has_changed = !self.quirks.signed_calls && call.remove("extra_content").is_some();
+        let mut signature = None;
+        // LiteLLM's place for it.
+        if let Some(fields) = call.remove("provider_specific_fields") {
+            let fields: Value = serde_json::from_str(&fields).unwrap_or_default();
+            signature = fields.get("thought_signature").and_then(Value::as_str).map(str::to_owned);
+            has_changed = true;
+        }
         let id: Option<String> = call.read("id");
-        if let Some((own, Some(signature))) = id.as_deref().map(thought::without_signature) {
-            if self.quirks.signed_calls && !call.has("extra_content") {
-                call.set("extra_content", thought::extra_content(signature).to_string());
-            }
+        if let Some((own, Some(carried))) = id.as_deref().map(thought::without_signature) {
+            signature.get_or_insert_with(|| carried.to_owned());
             call.set("id", string(own));
             has_changed = true;
         }
-        if self.signs && is_first && !call.has("extra_content") {
-            call.set("extra_content", thought::extra_content(thought::NO_SIGNATURE).to_string());
+        if self.signs && is_first {
+            signature.get_or_insert_with(|| thought::NO_SIGNATURE.to_owned());
+        }
+        if let Some(signature) = signature.filter(|_| self.quirks.signed_calls && !call.has("extra_content"))
+        {
+            call.set("extra_content", thought::extra_content(&signature).to_string());
             has_changed = true;
         }
-        let function = call.raw("function").filter(|_| self.quirks.reads_arguments);
-        if let Some(whole) = function.and_then(with_whole_arguments) {
-            call.set("function", whole);
+        if let Some(function) = call.raw("function").and_then(|function| self.function(function)) {
+            call.set("function", function);
             has_changed = true;
         }
         has_changed.then(|| String::from_utf8(call.to_bytes()).ok()).flatten()
+    }
+
+    fn function(&self, raw: &str) -> Option<String> {
+        let own = splice::without_member(raw, "provider_specific_fields");
+        let function = own.as_deref().unwrap_or(raw);
+        let whole = if self.quirks.reads_arguments { with_whole_arguments(function) } else { None };
+        whole.or(own)
     }
 
     fn content(&self, content: &str, words: Words) -> Option<String> {
