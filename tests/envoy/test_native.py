@@ -111,6 +111,10 @@ def test_a_count_is_anthropics_and_an_estimate_when_that_fails(gateway, provider
     assert estimated.headers["x-litellm-attempted-fallbacks"] == "1"
     assert post(gateway, COUNT, ask | {"model": "gpt"}).json() == {"input_tokens": 8}
     assert not gpt.requests
+    claude.script(status(404, {"detail": "Not Found"}))
+    instead = post(gateway, COUNT, ask)
+    assert (instead.status_code, instead.json()) == (200, {"input_tokens": 8}), "an API without a count"
+    assert instead.headers["x-litellm-attempted-fallbacks"] == "0"
 
 
 def test_a_count_is_free_for_a_key_that_has_used_up_its_limits(gateway):

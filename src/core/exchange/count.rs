@@ -8,7 +8,7 @@ use crate::core::{
     error::Error,
     format::{messages::count, pipeline::content_type},
     headers::Headers,
-    model::status::Status,
+    model::{failure::Failure, status::Status},
     operation::Operation,
 };
 
@@ -21,6 +21,22 @@ impl Exchange {
                     || deployment.mock_response.is_some()
                     || self.requested.mock_response.is_some()
             })
+    }
+
+    /// Remembers what a count is, more or less, for the case that its provider counts nothing.
+    pub(super) fn estimate_tokens(&mut self, body: &Object<'_>) {
+        self.estimated_tokens = count::estimate(body, prompt::text_tokens).ok();
+    }
+
+    /// The body of a count in the place of a failure that says that the provider's API has none. That there is no such model is
+    /// another thing.
+    pub(super) fn count_instead(&self, failure: &Failure) -> Option<Vec<u8>> {
+        let status = failure.status.map(Status::get)?;
+        let has_none = match status {
+            404 => !failure.message.starts_with("model"),
+            _ => matches!(status, 405 | 501),
+        };
+        self.estimated_tokens.filter(|_| has_none).map(told)
     }
 
     /// Answers with an estimate. Nothing is used by it.
@@ -37,10 +53,14 @@ impl Exchange {
         self.add_gateway_headers(&mut headers);
         self.add_time_headers(&mut headers, env.now_ms);
         self.add_limit_headers(&mut headers, None);
-        let body = json!({"input_tokens": tokens}).to_string().into_bytes();
-        let mut reply = Reply { status: 200, headers: Vec::new(), body, members: Vec::new() };
+        let mut reply = Reply { status: 200, headers: Vec::new(), body: told(tokens), members: Vec::new() };
         reply.extend(&headers);
         local::add_cors(&mut reply, self.received.cors);
         Ok(reply)
     }
+}
+
+/// A count in Anthropic's words.
+fn told(tokens: u64) -> Vec<u8> {
+    json!({"input_tokens": tokens}).to_string().into_bytes()
 }

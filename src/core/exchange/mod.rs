@@ -138,6 +138,8 @@ pub struct Exchange {
     phase: Phase,
     /// What was decided, when somebody wants to know.
     trail: Option<Vec<String>>,
+    /// The gateway's own count of a prompt whose tokens a provider is asked for, which may turn out to count none.
+    estimated_tokens: Option<u64>,
 }
 
 /// Where a request stands, with what is known only there.

@@ -273,6 +273,7 @@ impl Exchange {
             delivery: Delivery::default(),
             phase: Phase::Receiving { judged_early: false },
             trail: None,
+            estimated_tokens: None,
         }
     }
 }

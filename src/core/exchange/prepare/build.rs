@@ -9,6 +9,7 @@ use super::{
 use crate::core::{
     error::Error,
     model::failure::{Class, Failure},
+    operation::Operation,
     route::plan::{Candidate, Plan},
 };
 
@@ -64,7 +65,12 @@ pub(super) fn count(
     env: &mut Env<'_>,
 ) -> Result<Flow, Error> {
     let at = exchange.current()?.deployment;
+    if exchange.received.api.operation != Operation::CountTokens {
+        return Ok(Flow::Done);
+    }
+    let object = body.object(exchange)?;
     if !exchange.counts_here(at) {
+        exchange.estimate_tokens(object);
         return Ok(Flow::Done);
     }
     let object = body.take(exchange)?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{gzip, gzip::is_gzip, headers::copied, state::Response};
 use crate::core::{
     error::{Error, Fault, Form, ProviderFault, RequestFault},
-    exchange::{Env, Exchange, Next, RETRY_HEADER, Released, WAIT_HEADER, next::Release},
+    exchange::{Env, Exchange, Next, RETRY_HEADER, Released, WAIT_HEADER, next::Release, served::Completed},
     format::failure,
     headers::Headers,
     model::{
@@ -32,6 +32,13 @@ impl Exchange {
         let Some(attempt) = self.attempt() else { return Next::Pass };
         let mut failure =
             failure::read(attempt.format, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
+        // Where no body came there is no place for one.
+        if let Some(counted) = self.count_instead(&failure).filter(|_| !body.is_empty()) {
+            self.set_response(Response::Over);
+            self.books.completed = Some(Completed::of_nothing());
+            let list = self.release(&headers, Some(counted.len()), false, env);
+            return Next::Release(Release { headers: Some(list), body: Some(counted), ..Release::default() });
+        }
         self.hide_key(&mut failure);
         self.conclude(failure, &headers, env)
     }

@@ -60,19 +60,32 @@ fn a_failed_count_goes_on_to_fallbacks_and_the_last_is_an_estimate() {
 }
 
 #[test]
-fn a_provider_that_has_no_count_is_not_put_to_rest_by_who_asks_for_one() {
+fn a_provider_that_has_no_count_is_estimated_and_not_put_to_rest_by_who_asks_for_one() {
     let yaml =
         MODELS.replace("num_retries: 0", "num_retries: 0, allowed_fails: 0").replace("fallbacks:", "x:");
     let yaml = yaml.replace("{model_name: c2,", "{model_name: c,");
     let mut rig = Rig::new(&yaml);
-    let gone = json!({"type": "error", "error": {"type": "not_found_error", "message": "Not found"}});
-    for _ in 0..4 {
-        let story = rig.call(PATH, ask("c"), |_, _| Answer(404, gone.clone()));
-        assert_eq!(story.status, 404, "{}", story.body);
+    let of =
+        |message: &str| json!({"type": "error", "error": {"type": "not_found_error", "message": message}});
+    for (status, body, told) in [
+        (404, of("Not found"), 200),
+        (404, json!({"detail": "Not Found"}), 200),
+        (405, json!({"detail": "Method Not Allowed"}), 200),
+        (501, json!("no"), 200),
+        (404, of("model: claude-9"), 404),
+        (404, of("model: claude-9"), 404),
+    ] {
+        let story = rig.call(PATH, ask("c"), |_, _| Answer(status, body.clone()));
+        assert_eq!(story.status, told, "{body}: {}", story.body);
+        let record = story.record.unwrap();
+        assert_eq!((record.usage.clone(), record.cost), (None, None));
+        if told == 200 {
+            assert_eq!(story.body, r#"{"input_tokens":8}"#);
+        }
     }
     let mut body = ask("c");
     body["max_tokens"] = json!(5);
-    let story = rig.call("/v1/messages", body.clone(), |_, _| Answer(404, gone.clone()));
+    let story = rig.call("/v1/messages", body.clone(), |_, _| Answer(404, of("Not found")));
     assert_eq!(story.status, 404);
     assert_eq!(rig.call("/v1/messages", body, |_, _| Answer(200, message())).status, 200);
 }
