@@ -24,10 +24,13 @@ from .server import (
     gzip,
     hang,
     ok,
+    other_form,
+    packed,
     reset,
     split,
     status,
     trailers,
+    typed,
 )
 
 __all__ = [
@@ -50,8 +53,11 @@ __all__ = [
     "gzip",
     "hang",
     "ok",
+    "other_form",
+    "packed",
     "reset",
     "split",
     "status",
     "trailers",
+    "typed",
 ]

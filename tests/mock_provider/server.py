@@ -62,6 +62,9 @@ class Behaviour:
     after: int = 0
     split: int | None = None
     gzip: bool = False
+    packed: tuple[str, ...] = ()
+    content_type: str | None = None
+    other_form: bool = False
     chunked: bool = False
     close: bool = False
     gate: Gate | None = None
@@ -114,6 +117,21 @@ def split(size: int) -> Behaviour:
 def gzip() -> Behaviour:
     """The body is compressed."""
     return Behaviour(gzip=True)
+
+
+def packed(*codings: str) -> Behaviour:
+    """The body is compressed: `gzip`, `deflate` or `raw deflate`, one after the other, each flushed after each frame."""
+    return Behaviour(packed=codings)
+
+
+def typed(kind: str) -> Behaviour:
+    """The answer is called something else; nothing at all when `kind` is empty."""
+    return Behaviour(content_type=kind)
+
+
+def other_form() -> Behaviour:
+    """A whole answer where a stream is asked for, and a stream where none is."""
+    return Behaviour(other_form=True)
 
 
 def chunked() -> Behaviour:
@@ -490,7 +508,7 @@ class Mock:
         if behaviour.body is not None:
             return Answer(200, behaviour.body)
         try:
-            return self.answer(request)
+            return self.answer(_asking_otherwise(request) if behaviour.other_form else request)
         except Refused as refused:
             code, message = refused.code, refused.message
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as wrong:
@@ -502,11 +520,16 @@ class Mock:
         streamed = isinstance(answer.body, list)
         frames: list[bytes] = answer.body if streamed else [answer.body]
         headers = [*answer.headers, *behaviour.headers]
-        if "content-type" not in dict(headers):
-            headers.insert(0, ("content-type", answer.content_type))
+        kind = answer.content_type if behaviour.content_type is None else behaviour.content_type
+        if kind and "content-type" not in dict(headers):
+            headers.insert(0, ("content-type", kind))
+        if behaviour.packed:
+            headers.append(("content-encoding", ", ".join(coding.removeprefix("raw ") for coding in behaviour.packed)))
+            for coding in behaviour.packed:
+                frames = _packed_frames(frames, coding)
         if behaviour.gzip:
             headers.append(("content-encoding", "gzip"))
-            frames = _gzip_frames(frames)
+            frames = _packed_frames(frames, "gzip")
         in_chunks = (streamed or behaviour.chunked) and not behaviour.close
         if in_chunks:
             headers.append(("transfer-encoding", "chunked"))
@@ -552,11 +575,19 @@ def _pieces(frame: bytes, size: int | None) -> Iterable[bytes]:
     return [frame[start : start + size] for start in range(0, len(frame), size)]
 
 
-def _gzip_frames(frames: list[bytes]) -> list[bytes]:
-    """One gzip stream, flushed after each frame: every one can be decoded as soon as it arrives."""
-    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+def _packed_frames(frames: list[bytes], coding: str) -> list[bytes]:
+    """One compressed stream, flushed after each frame: every one can be decoded as soon as it arrives."""
+    packer = zlib.compressobj(wbits={"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS, "raw deflate": -zlib.MAX_WBITS}[coding])
     packed = [packer.compress(frame) + packer.flush(zlib.Z_SYNC_FLUSH) for frame in frames]
     return [*packed, packer.flush()]
+
+
+def _asking_otherwise(request: Recorded) -> Recorded:
+    """The request as one that asks for the other form of the same answer."""
+    body = json.loads(request.body)
+    body["stream"] = not body.get("stream", False)
+    body.pop("stream_options", None)
+    return Recorded(request.method, request.target, request.headers, json.dumps(body).encode())
 
 
 class RefusedPort:

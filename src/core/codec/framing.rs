@@ -32,6 +32,60 @@ impl Framing {
     }
 }
 
+/// What a body is, as far as its beginning tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Events of a stream.
+    Stream,
+    /// One JSON value.
+    Whole,
+    /// Bytes that are packed.
+    Packed,
+    /// Something else.
+    Other,
+}
+
+/// What packed bytes begin with.
+const GZIP: &[u8] = b"\x1f\x8b";
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+
+/// A line that is longer is one value.
+const MOST_LINE_BYTES: usize = 64 * 1024;
+
+impl Framing {
+    /// What a body is that begins with `bytes`; `None` while they do not tell. `end` says that no more follow.
+    pub fn shape(self, bytes: &[u8], end: bool) -> Option<Shape> {
+        let begun = bytes.strip_prefix(sse::BOM).unwrap_or(bytes).trim_ascii_start();
+        Some(match begun.first()? {
+            b'[' => Shape::Whole,
+            b'{' if self == Framing::Sse => Shape::Whole,
+            b'{' => return lines_shape(begun, end),
+            // A comment, or the name of a field that events have.
+            b':' | b'd' | b'e' | b'i' | b'r' if self == Framing::Sse => Shape::Stream,
+            _ if !end && [sse::BOM, GZIP, ZSTD].iter().any(|magic| is_begun(magic, begun)) => return None,
+            _ if begun.starts_with(GZIP) || begun.starts_with(ZSTD) => Shape::Packed,
+            _ => Shape::Other,
+        })
+    }
+}
+
+/// Whether `bytes` are a part of what they may become.
+fn is_begun(magic: &[u8], bytes: &[u8]) -> bool {
+    bytes.len() < magic.len() && magic.starts_with(bytes)
+}
+
+/// A JSON value on each line, or one on many lines. Which, shows where the first ends.
+fn lines_shape(begun: &[u8], end: bool) -> Option<Shape> {
+    match memchr::memchr(b'\n', begun) {
+        Some(at) => {
+            let line = begun.get(..at).unwrap_or_default().trim_ascii_end();
+            Some(if line.ends_with(b"}") { Shape::Stream } else { Shape::Whole })
+        }
+        None if end => Some(Shape::Stream),
+        None => (begun.len() > MOST_LINE_BYTES).then_some(Shape::Whole),
+    }
+}
+
 /// Cuts a stream of bytes that arrive in any pieces into events.
 #[derive(Debug)]
 pub enum Decoder {
@@ -82,5 +136,60 @@ impl Decoder {
             Decoder::Sse(decoder) => decoder.finish(),
             Decoder::JsonLines(decoder) => decoder.finish(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a body is in each framing, and how much of it has to be there to tell.
+    const SHAPES: [(&[u8], [Shape; 2]); 19] = [
+        (b"data: {}\n\n", [Shape::Stream, Shape::Other]),
+        (b"data:{}", [Shape::Stream, Shape::Other]),
+        (b"event: message_start\ndata: {}\n\n", [Shape::Stream, Shape::Other]),
+        (b"id: 1\n", [Shape::Stream, Shape::Other]),
+        (b"retry: 1\n", [Shape::Stream, Shape::Other]),
+        (b": ping\n\n", [Shape::Stream, Shape::Other]),
+        (b"\xef\xbb\xbf\r\n \ndata: 1", [Shape::Stream, Shape::Other]),
+        (b"{\"a\":1}", [Shape::Whole, Shape::Stream]),
+        (b"\xef\xbb\xbf{\"a\":1}", [Shape::Whole, Shape::Stream]),
+        (b" \t\r\n{\"a\":1}", [Shape::Whole, Shape::Stream]),
+        (b"{\"a\":1}\n{\"a\":1}\n", [Shape::Whole, Shape::Stream]),
+        (b"{\"a\":1} \r\n{\"a\"", [Shape::Whole, Shape::Stream]),
+        (b"{\n  \"a\": {}\n}", [Shape::Whole, Shape::Whole]),
+        (b"[{}]", [Shape::Whole, Shape::Whole]),
+        (b"\x1f\x8b\x08\x00", [Shape::Packed, Shape::Packed]),
+        (b"\x28\xb5\x2f\xfd", [Shape::Packed, Shape::Packed]),
+        (b"<html>", [Shape::Other, Shape::Other]),
+        (b"(none)", [Shape::Other, Shape::Other]),
+        (b"\xef\xbb", [Shape::Other, Shape::Other]),
+    ];
+
+    #[test]
+    fn the_first_bytes_tell_what_a_body_is() {
+        for (body, shapes) in SHAPES {
+            for (framing, shape) in [Framing::Sse, Framing::JsonLines].into_iter().zip(shapes) {
+                assert_eq!(framing.shape(body, true), Some(shape), "{framing:?} {}", body.escape_ascii());
+                // What is told once is never taken back.
+                for at in 0..body.len() {
+                    let told = framing.shape(&body[..at], false);
+                    assert!(
+                        told.is_none() || told == Some(shape),
+                        "{framing:?} {} at {at}: {told:?}",
+                        body.escape_ascii()
+                    );
+                }
+            }
+        }
+        for blank in [&b""[..], b" \r\n", b"\xef\xbb\xbf"] {
+            assert_eq!(Framing::Sse.shape(blank, true), None);
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_not_waited_for() {
+        let line = format!("{{\"a\":\"{}", "x".repeat(MOST_LINE_BYTES));
+        assert_eq!(Framing::JsonLines.shape(line.as_bytes(), false), Some(Shape::Whole));
     }
 }

@@ -8,6 +8,7 @@ pub mod json;
 pub mod lines;
 pub mod multipart;
 pub mod needle;
+pub mod packed;
 pub mod percent;
 pub mod scan;
 pub mod sse;

@@ -189,7 +189,8 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     (line, rest.strip_prefix(b"\r\n").or_else(|| rest.get(1..)).unwrap_or_default())
 }
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// The byte order mark that a text may begin with.
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,9 @@ use crate::core::{
 const CONTROLS: [&str; 4] =
     ["x-litellm-timeout", "x-litellm-num-retries", "x-litellm-tags", "x-litellm-session-id"];
 
+/// Says how a body is packed.
+pub(super) const ENCODING_HEADER: &str = "content-encoding";
+
 /// Where Envoy puts the address of a client that is not its own network's.
 pub const EXTERNAL_ADDRESS: &str = "x-envoy-external-address";
 
@@ -245,6 +248,7 @@ impl Exchange {
         let is_control = |name: &[u8]| {
             CONTROLS.iter().chain(&END_USER_HEADERS).any(|control| control.as_bytes() == name)
                 || general.user_header.as_deref().is_some_and(|header| header.as_bytes() == name)
+                || name == ENCODING_HEADER.as_bytes()
                 || (name == b"content-type" && api.carries.needs_content_type())
         };
         Exchange {

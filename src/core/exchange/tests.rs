@@ -1,6 +1,7 @@
 //! Whole requests on the rig of [`rig`]; what has a subject of its own stands in the files below.
 
 mod accounts;
+mod bodies;
 mod callers;
 mod chance;
 mod charges;

@@ -24,6 +24,7 @@ mod params;
 mod path;
 pub mod pipeline;
 pub mod prepare;
+pub mod reshape;
 pub mod response;
 mod splice;
 mod template;
@@ -35,7 +36,7 @@ use serde_json::{Map, Value};
 
 use self::{
     prepare::{Facts, Prepare},
-    response::{Observed, Passing, ReadWith, WriteWith},
+    response::{Join, Observed, Passing, ReadWith, WriteWith},
 };
 use crate::core::{
     codec::{framing::Framing, json::Object},
@@ -188,6 +189,16 @@ pub trait Format: Sync {
     /// The error that an event of its stream reports in place of a piece of the response.
     fn read_error(&self, event: &Value) -> Option<Error> {
         failure::reported_in(event)
+    }
+
+    /// Writes a buffered response as the stream that a provider was asked for.
+    fn write_stream(&self, _whole: Value, _out: &mut Vec<u8>) -> Result<(), Error> {
+        Err(Error::internal(format!("the format `{}` has no streams", self.name())))
+    }
+
+    /// What puts the events of its stream together, if it has streams.
+    fn joiner(&self) -> Option<Box<dyn Join>> {
+        None
     }
 
     /// What a failed response says, and the words of it for the client.

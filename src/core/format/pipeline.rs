@@ -104,6 +104,11 @@ impl Pipeline {
         self.observed.id.as_deref()
     }
 
+    /// Whether the stream has said that it is over.
+    pub fn is_finished(&self) -> bool {
+        self.observed.finished
+    }
+
     /// Events with content so far.
     pub fn events(&self) -> u64 {
         self.observed.events
@@ -358,11 +363,11 @@ fn leading_error(data: &[u8]) -> Option<Error> {
     if value.get("choices").is_some() { None } else { failure::reported_in(&value) }
 }
 
-fn not_json(detail: &str) -> Error {
+pub(super) fn not_json(detail: &str) -> Error {
     Error::quoted(Class::Api, format!("the provider's answer is not valid JSON ({detail})"))
 }
 
-fn too_long(framing: Framing) -> Error {
+pub(super) fn too_long(framing: Framing) -> Error {
     let message =
         format!("{} of the provider's stream is larger than {} MiB", framing.unit(), MAX_EVENT_BYTES >> 20);
     Error::provider(Class::Api, message)

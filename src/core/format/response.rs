@@ -63,6 +63,15 @@ pub trait WriteResponse {
     fn id(&self) -> Option<&str>;
 }
 
+/// Puts the events of a stream together.
+pub trait Join {
+    /// Takes one event.
+    fn event(&mut self, event: Value) -> Result<(), Error>;
+
+    /// The response. `done` says that the stream has ended with `[DONE]`; an error when the response has not come to its end.
+    fn finish(self: Box<Self>, done: bool) -> Result<Value, Error>;
+}
+
 /// What a response tells of itself, as far as it has come.
 #[derive(Debug, Default)]
 pub struct Observed {

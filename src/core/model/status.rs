@@ -57,6 +57,7 @@ impl ErrorStatus {
     pub const REQUEST_TIMEOUT: ErrorStatus = ErrorStatus(408);
     pub const CONFLICT: ErrorStatus = ErrorStatus(409);
     pub const CONTENT_TOO_LARGE: ErrorStatus = ErrorStatus(413);
+    pub const UNSUPPORTED_MEDIA_TYPE: ErrorStatus = ErrorStatus(415);
     pub const UNPROCESSABLE_CONTENT: ErrorStatus = ErrorStatus(422);
     pub const TOO_MANY_REQUESTS: ErrorStatus = ErrorStatus(429);
     pub const INTERNAL_SERVER_ERROR: ErrorStatus = ErrorStatus(500);

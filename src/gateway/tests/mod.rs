@@ -1,6 +1,7 @@
 //! Whole requests through both roles, in a host that is nothing but memory, with the part of Envoy played by
 //! [`envoy`]: what the tests against a real Envoy show, in seconds.
 
+mod bodies;
 mod envoy;
 mod fallbacks;
 mod guards;

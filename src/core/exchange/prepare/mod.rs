@@ -8,6 +8,7 @@ mod permit;
 mod plan;
 mod read;
 mod seams;
+mod unpack;
 
 use std::{rc::Rc, sync::Arc};
 
@@ -21,6 +22,7 @@ use crate::core::{codec::json::Object, error::Error, host::CallResponse, model::
 
 /// What happens to a request before its first attempt, in this order.
 const PREPARE: &[(&str, Step)] = &[
+    ("unpack", unpack::unpack),
     ("read", read::read),
     ("end user", permit::end_user),
     ("permit", permit::permit),

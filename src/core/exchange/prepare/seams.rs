@@ -51,7 +51,7 @@ impl Exchange {
     }
 
     /// Puts a body in the place of the client's, within the bounds that hold for every body.
-    fn change_body(&mut self, changed: Vec<u8>) -> Result<(), Error> {
+    pub(super) fn change_body(&mut self, changed: Vec<u8>) -> Result<(), Error> {
         let length = u64::try_from(changed.len()).unwrap_or(u64::MAX);
         size_allowed(length, &self.config)?;
         bounds::check(&self.members(&changed)?, self.received.api)?;

@@ -1,15 +1,15 @@
 //! A response that comes whole: held to its end, or passed on when it is too large for that.
 
 use super::{
-    gzip,
-    gzip::is_gzip,
+    encoding::{self, unreadable},
+    is_said_to_be,
     state::{Judging, Response},
 };
 use crate::core::{
-    codec::tap::Tap,
+    codec::{framing::Shape, sse, tap::Tap},
     error::Error,
     exchange::{Env, Exchange, Next, next::Release},
-    format::pipeline::Pipeline,
+    format::{pipeline::Pipeline, reshape},
     headers::Headers,
     model::failure::Class,
     operation::Dialect,
@@ -19,16 +19,21 @@ use crate::core::{
 const MAX_TAPPED_BYTES: usize = 64 * 1024;
 
 impl Exchange {
-    /// A large response starts to pass.
+    /// A large response starts to pass, if it is what was asked for.
     pub(super) fn start_passing(
         &mut self,
         pipeline: Box<Pipeline>,
-        headers: &Headers,
+        headers: Headers,
         bytes: &[u8],
         env: &mut Env,
     ) -> Next {
+        let framing = self.attempt().map(|attempt| attempt.format.framing());
+        if framing.and_then(|framing| framing.shape(bytes, false)) != Some(Shape::Whole) {
+            self.set_response(Response::Held { pipeline, headers, to_the_end: true });
+            return Next::Hold;
+        }
         let tap = Box::new(Tap::new(Pipeline::NOTED, MAX_TAPPED_BYTES));
-        let list = self.release(headers, None, false, env);
+        let list = self.release(&headers, None, false, env);
         self.pass_on(pipeline, tap, bytes, false);
         Next::Release(Release { headers: Some(list), ..Release::default() })
     }
@@ -59,14 +64,13 @@ impl Exchange {
         bytes: &[u8],
         env: &mut Env,
     ) -> Next {
-        let unpacked = if is_gzip(&headers) { gzip::unpack_all(bytes) } else { Ok(None) };
-        let result = unpacked.and_then(|unpacked| {
-            let body = unpacked.as_deref().unwrap_or(bytes);
+        let result = self.in_the_asked_shape(&headers, bytes).and_then(|changed| {
+            let body = changed.as_deref().unwrap_or(bytes);
             let whole = pipeline.whole(body)?;
             if self.is_cut_by_filter(body) {
                 return Err(Error::provider(Class::ContentPolicyViolation, "the answer was blocked"));
             }
-            Ok(whole.or(unpacked))
+            Ok(whole.or(changed))
         });
         match result {
             Ok(body) if !env.seams.guards.is_empty() => {
@@ -83,6 +87,20 @@ impl Exchange {
                 self.charge_replaced(&pipeline, env);
                 self.fail_with(error, env)
             }
+        }
+    }
+
+    /// A body unpacked, and put together if it is a stream; `None` when it is what was asked for.
+    fn in_the_asked_shape(&self, headers: &Headers, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let unpacked = encoding::unpack_all(headers, bytes).map_err(|why| unreadable(&why))?;
+        let Some(format) = self.attempt().map(|attempt| attempt.format) else { return Ok(unpacked) };
+        let body = unpacked.as_deref().unwrap_or(bytes);
+        match format.framing().shape(body, true) {
+            Some(Shape::Packed) => Err(encoding::unsaid()),
+            _ if reshape::is_stream(format, body, is_said_to_be(format.framing(), headers)) => {
+                reshape::as_whole(format, body).map(Some)
+            }
+            _ => Ok(body.strip_prefix(sse::BOM).map(<[u8]>::to_vec).or(unpacked)),
         }
     }
 

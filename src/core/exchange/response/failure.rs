@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{gzip, gzip::is_gzip, headers::copied, state::Response};
+use super::{encoding, headers::copied, state::Response};
 use crate::core::{
     error::{Error, Fault, Form, ProviderFault, RequestFault},
     exchange::{Env, Exchange, Next, RETRY_HEADER, Released, WAIT_HEADER, next::Release, served::Completed},
@@ -16,6 +16,9 @@ use crate::core::{
     route::{plan::Plan, retries},
 };
 
+/// The most that a packed error may become: words, and what some servers put beside them.
+const MOST_UNPACKED_ERROR_BYTES: usize = 4 * 1024 * 1024;
+
 impl Exchange {
     /// A failed response has been read.
     pub(super) fn failed(&mut self, body: &[u8], env: &mut Env) -> Next {
@@ -28,10 +31,13 @@ impl Exchange {
             self.charge_hurried(&failure, env);
             return self.conclude(failure, &Headers::default(), env);
         }
-        let unpacked = if is_gzip(&headers) { gzip::unpack_all(body).ok().flatten() } else { None };
         let Some(attempt) = self.attempt() else { return Next::Pass };
-        let mut failure =
-            failure::read(attempt.format, status, &headers, unpacked.as_deref().unwrap_or(body), env.now_ms);
+        let read = |body: &[u8]| failure::read(attempt.format, status, &headers, body, env.now_ms);
+        let mut failure = match encoding::unpack_failure(&headers, body, MOST_UNPACKED_ERROR_BYTES) {
+            Ok(unpacked) => read(unpacked.as_deref().unwrap_or(body)),
+            // Its status still tells what has failed.
+            Err(why) => Failure { message: format!("the provider's error {why}"), ..read(b"") },
+        };
         // Where no body came there is no place for one.
         if let Some(counted) = self.count_instead(&failure).filter(|_| !body.is_empty()) {
             self.set_response(Response::Over);

@@ -5,22 +5,24 @@
 //! unless it is too large to hold and needs no translation.
 
 mod buffered;
+mod encoding;
 mod failure;
-mod gzip;
 mod headers;
 mod judge;
 mod state;
 mod stream;
 
-use self::{gzip::is_gzip, state::Streaming};
+use self::{encoding::is_packed, state::Streaming};
 use super::{Env, Exchange, Next, Phase, local::REQUEST_ID, served::Completed};
 pub(super) use state::Response;
 
 use crate::core::{
+    codec::framing::Framing,
     error::ErrorFormat,
     format::{pipeline::Pipeline, response::ResponseIds},
     headers::Headers,
     model::{failure::native, status::Status},
+    operation::Operation,
 };
 
 /// Of a failed response no more is read than this.
@@ -30,6 +32,7 @@ impl Exchange {
     /// The response's headers; `end` says that no body follows.
     pub fn on_response_headers(&mut self, headers: Headers, end: bool, env: &mut Env) -> Next {
         let status = headers.text(":status").and_then(Status::parse);
+        let is_stream_wanted = self.is_stream_wanted();
         let Phase::Attempting(attempt) = &mut self.phase else { return Next::Pass };
         if self.received.api.error_format == ErrorFormat::Anthropic {
             let id = headers.text(REQUEST_ID).filter(|id| native::is_word(id));
@@ -60,11 +63,14 @@ impl Exchange {
             let id = self.delivery.provider_request_id.as_deref();
             pipeline.name_request(id.unwrap_or(&self.received.call_id));
         }
-        let media_type = attempt.format.framing().media_type();
-        let is_stream = headers.text("content-type").is_some_and(|kind| kind.starts_with(media_type));
-        attempt.response = match is_stream {
+        // What comes is told by what was asked for and by its first bytes: providers say all sorts of things of their bodies.
+        attempt.response = match is_stream_wanted {
             true => Response::Streaming(Box::new(Streaming::new(pipeline, headers))),
-            false => Response::Held { pipeline: Box::new(pipeline), headers },
+            false => {
+                let says_stream = is_said_to_be(attempt.format.framing(), &headers);
+                let to_the_end = says_stream || is_packed(&headers) || !attempt.passes || attempt.is_guarded;
+                Response::Held { pipeline: Box::new(pipeline), headers, to_the_end }
+            }
         };
         if end { self.on_response_body(b"", true, env) } else { Next::Hold }
     }
@@ -75,20 +81,25 @@ impl Exchange {
         match &attempt.response {
             Response::Awaited(_) | Response::Judging(_) | Response::Over => false,
             Response::Failing { .. } => end || size > MAX_ERROR_BYTES,
-            Response::Held { headers, .. } => {
-                let may_pass = attempt.passes && !attempt.is_guarded && !is_gzip(headers);
-                end || (may_pass && size > self.max_held())
-            }
+            Response::Held { to_the_end, .. } => end || (!to_the_end && size > self.max_held()),
             Response::Passing { tap, .. } => end || !tap.is_done(),
-            Response::Streaming(_) => true,
+            Response::Streaming(stream) => end || !stream.is_whole(),
         }
     }
 
     /// Whether parts that are not read are kept back.
     pub fn holds(&self) -> bool {
-        use Response::{Failing, Held, Judging};
-        matches!(&self.phase, Phase::Attempting(attempt)
-            if matches!(attempt.response, Failing { .. } | Held { .. } | Judging(_)))
+        let Phase::Attempting(attempt) = &self.phase else { return false };
+        match &attempt.response {
+            Response::Failing { .. } | Response::Held { .. } | Response::Judging(_) => true,
+            Response::Streaming(stream) => stream.is_whole(),
+            Response::Awaited(_) | Response::Passing { .. } | Response::Over => false,
+        }
+    }
+
+    /// Whether the client has asked for a stream, of an API that has streams.
+    fn is_stream_wanted(&self) -> bool {
+        self.requested.streaming && self.received.api.operation == Operation::Generate
     }
 
     fn max_held(&self) -> usize {
@@ -113,10 +124,10 @@ impl Exchange {
                 attempt.response = failing;
                 self.failed(bytes, env)
             }
-            Response::Held { pipeline, headers } if !end => {
-                self.start_passing(pipeline, &headers, bytes, env)
+            Response::Held { pipeline, headers, .. } if !end => {
+                self.start_passing(pipeline, headers, bytes, env)
             }
-            Response::Held { pipeline, headers } => self.finish_held(pipeline, headers, bytes, env),
+            Response::Held { pipeline, headers, .. } => self.finish_held(pipeline, headers, bytes, env),
             Response::Passing { pipeline, tap } => {
                 self.pass_on(pipeline, tap, bytes, end);
                 Next::Pass
@@ -163,4 +174,11 @@ impl Exchange {
         let used = || pipeline.used(|| self.prompt_tokens());
         Completed::of(pipeline, self.is_metered().then(used).flatten())
     }
+}
+
+/// Whether a response's headers say that it is a stream.
+fn is_said_to_be(framing: Framing, headers: &Headers) -> bool {
+    let kind = headers.get("content-type").unwrap_or_default();
+    let media_type = framing.media_type().as_bytes();
+    kind.get(..media_type.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(media_type))
 }

@@ -1,8 +1,8 @@
 //! Where a response stands, with what is known only there.
 
-use super::gzip::{Gunzip, is_gzip};
+use super::encoding::Unpacking;
 use crate::core::{
-    codec::tap::Tap,
+    codec::{framing::Shape, tap::Tap},
     format::{pipeline::Pipeline, translate::Back},
     headers::Headers,
     model::status::Status,
@@ -25,6 +25,8 @@ pub(in crate::core::exchange) enum Response {
         pipeline: Box<Pipeline>,
         /// The response's headers.
         headers: Headers,
+        /// However large it is, it does not pass before its end.
+        to_the_end: bool,
     },
     /// A buffered response too large to hold: it passes while its usage is caught.
     Passing {
@@ -55,7 +57,11 @@ pub(in crate::core::exchange) struct Streaming {
     pub(super) headers: Option<Headers>,
     /// While parts are kept back, the host gives them again with the next one: how much of them is known.
     pub(super) seen: usize,
-    pub(super) gunzip: Option<Gunzip>,
+    pub(super) unpacking: Unpacking,
+    /// A stream, or a response that is to be read whole in its place; `None` while its first bytes have not come.
+    pub(super) shape: Option<Shape>,
+    /// What has come, unpacked, while they do not tell.
+    pub(super) beginning: Vec<u8>,
     /// What has been judged and waits to go out.
     pub(super) ready: Vec<u8>,
     /// What came while that was judged, and is judged with the next part.
@@ -64,15 +70,21 @@ pub(in crate::core::exchange) struct Streaming {
 
 impl Streaming {
     pub(super) fn new(pipeline: Pipeline, headers: Headers) -> Streaming {
-        let gunzip = is_gzip(&headers).then(Gunzip::default);
         Streaming {
             pipeline,
+            unpacking: Unpacking::new(&headers),
             headers: Some(headers),
             seen: 0,
-            gunzip,
+            shape: None,
+            beginning: Vec::new(),
             ready: Vec::new(),
             unjudged: Vec::new(),
         }
+    }
+
+    /// Whether what has come in the place of a stream is a response that is to be read whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.shape == Some(Shape::Whole)
     }
 
     /// Whether the client has seen its beginning.

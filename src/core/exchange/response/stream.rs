@@ -1,11 +1,25 @@
 //! A streamed response: chunk by chunk, its headers with the first that has something to show.
 
-use super::state::{Judging, Response, Streaming};
+use super::{
+    encoding::{self, unreadable},
+    state::{Judging, Response, Streaming},
+};
 use crate::core::{
+    codec::framing::Shape,
     error::Error,
     exchange::{Env, Exchange, Next, next::Release},
+    format::{self, reshape},
     headers::Headers,
+    model::failure::Class,
 };
+
+/// What has come of a part.
+enum Read {
+    /// What the client is to get of it.
+    Heard,
+    /// Not enough to tell a stream from a whole response.
+    Nothing,
+}
 
 impl Exchange {
     /// One more chunk, with those that are kept back.
@@ -16,18 +30,15 @@ impl Exchange {
         end: bool,
         env: &mut Env,
     ) -> Next {
-        let fresh = bytes.get(stream.seen..).unwrap_or_default();
-        let unpacked = match stream.gunzip.as_mut().map(|gunzip| gunzip.unpack(fresh)).transpose() {
-            Ok(unpacked) => unpacked,
+        let mut out = Vec::with_capacity(bytes.len().saturating_sub(stream.seen) + 64);
+        match self.read(&mut stream, bytes, end, &mut out) {
+            Ok(Read::Heard) => {}
+            Ok(Read::Nothing) => {
+                stream.seen = bytes.len();
+                self.set_response(Response::Streaming(stream));
+                return Next::Hold;
+            }
             Err(error) => return self.fail_stream(&mut stream, error, env),
-        };
-        let mut out = Vec::with_capacity(fresh.len() + 64);
-        let mut result = stream.pipeline.chunk(unpacked.as_deref().unwrap_or(fresh), &mut out);
-        if result.is_ok() && end {
-            result = stream.pipeline.end(&mut out);
-        }
-        if let Err(error) = result {
-            return self.fail_stream(&mut stream, error, env);
         }
         if !env.seams.guards.is_empty() {
             return self.judge_part(stream, &out, bytes.len(), end, env);
@@ -41,6 +52,28 @@ impl Exchange {
         stream.seen = 0;
         let headers = self.let_go(stream, end, env);
         Next::Release(Release { headers, body: (out != bytes).then_some(out), ..Release::default() })
+    }
+
+    /// Reads what is new in `bytes`. What the client is to get of it is appended to `out`.
+    fn read(
+        &self,
+        stream: &mut Streaming,
+        bytes: &[u8],
+        end: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Read, Error> {
+        let fresh = bytes.get(stream.seen..).unwrap_or_default();
+        let unpacked = match stream.unpacking.push(fresh) {
+            // What stands behind the end of a stream is nobody's.
+            Err(_) if stream.pipeline.is_finished() => return Ok(Read::Heard),
+            unpacked => unpacked?,
+        };
+        let plain = unpacked.as_deref().unwrap_or(fresh);
+        if stream.shape == Some(Shape::Stream) {
+            return stream.hear(plain, end, out);
+        }
+        let Some(format) = self.attempt().map(|attempt| attempt.format) else { return Ok(Read::Nothing) };
+        stream.begin(format, plain, bytes, end, out)
     }
 
     /// Lets a part go out, with the headers when they have not.
@@ -127,4 +160,69 @@ impl Exchange {
         body.extend(error.event(self.received.api.error_format, id));
         Next::Release(Release { body: Some(body), ..Release::default() })
     }
+}
+
+impl Streaming {
+    /// The next part of a stream.
+    fn hear(&mut self, plain: &[u8], end: bool, out: &mut Vec<u8>) -> Result<Read, Error> {
+        self.pipeline.chunk(plain, out)?;
+        if end {
+            // What is cut short may have been packed wrongly.
+            self.pipeline.end(out).map_err(|error| self.unpacking.finish().err().unwrap_or(error))?;
+        }
+        Ok(Read::Heard)
+    }
+
+    /// A part of what is not known yet to be a stream: `plain` is what is new of `bytes`, which are all that has come.
+    fn begin(
+        &mut self,
+        format: format::Ref,
+        plain: &[u8],
+        bytes: &[u8],
+        end: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Read, Error> {
+        if self.is_whole() {
+            return if end { self.hear_whole(format, bytes, out) } else { Ok(Read::Nothing) };
+        }
+        let mut beginning = std::mem::take(&mut self.beginning);
+        let known = if beginning.is_empty() {
+            plain
+        } else {
+            beginning.extend_from_slice(plain);
+            &beginning
+        };
+        self.shape = match format.framing().shape(known, end) {
+            Some(Shape::Packed) => return Err(encoding::unsaid()),
+            Some(Shape::Other) => return Err(neither()),
+            Some(Shape::Whole) => Some(Shape::Whole),
+            // Nothing but blanks: it ends before it has begun.
+            None if !end => None,
+            _ => Some(Shape::Stream),
+        };
+        match self.shape {
+            Some(Shape::Stream) => self.hear(known, end, out),
+            Some(_) if end => self.hear_whole(format, bytes, out),
+            Some(_) => Ok(Read::Nothing),
+            None => {
+                self.beginning = if beginning.is_empty() { plain.to_vec() } else { beginning };
+                Ok(Read::Nothing)
+            }
+        }
+    }
+
+    /// A whole response in the place of a stream: told as one.
+    fn hear_whole(&mut self, format: format::Ref, bytes: &[u8], out: &mut Vec<u8>) -> Result<Read, Error> {
+        let unpacked = match &self.headers {
+            Some(headers) => encoding::unpack_all(headers, bytes).map_err(|why| unreadable(&why))?,
+            None => None,
+        };
+        let events = reshape::as_stream(format, unpacked.as_deref().unwrap_or(bytes))?;
+        self.hear(&events, true, out)
+    }
+}
+
+/// What is nothing that a provider answers with.
+fn neither() -> Error {
+    Error::provider(Class::Api, "the provider's answer is neither a stream nor JSON")
 }

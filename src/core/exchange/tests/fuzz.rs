@@ -101,7 +101,7 @@ fn bites(random: &mut Random, text: &mut Vec<u8>) {
 }
 
 /// A request that says much.
-fn body_of(path: &str, model: &str, streaming: bool) -> Value {
+pub(super) fn body_of(path: &str, model: &str, streaming: bool) -> Value {
     let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}});
     match path {
         "/v1/embeddings" => {
@@ -136,7 +136,7 @@ fn body_of(path: &str, model: &str, streaming: bool) -> Value {
 }
 
 /// What the provider of a path answers when all is well: a body, or the events of a stream.
-fn answer_of(path: &str, model: &str, streaming: bool) -> Vec<u8> {
+pub(super) fn answer_of(path: &str, model: &str, streaming: bool) -> Vec<u8> {
     let events = |list: Vec<Value>| -> Vec<u8> {
         let mut text: String = list
             .iter()

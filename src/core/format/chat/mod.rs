@@ -5,6 +5,7 @@
 
 mod mend;
 pub(super) mod request;
+mod reshape;
 pub mod response;
 pub(super) mod stream;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 use super::{
     Context, StreamedTexts, Written,
     prepare::{self, Facts, Prepare},
-    response::{ReadWith, WriteWith},
+    response::{Join, ReadWith, WriteWith},
 };
 use crate::core::{
     codec::{json::Object, needle::Needle},
@@ -110,6 +111,14 @@ impl super::Format for Format {
 
     fn is_filtered(&self, body: &[u8]) -> bool {
         response::is_stopped_by(&CONTENT_FILTER, "/choices/0/finish_reason", body)
+    }
+
+    fn write_stream(&self, whole: Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        reshape::write(whole, out)
+    }
+
+    fn joiner(&self) -> Option<Box<dyn Join>> {
+        Some(Box::new(reshape::Joined::default()))
     }
 }
 

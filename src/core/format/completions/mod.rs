@@ -1,6 +1,7 @@
 //! OpenAI text completions.
 
 pub mod request;
+mod reshape;
 pub mod response;
 pub mod stream;
 #[cfg(test)]
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     Context, StreamedTexts, Written, params,
     prepare::{self, Facts, Prepare},
-    response::WriteWith,
+    response::{Join, WriteWith},
 };
 use crate::core::{codec::json::Object, error::Error};
 
@@ -56,5 +57,13 @@ impl super::Format for Format {
 
     fn texts(&self) -> StreamedTexts {
         StreamedTexts::Events
+    }
+
+    fn write_stream(&self, whole: Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        reshape::write(whole, out)
+    }
+
+    fn joiner(&self) -> Option<Box<dyn Join>> {
+        Some(Box::new(reshape::Joined::default()))
     }
 }

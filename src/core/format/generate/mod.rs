@@ -1,6 +1,7 @@
 //! Hugging Face text generation inference: `{"inputs", "parameters"}` in, `generated_text` out. Spoken by providers only.
 
 pub mod request;
+mod reshape;
 pub mod response;
 pub mod stream;
 mod strip_tokens;
@@ -9,7 +10,7 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-use super::{Context, Written};
+use super::{Context, Written, response::Join};
 use crate::core::error::Error;
 
 /// What a response is read by.
@@ -41,5 +42,13 @@ impl super::Format for Format {
         let (body, requested) = request::write(chat, context)?;
         let reader = Box::new(move |ids: &_| Box::new(stream::Reader::new(requested, ids)) as _);
         Ok(Written { body, betas: Vec::new(), reader })
+    }
+
+    fn write_stream(&self, whole: Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        reshape::write(whole, out)
+    }
+
+    fn joiner(&self) -> Option<Box<dyn Join>> {
+        Some(Box::new(reshape::Joined::default()))
     }
 }

@@ -5,6 +5,7 @@ pub mod error;
 mod ids;
 mod names;
 pub mod request;
+mod reshape;
 pub mod response;
 pub mod stream;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{
     Context, StreamedTexts, Written, chat,
     prepare::{Facts, Prepare},
-    response::{Observed, Passing, WriteWith},
+    response::{Join, Observed, Passing, WriteWith},
 };
 use crate::core::{
     codec::{json::Object, needle::Needle},
@@ -128,6 +129,14 @@ impl super::Format for Format {
 
     fn read_native(&self, status: Option<Status>, body: &[u8]) -> Option<Native> {
         Some(Native::read(status, &serde_json::from_slice(body).unwrap_or_default()))
+    }
+
+    fn write_stream(&self, whole: Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        reshape::write(whole, out)
+    }
+
+    fn joiner(&self) -> Option<Box<dyn Join>> {
+        Some(Box::new(reshape::Joined::default()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! providers only.
 
 pub mod request;
+mod reshape;
 pub mod response;
 pub mod stream;
 #[cfg(test)]
@@ -9,7 +10,7 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-use super::{Context, StreamedTexts, Written};
+use super::{Context, StreamedTexts, Written, response::Join};
 use crate::core::{codec::framing::Framing, error::Error};
 
 /// What a response is read by.
@@ -48,5 +49,13 @@ impl super::Format for Format {
 
     fn texts(&self) -> StreamedTexts {
         StreamedTexts::Events
+    }
+
+    fn write_stream(&self, whole: Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        reshape::write(whole, out)
+    }
+
+    fn joiner(&self) -> Option<Box<dyn Join>> {
+        Some(Box::new(reshape::Joined::default()))
     }
 }
