@@ -8,6 +8,7 @@
 //! | `GET /internal/end_users/{id}` (percent-encoded) | – | [`EndUserRecord`](crate::core::model::key_record::EndUserRecord), also for an unknown one |
 //! | `GET /internal/ready` | – | 200 |
 //! | `POST /internal/sync` | [`SyncRequest`] | [`SyncReply`] |
+//! | `POST /internal/texts` ([`TEXTS_PATH`]) | the `input` of an embedding, in tokens | `{"input": …}` in texts, or 400 with `detail` |
 //!
 //! The gateway's command asks too: `GET /internal/models?since=REVISION&wait_ms=…` ([`MODELS_PATH`]) returns the models that
 //! were added through the API, or 204 when there is no newer revision within that time.
@@ -34,6 +35,8 @@ pub const INTERNAL_CLUSTER: &str = "tollgate_ledger_internal";
 pub const SYNC_PATH: &str = "/internal/sync";
 /// Where the gateway's command asks for the models that were added through the API.
 pub const MODELS_PATH: &str = "/internal/models";
+/// Where the filter has texts made of tokens.
+pub const TEXTS_PATH: &str = "/internal/texts";
 /// Returns 200 as long as the ledger responds, whatever its database does.
 pub const ALIVE_PATH: &str = "/internal/alive";
 /// Returns 200 when the ledger can serve.

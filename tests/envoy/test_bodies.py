@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import pytest
 
@@ -229,3 +230,67 @@ def test_an_error_that_cannot_be_unpacked_is_told_by_its_status(bodies):
     mocks["openai"].script(status(429, b"\x0b\x02", [("content-encoding", "br")]))
     answer = gateway.chat("openai", disable_fallbacks=True)
     assert answer.status_code == 429 and "content-encoding `br`" in answer.json()["error"]["message"], answer.text
+
+
+@pytest.fixture(scope="module")
+def embedders(tmp_path_factory):
+    mocks = {"tokens": OpenAiMock(name="tokens"), "texts": OpenAiMock(name="texts")}
+    # The same wire: what tells them apart is the brand.
+    models = [
+        deployment("tokens", mocks["tokens"].params()),
+        deployment("texts", mocks["texts"].params() | {"model": "voyage/voyage-3"}),
+    ]
+    gateway = Gateway(tmp_path_factory.mktemp("embedders"), {"model_list": models, "router_settings": {"num_retries": 0}})
+    yield gateway, mocks
+    gateway.stop()
+    for mock in mocks.values():
+        mock.stop()
+
+
+@pytest.mark.parametrize(
+    "given, texts",
+    [([[15339, 1917]], ["hello world"]), ([15339, 1917], "hello world"), ([[15339], [1917]], ["hello", " world"]), ("hi", "hi")],
+    ids=["list", "one", "two", "text"],
+)
+def test_lists_of_tokens_become_texts_where_none_are_taken(embedders, given, texts):
+    gateway, mocks = embedders
+    for name, expected in (("tokens", given), ("texts", texts)):
+        answer = gateway.client.post("/v1/embeddings", json={"model": name, "input": given})
+        assert answer.status_code == 200, answer.text
+        assert mocks[name].last.json["input"] == expected
+
+
+def test_a_token_that_does_not_exist_is_told(embedders):
+    gateway, mocks = embedders
+    answer = gateway.client.post("/v1/embeddings", json={"model": "texts", "input": [[4294967295]]})
+    assert answer.status_code == 400 and "no token 4294967295" in answer.json()["error"]["message"], answer.text
+
+
+PACKS = {
+    "gzip": lambda body: zlib.compress(body, wbits=31),
+    "deflate": zlib.compress,
+    "deflate, gzip": lambda body: zlib.compress(zlib.compress(body), wbits=31),
+}
+
+
+@pytest.mark.parametrize("coding", PACKS)
+@pytest.mark.parametrize("api", PATHS)
+def test_a_packed_request_is_read_and_sent_on_unpacked(bodies, api, coding):
+    gateway, mocks = bodies
+    body = PACKS[coding](json.dumps(request_of(api, "openai", False)).encode())
+    headers = {"content-encoding": coding, "content-type": "application/json"}
+    mocks["openai"].script(status(500))
+    answer = gateway.client.post(PATHS[api], content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    for name in ("openai", "good"):
+        assert mocks[name].last.json["messages"] and mocks[name].last.header("content-encoding") is None
+
+
+@pytest.mark.parametrize("coding, code", [("br", 415), ("zstd", 415), ("gzip", 400)])
+@pytest.mark.parametrize("api", PATHS)
+def test_a_request_that_cannot_be_unpacked_is_refused(bodies, api, coding, code):
+    gateway, _ = bodies
+    headers = {"content-encoding": coding, "content-type": "application/json"}
+    answer = gateway.client.post(PATHS[api], content=b"\x0b\x02\x80{}\x03", headers=headers)
+    assert answer.status_code == code and "content-encoding" in answer.json()["error"]["message"], answer.text
+    assert (answer.json().get("type") == "error") == (api == "messages")

@@ -3,7 +3,8 @@
 //! Models of other makers are counted with `cl100k_base`, which is near enough for estimates; what is charged is what their
 //! providers tell.
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tiktoken_rs::{
     CoreBPE, bpe_for_tokenizer,
     tokenizer::{Tokenizer, get_tokenizer},
@@ -54,6 +55,41 @@ pub async fn count(model: &str, prompt: Prompt) -> Result<u64, Problem> {
             Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "this model's tokenizer is missing")
         })?
         .ok_or_else(too_long)
+}
+
+/// What an embedding is made of when it is told in tokens.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Input {
+    One(Vec<u32>),
+    Many(Vec<Vec<u32>>),
+}
+
+/// The `input` of an embedding in texts, which came in tokens: those of OpenAI's embedding models, as clients take them for any
+/// other model too. A token that is a part of a character becomes the sign for an unreadable one.
+pub async fn texts(input: &[u8]) -> Result<Value, Problem> {
+    let input: Input = serde_json::from_slice(input)
+        .map_err(|_| Problem::Detail(400, json!("expected a list of numbers, or a list of such lists.")))?;
+    let failed =
+        || Problem::refused(ErrorStatus::INTERNAL_SERVER_ERROR, "the tokens could not be made texts");
+    let _turn = COUNTING.acquire().await.map_err(|_| failed())?;
+    let made = tokio::task::spawn_blocking(move || {
+        let tokenizer = bpe_for_tokenizer(Tokenizer::Cl100kBase).map_err(|_| None)?;
+        let text = |tokens: &Vec<u32>| {
+            let bytes = tokenizer.decode_bytes(tokens).map_err(|unknown| Some(unknown.token))?;
+            Ok(Value::from(String::from_utf8_lossy(&bytes)))
+        };
+        match &input {
+            Input::One(tokens) => text(tokens),
+            Input::Many(lists) => {
+                lists.iter().map(text).collect::<Result<Vec<Value>, Option<u32>>>().map(Value::from)
+            }
+        }
+    });
+    made.await.map_err(|_| failed())?.map_err(|unknown| match unknown {
+        Some(token) => Problem::Detail(400, json!(format!("cl100k_base has no token {token}."))),
+        None => failed(),
+    })
 }
 
 /// The tokenizer of a model, by its name with or without a provider in front.

@@ -4,7 +4,11 @@ use super::{
     params::{HOW_TO_DROP, is_idle},
     prepare::{Facts, Prepare},
 };
-use crate::core::{codec::json::Object, error::Error, model::params::Params};
+use crate::core::{
+    codec::json::Object,
+    error::Error,
+    model::{brand::Brand, params::Params},
+};
 
 /// The parameters that not everybody takes.
 const CHECKED: [&str; 3] = ["user", "encoding_format", "dimensions"];
@@ -56,6 +60,7 @@ impl super::Format for Format {
     }
 
     fn fit(&self, body: &mut Object<'_>, p: &Prepare<'_>, facts: &mut Facts) -> Result<(), Error> {
+        takes_input(body, p.deployment.brand)?;
         let taking = p.taking(facts);
         let mut refused = Vec::new();
         for name in CHECKED {
@@ -79,5 +84,44 @@ impl super::Format for Format {
 
     fn has_texts(&self) -> bool {
         false
+    }
+}
+
+/// Refuses tokens for a brand that takes texts alone.
+fn takes_input(body: &Object<'_>, brand: &Brand) -> Result<(), Error> {
+    if brand.quirks.takes_tokens || !body.raw("input").is_some_and(is_tokens) {
+        return Ok(());
+    }
+    Err(Error::bad_request(format!(
+        "`input` is a list of tokens, which {} does not take: expected texts. LangChain's OpenAIEmbeddings sends texts with \
+         `check_embedding_ctx_length=False`; a gateway with its ledger makes texts of tokens by itself.",
+        brand.name
+    ))
+    .with_param("input"))
+}
+
+/// Whether an `input` is a list of tokens, or a list of such lists.
+pub fn is_tokens(input: &str) -> bool {
+    fn inside(list: &str) -> Option<&str> {
+        list.trim_start().strip_prefix('[').map(str::trim_start)
+    }
+    let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    inside(input).is_some_and(|first| is_number(first) || inside(first).is_some_and(is_number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_told_from_texts() {
+        for tokens in ["[15339,1917]", "[[15339,1917]]", " [ [ 1 ] , \"x\" ]", "[0]"] {
+            assert!(is_tokens(tokens), "{tokens}");
+        }
+        for other in
+            ["\"hello\"", "[\"hello\"]", "[]", "[[]]", "[[\"1\"]]", "1", "[[[1]]]", "null", "{}", "[-1]", ""]
+        {
+            assert!(!is_tokens(other), "{other}");
+        }
     }
 }

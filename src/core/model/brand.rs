@@ -112,6 +112,8 @@ pub struct Quirks {
     pub effort_for_thinking: bool,
     /// `thinking` is a switch, which `reasoning_effort` needs on.
     pub thinking_switch: bool,
+    /// The input of embeddings may be lists of tokens; where it may not, texts are made of them.
+    pub takes_tokens: bool,
     /// `stream_options` is not understood: usage comes anyway, or not at all.
     pub no_stream_options: bool,
 }

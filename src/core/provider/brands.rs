@@ -27,7 +27,7 @@ pub static BRANDS: &[Brand] = &[
     Brand { takes: params::AI21, quirks: FLAT, ..compatible("ai21", "Ai21", Some("https://api.ai21.com/studio/v1"), &["AI21_API_BASE"], &["AI21_API_KEY"]) },
     Brand { takes: params::VOLCENGINE, hosts: &["ark.cn-beijing.volces.com"], quirks: MAX_TOKENS, ..compatible("volcengine", "Volcengine", Some("https://ark.cn-beijing.volces.com/api/v3"), &["VOLCENGINE_API_BASE"], &["VOLCENGINE_API_KEY", "ARK_API_KEY"]) },
     Brand { hosts: &["models.inference.ai.azure.com"], quirks: MAX_TOKENS, ..compatible("github", "Github", Some("https://models.inference.ai.azure.com"), &["GITHUB_API_BASE"], &["GITHUB_API_KEY"]) },
-    Brand { takes: params::THINKS, default_key: Some("fake-api-key"), text_completions: true, quirks: Quirks { no_cache_control: true, reads_arguments: true, wants_reasoning: true, effort_for_thinking: true, ..MAX_TOKENS }, ..compatible("hosted_vllm", "Hosted_vllm", None, &["HOSTED_VLLM_API_BASE"], &["HOSTED_VLLM_API_KEY"]) },
+    Brand { takes: params::THINKS, default_key: Some("fake-api-key"), text_completions: true, quirks: Quirks { no_cache_control: true, reads_arguments: true, wants_reasoning: true, effort_for_thinking: true, takes_tokens: true, ..MAX_TOKENS }, ..compatible("hosted_vllm", "Hosted_vllm", None, &["HOSTED_VLLM_API_BASE"], &["HOSTED_VLLM_API_KEY"]) },
     Brand { default_key: Some(" "), text_completions: true, quirks: MAX_TOKENS, ..compatible("lm_studio", "Lm_studio", None, &["LM_STUDIO_API_BASE"], &["LM_STUDIO_API_KEY"]) },
     Brand { default_key: Some("fake-api-key"), text_completions: true, quirks: MAX_TOKENS, ..compatible("llamafile", "Llamafile", Some("http://127.0.0.1:8080/v1"), &["LLAMAFILE_API_BASE"], &["LLAMAFILE_API_KEY"]) },
     Brand { takes: params::ALL, text_completions: true, ..compatible("litellm_proxy", "Litellm_proxy", None, &["LITELLM_PROXY_API_BASE"], &["LITELLM_PROXY_API_KEY"]) },
@@ -35,7 +35,7 @@ pub static BRANDS: &[Brand] = &[
     Brand { hosts: &["api.galadriel.com/v1"], quirks: MAX_TOKENS, ..compatible("galadriel", "Galadriel", Some("https://api.galadriel.com/v1"), &["GALADRIEL_API_BASE"], &["GALADRIEL_API_KEY"]) },
     Brand { hosts: &["app.empower.dev/api/v1"], quirks: MAX_TOKENS, ..compatible("empower", "Empower", Some("https://app.empower.dev/api/v1"), &["EMPOWER_API_BASE"], &["EMPOWER_API_KEY"]) },
     Brand { hosts: &["api.llama.com/compat/v1"], ..compatible("meta_llama", "Meta_llama", Some("https://api.llama.com/compat/v1"), &["LLAMA_API_BASE"], &["LLAMA_API_KEY"]) },
-    Brand { hosts: &["api.studio.nebius.ai/v1"], quirks: MAX_TOKENS, ..compatible("nebius", "Nebius", Some("https://api.studio.nebius.ai/v1"), &["NEBIUS_API_BASE"], &["NEBIUS_API_KEY"]) },
+    Brand { hosts: &["api.studio.nebius.ai/v1"], quirks: Quirks { takes_tokens: true, ..MAX_TOKENS }, ..compatible("nebius", "Nebius", Some("https://api.studio.nebius.ai/v1"), &["NEBIUS_API_BASE"], &["NEBIUS_API_KEY"]) },
     Brand { hosts: &["api.novita.ai/v3/openai"], quirks: MAX_TOKENS, ..compatible("novita", "Novita", Some("https://api.novita.ai/v3/openai"), &["NOVITA_API_BASE"], &["NOVITA_API_KEY"]) },
     Brand { takes: params::NSCALE, hosts: &["inference.api.nscale.com/v1"], ..compatible("nscale", "Nscale", Some("https://inference.api.nscale.com/v1"), &["NSCALE_API_BASE"], &["NSCALE_API_KEY"]) },
     Brand { takes: params::FEATHERLESS, hosts: &["api.featherless.ai/v1"], quirks: MAX_TOKENS, ..compatible("featherless_ai", "Featherless_ai", Some("https://api.featherless.ai/v1"), &["FEATHERLESS_API_BASE"], &["FEATHERLESS_API_KEY"]) },
@@ -133,10 +133,11 @@ const MAX_TOKENS: Quirks = Quirks {
     reads_arguments: false,
     effort_for_thinking: false,
     thinking_switch: false,
+    takes_tokens: false,
     no_stream_options: false,
 };
 /// OpenAI's models themselves.
-const OPENAI: Quirks = Quirks { no_developer: false, ..PLAIN };
+const OPENAI: Quirks = Quirks { no_developer: false, takes_tokens: true, ..PLAIN };
 /// Everybody else's of whom nothing more is known.
 const PLAIN: Quirks = Quirks { max_tokens: false, ..MAX_TOKENS };
 const FLAT: Quirks = Quirks { flatten_content: true, ..MAX_TOKENS };
@@ -216,7 +217,7 @@ mod tests {
         let mistral = brand("mistral").unwrap().quirks;
         assert!(mistral.max_tokens && mistral.flatten_content && mistral.tool_choice_any);
         assert!(mistral.random_seed && mistral.no_stream_options);
-        assert_eq!(brand("openai").unwrap().quirks, Quirks::default());
+        assert_eq!(brand("openai").unwrap().quirks, Quirks { takes_tokens: true, ..Quirks::default() });
         assert!(brand("nobody").is_none());
     }
 }

@@ -7,14 +7,120 @@ use flate2::{
     write::{GzEncoder, ZlibEncoder},
 };
 
-use super::{envoy::*, *};
+use super::{envoy::*, lookups::environment, *};
+use crate::core::{host::CallResponse, protocol::TEXTS_PATH};
 
 const FILE: &str = "
 model_list:
 - {model_name: a, litellm_params: {model: openai/a1, api_base: 'http://a.test/v1', api_key: k}}
+- {model_name: azure, litellm_params: {model: azure/dep, api_base: 'http://b.test', api_version: '1', api_key: k}}
+- {model_name: mistral, litellm_params: {model: mistral/mistral-embed, api_base: 'http://c.test/v1', api_key: k}}
+- {model_name: voyage, litellm_params: {model: voyage/voyage-3, api_base: 'http://d.test/v1', api_key: k}}
+- {model_name: vllm, litellm_params: {model: hosted_vllm/bge, api_base: 'http://e.test/v1', api_key: k}}
 - {model_name: falls, litellm_params: {model: openai/a1, api_base: 'http://f.test/v1', api_key: k}}
-router_settings: {num_retries: 0, fallbacks: [{falls: [a]}]}
+router_settings: {num_retries: 0, fallbacks: [{falls: [mistral]}]}
 ";
+
+fn embedding(model: &str) -> Value {
+    json!({"object": "list", "model": model, "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+           "usage": {"prompt_tokens": 2, "total_tokens": 2}})
+}
+
+fn embed(model: &str, input: Value) -> Ask {
+    Ask::to("/v1/embeddings", &json!({"model": model, "input": input}))
+}
+
+/// The ledger's tokenizer knows two words.
+fn texts(input: &[u8]) -> CallResponse {
+    let one = |tokens: &Value| {
+        let words = tokens.as_array().unwrap().iter().map(|token| match token.as_u64() {
+            Some(15339) => Some("hello"),
+            Some(1917) => Some(" world"),
+            _ => None,
+        });
+        words.collect::<Option<String>>().map(Value::from)
+    };
+    let input: Value = serde_json::from_slice(input).unwrap();
+    let made = match input[0].is_array() {
+        true => input.as_array().unwrap().iter().map(one).collect::<Option<Vec<Value>>>().map(Value::from),
+        false => one(&input),
+    };
+    match made {
+        Some(made) => CallResponse { status: 200, body: json!({"input": made}).to_string().into_bytes() },
+        None => CallResponse {
+            status: 400,
+            body: json!({"detail": "cl100k_base has no token 5."}).to_string().into_bytes(),
+        },
+    }
+}
+
+#[test]
+fn providers_that_take_no_tokens_are_sent_texts() {
+    for (model, input, sent, calls) in [
+        ("mistral", json!([[15339, 1917]]), json!(["hello world"]), 1),
+        ("voyage", json!([15339, 1917]), json!("hello world"), 1),
+        ("mistral", json!([[15339], [1917]]), json!(["hello", " world"]), 1),
+        ("mistral", json!(["hello"]), json!(["hello"]), 0),
+        ("mistral", json!("[1]"), json!("[1]"), 0),
+        ("a", json!([[15339, 1917]]), json!([[15339, 1917]]), 0),
+        ("azure", json!([15339, 1917]), json!([15339, 1917]), 0),
+        ("vllm", json!([[5]]), json!([[5]]), 0),
+        // Its fallback takes none.
+        ("falls", json!([[15339, 1917]]), json!(["hello world"]), 1),
+    ] {
+        for size in [5, 10_000] {
+            let play = |_: usize, sent: &Sent| match sent.cluster.contains("f.test") {
+                true => Answer(500, json!({})),
+                false => Answer(200, embedding(&sent.model)),
+            };
+            let asked = std::rc::Rc::new(std::cell::Cell::new(0));
+            let counted = std::rc::Rc::clone(&asked);
+            let mut envoy = Envoy::with_ledger(FILE, environment(), play, move |call| {
+                assert_eq!((call.path.as_str(), call.authorization.as_str()), (TEXTS_PATH, "Bearer secret"));
+                counted.set(counted.get() + 1);
+                Some(Some(texts(&call.body)))
+            });
+            let id = envoy.begin(0, embed(model, input.clone()).in_parts(size));
+            envoy.pass(10);
+            let story = envoy.finish(id);
+            assert_eq!((story.status, asked.get()), (200, calls), "{model} {input}: {story:?}");
+            for call in &envoy.sent {
+                assert_eq!(call.body["input"], sent, "{model} {input}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_that_nobody_makes_texts_of_are_refused_with_the_way_out() {
+    let play = |_: usize, _: &Sent| -> Behaviour { panic!("the provider is not asked") };
+    // No ledger at all; one that fails; one that is not there.
+    let refused = |story: Story| {
+        let body: Value = serde_json::from_str(&story.body).unwrap();
+        assert_eq!((story.status, &body["error"]["param"]), (400, &json!("input")), "{story:?}");
+        body["error"]["message"].as_str().unwrap().to_owned()
+    };
+    let told = refused(Envoy::new(FILE, play).call(embed("mistral", json!([[15339]]))));
+    assert!(
+        told.contains("`input` is a list of tokens, which mistral does not take: expected texts."),
+        "{told}"
+    );
+    assert!(told.contains("`check_embedding_ctx_length=False`"), "{told}");
+    for answer in [
+        None,
+        Some(CallResponse { status: 500, body: Vec::new() }),
+        Some(CallResponse { status: 200, body: b"{".to_vec() }),
+    ] {
+        let mut envoy = Envoy::with_ledger(FILE, environment(), play, move |_| Some(answer.clone()));
+        let id = envoy.begin(0, embed("voyage", json!([1])));
+        envoy.pass(10);
+        assert!(refused(envoy.finish(id)).contains("which voyage does not take"));
+    }
+    let mut envoy = Envoy::with_ledger(FILE, environment(), play, |call| Some(Some(texts(&call.body))));
+    let id = envoy.begin(0, embed("voyage", json!([5])));
+    envoy.pass(10);
+    assert_eq!(refused(envoy.finish(id)), "`input` is no list of tokens: cl100k_base has no token 5.");
+}
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::default());

@@ -7,7 +7,7 @@ use axum::http::Method;
 use serde_json::{Value, json, to_value};
 
 use crate::{
-    control::ledger::{App, grants, live, problem::Problem, route::Answer, serve::unescape, usage},
+    control::ledger::{App, grants, live, problem::Problem, route::Answer, serve::unescape, tokens, usage},
     core::protocol::SyncRequest,
 };
 
@@ -42,6 +42,7 @@ pub async fn answer(
             })?;
             written(&usage::sync(app, &request).await?)
         }
+        ("POST", "texts", "") => Ok(Answer::json(&json!({"input": tokens::texts(body).await?}))),
         _ => Err(Problem::Detail(404, json!("Not Found"))),
     }
 }

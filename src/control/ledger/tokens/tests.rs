@@ -78,6 +78,32 @@ fn texts_count_as_in_tiktoken() {
     assert_eq!((new.text(&"a".repeat(1_000)), old.text(&"a".repeat(1_000))), (125, 125));
 }
 
+#[tokio::test]
+async fn texts_are_made_of_tokens_as_in_tiktoken() {
+    for (tokens, expected) in [
+        ("[15339,1917]", json!("hello world")),
+        ("[[15339,1917]]", json!(["hello world"])),
+        ("[[15339],[1917],[]]", json!(["hello", " world", ""])),
+        ("[100257]", json!("<|endoftext|>")),
+        // Three bytes of four.
+        ("[9468,236]", json!("\u{fffd}")),
+    ] {
+        assert_eq!(texts(tokens.as_bytes()).await.unwrap(), expected, "{tokens}");
+    }
+    for (tokens, why) in [
+        ("[100256]", "cl100k_base has no token 100256."),
+        ("[[1],[4294967295]]", "cl100k_base has no token 4294967295."),
+        ("[-1]", "expected a list of numbers, or a list of such lists."),
+        ("[1,\"x\"]", "expected a list of numbers, or a list of such lists."),
+        ("{", "expected a list of numbers, or a list of such lists."),
+    ] {
+        match texts(tokens.as_bytes()).await {
+            Err(Problem::Detail(400, told)) => assert_eq!(told, json!(why), "{tokens}"),
+            other => panic!("{tokens}: {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn messages_count_as_in_litellm() {
     let (new, old) = (counter("gpt-4o"), counter("claude-3-5-sonnet-20241022"));

@@ -8,6 +8,7 @@ mod permit;
 mod plan;
 mod read;
 mod seams;
+mod tokens;
 mod unpack;
 
 use std::{rc::Rc, sync::Arc};
@@ -32,6 +33,7 @@ const PREPARE: &[(&str, Step)] = &[
     ("guard", |exchange, preparing, body, env| exchange.pass_seams(&env.seams.guards, preparing, body, env)),
     ("cache", |exchange, preparing, body, env| exchange.pass_seams(&env.seams.cache, preparing, body, env)),
     ("plan", plan::plan),
+    ("tokens", tokens::as_texts),
     ("reserve", plan::reserve),
     ("mocked fallback", plan::mock_fallback),
     (SLOT, build::slot),

@@ -53,6 +53,7 @@ const PLAIN: Quirks = Quirks {
     reads_arguments: false,
     effort_for_thinking: false,
     thinking_switch: false,
+    takes_tokens: false,
     no_stream_options: false,
 };
 const QUIRKY: Quirks = Quirks {
@@ -69,6 +70,7 @@ const QUIRKY: Quirks = Quirks {
     reads_arguments: false,
     effort_for_thinking: false,
     thinking_switch: false,
+    takes_tokens: false,
     no_stream_options: true,
 };
 
