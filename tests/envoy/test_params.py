@@ -40,6 +40,8 @@ class World:
             models.append(deployment(name, self.azure.params(name)))
         models.append(deployment("based", self.azure.params("my-gpt-5-dep"), base_model="azure/gpt-4o"))
         models.append(deployment("azure-any", self.azure.params("*")) | {"model_name": "azure-any/*"})
+        old = {"api_version": "2024-05-01-preview"}
+        models.append(deployment("old", self.azure.params() | old))
         models.append(deployment("gpt-5", self.openai.params("gpt-5")))
         models.append(deployment("o3-mini", self.openai.params("o3-mini")))
         models.append(deployment("ada", self.openai.params("text-embedding-ada-002")))
@@ -179,3 +181,36 @@ def test_the_base_model_counts_before_the_name(world: World) -> None:
     sent = world.azure.last.json
     assert (sent["max_tokens"], sent["temperature"]) == (9, 0.2), sent
     assert "reasoning_effort" in json.dumps(world.gateway.chat("based", reasoning_effort="low").json())
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+FORM = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, "strict": True}}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streamed"])
+def test_an_older_azure_is_asked_for_a_schema_by_a_tool_whose_call_is_the_content(world: World, stream: bool) -> None:
+    asked: dict[str, Any] = {"model": "old", "messages": [{"role": "user", "content": "Hi"}], "response_format": FORM}
+    if stream:
+        chunks = [chunk for chunk in world.openai_sdk.chat.completions.create(stream=True, **asked) if chunk.choices]
+        content = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason]
+        assert not any(chunk.choices[0].delta.tool_calls for chunk in chunks)
+    else:
+        choice = world.openai_sdk.chat.completions.create(**asked).choices[0]
+        content, reasons = choice.message.content, [choice.finish_reason]
+        assert not choice.message.tool_calls
+    assert (set(json.loads(content)), reasons) == ({"a"}, ["stop"])
+    sent = world.azure.last.json
+    assert "response_format" not in sent
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "json_tool_call"}}
+    assert sent["tools"] == [{"type": "function", "function": {"name": "json_tool_call", "parameters": SCHEMA}}]
+
+
+def test_a_tool_that_must_be_called_needs_a_newer_azure(world: World) -> None:
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+    answer = world.gateway.chat("old", tools=tools, tool_choice="required")
+    said = "Azure does not support 'required' as a tool_choice param, for api_version=2024-05-01-preview."
+    assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
+    answer = world.gateway.chat("old", tools=tools, tool_choice="required", drop_params=True)
+    assert answer.status_code == 200, answer.text
+    assert "tool_choice" not in world.azure.last.json

@@ -18,6 +18,7 @@ use crate::core::{
 };
 
 mod history;
+mod values;
 
 const OPENAI: Brand = Brand {
     name: "openai",
