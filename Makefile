@@ -2,10 +2,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build module command test-programs wasm-target fault-module run envoy example fmt lint check test test-clients fuzz bench bench-core bench-peers bench-attackers bench-ledger soak clean
+.PHONY: help build module native command test-programs wasm-target fault-module run envoy example fmt lint check test test-clients fuzz bench bench-core bench-peers bench-attackers bench-ledger soak clean
 
 WASM_TARGET := wasm32-wasip1
 MODULE := target/$(WASM_TARGET)/wasm/tollgate.wasm
+NATIVE_MODULE := target/module/libtollgate.so
 COMMAND := target/release/tollgate
 # Cargo counts the cores itself: what make -j says of them is not for it.
 CARGO := env -u MAKEFLAGS cargo
@@ -18,17 +19,21 @@ CRABLLM_VERSION := 0.0.25
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/; s/\$$\$$/$$/g' | column -t -s '|'
 
-build: command ## Build the filter, then the command that carries it (target/release/tollgate)
-	@ls -l $(MODULE) $(COMMAND) | awk '{print $$5, $$9}'
+build: command ## Build the filter for both hosts, then the command that carries it (target/release/tollgate)
+	@ls -l $(MODULE) $(NATIVE_MODULE) $(COMMAND) | awk '{print $$5, $$9}'
 
 module: wasm-target
 	$(CARGO) build --lib --profile wasm --target $(WASM_TARGET)
 
-command: module
+# The same filter as a shared library for one version of Envoy.
+native:
+	$(CARGO) build --lib --profile module --no-default-features --features module
+
+command: module native
 	$(CARGO) build --release
 
 # The tests carry the filter too: built earlier, they would be built again.
-test-programs: module
+test-programs: module native
 	$(CARGO) test --no-run
 
 wasm-target:

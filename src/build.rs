@@ -37,12 +37,18 @@ fn main() {
 
     // The command carries the filter inside itself. `make build` builds the module first; a plain `cargo build`
     // without it still works, and the command then says what to run instead of starting.
-    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("wasm32") {
-        // The filter itself does not: it would be built again whenever it has been built.
-        let module = root.join("target/wasm32-wasip1/wasm/tollgate.wasm");
-        println!("cargo:rerun-if-changed={}", module.display());
-        let bytes = fs::read(&module).unwrap_or_default();
-        fs::write(out.join("tollgate.wasm"), bytes).expect("OUT_DIR is writable");
+    // The filter itself does not: it would be built again whenever it has been built.
+    let is_wasm = env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("wasm32");
+    if env::var_os("CARGO_FEATURE_COMMAND").is_some() && !is_wasm {
+        for (built, name) in [
+            ("target/wasm32-wasip1/wasm/tollgate.wasm", "tollgate.wasm"),
+            ("target/module/libtollgate.so", "libtollgate.so"),
+        ] {
+            let module = root.join(built);
+            println!("cargo:rerun-if-changed={}", module.display());
+            let bytes = fs::read(&module).unwrap_or_default();
+            fs::write(out.join(name), bytes).expect("OUT_DIR is writable");
+        }
     }
 
     for source in ["src/build.rs", "src/core/cost", "src/core/model"] {

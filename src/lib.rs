@@ -15,9 +15,11 @@
 pub mod core;
 pub mod gateway;
 
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(not(target_arch = "wasm32"), feature = "command"))]
 pub mod control;
 #[cfg(test)]
 mod house;
+#[cfg(all(not(target_arch = "wasm32"), any(feature = "module", test)))]
+mod module;
 #[cfg(target_arch = "wasm32")]
 mod wasm;

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 import mock_provider
-from gateway import BINARY, MASTER_KEY, Gateway, deployment, envoy_binary
+from gateway import BINARY, FILTER_HOST, MASTER_KEY, Gateway, deployment, envoy_binary
 from mock_provider import AnthropicMock, AzureMock, Mock, OpenAiMock
 
 
@@ -22,6 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not missing and envoy_binary() is None:
         missing = ["no Envoy: run `make envoy`, or name one in TOLLGATE_ENVOY"]
     for item in items:
+        if FILTER_HOST == "native" and item.get_closest_marker("wasm"):
+            item.add_marker(pytest.mark.skip(reason="about Wasm VMs"))
         if missing and item.path.name not in ("test_mocks.py", "test_strict.py"):
             item.add_marker(pytest.mark.skip(reason=missing[0]))
 

@@ -28,6 +28,9 @@ from mock_provider import WAIT
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = pathlib.Path(os.environ.get("TOLLGATE_BIN", ROOT / "target/release/tollgate"))
 LISTENING = "tollgate: listening on "
+FILTER_HOST = os.environ.get("TOLLGATE_FILTER_HOST", "wasm")
+"""The build of the filter that gateways run: the whole suite runs with either."""
+NATIVE_MODULE = ROOT / "target/module/libtollgate.so"
 MASTER_KEY = "sk-master-0f4e2d"
 
 RELOADS = re.compile(r"(?:^|\.)wasm\.\S*(?:vm_reload|fail)")
@@ -352,7 +355,10 @@ class PlainEnvoy(Asking):
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "config.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
-        done = command("render", "--config", str(path), "--module", str(module))
+        search: dict[str, str] = {}
+        if FILTER_HOST == "native":
+            module, search = NATIVE_MODULE, {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(NATIVE_MODULE.parent)}
+        done = command("render", "--config", str(path), "--host", FILTER_HOST, "--module", str(module))
         assert done.returncode == 0, done.stderr
         self.rendered = done.stdout
         self.port, self.admin_port = free_port(), free_port()
@@ -365,7 +371,7 @@ class PlainEnvoy(Asking):
         self._log = directory / "envoy.log"
         arguments = [envoy_binary(), "-c", str(directory / "envoy.yaml"), "--concurrency", "2", "--use-dynamic-base-id"]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen([*arguments, "-l", "warning"], env=environment(env), stdout=log, stderr=log)
+            self.process = subprocess.Popen([*arguments, "-l", "warning"], env=environment((env or {}) | search), stdout=log, stderr=log)
         self.client = self.connect()
         try:
             wait_until(self._up, "the plain Envoy")

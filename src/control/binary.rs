@@ -48,6 +48,12 @@ fn candidates() -> Vec<PathBuf> {
     on_path.chain(beside).chain([PathBuf::from(INSTALLED)]).filter(|path| path.is_file()).collect()
 }
 
+/// The version of an Envoy, as far as it counts; `None` when it does not say it.
+pub fn version_of(envoy: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(envoy).arg("--version").output().ok()?;
+    version(&String::from_utf8_lossy(&output.stdout))
+}
+
 /// Whether `envoy` runs and is new enough.
 fn check(envoy: &Path) -> Result<(), String> {
     let shown = envoy.display();

@@ -6,6 +6,8 @@ use clap::{
     ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
 };
 
+use crate::core::config::FilterHost;
+
 /// [`Serve::drain_delay`] in a Kubernetes pod, unless it is said.
 const POD_DRAIN_SECONDS: u32 = 5;
 
@@ -55,9 +57,13 @@ pub enum Action {
         /// The same as FILE
         #[arg(long, short, value_name = "FILE", conflicts_with = "file")]
         config: Option<PathBuf>,
-        /// Where the filter module will be on the machine that runs Envoy
-        #[arg(long, value_name = "PATH", default_value = "/etc/envoy/tollgate.wasm")]
-        module: String,
+        /// Where the filter module will be on the machine that runs Envoy [default: /etc/envoy/tollgate.wasm, or
+        /// /etc/envoy/libtollgate.so]
+        #[arg(long, value_name = "PATH")]
+        module: Option<String>,
+        /// The build of the filter: `wasm` for any Envoy from 1.40 on, `native` for Envoy 1.40 alone
+        #[arg(long, value_name = "HOST", value_parser = filter_host, default_value = "wasm")]
+        host: FilterHost,
     },
     /// Print what happens to every setting of a config.yaml; exit 2 when it cannot serve
     Check(super::check::Flags),
@@ -133,6 +139,9 @@ pub struct Serve {
     /// Address to listen on
     #[arg(help_heading = "Serving", long, env = "HOST", default_value = "0.0.0.0")]
     pub host: String,
+    /// The build of the filter that Envoy runs: `wasm`, or `native` for Envoy 1.40 (tollgate_settings.host)
+    #[arg(help_heading = "Serving", long, value_name = "HOST", env = "TOLLGATE_FILTER_HOST", value_parser = filter_host)]
+    pub filter_host: Option<FilterHost>,
     /// Port to listen on; 0 takes a free one
     #[arg(help_heading = "Serving", long, env = "PORT", default_value_t = 4000)]
     pub port: u16,
@@ -326,6 +335,11 @@ fn underscored(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         format!("--{}{value}", name.replace('-', "_")).into()
     };
     words.into_iter().map(one).collect()
+}
+
+/// `wasm` or `native`.
+fn filter_host(name: &str) -> Result<FilterHost, String> {
+    FilterHost::parse(name).ok_or_else(|| "expected `wasm` or `native`".to_owned())
 }
 
 impl Serve {

@@ -50,6 +50,7 @@ pub mod explain;
 pub mod flush;
 pub mod follow;
 pub mod guard;
+pub mod host;
 pub mod keeper;
 pub mod ledger;
 pub mod log;
@@ -141,8 +142,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 fn act(action: Option<Action>, flags: Serve) -> Result<(), Failure> {
     match action {
-        Some(Action::Render { file, config, module }) => {
-            print(&render::render(file.or(config).unwrap_or_default(), &module)?)
+        Some(Action::Render { file, config, module, host }) => {
+            print(&render::render(file.or(config).unwrap_or_default(), host, module.as_deref())?)
         }
         Some(Action::Check(flags)) => {
             let answer = check::answer(&flags)?;

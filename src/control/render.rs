@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde_yaml::Value;
@@ -14,10 +14,15 @@ use serde_yaml::Value;
 use super::{
     Failure, checked,
     document::{self, Document},
-    envoy::{AccessLog, Admin, Gateway, Ledger, LedgerAddress, Setup, bootstrap, callable},
+    envoy::{
+        AccessLog, Admin, Gateway, Ledger, LedgerAddress, Module, SEARCH_PATH, Setup, bootstrap, callable,
+    },
     secrets,
 };
-use crate::core::{config::Config, protocol::KEY_VARIABLE};
+use crate::core::{
+    config::{Config, FilterHost},
+    protocol::KEY_VARIABLE,
+};
 
 /// Where Debian, Ubuntu and Envoy's own images keep the certificate authorities.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -32,7 +37,11 @@ const MASTER_KEY: &str = "TOLLGATE_MASTER_KEY";
 const IMPLIED: [&str; 1] = ["LITELLM_MASTER_KEY"];
 
 /// The file's text.
-pub fn render(config: PathBuf, module: &str) -> Result<String, Failure> {
+pub fn render(config: PathBuf, host: FilterHost, module: Option<&str>) -> Result<String, Failure> {
+    let module = module.unwrap_or(match host {
+        FilterHost::Wasm => "/etc/envoy/tollgate.wasm",
+        FilterHost::Native => "/etc/envoy/libtollgate.so",
+    });
     let shown = config.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let document = document::read_file(config)?;
     // Problems are told with the lines of the file as it was written.
@@ -46,7 +55,7 @@ pub fn render(config: PathBuf, module: &str) -> Result<String, Failure> {
         host: "0.0.0.0".to_owned(),
         port: PORTS.0,
         tls: None,
-        module: module.to_owned(),
+        module: built(host, module)?,
         variables: variables(&value, &checked.config),
         admin: Admin::Loopback(PORTS.1),
         ledger: checked
@@ -63,7 +72,21 @@ pub fn render(config: PathBuf, module: &str) -> Result<String, Failure> {
         Gateway { config: &checked.config, document: &text, setup: &setup, access_log: &AccessLog::Stdout };
     let body = serde_yaml::to_string(&bootstrap::fixed(&gateway))
         .map_err(|error| Failure::running(format!("the configuration cannot be written: {error}")))?;
-    Ok(format!("{}\n{}", head(&shown, module, &wanted), body.trim_end()))
+    Ok(format!("{}\n{}", head(&shown, module, host, &wanted), body.trim_end()))
+}
+
+/// The module at a path, as Envoy is told of it.
+fn built(host: FilterHost, path: &str) -> Result<Module, Failure> {
+    if host == FilterHost::Wasm {
+        return Ok(Module::Wasm(path.to_owned()));
+    }
+    let name = Path::new(path).file_name().and_then(|name| name.to_str());
+    let name = name.and_then(|name| name.strip_prefix("lib")?.strip_suffix(".so"));
+    name.map(|name| Module::Native(name.to_owned())).ok_or_else(|| {
+        Failure::configuration(format!(
+            "--module {path}: Envoy looks for a dynamic module in a file that is called lib….so; name it so"
+        ))
+    })
 }
 
 /// A variable to set, in place of a literal.
@@ -146,23 +169,35 @@ fn referenced(value: &Value, names: &mut BTreeSet<String>) {
     }
 }
 
-fn head(config: &str, module: &str, wanted: &BTreeMap<String, Wanted>) -> String {
+fn head(config: &str, module: &str, host: FilterHost, wanted: &BTreeMap<String, Wanted>) -> String {
+    let (flag, versions, search) = match host {
+        FilterHost::Wasm => ("", "1.40 or newer", String::new()),
+        FilterHost::Native => {
+            let folder = Path::new(module).parent().unwrap_or(Path::new(".")).display().to_string();
+            (" --host native", "1.40, and no other version", format!("{SEARCH_PATH}={folder} "))
+        }
+    };
     let mut lines = vec![
         format!(
-            "Envoy with the Tollgate filter and nothing else, made by `tollgate render --config {config}`."
+            "Envoy with the Tollgate filter and nothing else, made by `tollgate render --config {config}{flag}`."
         ),
-        "Start it with Envoy 1.40 or newer:".to_owned(),
+        format!("Start it with Envoy {versions}:"),
         String::new(),
-        "    envoy -c envoy.yaml".to_owned(),
+        format!("    {search}envoy -c envoy.yaml"),
         String::new(),
         format!(
             "It listens on port {}; the filter module must be at {module}, and Envoy's admin interface is on",
             PORTS.0
         ),
-        format!(
-            "127.0.0.1:{}. Provider keys and base URLs are read from the environment (`host_env_keys`).",
-            PORTS.1
-        ),
+        match host {
+            FilterHost::Wasm => format!(
+                "127.0.0.1:{}. Provider keys and base URLs are read from the environment (`host_env_keys`).",
+                PORTS.1
+            ),
+            FilterHost::Native => {
+                format!("127.0.0.1:{}. Provider keys and base URLs are read from the environment.", PORTS.1)
+            }
+        },
     ];
     if !wanted.is_empty() {
         lines.push(String::new());
@@ -203,7 +238,7 @@ mod tests {
     #[test]
     fn the_example_in_the_repository_is_current() {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("envoy");
-        let text = render(folder.join("config.yaml"), "/etc/envoy/tollgate.wasm").unwrap() + "\n";
+        let text = render(folder.join("config.yaml"), FilterHost::Wasm, None).unwrap() + "\n";
         if env::var_os("UPDATE").is_some() {
             fs::write(folder.join("envoy.yaml"), &text).unwrap();
         }
@@ -226,7 +261,7 @@ general_settings: {master_key: sk-master}
 ",
         )
         .unwrap();
-        let text = render(file.clone(), "/etc/envoy/tollgate.wasm").unwrap();
+        let text = render(file.clone(), FilterHost::Wasm, None).unwrap();
         for secret in ["sk-one", "sk-two", "sk-master", "sk-redis", "redis.example", "REDIS_PORT"] {
             assert!(!text.contains(secret), "{secret} is shown:\n{text}");
         }

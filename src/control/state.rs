@@ -1,4 +1,4 @@
-//! The folder of a running instance: the filter module, Envoy's generated files and its admin socket.
+//! The folder of a running instance: the filter modules, Envoy's generated files and its admin socket.
 
 use std::{
     env,
@@ -115,14 +115,26 @@ impl State {
         &self.ledger_socket
     }
 
-    /// Writes the filter module under a name that tells its content, and says where it is.
+    /// Writes the filter's Wasm module under a name that tells its content, and says where it is.
     pub fn write_module(&self, module: &[u8]) -> Result<PathBuf, Failure> {
-        let name = format!("tollgate-{}.wasm", short_hex(&Sha256::digest(module), 16));
+        self.write_named(module, "tollgate-", ".wasm")
+    }
+
+    /// Writes the filter's dynamic module under a name that tells its content, and gives the name that Envoy has for it: new code
+    /// needs a new one.
+    pub fn write_native_module(&self, module: &[u8]) -> Result<String, Failure> {
+        let path = self.write_named(module, "libtollgate-", ".so")?;
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        Ok(name.trim_start_matches("lib").to_owned())
+    }
+
+    fn write_named(&self, module: &[u8], prefix: &str, suffix: &str) -> Result<PathBuf, Failure> {
+        let name = format!("{prefix}{}{suffix}", short_hex(&Sha256::digest(module), 16));
         let path = self.folder.join(&name);
         if fs::read(&path).is_ok_and(|there| there == module) {
             return Ok(path);
         }
-        self.clean_modules();
+        self.clean_modules(prefix);
         self.replace(&name, module)?;
         Ok(path)
     }
@@ -143,9 +155,9 @@ impl State {
     }
 
     /// Removes modules of earlier versions.
-    fn clean_modules(&self) {
+    fn clean_modules(&self, prefix: &str) {
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "wasm") {
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
                 let _ = fs::remove_file(entry.path());
             }
         }

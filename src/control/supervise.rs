@@ -26,8 +26,9 @@ use super::{
     complain,
     document::{self, Document},
     dynamic::StoredModel,
-    envoy::{Admin, Ledger, LedgerAddress, Setup, bootstrap, callable},
+    envoy::{Admin, Ledger, LedgerAddress, Module, SEARCH_PATH, Setup, bootstrap, callable},
     follow::{self, Follower, Stored},
+    host,
     keeper::Keeper,
     log,
     machine::{authorities, claim, half_of_memory, variables},
@@ -42,12 +43,9 @@ use lasting::Lasting;
 use signals::Signals;
 
 use crate::core::{
-    config::{Config, seal},
+    config::{Config, FilterHost, seal},
     protocol::KEY_VARIABLE,
 };
-
-/// The filter, carried inside the command.
-static MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tollgate.wasm"));
 
 /// How often the loop looks.
 const TICK: Duration = Duration::from_millis(100);
@@ -64,14 +62,19 @@ const WELL: Duration = Duration::from_secs(30);
 /// Deaths in a row before the command gives up.
 const DEATHS: u32 = 5;
 
+/// So many deaths within [`NATIVE_PERIOD`] of an Envoy with the dynamic module, and the filter is run as Wasm from then on: a fault in
+/// native code ends the whole process.
+const NATIVE_DEATHS: usize = 3;
+const NATIVE_PERIOD: Duration = Duration::from_secs(60);
+
 /// How long Envoy may take to end, once it was told to.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What `--debug` logs: what the filter decides, and nothing of what Envoy is made of.
-const DECISIONS: &str = "wasm:info";
+const DECISIONS: &str = "wasm:info,dynamic_modules:info";
 
 /// What `--detailed_debug` logs besides. Envoy's `http` and `router` logs are left out: they show headers, keys among them.
-const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug";
+const DETAILS: &str = "config:debug,dns:debug,pool:debug,upstream:debug,wasm:debug,dynamic_modules:debug";
 
 /// Where glibc reads how a program wants it.
 const TUNABLES: &str = "GLIBC_TUNABLES";
@@ -82,11 +85,7 @@ const RSEQ: &str = "glibc.pthread.rseq";
 
 /// Serves until a signal ends it or Envoy cannot be kept alive.
 pub fn serve(serve: &Serve) -> Result<(), Failure> {
-    if MODULE.is_empty() {
-        return Err(Failure::configuration(
-            "this build of the command carries no filter module: build it with `make build`",
-        ));
-    }
+    host::is_built()?;
     let umask = keep_private();
     let document = document::read(serve)?;
     let checked = checked::check_document(&document)?;
@@ -114,11 +113,13 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     };
     // While the ledger starts: asking a program for its version takes as long as loading it.
     let binary = binary::find(serve.envoy.as_deref())?;
+    let (host, why) = host::choose(serve.filter_host.or(checked.config.tollgate.host), &binary);
+    why.iter().for_each(|why| complain(why));
     let setup = Setup {
         host: address.ip().to_string(),
         port: address.port(),
         tls: serve.ssl_certfile_path.clone().zip(serve.ssl_keyfile_path.clone()),
-        module: state.write_module(MODULE)?.display().to_string(),
+        module: host::install(host, &state)?,
         variables: variables(),
         admin: Admin::Socket(state.socket().to_owned()),
         ledger: Some(Ledger::new(at.clone(), &checked.config)),
@@ -137,7 +138,10 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         state: state.folder().display().to_string(),
         stored: stored.count(),
     };
-    let summary = start::summary(&checked, &place);
+    let mut summary = start::summary(&checked, &place);
+    if host == FilterHost::Native {
+        summary.push(host::NATIVE_LINE.to_owned());
+    }
     let mut instance = Instance {
         secret,
         keeper,
@@ -160,6 +164,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         present: Vec::new(),
         routed: Vec::new(),
         retire_at: None,
+        native_deaths: Vec::new(),
     };
     instance.run(document, &listens, &summary)
 }
@@ -197,14 +202,15 @@ struct Instance<'a> {
     routed: Vec<String>,
     /// When to leave only the clusters that are served.
     retire_at: Option<Instant>,
+    /// When an Envoy with the dynamic module died, as far as it counts.
+    native_deaths: Vec<Instant>,
 }
 
 impl Instance<'_> {
     fn run(&mut self, mut document: Document, listens: &str, summary: &[String]) -> Result<(), Failure> {
         let mut watch = Watch::new(&document.files);
         self.served = self.files(&document)?;
-        let bootstrap = bootstrap::served(&self.setup, self.state.folder());
-        self.state.replace("envoy.json", text(&bootstrap)?.as_bytes())?;
+        self.write_bootstrap()?;
         self.write_all(&self.served.clone())?;
         let mut envoy = self.start()?;
         self.await_ready(&mut envoy)?;
@@ -223,7 +229,7 @@ impl Instance<'_> {
             self.keep();
             if let Some(status) = exited(&mut envoy)? {
                 deaths = if started.elapsed() >= WELL { 1 } else { deaths + 1 };
-                envoy = self.restart(status, deaths)?;
+                envoy = self.restart(status, deaths, &document)?;
                 started = Instant::now();
             }
             let asked = self.signals.reload();
@@ -321,6 +327,7 @@ impl Instance<'_> {
             .arg("--disable-hot-restart")
             .env(seal::KEY_VARIABLE, seal::key_text(&self.key))
             .env(KEY_VARIABLE, &self.secret)
+            .env(SEARCH_PATH, self.state.folder())
             .env(TUNABLES, tunables(env::var(TUNABLES).ok()))
             .stdin(Stdio::null());
         own_group_and_fate(&mut command);
@@ -367,9 +374,43 @@ impl Instance<'_> {
         TcpStream::connect_timeout(&SocketAddr::new(ip, self.setup.port), Duration::from_secs(1)).is_ok()
     }
 
+    /// Envoy has died: whether that was once too often for the dynamic module.
+    fn must_leave_native(&mut self) -> bool {
+        if !matches!(self.setup.module, Module::Native(_)) {
+            return false;
+        }
+        self.native_deaths.retain(|died| died.elapsed() < NATIVE_PERIOD);
+        self.native_deaths.push(Instant::now());
+        self.native_deaths.len() >= NATIVE_DEATHS
+    }
+
+    /// Has the next Envoy run the filter as Wasm.
+    fn leave_native(&mut self, document: &Document) -> Result<(), Failure> {
+        complain(&format!(
+            "Envoy died {NATIVE_DEATHS} times in a minute with the filter as a dynamic module: from now on it runs as Wasm"
+        ));
+        self.setup.module = host::install(FilterHost::Wasm, &self.state)?;
+        self.write_bootstrap()?;
+        self.served = self.files(document)?;
+        self.write_all(&self.served.clone())
+    }
+
+    fn write_bootstrap(&self) -> Result<(), Failure> {
+        let bootstrap = bootstrap::served(&self.setup, self.state.folder());
+        self.state.replace("envoy.json", text(&bootstrap)?.as_bytes()).map(drop)
+    }
+
     /// Starts Envoy again after it died for the `deaths`th time in a row.
-    fn restart(&self, status: ExitStatus, mut deaths: u32) -> Result<Child, Failure> {
+    fn restart(
+        &mut self,
+        status: ExitStatus,
+        mut deaths: u32,
+        document: &Document,
+    ) -> Result<Child, Failure> {
         loop {
+            if self.must_leave_native() {
+                self.leave_native(document)?;
+            }
             if deaths > DEATHS {
                 return Err(Failure::running(format!(
                     "Envoy died {DEATHS} times in a row ({status}): giving up"

@@ -109,6 +109,11 @@ impl Headers {
         self.push_with(&[name], |bytes| bytes.extend_from_slice(value));
     }
 
+    /// Adds a header whose name may be any bytes, too.
+    pub fn push_bytes(&mut self, name: &[u8], value: &[u8]) {
+        self.push_with(&[name], |bytes| bytes.extend_from_slice(value));
+    }
+
     /// Adds a header with a number.
     pub fn push_number(&mut self, name: &str, value: u64) {
         self.push_number_of(&[name], value);
@@ -126,10 +131,10 @@ impl Headers {
     }
 
     /// Adds a header whose name is made of parts and whose value `write` puts down.
-    pub fn push_with(&mut self, name: &[&str], write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn push_with(&mut self, name: &[impl AsRef<[u8]>], write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         self.bytes.reserve(ROOM);
-        name.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
+        name.iter().for_each(|part| self.bytes.extend_from_slice(part.as_ref()));
         let end_of_name = self.bytes.len();
         self.bytes.push(0);
         write(&mut self.bytes);

@@ -107,6 +107,11 @@ pub trait Host {
     /// Finds a queue that another worker made.
     fn find_queue(&self, name: &str) -> Option<QueueId>;
 
+    /// Whether a value put into a queue wakes another thread, so that it is better to put in many at once.
+    fn queue_wakes(&self) -> bool {
+        true
+    }
+
     /// Puts a value into a queue.
     fn enqueue(&self, queue: QueueId, value: &[u8]) -> bool;
 

@@ -15,6 +15,30 @@ use crate::core::{
     model::{call_record::CallRecord, status::Status},
 };
 
+/// All families of counters with the names of their labels: hosts that know labels define them before they count.
+pub const FAMILIES: &[(&str, &[&str])] = &[
+    ("tollgate_requests", &["model", "status"]),
+    ("tollgate_attempts", &["model"]),
+    ("tollgate_fallbacks", &["model"]),
+    ("tollgate_tokens", &["model", "kind"]),
+    ("tollgate_usage_missing", &["model"]),
+    ("tollgate_cost_nanodollars", &["model"]),
+    ("tollgate_successes", &["deployment"]),
+    ("tollgate_changes", &["kind"]),
+    ("tollgate_lookups", &["kind"]),
+    ("tollgate_limits_nearly_full", &[]),
+    ("tollgate_limits_pushed_out", &[]),
+    ("tollgate_limits_full", &[]),
+    ("tollgate_refusals_untold", &[]),
+    ("tollgate_events_enqueued", &[]),
+    ("tollgate_events_acknowledged", &[]),
+    ("tollgate_events_dropped", &[]),
+    ("tollgate_events_lost", &[]),
+    ("tollgate_syncs", &[]),
+    ("tollgate_sync_batches", &[]),
+    ("tollgate_sync_failures", &[]),
+];
+
 /// The counters of a configuration's models.
 #[derive(Default)]
 pub struct Metrics {

@@ -21,7 +21,7 @@ mod exchanges;
 mod fake;
 #[cfg(feature = "fault-injection")]
 mod fault;
-mod metrics;
+pub mod metrics;
 pub mod policy;
 pub mod provider;
 mod report;
@@ -31,6 +31,8 @@ pub mod sync;
 mod tests;
 mod waiting;
 pub mod worker;
+
+pub use waiting::TICK;
 
 use crate::core::{
     error::Error,

@@ -87,6 +87,11 @@ impl<H: Host> Policy<H> {
         }
     }
 
+    /// Whether a request waits for a time, and [`Policy::tick`] is to be called for it.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_idle()
+    }
+
     /// Goes on with a request whose call has its response. A stream that is over cannot be entered.
     pub(super) fn go_on(&self, caller: Caller, response: Option<CallResponse>) {
         let Caller { stream, exchange, then } = caller;

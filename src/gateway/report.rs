@@ -56,7 +56,7 @@ impl Reports {
             waiting.lines.push(b'\n');
             waiting.count = waiting.count.saturating_add(1);
             let is_quiet = now_ms.abs_diff(waiting.sent_ms) >= u64::try_from(EVERY.as_millis()).unwrap_or(0);
-            !is_quiet && waiting.lines.len() < FULL
+            host.queue_wakes() && !is_quiet && waiting.lines.len() < FULL
         });
         if !waits {
             self.flush(host, now_ms);

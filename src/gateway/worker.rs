@@ -59,6 +59,11 @@ impl<H: Host> Worker<H> {
         }
     }
 
+    /// Names it among all that count requests in flight.
+    pub fn id(&self) -> quota::Worker {
+        self.id
+    }
+
     /// Makes ready what all workers share.
     pub(super) fn prepare(&self) {
         let store = self.host.store();

@@ -339,6 +339,7 @@ class Tollgate(Subject):
     every kind of limit, all far away; each is priced, counted and logged."""
 
     name = "tollgate"
+    filter_host = "wasm"
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         path = self.folder / "config.yaml"
@@ -346,6 +347,7 @@ class Tollgate(Subject):
         # Not below the folder: the path of a Unix socket has room for 107 bytes.
         self.state = tempfile.mkdtemp(prefix="tollgate-")
         words = [str(BINARY), "--config", str(path), "--host", "127.0.0.1", "--port", str(self.port)]
+        words += ["--filter-host", self.filter_host]
         envoy = envoy_binary()
         assert envoy, "no Envoy: run `make envoy`"
         return [*words, "--num_workers", str(self.workers), "--state_dir", self.state], {"TOLLGATE_ENVOY": envoy}
@@ -390,6 +392,13 @@ class Tollgate(Subject):
     def stop(self) -> None:
         super().stop()
         shutil.rmtree(self.state, ignore_errors=True)
+
+
+class TollgateNative(Tollgate):
+    """The same, with the filter as a dynamic module of Envoy."""
+
+    name = "tollgate-native"
+    filter_host = "native"
 
 
 class LiteLLM(Subject):
@@ -447,7 +456,7 @@ models = ["*"]
         return [str(self.program), "serve", "--config", str(path)], {"TOKIO_WORKER_THREADS": "1"}
 
 
-SUBJECTS: list[type[Subject]] = [Plain, Tollgate, Crabllm, LiteLLM]
+SUBJECTS: list[type[Subject]] = [Plain, TollgateNative, Tollgate, Crabllm, LiteLLM]
 
 
 # ------------------------------------------------------------------------------------------------------------------ measurements
@@ -768,7 +777,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-COLORS = {"plain-envoy": "#9aa5b1", "tollgate": "#2563eb", "crabllm": "#d97706", "litellm": "#b91c1c"}
+COLORS = {"plain-envoy": "#9aa5b1", "tollgate-native": "#0d9488", "tollgate": "#2563eb", "crabllm": "#d97706", "litellm": "#b91c1c"}
 
 
 def svg(report: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from mock_ledger import SECRET, MockLedger
 from mock_provider import Gate, gated, ok
 from mock_provider.fixtures import openai_mock
 
+pytestmark = pytest.mark.wasm
+
 CALLBACKS = ("request_headers", "request_body", "attempt", "response_headers", "response_body", "log")
 
 

@@ -12,6 +12,8 @@ from mock_provider import OpenAiMock
 from mock_provider.fixtures import openai_mock
 from traffic import CHAT, chat, fire, pipelined
 
+pytestmark = pytest.mark.wasm
+
 KEYS = 10_000
 BOUND_KB = 30 * 1024
 """What they may take over an idle start."""

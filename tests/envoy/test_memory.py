@@ -14,6 +14,8 @@ from gateway import MASTER_KEY, Gateway, bearer, deployment, events_of, wait_unt
 from memory import linear_memories, resident_kb
 from mock_provider import WAIT, AnthropicMock, Gate, Mock, OpenAiMock, gated
 
+pytestmark = pytest.mark.wasm
+
 WORKERS = 2
 VMS = WORKERS + 2
 """One for each worker, the sync role's, and the one they are all copied from."""

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Gateway, Setup, cluster, ledger, listener, timed};
+use super::{Gateway, Module, Setup, cluster, filter, ledger, listener, timed};
 
 /// File name of the clusters in the state directory.
 pub const CLUSTERS: &str = "cds.json";
@@ -92,7 +92,7 @@ pub const EXTENSION_TYPE: &str = "type.googleapis.com/envoy.config.core.v3.Typed
 fn common(setup: &Setup) -> Map<String, Value> {
     let tags = LABELS
         .map(|label| json!({"tag_name": label, "regex": format!(r"^wasmcustom\..*?(;{label}=([^;]*))")}));
-    let extensions: Vec<Value> = [timed::extension()].into_iter().chain(ledger::extension(setup)).collect();
+    let extensions: Vec<Value> = [timed::extension()].into_iter().chain(filter::extension(setup)).collect();
     let bootstrap = json!({
         "bootstrap_extensions": extensions,
         "admin": {"address": cluster::admin_address(&setup.admin)},
@@ -114,10 +114,14 @@ fn common(setup: &Setup) -> Map<String, Value> {
         },
         "overload_manager": overload(setup.max_memory_bytes),
     });
-    match bootstrap {
-        Value::Object(bootstrap) => bootstrap,
-        _ => Map::new(),
+    let Value::Object(mut bootstrap) = bootstrap else { return Map::new() };
+    if let Module::Native(_) = &setup.module {
+        // Counters of the module are then called as those of a Wasm module: without what stands before a custom name.
+        let layer = json!({"envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix": true});
+        let layers = json!({"layers": [{"name": "tollgate", "static_layer": layer}]});
+        bootstrap.insert("layered_runtime".to_owned(), layers);
     }
+    bootstrap
 }
 
 /// What Envoy does before it runs out of connections or memory: at first it gives memory back and ends the streams that hold

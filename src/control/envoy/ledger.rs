@@ -1,5 +1,5 @@
-//! The way to the ledger: a cluster without the filter in its chain (a call to one that has it would enter the calling VM a
-//! second time), and the sync role, one VM for the whole process.
+//! The way to the ledger: clusters without the filter in their chain (a call to one that has it would enter the calling VM a
+//! second time).
 
 use serde_json::{Value, json};
 
@@ -45,17 +45,4 @@ fn cluster(setup: &Setup, name: &str) -> Option<Value> {
         cluster.insert("transport_socket".to_owned(), tls);
     }
     Some(cluster)
-}
-
-/// The bootstrap extension that runs the sync role, when there is a ledger.
-pub fn extension(setup: &Setup) -> Option<Value> {
-    let ledger = setup.ledger.as_ref()?;
-    Some(json!({
-        "name": "envoy.bootstrap.wasm",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.wasm.v3.WasmService",
-            "singleton": true,
-            "config": filter::plugin_config(setup, "sync", Some(&ledger.interval_ms.to_string())),
-        }
-    }))
 }

@@ -66,7 +66,7 @@ pub fn listener(gateway: &Gateway, state: Option<&Path>) -> Value {
 fn connection_manager(gateway: &Gateway, state: Option<&Path>) -> Value {
     let policy = match state {
         None => filter::policy(gateway.setup, gateway.document),
-        Some(state) => filter::policy_from(bootstrap::source(state, bootstrap::POLICY)),
+        Some(state) => filter::policy_from(gateway.setup, bootstrap::source(state, bootstrap::POLICY)),
     };
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",

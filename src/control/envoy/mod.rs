@@ -6,8 +6,8 @@
 //! | [`listener`] | the listener: connection manager, routes, retries, access log, replies of Envoy's own |
 //! | [`timed`] | the listener inside, which keeps the time-out of attempts that have their own |
 //! | [`cluster`] | one cluster for each deployment, and the one to Envoy's own admin interface |
-//! | [`ledger`] | the way to the ledger: its cluster, and the role that talks to it |
-//! | [`filter`] | the Wasm filter in its roles |
+//! | [`ledger`] | the way to the ledger: its clusters |
+//! | [`filter`] | the filter in its roles, as a Wasm module or a dynamic one |
 //!
 //! Everything here is a function of its arguments: the same configuration makes the same bytes, so comparing texts tells
 //! whether Envoy has anything to reload.
@@ -49,7 +49,7 @@ pub struct Setup {
     /// Certificate chain and private key (PEM files) when the listener speaks TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// The filter module.
-    pub module: String,
+    pub module: Module,
     /// Names of the environment variables that the filter may read, sorted, each once.
     pub variables: Vec<String>,
     /// Where Envoy's admin interface is.
@@ -61,6 +61,18 @@ pub struct Setup {
     /// How much memory Envoy may take, in bytes, when there is a limit.
     pub max_memory_bytes: Option<u64>,
 }
+
+/// The build of the filter that Envoy runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// The Wasm module of this file.
+    Wasm(String),
+    /// The dynamic module of this name: Envoy looks for `lib<name>.so` in the folders that [`SEARCH_PATH`] names.
+    Native(String),
+}
+
+/// The variable in which Envoy is told where dynamic modules are.
+pub const SEARCH_PATH: &str = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH";
 
 /// Where Envoy's admin interface listens.
 #[derive(Clone, Debug)]

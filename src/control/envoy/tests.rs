@@ -12,7 +12,7 @@ fn setup() -> Setup {
         host: "0.0.0.0".to_owned(),
         port: 4000,
         tls: None,
-        module: "/etc/envoy/tollgate.wasm".to_owned(),
+        module: Module::Wasm("/etc/envoy/tollgate.wasm".to_owned()),
         variables: vec!["OPENAI_API_KEY".to_owned(), "TOLLGATE_SEAL_KEY".to_owned()],
         ledger: None,
         admin: Admin::Loopback(9901),
@@ -76,7 +76,7 @@ fn the_way_to_the_ledger_is_golden() {
         let cluster = ledger::clusters(&with_ledger(at)).remove(0);
         text += &format!("---\n{}", serde_yaml::to_string(&cluster).unwrap());
     }
-    let mut extension = ledger::extension(&with_ledger(remote("http://x"))).unwrap();
+    let mut extension = filter::extension(&with_ledger(remote("http://x"))).unwrap();
     // Which is looked at below.
     extension.pointer_mut("/typed_config/config").unwrap().as_object_mut().unwrap().remove("vm_config");
     text += &format!("---\n{}", serde_yaml::to_string(&extension).unwrap());
@@ -145,7 +145,7 @@ fn envoy_accepts_what_is_written() {
     let module = folder.join("empty.wasm");
     fs::write(&module, b"\0asm\x01\0\0\0").unwrap();
     let setup = Setup {
-        module: module.display().to_string(),
+        module: Module::Wasm(module.display().to_string()),
         admin: Admin::Socket(folder.join("admin.sock")),
         ..setup()
     };

@@ -34,6 +34,7 @@ impl Lasting {
                 "tollgate_settings.ledger_url",
                 config.tollgate.ledger_url.as_ref().map(ToString::to_string).unwrap_or_default(),
             ),
+            shown("tollgate_settings.host", format!("{:?}", config.tollgate.host)),
             shown("tollgate_settings.max_memory_bytes", format!("{:?}", config.tollgate.max_memory_bytes)),
         ])
     }

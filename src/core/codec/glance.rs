@@ -55,8 +55,8 @@ fn member(text: &[u8]) -> Option<(Member, usize)> {
         [.., b'a', b'"'] => (Member::Delta, b"\"delta\""),
         [.., b'n', b'"'] => (Member::FinishReason, b"\"finish_reason\""),
         [.., b'e', b'"'] => (Member::Usage, b"\"usage\""),
-        [.., b'g', b'"'] => (Member::Reasoning, b"\"reasoning\""),
-        [.., b's', b'"'] => (Member::ToolCalls, b"\"tool_calls\""),
+        [.., b'n', b'g', b'"'] => (Member::Reasoning, b"\"reasoning\""),
+        [.., b'l', b'l', b's', b'"'] => (Member::ToolCalls, b"\"tool_calls\""),
         _ => return None,
     };
     text.ends_with(name).then_some((member, name.len()))

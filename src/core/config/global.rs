@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Alias, TollgateSettings,
+    Alias, FilterHost, TollgateSettings,
     blocks::Blocks,
     limits,
     read::{Block, NAMES_TO_DROP, Reference, Source, flag_of, reference, scalar_text},
@@ -195,6 +195,17 @@ pub(super) fn tollgate(src: &mut Source, blocks: &Blocks) -> TollgateSettings {
         drain_timeout_ms: own.millis(src, "drain_timeout").unwrap_or(600_000),
         upload_timeout_ms: own.millis(src, "upload_timeout").unwrap_or(120_000),
         max_memory_bytes: own.count(src, "max_memory_bytes").filter(|bytes| *bytes > 0),
+        host: own.text(src, "host").and_then(|name| {
+            let host = FilterHost::parse(&name);
+            if host.is_none() {
+                src.problem(
+                    &member(&own.path, "host"),
+                    format!("`{name}` hosts no filter"),
+                    "write `native` or `wasm`",
+                );
+            }
+            host
+        }),
         ledger_url: own.text(src, "ledger_url").and_then(|url| match Endpoint::parse(&url) {
             Ok(endpoint) => Some(endpoint),
             Err(problem) => {

@@ -110,6 +110,32 @@ pub struct TollgateSettings {
     pub max_memory_bytes: Option<u64>,
     /// `ledger_url`: a ledger that runs elsewhere. None is one of this gateway's own.
     pub ledger_url: Option<Endpoint>,
+    /// `host`: which build of the filter Envoy runs, unless the command line says it.
+    pub host: Option<FilterHost>,
+}
+
+/// What hosts the filter in Envoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterHost {
+    /// The Wasm engine in Envoy: any Envoy that is new enough.
+    Wasm,
+    /// Envoy itself, as a dynamic module: the one version that the module was made for.
+    Native,
+}
+
+impl FilterHost {
+    /// What a configuration calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FilterHost::Wasm => "wasm",
+            FilterHost::Native => "native",
+        }
+    }
+
+    /// The host of a name.
+    pub fn parse(name: &str) -> Option<FilterHost> {
+        [FilterHost::Wasm, FilterHost::Native].into_iter().find(|host| host.name() == name)
+    }
 }
 
 impl Config {

@@ -274,7 +274,7 @@ pub static SETTINGS: &[Group] = &[
         "token", "key_alias", "models", "max_budget", "budget_duration", "soft_budget", "tpm_limit", "rpm_limit", "max_parallel_requests", "model_rpm_limit", "model_tpm_limit",
         "model_max_budget", "budget_limits", "expires", "duration", "aliases", "metadata", "user_id", "team_id", "allowed_routes", "enforced_params", "blocked",
     ]),
-    used("tollgate_settings", &["key_cache_size", "max_held_answer_bytes", "request_body_buffer_limit_bytes", "access_log", "drain_timeout", "ledger_url", "allow_client_mocks", "max_client_retries", "xff_num_trusted_hops", "upload_timeout", "max_memory_bytes"]),
+    used("tollgate_settings", &["key_cache_size", "max_held_answer_bytes", "request_body_buffer_limit_bytes", "access_log", "drain_timeout", "ledger_url", "allow_client_mocks", "max_client_retries", "xff_num_trusted_hops", "upload_timeout", "max_memory_bytes", "host"]),
     used("credential_list[]", &["credential_name", "credential_values"]),
     ignored("credential_list[]", "a remark", &["credential_info"]),
     not_yet("guardrails[]", "guardrails", &["guardrail_name", "litellm_params", "guardrail_info", "guardrail_id"]),
