@@ -12,7 +12,7 @@ from .render import Target
 NOTHING_SAID = "[System: Empty message content sanitised to satisfy protocol]"
 """What stands for a turn that says nothing."""
 ADDED = re.compile(
-    rf"(?:\s|\x1c|{re.escape(NOTHING_SAID)}|Result of tool call [^\n]*?:|The result follows in the next message\.|Error: |Error|Done\.)*"
+    rf"(?:\s|\x1c|{re.escape(NOTHING_SAID)}|Result of tool call [^\n]*?:|The result follows in the next message\.|Error: |Error|\[image\]|Done\.)*"
 )
 """What a translation may say of its own."""
 

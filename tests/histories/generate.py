@@ -36,6 +36,8 @@ def turn(seed: int) -> dict:
     words = ["".join(letter for letter in maker.text() if not "\ud800" <= letter <= "\udfff") for _ in range(2)]
     calls = [{"name": f"tool_{at}", "arguments": maker.arguments()} for at in range(maker.chance.choice([0, 0, 1, 1, 2, 3]))]
     text = words[0] if calls or words[0].strip() else "Hello."
+    # What an answer begins with between these tags is its reasoning.
+    text = f"So {text}" if text.lstrip().startswith("<think>") else text
     return {"text": text, "reasoning": words[1] if maker.often(40) else "", "calls": calls}
 
 

@@ -14,7 +14,7 @@ class Target:
     """What a request may hold for whom it goes to: what no client sends to such a model is left out."""
 
     images: str = "any"
-    """`any`, `data` (no addresses) or `none`."""
+    """`any` or `data`, which are no addresses."""
     images_in_results: bool = True
     functions: bool = True
     """It knows calls as OpenAI had them first."""
@@ -157,7 +157,8 @@ def _said(turn: dict, at: int, target: Target, marks: _Marks, sign: Callable[[st
     if calls:
         message["tool_calls"] = [
             {"id": id, "type": "function", "function": {"name": short(call), "arguments": call["arguments"]}}
-            for id, call in zip(ids_of(calls), calls)
+            | ({"index": at, "provider_specific_fields": None} if style & 128 else {})
+            for at, (id, call) in enumerate(zip(ids_of(calls), calls))
         ]
     results = []
     for id, call in zip(ids_of(calls), calls):

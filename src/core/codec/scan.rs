@@ -48,6 +48,8 @@ impl Words {
     pub const TAG: Words = Words(512);
     /// An id with the signature of a thought in it.
     pub const THOUGHT: Words = Words(1024);
+    /// `"index"`.
+    pub const INDEX: Words = Words(2048);
     /// Whatever there may be: nobody has looked.
     pub const ALL: Words = Words(u16::MAX);
 
@@ -72,6 +74,7 @@ impl Words {
             | b"provider_specific_fields"
             | b"extra_content"
             | b"annotations" => Words::EXTENSIONS,
+            b"index" => Words::INDEX,
             b"reasoning" => Words::REASONING,
             b"tool_calls" => Words::TOOL_CALLS,
             b"stop" => Words::STOP,

@@ -104,6 +104,8 @@ pub struct Quirks {
     pub wants_reasoning: bool,
     /// Where it is missing, a thinking model refuses a conversation that has calls.
     pub needs_reasoning: bool,
+    /// Images are refused.
+    pub no_images: bool,
     /// After a tool's result only the model may speak.
     pub no_user_after_tool: bool,
     /// The server reads the arguments of calls in the history: those of a response that was cut off make it refuse the conversation.

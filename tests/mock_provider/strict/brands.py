@@ -254,6 +254,9 @@ class StrictGroq(StrictOpenAi):
             if value is None and name != "content":
                 self.refuse(f"{where}[('messages.{index}.{name}' : Value is not nullable)]")
             self.check_markers(index, value)
+        for at, call in enumerate(message.get("tool_calls") or []):
+            for name in sorted(call.keys() - {"id", "type", "function"}):
+                self.refuse(f"{where}[('messages.{index}.tool_calls.{at}' : property '{name}' is unsupported)]")
         super().check_message(index, role, message)
 
     def check_markers(self, index: int, content: Any) -> None:

@@ -145,6 +145,7 @@ impl Rules {
             || words.have(Words::IMAGE_URL)
             || words.have(Words::NULL)
             || words.have(Words::EXTENSIONS)
+            || words.have(Words::INDEX)
             || words.have(Words::THOUGHT)
             || (self.quirks.flatten_content && words.have(Words::TEXT))
             || (self.quirks.no_developer && words.have(Words::DEVELOPER))
@@ -211,10 +212,12 @@ impl Rules {
         }
     }
 
+    /// Calls as they were given, which have members that only responses have.
     fn calls(&self, calls: &str, words: Words) -> Option<String> {
         let may_change = words.have(Words::THOUGHT)
             || words.have(Words::EXTENSIONS)
             || self.signs
+            || words.have(Words::INDEX)
             || self.quirks.reads_arguments;
         if may_change { splice::map_items(calls, |at, call| self.call(call, at == 0)) } else { None }
     }
@@ -223,6 +226,8 @@ impl Rules {
     fn call(&self, raw: &str, is_first: bool) -> Option<String> {
         let mut call = Object::parse(raw.as_bytes()).ok()?;
         let mut has_changed = !self.quirks.signed_calls && call.remove("extra_content").is_some();
+        // What tells the pieces of a stream apart.
+        has_changed |= call.remove("index").is_some();
         let mut signature = None;
         // LiteLLM's place for it.
         if let Some(fields) = call.remove("provider_specific_fields") {
@@ -262,7 +267,7 @@ impl Rules {
         if !content.starts_with('[') {
             return None;
         }
-        if let Some(text) = flat(content).filter(|_| self.quirks.flatten_content) {
+        if let Some(text) = flat(content, self.quirks.no_images).filter(|_| self.quirks.flatten_content) {
             return Some(text);
         }
         let has_marks = self.quirks.no_cache_control && words.have(Words::CACHE_CONTROL);
@@ -333,16 +338,18 @@ fn wrap_image(raw: &str) -> Option<String> {
     String::from_utf8(image.to_bytes()).ok()
 }
 
-/// A content list that holds only text as one JSON string.
-fn flat(content: &str) -> Option<String> {
+/// A content list that holds only text as one JSON string. Where the model takes no images, a word stands for each: a conversation that
+/// another model has seen them in goes on.
+fn flat(content: &str, no_images: bool) -> Option<String> {
     let parts: Vec<&RawValue> = serde_json::from_str(content).ok()?;
     let mut text = String::new();
     for part in parts {
         let part = Object::parse(part.get().as_bytes()).ok()?;
-        if part.read::<Cow<'_, str>>("type")? != "text" {
-            return None;
+        match part.read::<Cow<'_, str>>("type")?.as_ref() {
+            "text" => text.push_str(value::read(part.raw("text")?.as_bytes()).ok()?.as_str()?),
+            "image_url" if no_images => text.push_str("[image]"),
+            _ => return None,
         }
-        text.push_str(part.read::<Value>("text")?.as_str()?);
     }
     Some(string(&text))
 }

@@ -50,6 +50,7 @@ const PLAIN: Quirks = Quirks {
     signed_calls: false,
     wants_reasoning: false,
     needs_reasoning: false,
+    no_images: false,
     no_user_after_tool: false,
     reads_arguments: false,
     effort_for_thinking: false,
@@ -67,6 +68,7 @@ const QUIRKY: Quirks = Quirks {
     signed_calls: false,
     wants_reasoning: false,
     needs_reasoning: false,
+    no_images: false,
     no_user_after_tool: false,
     reads_arguments: false,
     effort_for_thinking: false,
@@ -356,7 +358,12 @@ fn messages_hold_what_the_brand_takes() {
     let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
     let mut signed = call.clone();
     signed["extra_content"] = json!({"google": {"thought_signature": "Ab="}});
-    let dumped = json!({"role": "assistant", "content": null, "tool_calls": [signed], "function_call": null, "audio": null,
+    let mut streamed = signed.clone();
+    streamed
+        .as_object_mut()
+        .unwrap()
+        .extend([("index".to_owned(), json!(0)), ("provider_specific_fields".to_owned(), json!({}))]);
+    let dumped = json!({"role": "assistant", "content": null, "tool_calls": [streamed], "function_call": null, "audio": null,
         "refusal": null, "reasoning_content": "hm", "thinking_blocks": [], "provider_specific_fields": {"a": null}});
     let clean = json!({"role": "assistant", "content": null, "tool_calls": [call]});
     let reasoned =
@@ -391,6 +398,24 @@ fn messages_hold_what_the_brand_takes() {
     // What only reads like one of the words is a text.
     let said = json!({"role": "user", "content": "developer: \"role\": \"developer\", null"});
     assert_eq!(message_at("groq", "h", &said), said);
+}
+
+/// DeepSeek: "unknown variant `image_url`, expected `text`".
+#[test]
+fn images_are_named_where_none_are_taken() {
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let image = json!({"type": "image_url", "image_url": {"url": "https://h/a.png"}});
+    let user = |content: Value| json!({"role": "user", "content": content});
+    let seen = user(json!([text("What is it?"), image, image]));
+    let told = user(json!("What is it?[image][image]"));
+    assert_eq!(message_at("deepseek", "h", &seen), told);
+    assert_eq!(message_at("deepseek", "h", &user(json!([image]))), user(json!("[image]")));
+    // A text that was cut within a character.
+    let deepseek = deployment(crate::core::provider::brand("deepseek").unwrap());
+    let half = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a\ud83d"}]}],"model":"m"}"#;
+    let (sent, _) = run(half, &chat(&deepseek, "m")).unwrap();
+    assert_eq!(sent, json!({"messages": [user(json!("a\u{fffd}"))], "model": "m"}).to_string());
+    assert_eq!(message_at("moonshot", "h", &seen), seen);
 }
 
 /// Groq: "property 'annotations' is unsupported". OpenAI takes back what it has answered with.
@@ -460,9 +485,10 @@ fn marks_for_a_cache_go_only_where_they_are_known() {
         {"type": "text", "text": "a", "cache_control": mark}, {"type": "image_url", "image_url": {"url": "http://h/a.png"}}]});
     let bare = json!({"role": "user", "content": [
         {"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "http://h/a.png"}}]});
-    for brand in ["groq", "mistral", "deepseek", "hosted_vllm"] {
+    for brand in ["groq", "mistral", "hosted_vllm"] {
         assert_eq!(message_at(brand, "h", &marked), bare, "{brand}");
     }
+    assert_eq!(message_at("deepseek", "h", &marked), json!({"role": "user", "content": "a[image]"}));
     for brand in ["openai", "openrouter", "gemini"] {
         assert_eq!(message_at(brand, "h", &marked), marked, "{brand}");
     }
