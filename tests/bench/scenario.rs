@@ -108,9 +108,13 @@ impl Gateway {
         let headers = Headers::from_pairs(&scenario.answer_headers);
         black_box(exchange.on_response_headers(headers, false, &mut self.env()));
         let last = scenario.answer.len() - 1;
+        // What is held comes again with the next part.
+        let mut held = Vec::new();
         for (at, part) in scenario.answer.iter().enumerate() {
-            if exchange.wants_body(part.len(), at == last) {
-                black_box(exchange.on_response_body(part, at == last, &mut self.env()));
+            let bytes = if held.is_empty() { part } else { &[held.as_slice(), part].concat() };
+            if exchange.wants_body(bytes.len(), at == last) {
+                let next = black_box(exchange.on_response_body(bytes, at == last, &mut self.env()));
+                held = if next == Next::Hold { bytes.clone() } else { Vec::new() };
             }
         }
         assert!(exchange.has_responded());

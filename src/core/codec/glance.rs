@@ -19,6 +19,8 @@ pub enum Member {
     ToolCalls,
     /// `usage`.
     Usage,
+    /// `error`.
+    Error,
 }
 
 /// Looks at the events of one stream, one after the other.
@@ -57,6 +59,7 @@ fn member(text: &[u8]) -> Option<(Member, usize)> {
         [.., b'e', b'"'] => (Member::Usage, b"\"usage\""),
         [.., b'n', b'g', b'"'] => (Member::Reasoning, b"\"reasoning\""),
         [.., b'l', b'l', b's', b'"'] => (Member::ToolCalls, b"\"tool_calls\""),
+        [.., b'o', b'r', b'"'] => (Member::Error, b"\"error\""),
         _ => return None,
     };
     text.ends_with(name).then_some((member, name.len()))
@@ -72,7 +75,7 @@ mod tests {
         list
     }
 
-    const EVENTS: [(&str, &[(Member, &str)]); 9] = [
+    const EVENTS: [(&str, &[(Member, &str)]); 10] = [
         (
             r#"{"id":"a","choices":[{"delta":{"content":"x: \"usage\":1"},"finish_reason" : null}]}"#,
             &[
@@ -95,6 +98,10 @@ mod tests {
             ],
         ),
         (r#"{"id":"b","choices":[{"text":"delta","deltas":1,"usag\u0065":2}]}"#, &[]),
+        (
+            r#"{"id":"a","error":{"code":1},"choices":[{"delta":{}}]}"#,
+            &[(Member::Error, r#"{"code":1},"choices":[{"delta":{}}]}"#), (Member::Delta, "{}}]}")],
+        ),
         (r#""delta":"#, &[(Member::Delta, "")]),
         (r#""delta""#, &[]),
         ("", &[]),

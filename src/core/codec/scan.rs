@@ -50,6 +50,8 @@ impl Words {
     pub const THOUGHT: Words = Words(1024);
     /// `"index"`.
     pub const INDEX: Words = Words(2048);
+    /// `"error"`.
+    pub const ERROR: Words = Words(4096);
     /// Whatever there may be: nobody has looked.
     pub const ALL: Words = Words(u16::MAX);
 
@@ -68,6 +70,7 @@ impl Words {
             b"text" => Words::TEXT,
             b"image_url" => Words::IMAGE_URL,
             b"developer" => Words::DEVELOPER,
+            b"error" => Words::ERROR,
             b"cache_control" => Words::CACHE_CONTROL,
             b"reasoning_content"
             | b"thinking_blocks"
@@ -459,6 +462,7 @@ mod tests {
                 r#"[{"content":"call_1__thought__A","id":"call_123456789","x":["a__thought__b"]}]"#,
                 Words::default(),
             ),
+            (r#"[{"error":{"code":1}}]"#, Words::ERROR),
             (r#"[" developer","\"text\"","null",1,true,{}]"#, Words::default()),
         ];
         for (value, expected) in rows {

@@ -14,6 +14,8 @@ pub struct Tap {
     names: &'static [&'static str],
     cap: usize,
     found: Vec<Option<Vec<u8>>>,
+    /// The first byte of each member's value.
+    first: Vec<Option<u8>>,
     state: State,
     /// Open brackets inside the member's value.
     depth: u64,
@@ -53,6 +55,7 @@ impl Tap {
             names,
             cap,
             found: vec![None; names.len()],
+            first: vec![None; names.len()],
             state: State::Start,
             depth: 0,
             key: Vec::new(),
@@ -74,6 +77,12 @@ impl Tap {
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let at = self.names.iter().position(|n| *n == name)?;
         self.found.get(at)?.as_deref()
+    }
+
+    /// The first byte of a member's value, once it has gone by.
+    pub fn first(&self, name: &str) -> Option<u8> {
+        let at = self.names.iter().position(|n| *n == name)?;
+        self.first.get(at).copied().flatten()
     }
 
     /// Whether nothing more can be found: the object has ended, or this is none.
@@ -112,6 +121,9 @@ impl Tap {
         self.wanted = self.wanted_by_key();
         if let Some(found) = self.wanted.and_then(|at| self.found.get_mut(at)) {
             *found = None;
+        }
+        if let Some(seen) = self.wanted.and_then(|at| self.first.get_mut(at)) {
+            *seen = Some(first);
         }
         self.held.clear();
         self.depth = 0;

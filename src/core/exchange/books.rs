@@ -79,14 +79,18 @@ impl Exchange {
     }
 
     /// An attempt whose client has gone away, or has no more time, while the provider worked: it has the prompt, and what it
-    /// makes of it nobody will know.
+    /// makes of it nobody will know but by what a stream has said before its answer.
     pub(super) fn charge_unanswered(&mut self, env: &Env) {
         let is_metered = self.is_metered();
+        let told = self.unshown();
         let Some(attempt) = self.attempt_mut().filter(|_| is_metered) else { return };
-        let terms = attempt.terms;
+        let terms = told.as_ref().map_or(attempt.terms, |told| told.terms);
         attempt.took_ms = env.now_ms.saturating_sub(attempt.started_ms);
         attempt.sent = false;
-        self.charge_unseen(&Usage::estimate(self.prompt_tokens(), 0), &terms, None, env);
+        let usage = told.as_ref().and_then(|told| told.usage.clone());
+        let usage = usage.unwrap_or_else(|| Usage::estimate(self.prompt_tokens(), 0));
+        let model = told.and_then(|told| told.model);
+        self.charge_unseen(&usage, &terms, model.as_deref(), env);
     }
 
     /// Charges a failed attempt for its estimated prompt when its client allowed it less time than its deployment is given.

@@ -14,6 +14,7 @@ mod native;
 mod rig;
 mod routing;
 mod slots;
+mod verdicts;
 
 use serde_json::{Value, json};
 

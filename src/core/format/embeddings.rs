@@ -1,5 +1,7 @@
 //! OpenAI embeddings: one format on both sides, never translated.
 
+use serde_json::Value;
+
 use super::{
     params::{HOW_TO_DROP, is_idle},
     prepare::{Facts, Prepare},
@@ -84,6 +86,10 @@ impl super::Format for Format {
 
     fn has_texts(&self) -> bool {
         false
+    }
+
+    fn answer(&self) -> (&'static str, fn(&Value) -> bool) {
+        ("data", Value::is_array)
     }
 }
 

@@ -39,7 +39,7 @@ use self::{
     response::{Join, Observed, Passing, ReadWith, WriteWith},
 };
 use crate::core::{
-    codec::{framing::Framing, json::Object},
+    codec::{framing::Framing, json::Object, value},
     error::{Error, ErrorFormat},
     model::{
         accepts::Accepts,
@@ -181,12 +181,28 @@ pub trait Format: Sync {
         false
     }
 
+    /// The member that every response of it has, and what is a value of it.
+    fn answer(&self) -> (&'static str, fn(&Value) -> bool) {
+        ("choices", Value::is_array)
+    }
+
+    /// Whether an event of its own stream shows something of the answer. What comes before the first that does says only that there
+    /// will be one.
+    fn shows(&self, data: &[u8]) -> bool {
+        value::read(data).is_ok_and(|event| chat::stream::shows(&event))
+    }
+
+    /// What ends its stream, also one whose provider leaves that out.
+    fn end_of_stream(&self) -> &'static [u8] {
+        b"data: [DONE]\n\n"
+    }
+
     /// Passes an event of its own stream to the client, and notes what it tells.
     fn pass(&self, event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
         chat::stream::pass(event, observed, out);
     }
 
-    /// The error that an event of its stream reports in place of a piece of the response.
+    /// The failure that an event of its stream reports in place of a piece of the response, or a body in place of a response.
     fn read_error(&self, event: &Value) -> Option<Error> {
         failure::reported_in(event)
     }

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::{
-    Ref, StreamedTexts, failure,
+    Ref, StreamedTexts, chat, failure,
     response::{Observed, Passing, ReadResponse, ResponseIds, Seen, Told, WriteResponse},
     translate::Back,
 };
@@ -15,23 +15,27 @@ use crate::core::{
         framing::{self, Framing},
         glance::{Glance, Member},
         json::Object,
-        needle::Needle,
+        scan::Words,
         tap::Tap,
         value,
     },
-    error::Error,
+    error::{Error, ErrorFormat},
     model::failure::Class,
     model::{terms::Terms, usage::Usage},
 };
 
-static ERROR: Needle = Needle::new("\"error\"");
-
 /// No event of a stream may be larger than this: a whole image fits, a runaway provider does not.
 pub(super) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 
+/// The member, and the name of an event, that report a failure.
+const ERROR: &str = "error";
+const ERROR_EVENT: &[u8] = ERROR.as_bytes();
+
+/// So many bytes of a stream are kept back that show nothing of the answer. No provider says as little for as long.
+const MOST_HELD_BYTES: usize = 64 * 1024;
+
 /// The response of one attempt on its way to the client.
 pub struct Pipeline {
-    client: Ref,
     provider: Ref,
     include_usage: bool,
     /// `None`: the response passes.
@@ -42,17 +46,16 @@ pub struct Pipeline {
     observed: Observed,
     /// There is a response, and not a failure in its place.
     has_response: bool,
-    /// Whether anything has gone out.
-    emitted: bool,
-    /// What clients find the request by in an error event, if their format has that.
-    request_id: String,
+    /// Something of the answer has come: nothing else can be tried any more.
+    has_begun: bool,
+    /// Bytes of a stream that came before that.
+    held: usize,
 }
 
 impl Pipeline {
     /// Starts the response of one attempt. `terms` are those it was asked on.
     pub fn new(back: Back, terms: Terms, ids: &ResponseIds) -> Pipeline {
         Pipeline {
-            client: back.client,
             provider: back.provider,
             include_usage: back.include_usage,
             translation: back.translation.map(|(reader, writer)| (reader(ids), writer(ids))),
@@ -61,14 +64,9 @@ impl Pipeline {
             glance: Glance::default(),
             observed: Observed { terms, ..Observed::default() },
             has_response: false,
-            emitted: false,
-            request_id: String::new(),
+            has_begun: false,
+            held: 0,
         }
-    }
-
-    /// Says by which id its client finds the request.
-    pub fn name_request(&mut self, id: &str) {
-        id.clone_into(&mut self.request_id);
     }
 
     /// What the provider said it used, so far.
@@ -114,8 +112,23 @@ impl Pipeline {
         self.observed.events
     }
 
+    /// Whether a stream has shown anything of the answer, or has come to its end. Until then nothing of it needs to go to the client,
+    /// and another attempt may take its place.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// What is wanted of a response that passes as it is.
-    pub const NOTED: &'static [&'static str] = &["usage", "model", "service_tier", "id"];
+    pub const NOTED: &'static [&'static str] = &["usage", "model", "service_tier", "id", ERROR];
+
+    /// Whether the beginning of a large response says that it is none.
+    pub fn begins_with_failure(tap: &Tap) -> bool {
+        match tap.get(ERROR).map(std::str::from_utf8) {
+            Some(whole) => !whole.is_ok_and(failure::says_nothing),
+            // It is not here whole, or it is a large one.
+            None => matches!(tap.first(ERROR), Some(b'{' | b'[' | b'"')),
+        }
+    }
 
     /// Looks at a part of a large response that passes.
     pub fn pass_by(&mut self, part: &[u8]) {
@@ -142,10 +155,12 @@ impl Pipeline {
             return self.pass_whole(body);
         };
         let value = value::read_exact(body).map_err(|e| not_json(&e.to_string()))?;
-        let chat = reader.whole(value, &mut self.observed)?;
+        let made = reader.whole(value, &mut self.observed).and_then(|chat| {
+            self.observed.model = chat.get("model").and_then(Value::as_str).map(str::to_owned);
+            writer.whole(chat)
+        });
+        let written = made.map_err(|error| verdict(self.provider, body).unwrap_or(error))?;
         self.has_response = true;
-        self.observed.model = chat.get("model").and_then(Value::as_str).map(str::to_owned);
-        let written = writer.whole(chat)?;
         self.observed.note_id(written.get("id").and_then(Value::as_str).map(str::to_owned));
         self.count_whole(body);
         Ok(Some(value::to_bytes(&written)))
@@ -160,7 +175,17 @@ impl Pipeline {
         self.observed.model = object.read("model");
         self.observed.note_id(object.read("id"));
         self.observed.note_tier(object.read::<String>("service_tier").as_deref());
-        self.has_response = object.raw("error").is_none_or(|error| error == "null");
+        // What each response has is always the same kind of value, so nobody need read it.
+        let (member, _) = self.provider.answer();
+        let has_answer = object.raw(member).is_some_and(|answer| answer.starts_with('['));
+        let may_fail = object.raw(ERROR).is_some_and(|error| !failure::says_nothing(error))
+            || object.words(member).have(Words::ERROR);
+        if (may_fail || !has_answer)
+            && let Some(error) = verdict(self.provider, body)
+        {
+            return Err(error);
+        }
+        self.has_response = true;
         self.count_whole(body);
         Ok(self.provider.mend(&mut object).then(|| object.to_bytes()))
     }
@@ -174,34 +199,39 @@ impl Pipeline {
     }
 
     /// Looks at an event without parsing it: whether it ends a choice, how much text it has (which is needed when the client
-    /// goes away as well, so nobody can know yet), what it says of its usage, and what clients may know by another name.
-    fn look(&mut self, data: &[u8]) -> (Told, Seen) {
-        let (mut told, mut seen) = (Told::Nothing, Seen::default());
+    /// goes away as well, so nobody can know yet), what it says of its usage, what clients may know by another name, and whether it
+    /// may report a failure.
+    fn look(&mut self, event: &Event<'_>, data: &[u8]) -> Look {
+        let mut look = Look { has_error: event.name == Some(ERROR_EVENT), ..Look::default() };
         let Pipeline { glance, observed, texts, .. } = self;
         let has_deltas = *texts == StreamedTexts::Deltas;
-        glance.at(data, |member, value| match member {
-            Member::Delta if has_deltas => observed.texts.push_value(value),
-            Member::Delta => {}
-            Member::FinishReason => {
-                observed.ended |= value.starts_with(b"\"");
-                seen.stop |= value.starts_with(b"\"stop\"");
+        glance.at(data, |member, value| {
+            look.is_usual |= member != Member::Error;
+            match member {
+                Member::Delta if has_deltas => observed.texts.push_value(value),
+                Member::Delta => {}
+                Member::FinishReason => {
+                    observed.ended |= value.starts_with(b"\"");
+                    look.seen.stop |= value.starts_with(b"\"stop\"");
+                }
+                Member::Reasoning => look.seen.reasoning |= value.starts_with(b"\""),
+                Member::ToolCalls => look.seen.calls |= value.starts_with(b"[") && !value.starts_with(b"[]"),
+                Member::Usage if !value.starts_with(b"null") => look.told = Told::Usage,
+                Member::Usage if look.told == Told::Nothing => look.told = Told::Null,
+                Member::Usage => {}
+                Member::Error => look.has_error |= !value.starts_with(b"null"),
             }
-            Member::Reasoning => seen.reasoning |= value.starts_with(b"\""),
-            Member::ToolCalls => seen.calls |= value.starts_with(b"[") && !value.starts_with(b"[]"),
-            Member::Usage if value.starts_with(b"null") && told == Told::Nothing => told = Told::Null,
-            Member::Usage if value.starts_with(b"null") => {}
-            Member::Usage => told = Told::Usage,
         });
         if *texts == StreamedTexts::Events {
             observed.texts.push(data);
         }
-        (told, seen)
+        look
     }
 
     /// One chunk of a streamed response; what the client is to get of it is appended to `out`.
     ///
-    /// An error is returned only while nothing has gone out, so that the attempt can still be retried; later ones become an
-    /// event of the stream.
+    /// An error ends the stream. Unless it [has begun](Self::has_begun) nothing of it has been seen yet, and the attempt can still be
+    /// retried; after that the error is the client's last event.
     pub fn chunk(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         if self.observed.finished {
             return Ok(());
@@ -219,7 +249,7 @@ impl Pipeline {
             }
         }
         self.decoder = decoder;
-        self.settle(result, out)
+        self.settle(result)
     }
 
     /// The end of a streamed response.
@@ -230,33 +260,45 @@ impl Pipeline {
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut result = Ok(());
         if let Some(Ok(event)) = decoder.finish() {
-            result = self.event(&event, out);
+            result = self.last_event(&event, out);
         }
         if result.is_ok() && !self.observed.finished {
             result = self.close(out);
         }
-        self.settle(result, out)
+        self.settle(result)
     }
 
-    /// Turns an error into an event once something has gone out.
-    fn settle(&mut self, result: Result<(), Error>, out: &mut Vec<u8>) -> Result<(), Error> {
-        match result {
-            Err(error) if self.emitted || !out.is_empty() => {
-                out.extend_from_slice(&error.event(self.client.error_format(), &self.request_id));
-                self.emitted = true;
-                self.observed.finished = true;
-                Ok(())
-            }
-            other => {
-                self.emitted |= !out.is_empty();
-                other
-            }
+    /// Nothing follows an error, nor the end.
+    fn settle(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        self.observed.finished |= result.is_err();
+        self.has_begun |= self.observed.finished && result.is_ok();
+        result
+    }
+
+    /// An event that the stream stopped in. It may lack no more than the blank line behind it.
+    fn last_event(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let data = event.data.as_ref();
+        let is_whole = data.is_empty()
+            || event.is_done()
+            || serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
+        if !is_whole {
+            return Err(cut_short());
         }
+        self.event(event, out)?;
+        if !self.observed.finished && self.translation.is_none() && !out.is_empty() {
+            // Whatever follows is an event of its own.
+            out.extend_from_slice(b"\n\n");
+        }
+        Ok(())
     }
 
     /// One event of the provider's stream.
     fn event(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
         let data = event.data.as_ref();
+        if !self.has_begun {
+            self.held = self.held.saturating_add(event.raw.len());
+            self.has_begun = self.held > MOST_HELD_BYTES;
+        }
         if data.is_empty() {
             // A comment or a bare event name keeps the connection alive; it means nothing in another format.
             if self.translation.is_none() {
@@ -267,15 +309,18 @@ impl Pipeline {
         if event.is_done() {
             return self.done(event, out);
         }
-        self.observed.events = self.observed.events.saturating_add(1);
-        let (told, seen) = self.look(data);
-        let Some((reader, _)) = &mut self.translation else {
-            return self.pass(event, data, told, seen, out);
-        };
+        let look = self.look(event, data);
+        if self.translation.is_none() {
+            return self.pass(event, data, look, out);
+        }
         let value = value::read_exact(data).map_err(|e| not_json(&e.to_string()))?;
-        if let Some(error) = self.provider.read_error(&value) {
+        if look.may_fail()
+            && let Some(error) = self.failure_in(event, data, &value)
+        {
             return Err(error);
         }
+        self.observed.events = self.observed.events.saturating_add(1);
+        let Some((reader, _)) = &mut self.translation else { return Ok(()) };
         let mut chunks = Vec::new();
         reader.event(value, data, &mut self.observed, &mut chunks)?;
         let is_finished = reader.is_finished();
@@ -287,25 +332,29 @@ impl Pipeline {
     }
 
     /// An event that needs no translation: passed as it came, unless it holds usage that the client did not ask for.
-    fn pass(
-        &mut self,
-        event: &Event<'_>,
-        data: &[u8],
-        told: Told,
-        seen: Seen,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        if !self.emitted
-            && out.is_empty()
-            && ERROR.is_in(data)
-            && let Some(error) = leading_error(data)
-        {
-            return Err(error);
+    fn pass(&mut self, event: &Event<'_>, data: &[u8], look: Look, out: &mut Vec<u8>) -> Result<(), Error> {
+        // Anthropic's errors have a name, and half of its events are not usual.
+        let may_fail =
+            look.has_error || (look.may_fail() && self.provider.error_format() == ErrorFormat::OpenAi);
+        if may_fail {
+            let value = value::read(data).unwrap_or_default();
+            if let Some(error) = self.failure_in(event, data, &value) {
+                return Err(error);
+            }
         }
+        self.observed.events = self.observed.events.saturating_add(1);
+        self.has_begun = self.has_begun || self.observed.ended || self.provider.shows(data);
         let include_usage = self.include_usage;
+        let Look { told, seen, .. } = look;
         let passing = Passing { raw: event.raw, name: event.name, data, told, seen, include_usage };
         self.provider.pass(&passing, &mut self.observed, out);
         Ok(())
+    }
+
+    /// The failure that an event reports, or is called.
+    fn failure_in(&self, event: &Event<'_>, data: &[u8], value: &Value) -> Option<Error> {
+        let is_named = event.name == Some(ERROR_EVENT);
+        self.provider.read_error(value).or_else(|| is_named.then(|| failure::named(data, value)))
     }
 
     /// `data: [DONE]`.
@@ -319,12 +368,16 @@ impl Pipeline {
         self.close(out)
     }
 
-    /// The provider's stream is over: what the two translations still owe.
+    /// The provider's stream is over: what is still owed to the client.
     fn close(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         let Some((reader, _)) = &mut self.translation else {
             // Some providers leave out the last line; a stream whose response has not ended either was cut.
-            self.observed.finished = self.observed.ended;
-            return if self.observed.ended { Ok(()) } else { Err(cut_short()) };
+            if !self.observed.ended {
+                return Err(cut_short());
+            }
+            out.extend_from_slice(self.provider.end_of_stream());
+            self.observed.finished = true;
+            return Ok(());
         };
         let mut chunks = Vec::new();
         reader.finish(&mut self.observed, &mut chunks)?;
@@ -337,6 +390,7 @@ impl Pipeline {
     fn write(&mut self, chunks: &[Value], out: &mut Vec<u8>) -> Result<(), Error> {
         let Some((_, writer)) = &mut self.translation else { return Ok(()) };
         for chunk in chunks {
+            self.has_begun = self.has_begun || chat::stream::shows(chunk);
             if self.observed.model.is_none() {
                 self.observed.model = chunk.get("model").and_then(Value::as_str).map(str::to_owned);
             }
@@ -357,10 +411,27 @@ impl Pipeline {
     }
 }
 
-/// The error in a stream's first event (`{"error": …}`, Anthropic's `{"type": "error", …}` included).
-fn leading_error(data: &[u8]) -> Option<Error> {
-    let value = value::read(data).ok()?;
-    if value.get("choices").is_some() { None } else { failure::reported_in(&value) }
+/// The failure in a body that came with a good status.
+fn verdict(provider: Ref, body: &[u8]) -> Option<Error> {
+    failure::verdict(provider, &value::read(body).unwrap_or_default())
+}
+
+/// What a glance at an event tells.
+#[derive(Clone, Copy, Default)]
+struct Look {
+    told: Told,
+    seen: Seen,
+    /// It is called an error, or has one in it.
+    has_error: bool,
+    /// It has something that events have which are a piece of the response.
+    is_usual: bool,
+}
+
+impl Look {
+    /// Whether it is worth reading for the failure in it.
+    fn may_fail(self) -> bool {
+        self.has_error || !self.is_usual
+    }
 }
 
 pub(super) fn not_json(detail: &str) -> Error {
@@ -382,3 +453,6 @@ pub(super) fn cut_short() -> Error {
 pub fn content_type(streaming: bool) -> &'static str {
     if streaming { "text/event-stream; charset=utf-8" } else { "application/json" }
 }
+
+#[cfg(test)]
+mod tests;

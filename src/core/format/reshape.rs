@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Ref,
+    Ref, failure,
     pipeline::{MAX_EVENT_BYTES, not_json, too_long},
 };
 use crate::core::{
@@ -37,7 +37,7 @@ pub fn as_stream(format: Ref, body: &[u8]) -> Result<Vec<u8>, Error> {
         Err(_) if format.framing() == Framing::JsonLines => return Ok(body.to_vec()),
         Err(error) => return Err(not_json(&error.to_string())),
     };
-    if let Some(error) = format.read_error(&body) {
+    if let Some(error) = failure::verdict(format, &body) {
         return Err(error);
     }
     let mut out = Vec::new();

@@ -151,9 +151,10 @@ pub struct Seen {
 }
 
 /// What an event says of its usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Told {
     /// The event does not name its usage.
+    #[default]
     Nothing,
     /// The event names its usage and says nothing of it.
     Null,

@@ -328,3 +328,64 @@ fn all_have_failed_and_the_first_error_is_told() {
     assert_eq!(story.status, 500);
     assert!(message.contains("first") && !message.contains("second"), "{message}");
 }
+
+/// What a provider may send before its answer, and how it goes on.
+#[test]
+fn a_stream_that_says_nothing_before_it_fails_falls_over() {
+    let comment = || ": OPENROUTER PROCESSING\n\n".to_owned();
+    let role = || chunk("").replace("{\"content\":\"\"}", "{\"role\":\"assistant\",\"content\":\"\"}");
+    let failure = || format!("data: {}\n\n", json!({"error": {"message": "boom", "code": 500}}));
+    let limit = || {
+        format!(
+            "data: {}\n\n",
+            error("This model's maximum context length is 4097 tokens", "context_length_exceeded")
+        )
+    };
+    let rows = [
+        ("general", Broken(vec![comment()]), "spare"),
+        ("general", Broken(vec![comment(), comment(), role()]), "spare"),
+        ("general", Stream(vec![comment()]), "spare"),
+        ("general", Stream(vec![comment(), role(), failure()]), "spare"),
+        ("special", Stream(vec![comment(), limit()]), "big"),
+        ("general", Answer(200, json!({"error": {"message": "boom", "code": 429}})), "spare"),
+        (
+            "special",
+            Answer(200, error("maximum context length is 1 tokens", "context_length_exceeded")),
+            "big",
+        ),
+        ("general", Answer(200, json!({"choices": null})), "spare"),
+    ];
+    for path in ["/v1/chat/completions", "/v1/messages"] {
+        for (group, play, place) in &rows {
+            let streaming = !matches!(play, Answer(..));
+            let play = play.clone();
+            let mut envoy = Envoy::new(&world(), move |_, sent| match sent.model.as_str() {
+                "failing" => play.clone(),
+                _ if streaming => Stream(vec![chunk("hi"), "data: [DONE]\n\n".to_owned()]),
+                model => Answer(200, completion(model)),
+            });
+            let mut body = with(&format!("openai-{group}"), json!({"stream": streaming}));
+            body["max_tokens"] = json!(5);
+            let story = envoy.call(Ask::to(path, &body));
+            assert_eq!(
+                (story.status, story.is_broken, used(&envoy)),
+                (200, false, vec![*place]),
+                "{path} {story:?}"
+            );
+            assert!(!story.body.contains("PROCESSING") && !story.body.contains("boom"), "{}", story.body);
+            assert_eq!(envoy.held(0), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn what_comes_before_the_answer_goes_out_in_order_with_it() {
+    let stream = || {
+        let role = chunk("").replace("{\"content\":\"\"}", "{\"role\":\"assistant\",\"content\":\"\"}");
+        let comment = ": OPENROUTER PROCESSING\n\n".to_owned();
+        vec![comment.clone(), role, comment.clone(), chunk("hi"), comment, "data: [DONE]\n\n".to_owned()]
+    };
+    let mut envoy = Envoy::new(&world(), move |_, _| Stream(stream()));
+    let story = envoy.chat(&with("openai-general", json!({"stream": true})));
+    assert_eq!((story.status, story.body), (200, stream().concat()));
+}

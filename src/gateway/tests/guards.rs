@@ -182,6 +182,31 @@ fn parts_of_a_stream_are_judged_before_they_are_seen() {
 }
 
 #[test]
+fn what_comes_before_a_streams_answer_is_judged_with_it() {
+    let before =
+        [": OPENROUTER PROCESSING\n\n".to_owned(), "data: {\"id\":\"1\",\"choices\":[]}\n\n".to_owned()];
+    let parts = [before.as_slice(), &[chunk("a"), "data: [DONE]\n\n".to_owned()]].concat();
+    let whole = parts.concat();
+    let play = move |_: usize, _: &Sent| Stream(parts.clone());
+    let mut body = hello("a");
+    body["stream"] = json!(true);
+    let mut judged = Vec::new();
+    let (told, heard) = std::sync::mpsc::channel();
+    let mut envoy = gateway(play, move |call| {
+        if call.path == "/after" {
+            told.send(String::from_utf8(call.body.clone()).unwrap()).unwrap();
+        }
+        says(200, "")
+    });
+    let story = call(&mut envoy, Ask::chat(&body));
+    judged.extend(heard.try_iter());
+    assert_eq!((story.status, story.body.as_str()), (200, whole.as_str()), "{story:?}");
+    assert_eq!(judged.concat(), whole);
+    assert!(judged[0].starts_with(before.concat().as_str()) && judged[0].contains("\"a\""), "{judged:?}");
+    nothing_is_left(&mut envoy);
+}
+
+#[test]
 fn a_guard_comes_after_the_records_of_key_and_end_user() {
     let play = |_: usize, sent: &Sent| Answer(200, completion(&sent.model));
     let mut envoy =

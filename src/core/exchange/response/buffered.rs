@@ -1,6 +1,7 @@
 //! A response that comes whole: held to its end, or passed on when it is too large for that.
 
 use super::{
+    MAX_ERROR_BYTES,
     encoding::{self, unreadable},
     is_said_to_be,
     state::{Judging, Response},
@@ -11,7 +12,7 @@ use crate::core::{
     exchange::{Env, Exchange, Next, next::Release},
     format::{pipeline::Pipeline, reshape},
     headers::Headers,
-    model::failure::Class,
+    model::{failure::Class, status::Status},
     operation::Dialect,
 };
 
@@ -22,7 +23,7 @@ impl Exchange {
     /// A large response starts to pass, if it is what was asked for.
     pub(super) fn start_passing(
         &mut self,
-        pipeline: Box<Pipeline>,
+        mut pipeline: Box<Pipeline>,
         headers: Headers,
         bytes: &[u8],
         env: &mut Env,
@@ -32,9 +33,16 @@ impl Exchange {
             self.set_response(Response::Held { pipeline, headers, to_the_end: true });
             return Next::Hold;
         }
-        let tap = Box::new(Tap::new(Pipeline::NOTED, MAX_TAPPED_BYTES));
+        let mut tap = Box::new(Tap::new(Pipeline::NOTED, MAX_TAPPED_BYTES));
+        tap.push(bytes);
+        if Pipeline::begins_with_failure(&tap) {
+            let status = headers.text(":status").and_then(Status::parse);
+            self.set_response(Response::Failing { status, headers });
+            return if bytes.len() > MAX_ERROR_BYTES { self.failed(bytes, env) } else { Next::Hold };
+        }
         let list = self.release(&headers, None, false, env);
-        self.pass_on(pipeline, tap, bytes, false);
+        pipeline.pass_by(bytes);
+        self.set_response(Response::Passing { pipeline, tap });
         Next::Release(Release { headers: Some(list), ..Release::default() })
     }
 
@@ -85,7 +93,7 @@ impl Exchange {
             }
             Err(error) => {
                 self.charge_replaced(&pipeline, env);
-                self.fail_with(error, env)
+                self.fail_with(error, &headers, env)
             }
         }
     }

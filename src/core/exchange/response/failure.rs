@@ -9,9 +9,9 @@ use crate::core::{
     format::failure,
     headers::Headers,
     model::{
-        failure::{Class, Failure, Words},
+        failure::{Class, Failure, Native, Words},
         secret::Secret,
-        status::{ErrorStatus, Status},
+        status::Status,
     },
     route::{plan::Plan, retries},
 };
@@ -45,13 +45,13 @@ impl Exchange {
             let list = self.release(&headers, Some(counted.len()), false, env);
             return Next::Release(Release { headers: Some(list), body: Some(counted), ..Release::default() });
         }
-        self.hide_key(&mut failure);
+        self.hide_key(&mut failure.native);
         self.conclude(failure, &headers, env)
     }
 
     /// Takes details out that quote the key of the deployment.
-    fn hide_key(&self, failure: &mut Failure) {
-        let Some(native) = failure.native.as_mut().filter(|native| native.details.is_some()) else { return };
+    fn hide_key(&self, told: &mut Option<Box<Native>>) {
+        let Some(native) = told.as_mut().filter(|native| native.details.is_some()) else { return };
         let deployment = self.plan().and_then(|plan| self.config.deployments.get(plan.current().deployment));
         let key = deployment.and_then(|deployment| deployment.api_key.as_ref()).map(Secret::reveal);
         let quotes =
@@ -59,25 +59,44 @@ impl Exchange {
         native.details = native.details.take().filter(|details| !quotes(details));
     }
 
-    /// A response that looked fine and is not.
-    pub(super) fn fail_with(&mut self, error: Error, env: &mut Env) -> Next {
+    /// A response that looked fine and is not; with its headers, which may say when to try again.
+    pub(super) fn fail_with(&mut self, mut error: Error, headers: &Headers, env: &mut Env) -> Next {
+        let retry_after_ms = failure::retry_after(headers, env.now_ms);
+        if let Fault::Provider(fault) = &mut error.fault {
+            fault.retry_after_ms = fault.retry_after_ms.or(retry_after_ms);
+        }
         let class = error.class().unwrap_or(Class::Api);
-        let failed = |message: &str, words, status: Option<ErrorStatus>| Failure {
-            words,
-            status: status.map(Status::from),
-            ..Failure::without_answer(class, message)
+        let error = self.worded(error);
+        let status = match &error.fault {
+            Fault::Provider(fault) => fault.status.map(Status::from),
+            _ => None,
         };
-        let (worded, status) = match error.fault {
-            // Translations say whose fault it is themselves; what comes from a stream's own error event does not.
-            Fault::Provider(ProviderFault { form: Form::Bare, words, status, .. }) => {
-                (failed(&error.message, words, status).to_error(self.title()), status)
+        self.note_error(error);
+        let failure = Failure { status, retry_after_ms, ..Failure::without_answer(class, "") };
+        self.conclude(failure, headers, env)
+    }
+
+    /// A provider's failure as the client reads it. Translations say themselves whose it is, what comes from a stream's own error
+    /// event does not.
+    pub(super) fn worded(&self, mut error: Error) -> Error {
+        self.hide_key(&mut error.native);
+        let class = error.class().unwrap_or(Class::Api);
+        let (words, status, retry_after_ms) = match error.fault {
+            Fault::Provider(ProviderFault { form: Form::Bare, words, status, retry_after_ms, .. }) => {
+                (words, status.map(Status::from), retry_after_ms)
             }
-            Fault::Provider(ProviderFault { status, .. }) => (error, status),
-            Fault::Request(RequestFault::Foreseen(_)) => (error, None),
-            _ => (failed(&error.message, Words::Ours, None).to_error(self.title()), None),
+            Fault::Provider(_) | Fault::Request(RequestFault::Foreseen(_)) => return error,
+            _ => (Words::Ours, None, None),
         };
-        self.note_error(worded);
-        self.conclude(failed("", Words::Ours, status), &Headers::default(), env)
+        let Error { message, native, .. } = error;
+        Failure { class, status, message, words, retry_after_ms, native }.to_error(self.title())
+    }
+
+    /// A stream that says for too long only that it will say something.
+    pub(super) fn time_out(&mut self, env: &mut Env) -> Next {
+        let failure = Failure::without_answer(Class::Timeout, "no answer within the time-out");
+        self.charge_hurried(&failure, env);
+        self.conclude(failure, &Headers::default(), env)
     }
 
     /// Notes a failure and asks Envoy for a retry when there is somewhere to go. What is released is bare: if it gets to the

@@ -1,8 +1,8 @@
 //! The provider's response: held until it can be judged, then released to the client, or to Envoy for a retry.
 //!
 //! Nothing can be taken back once headers have gone out, so headers wait: a failed response until its body is read, a stream
-//! until its first event is (some providers answer 200 and then send an error), a buffered response until its cost is known,
-//! unless it is too large to hold and needs no translation.
+//! until something of the answer is (some providers answer 200, say for a while that they are at work, and then send an error), a
+//! buffered response until its cost is known, unless it is too large to hold and needs no translation.
 
 mod buffered;
 mod encoding;
@@ -58,11 +58,7 @@ impl Exchange {
             created: env.now_ms / 1_000,
             model: attempt.model.clone(),
         };
-        let mut pipeline = Pipeline::new(back, attempt.terms, &ids);
-        if self.received.api.error_format == ErrorFormat::Anthropic {
-            let id = self.delivery.provider_request_id.as_deref();
-            pipeline.name_request(id.unwrap_or(&self.received.call_id));
-        }
+        let pipeline = Pipeline::new(back, attempt.terms, &ids);
         // What comes is told by what was asked for and by its first bytes: providers say all sorts of things of their bodies.
         attempt.response = match is_stream_wanted {
             true => Response::Streaming(Box::new(Streaming::new(pipeline, headers))),
@@ -149,6 +145,14 @@ impl Exchange {
             Response::Streaming(stream) if stream.has_begun() => Some(self.completed_by(&stream.pipeline)),
             Response::Passing { pipeline, .. } => Some(self.completed_by(pipeline)),
             Response::Judging(judging) => Some(self.completed_by(judging.pipeline())),
+            _ => None,
+        }
+    }
+
+    /// What a stream has used of which the client has seen nothing.
+    pub(super) fn unshown(&self) -> Option<Completed> {
+        match &self.attempt()?.response {
+            Response::Streaming(stream) if !stream.has_begun() => Some(self.completed_by(&stream.pipeline)),
             _ => None,
         }
     }

@@ -53,7 +53,7 @@ impl Response {
 /// A stream under way.
 pub(in crate::core::exchange) struct Streaming {
     pub(super) pipeline: Pipeline,
-    /// The response's headers, until the first event goes out.
+    /// The response's headers, until something of the answer goes out.
     pub(super) headers: Option<Headers>,
     /// While parts are kept back, the host gives them again with the next one: how much of them is known.
     pub(super) seen: usize,
@@ -62,6 +62,8 @@ pub(in crate::core::exchange) struct Streaming {
     pub(super) shape: Option<Shape>,
     /// What has come, unpacked, while they do not tell.
     pub(super) beginning: Vec<u8>,
+    /// What waits until the answer begins, in the client's format.
+    pub(super) held: Vec<u8>,
     /// What has been judged and waits to go out.
     pub(super) ready: Vec<u8>,
     /// What came while that was judged, and is judged with the next part.
@@ -77,6 +79,7 @@ impl Streaming {
             seen: 0,
             shape: None,
             beginning: Vec::new(),
+            held: Vec::new(),
             ready: Vec::new(),
             unjudged: Vec::new(),
         }

@@ -30,24 +30,19 @@ impl Exchange {
         end: bool,
         env: &mut Env,
     ) -> Next {
-        let mut out = Vec::with_capacity(bytes.len().saturating_sub(stream.seen) + 64);
+        let mut out = std::mem::take(&mut stream.held);
+        out.reserve(bytes.len().saturating_sub(stream.seen) + 64);
         match self.read(&mut stream, bytes, end, &mut out) {
-            Ok(Read::Heard) => {}
-            Ok(Read::Nothing) => {
-                stream.seen = bytes.len();
-                self.set_response(Response::Streaming(stream));
-                return Next::Hold;
+            Ok(Read::Heard) if stream.pipeline.has_begun() => {}
+            // Nothing to show yet (half an event, a comment, a role): the attempt can still be retried.
+            Ok(_) => return self.keep_back(stream, out, bytes.len(), env),
+            Err(error) if stream.pipeline.has_begun() && stream.pipeline.is_finished() => {
+                out.extend(self.last_event(&self.worded(error)));
             }
             Err(error) => return self.fail_stream(&mut stream, error, env),
         }
         if !env.seams.guards.is_empty() {
             return self.judge_part(stream, &out, bytes.len(), end, env);
-        }
-        if stream.headers.is_some() && out.is_empty() && !end {
-            // Nothing to show yet (half an event): the attempt can still be retried.
-            stream.seen = bytes.len();
-            self.set_response(Response::Streaming(stream));
-            return Next::Hold;
         }
         stream.seen = 0;
         let headers = self.let_go(stream, end, env);
@@ -74,6 +69,18 @@ impl Exchange {
         }
         let Some(format) = self.attempt().map(|attempt| attempt.format) else { return Ok(Read::Nothing) };
         stream.begin(format, plain, bytes, end, out)
+    }
+
+    /// Keeps back what shows nothing of the answer yet, as long as the attempt has time. `kept`: what the host keeps back of it.
+    fn keep_back(&mut self, mut stream: Box<Streaming>, out: Vec<u8>, kept: usize, env: &mut Env) -> Next {
+        let limit_ms = self.attempt().map(|attempt| self.timeout_ms(attempt.candidate.deployment));
+        stream.held = out;
+        stream.seen = kept;
+        self.set_response(Response::Streaming(stream));
+        match limit_ms.filter(|limit| self.requested.streaming && self.took_ms() >= *limit) {
+            Some(_) => self.time_out(env),
+            None => Next::Hold,
+        }
     }
 
     /// Lets a part go out, with the headers when they have not.
@@ -146,9 +153,10 @@ impl Exchange {
 
     /// A stream that failed: a retry while its headers are still here, an event after that.
     pub(super) fn fail_stream(&mut self, stream: &mut Streaming, error: Error, env: &mut Env) -> Next {
-        if stream.headers.is_some() {
-            return self.fail_with(error, env);
+        if let Some(headers) = stream.headers.take() {
+            return self.fail_with(error, &headers, env);
         }
+        let error = self.worded(error);
         self.end_stream(stream, &error)
     }
 
@@ -156,9 +164,14 @@ impl Exchange {
     pub(super) fn end_stream(&mut self, stream: &mut Streaming, error: &Error) -> Next {
         self.complete(&stream.pipeline);
         let mut body = std::mem::take(&mut stream.ready);
-        let id = self.delivery.provider_request_id.as_deref().unwrap_or(&self.received.call_id);
-        body.extend(error.event(self.received.api.error_format, id));
+        body.extend(self.last_event(error));
         Next::Release(Release { body: Some(body), ..Release::default() })
+    }
+
+    /// An error as the last event of the client's stream.
+    fn last_event(&self, error: &Error) -> Vec<u8> {
+        let id = self.delivery.provider_request_id.as_deref().unwrap_or(&self.received.call_id);
+        error.event(self.received.api.error_format, id)
     }
 }
 

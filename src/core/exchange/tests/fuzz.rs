@@ -318,6 +318,8 @@ fn format_of(path: &str) -> &'static str {
 /// What is wrong with an answer that a client got; nothing when it can be read.
 fn unreadable(path: &str, story: &Story) -> Option<String> {
     let json = |text: &str| serde_json::from_str::<Value>(text);
+    // A number keeps its digits, also one that is too large for whoever reads it.
+    let syntax = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text);
     if story.status >= 300 {
         let told = json(&story.body).unwrap_or_default();
         return (!told["error"]["message"].is_string()).then(|| "an error without words".to_owned());
@@ -327,10 +329,10 @@ fn unreadable(path: &str, story: &Story) -> Option<String> {
         return None;
     }
     if !story.header("content-type").unwrap_or_default().starts_with("text/event-stream") {
-        return json(&story.body).err().map(|why| format!("a body that is not JSON: {why}"));
+        return syntax(&story.body).err().map(|why| format!("a body that is not JSON: {why}"));
     }
     let mut events = story.body.lines().filter_map(|line| line.strip_prefix("data: "));
-    let broken = events.find(|data| *data != "[DONE]" && json(data).is_err());
+    let broken = events.find(|data| *data != "[DONE]" && syntax(data).is_err());
     broken.map(|data| format!("an event that is not JSON: {data}"))
 }
 

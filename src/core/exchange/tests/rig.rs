@@ -155,6 +155,18 @@ impl Rig {
         self.run_bytes(path, body.to_string().as_bytes(), |attempt, _, model| play(attempt, model))
     }
 
+    /// Runs a request that ends in one answer. `play` knows the path and the model that are asked of the provider.
+    pub(super) fn run_path(
+        &mut self,
+        path: &str,
+        body: Value,
+        mut play: impl FnMut(&str, &str) -> Behaviour,
+    ) -> Story {
+        let story = self.run_bytes(path, body.to_string().as_bytes(), |_, asked, model| play(asked, model));
+        assert_eq!(story.answers, 1, "one request, one answer: {story:?}");
+        story
+    }
+
     /// Runs a request with any body. `play` knows the attempt, the path and the model that are asked of the provider.
     pub(super) fn run_bytes(
         &mut self,

@@ -109,6 +109,10 @@ impl super::Format for Format {
         mend::whole(body)
     }
 
+    fn shows(&self, data: &[u8]) -> bool {
+        stream::is_shown_in(data)
+    }
+
     fn is_filtered(&self, body: &[u8]) -> bool {
         response::is_stopped_by(&CONTENT_FILTER, "/choices/0/finish_reason", body)
     }

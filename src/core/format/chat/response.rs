@@ -147,8 +147,8 @@ pub fn index_of(choice: &Value) -> u64 {
 
 /// The failure that a provider reports in place of a response or a chunk.
 pub fn failure_in(body: &Value) -> Option<Error> {
-    let words = failure::reported_words(body)?;
-    Some(failure::reported(body, Form::Whole, |class| format!("litellm.{}: {words}", class.name())))
+    let (at, words) = failure::reporting(body)?;
+    Some(failure::reported(at, Form::Whole, |class| format!("litellm.{}: {words}", class.name())))
 }
 
 /// Whether a buffered response says at `path` that it was stopped for `reason`. Few hold the word at all, so few are parsed.

@@ -4,16 +4,19 @@ use serde_json::Value;
 
 use super::{
     super::{
+        failure::is_empty,
         pipeline::cut_short,
         response::{Observed, Passing, ReadResponse, Told, WriteResponse},
     },
     mend, thought,
 };
 use crate::core::{
-    codec::{json::Object, sse, value},
+    codec::{json::Object, needle::Needle, scan, sse, value},
     error::Error,
     model::usage::Usage,
 };
+
+static DELTA: Needle = Needle::new("\"delta\"");
 
 /// How many events may come before the one that names the response.
 const EVENTS_WITH_ID: u64 = 4;
@@ -65,6 +68,54 @@ fn note_first(data: &[u8], observed: &mut Observed) {
     observed.note_id(event.read("id"));
     observed.model = observed.model.take().or(event.read("model").filter(|model: &String| !model.is_empty()));
     observed.note_tier(event.read::<String>("service_tier").as_deref());
+}
+
+/// Whether an event shows something of the answer: read from its text, because every stream begins with one that does not.
+pub fn is_shown_in(data: &[u8]) -> bool {
+    let mut deltas = DELTA.values(data).peekable();
+    match deltas.peek() {
+        Some(_) => deltas.any(says_something),
+        // What has no delta may have a whole message.
+        None => value::read(data).is_ok_and(|event| shows(&event)),
+    }
+}
+
+/// Whether the delta that `text` begins with has anything in it besides a role.
+fn says_something(text: &[u8]) -> bool {
+    let Some(mut rest) = text.strip_prefix(b"{") else { return !text.starts_with(b"null") };
+    loop {
+        rest = rest.trim_ascii_start();
+        rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
+        if rest.starts_with(b"}") {
+            return false;
+        }
+        let Some(name) = rest.strip_prefix(b"\"") else { return true };
+        let (name, after) = name.split_at_checked(scan::string_end(name, 0)).unwrap_or_default();
+        let Some(value) = after.trim_ascii_start().strip_prefix(b":") else { return true };
+        let value = value.trim_ascii_start();
+        let empty = EMPTY.iter().find_map(|empty| value.strip_prefix(*empty));
+        let role = || value.strip_prefix(b"\"").filter(|_| name == b"role\"");
+        match empty.or_else(|| role().and_then(|role| role.get(scan::string_end(role, 0)..))) {
+            Some(after) => rest = after,
+            None => return true,
+        }
+    }
+}
+
+/// Values that say nothing.
+const EMPTY: [&[u8]; 4] = [b"null", b"\"\"", b"[]", b"{}"];
+
+/// Whether a chunk, of chat or of text, shows something of the answer: a piece of it, a whole message, or that it has ended.
+pub fn shows(chunk: &Value) -> bool {
+    let choices = chunk.get("choices").and_then(Value::as_array).into_iter().flatten();
+    choices.into_iter().any(|choice| {
+        let says = |name: &str| choice.get(name).is_some_and(|value| !is_empty(value));
+        let delta = choice.get("delta").and_then(Value::as_object);
+        says("finish_reason")
+            || says("message")
+            || says("text")
+            || delta.into_iter().flatten().any(|(name, value)| name != "role" && !is_empty(value))
+    })
 }
 
 /// A choice without news: LiteLLM and some servers put one into the chunk that is about usage.

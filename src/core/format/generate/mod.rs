@@ -51,4 +51,8 @@ impl super::Format for Format {
     fn joiner(&self) -> Option<Box<dyn Join>> {
         Some(Box::new(reshape::Joined::default()))
     }
+
+    fn answer(&self) -> (&'static str, fn(&Value) -> bool) {
+        ("generated_text", Value::is_string)
+    }
 }

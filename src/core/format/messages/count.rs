@@ -50,6 +50,10 @@ impl format::Format for Format {
         super::Format.headers()
     }
 
+    fn answer(&self) -> (&'static str, fn(&Value) -> bool) {
+        ("input_tokens", Value::is_number)
+    }
+
     fn error_format(&self) -> ErrorFormat {
         ErrorFormat::Anthropic
     }

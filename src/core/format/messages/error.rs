@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::text;
 use crate::core::{
     error::{Error, Form},
     format::failure,
@@ -32,7 +31,7 @@ pub fn read(status: Option<Status>, body: &[u8]) -> (Said, String) {
 
 /// An error object that came where a response should be, inside a stream or with a good status.
 pub fn reported(body: &Value) -> Error {
-    let message = clip(text(body.get("error").unwrap_or(&Value::Null), "message"));
+    let message = clip(failure::reported_words(body).unwrap_or_default());
     let error = failure::reported(body, Form::Whole, |class| {
         format!("litellm.{}: AnthropicException - {message}", class.name())
     });

@@ -15,12 +15,12 @@ mod usage;
 use serde_json::{Map, Value};
 
 use super::{
-    Context, StreamedTexts, Written, chat,
+    Context, StreamedTexts, Written, chat, failure,
     prepare::{Facts, Prepare},
     response::{Join, Observed, Passing, WriteWith},
 };
 use crate::core::{
-    codec::{json::Object, needle::Needle},
+    codec::{json::Object, needle::Needle, value},
     error::{Error, ErrorFormat},
     model::{
         failure::{Native, Said},
@@ -115,12 +115,25 @@ impl super::Format for Format {
         chat::response::is_stopped_by(&REFUSAL, "/stop_reason", body)
     }
 
+    fn answer(&self) -> (&'static str, fn(&Value) -> bool) {
+        ("content", Value::is_array)
+    }
+
+    fn shows(&self, data: &[u8]) -> bool {
+        value::read(data).is_ok_and(|event| stream::shows(&event))
+    }
+
+    fn end_of_stream(&self) -> &'static [u8] {
+        b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+    }
+
     fn pass(&self, event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u8>) {
         stream::pass(event, observed, out);
     }
 
     fn read_error(&self, event: &Value) -> Option<Error> {
-        (text(event, "type") == "error").then(|| error::reported(event))
+        let is_error = text(event, "type") == "error" || failure::reported_words(event).is_some();
+        is_error.then(|| error::reported(event))
     }
 
     fn read_failure(&self, status: Option<Status>, body: &[u8]) -> (Said, String) {

@@ -47,6 +47,10 @@ impl super::Format for Format {
         Ok(Written { body, betas: Vec::new(), reader })
     }
 
+    fn answer(&self) -> (&'static str, fn(&Value) -> bool) {
+        ("message", Value::is_object)
+    }
+
     fn texts(&self) -> StreamedTexts {
         StreamedTexts::Events
     }

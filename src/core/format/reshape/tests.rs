@@ -333,7 +333,7 @@ fn what_is_cut_short_or_fails_is_no_response() {
         ("messages", "{\"type\":\"message\"}", "no `content`"),
         ("ollama", "{\"error\":\"boom\"}", "boom"),
         ("ollama", "{}", "no `message`"),
-        ("generate", "[{\"error\":\"boom\"}]", "no `generated_text`"),
+        ("generate", "[{\"error\":\"boom\"}]", "boom"),
         ("generate", "[]", "no `generated_text`"),
         ("chat", "{", "not valid JSON"),
     ] {

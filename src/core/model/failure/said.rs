@@ -148,6 +148,8 @@ static CODES: &[Row] = &[
     row(PermissionDenied, Code("accessdeniedexception"), "Amazon Bedrock API reference, common errors"),
     row(NotFound, Code("not_found_error"), "Anthropic's API reference, errors"),
     row(NotFound, Code("not_found"), "Google"),
+    row(RateLimit, Code("overloaded"), "TGI, 429 (error_type)"),
+    row(BadRequest, Code("validation"), "TGI, 422 (error_type)"),
     row(Timeout, Code("timeout_error"), "Anthropic's API reference, errors"),
     row(Timeout, Code("deadline_exceeded"), "Google"),
     row(Timeout, Code("modeltimeoutexception"), "Amazon Bedrock API reference, InvokeModel"),

@@ -129,7 +129,7 @@ fn a_buffered_response_that_needs_nothing_keeps_its_bytes() {
         r#"{"choices":[{"message":{"reasoning":{"a":1},"tool_calls":[{"id":"stop"}]},"finish_reason":"length"}]}"#,
         r#"{"choices":[{"message":{"content":"<think>\ud83d</think>"}}]}"#,
         r#"{"choices":[7,{"message":"<think>"},[null,"reasoning"]]}"#,
-        r#"{"choices":{"reasoning":"<think>"}}"#,
+        r#"{"choices":["reasoning","<think>"]}"#,
     ] {
         assert_eq!(whole(body), None, "{body}");
     }

@@ -8,7 +8,10 @@ pub use self::{read::Reader, write::Writer};
 
 use serde_json::Value;
 
-use super::super::response::{Observed, Passing, Told};
+use super::{
+    super::response::{Observed, Passing, Told},
+    text,
+};
 use crate::core::{
     codec::{needle::Needle, value},
     model::usage::Usage,
@@ -27,10 +30,36 @@ pub(super) fn pass(event: &Passing<'_>, observed: &mut Observed, out: &mut Vec<u
             observed.note_id(message.get("id").and_then(Value::as_str).map(str::to_owned));
         }
         note_usage(&value, observed);
+        // All that may be missing then is the last event, which says nothing.
+        observed.ended |= value.get("delta").is_some_and(|delta| !text(delta, "stop_reason").is_empty());
     }
     observed.finished |=
         MESSAGE_STOP.is_in(event.data) && event.name.is_none_or(|name| name == b"message_stop");
     out.extend_from_slice(event.raw);
+}
+
+/// Whether an event shows something of the answer.
+pub(super) fn shows(event: &Value) -> bool {
+    let at = |name: &str| event.get(name).unwrap_or(&Value::Null);
+    let says = |value: &Value, names: &[&str]| names.iter().any(|name| !text(value, name).is_empty());
+    match text(event, "type") {
+        "" | "ping" | "content_block_stop" => false,
+        "message_start" => {
+            at("message").get("content").and_then(Value::as_array).is_some_and(|blocks| !blocks.is_empty())
+        }
+        "content_block_start" => match text(at("content_block"), "type") {
+            "text" | "thinking" => says(at("content_block"), &["text", "thinking", "signature"]),
+            _ => true,
+        },
+        "content_block_delta" => match text(at("delta"), "type") {
+            "text_delta" | "input_json_delta" | "thinking_delta" | "signature_delta" => {
+                says(at("delta"), &["text", "partial_json", "thinking", "signature"])
+            }
+            _ => true,
+        },
+        "message_delta" => says(at("delta"), &["stop_reason"]),
+        _ => true,
+    }
 }
 
 /// What a response, or an event of one, says of its terms.
