@@ -421,9 +421,9 @@ fn verdict(provider: Ref, body: &[u8]) -> Option<Error> {
 struct Look {
     told: Told,
     seen: Seen,
-    /// It is called an error, or has one in it.
+    /// Whether the event is called an error, or has one in it.
     has_error: bool,
-    /// It has something that events have which are a piece of the response.
+    /// Whether the event has something that events have which are a piece of the response.
     is_usual: bool,
 }
 

@@ -17,7 +17,7 @@ fn pairs() -> Vec<(Ref, Ref)> {
         .collect()
 }
 
-/// Those of them that stream.
+/// The pairs that stream.
 fn streams() -> Vec<(Ref, Ref)> {
     pairs().into_iter().filter(|(client, _)| client.name() != embeddings::NAME).collect()
 }
