@@ -74,6 +74,7 @@ lint: wasm-target ## Check format and lints, of the command and of the filter
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --lib --target $(WASM_TARGET) -- -D warnings
+	cargo clippy --lib --no-default-features --features module -- -D warnings
 	@for file in $$(find src -name '*.rs'); do head -1 "$$file" | grep -q '^//! ' || { echo "$$file: the first line must say what the file is for"; exit 1; }; done
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else python3 tests/deny.py; fi
 
@@ -85,6 +86,10 @@ test: ## Run every test: unit and golden (Rust), then Envoy and SDKs (Python), w
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) cargo test
 	@echo "golden: $$(find tests/fixtures -name '*.out.*' | wc -l) translations in tests/fixtures, walked by the tests above"
 	TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest tests -q -n 2 --dist loadfile
+	TOLLGATE_FILTER_HOST=native TOLLGATE_ENVOY=$$(envoy/find) $(SERVICES) .venv/bin/python -m pytest $(RING) -q -n 2 --dist loadfile
+
+# What runs on both hosts of the filter: the main paths of a request, the limits, the records of it.
+RING := tests/sdk $(addprefix tests/envoy/test_,access.py access_log.py accounting.py answers.py conversation.py exact.py fallbacks.py keys.py timeouts.py transport.py verdicts.py)
 
 CLIENTS := target/clients
 

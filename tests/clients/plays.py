@@ -40,7 +40,10 @@ def check(double: Strict, client: Client, scenario: str, result: dict) -> None:
     if scenario in ("structured", "structured_streamed") and double.wire in WITHOUT_SCHEMAS:
         assert "This response_format type is unavailable now" in result["message"], result
         return
-    assert not double.refused, f"refused: {double.refused}; the client: {result}"
+    # The SDK's runner of tools asks first for a conversation that the provider keeps, and learns from the refusal to send all of it.
+    asks_first = client.name == "anthropic_node" and double.wire == "anthropic" and "tools" in scenario
+    expected = ["400 thread: this request cannot be part of a thread"] if asks_first else []
+    assert double.refused == expected, f"refused: {double.refused}; the client: {result}"
     if scenario.startswith("error"):
         assert result.get("error") == client.error, result
         said = double.error_answer("rate_limit")[1]
@@ -66,5 +69,5 @@ def check(double: Strict, client: Client, scenario: str, result: dict) -> None:
     if scenario.startswith("thinking") and scenario not in client.hides_reasoning and double.wire in SHOW_REASONING:
         # Each answer of the conversation thinks anew, as long as what was thought before comes back.
         is_first_alone = client.forgets_thinking and double.wire == "anthropic"
-        times = 1 if is_first_alone else len(double.requests)
+        times = 1 if is_first_alone else len(double.requests) - len(expected)
         assert result["reasoning"] == REASONING * times
