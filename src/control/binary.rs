@@ -14,20 +14,29 @@ const OLDEST: (u32, u32) = (1, 40);
 /// Where `make envoy` puts it, beside the repository's `target` folder.
 const INSTALLED: &str = ".envoy/envoy/_bin/envoy";
 
+/// An Envoy that is new enough.
+#[derive(Clone, Debug)]
+pub struct Binary {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Major and minor version.
+    pub version: (u32, u32),
+}
+
 /// The Envoy to run: `asked` (`--envoy`), else `$TOLLGATE_ENVOY`, else the first on PATH that is new enough, else what
 /// `make envoy` installed. One that was named explicitly and does not fit is an error, never passed over.
-pub fn find(asked: Option<&Path>) -> Result<PathBuf, Failure> {
+pub fn find(asked: Option<&Path>) -> Result<Binary, Failure> {
     let named = asked.map(|path| (path.to_owned(), "--envoy")).or_else(|| {
         let path = env::var_os("TOLLGATE_ENVOY").filter(|path| !path.is_empty())?;
         Some((PathBuf::from(path), "$TOLLGATE_ENVOY"))
     });
     if let Some((path, by)) = named {
-        return check(&path).map(|()| path).map_err(|why| Failure::configuration(format!("{by}: {why}")));
+        return check(path).map_err(|why| Failure::configuration(format!("{by}: {why}")));
     }
     let mut passed_over = Vec::new();
     for path in candidates() {
-        match check(&path) {
-            Ok(()) => return Ok(path),
+        match check(path) {
+            Ok(binary) => return Ok(binary),
             Err(why) => passed_over.push(why),
         }
     }
@@ -48,22 +57,16 @@ fn candidates() -> Vec<PathBuf> {
     on_path.chain(beside).chain([PathBuf::from(INSTALLED)]).filter(|path| path.is_file()).collect()
 }
 
-/// The version of an Envoy, as far as it counts; `None` when it does not say it.
-pub fn version_of(envoy: &Path) -> Option<(u32, u32)> {
-    let output = Command::new(envoy).arg("--version").output().ok()?;
-    version(&String::from_utf8_lossy(&output.stdout))
-}
-
-/// Whether `envoy` runs and is new enough.
-fn check(envoy: &Path) -> Result<(), String> {
-    let shown = envoy.display();
-    let output = Command::new(envoy)
+/// Asks an Envoy for its version: it must run and be new enough.
+fn check(path: PathBuf) -> Result<Binary, String> {
+    let shown = path.display();
+    let output = Command::new(&path)
         .arg("--version")
         .output()
         .map_err(|error| format!("cannot run `{shown}`: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     match version(&text) {
-        Some(version) if version >= OLDEST => Ok(()),
+        Some(version) if version >= OLDEST => Ok(Binary { path, version }),
         Some((major, minor)) => {
             Err(format!("`{shown}` is Envoy {major}.{minor}: expected {}.{} or newer", OLDEST.0, OLDEST.1))
         }
@@ -97,5 +100,7 @@ mod tests {
     fn a_named_envoy_that_does_not_fit_is_an_error() {
         let failure = find(Some(Path::new("/nonexistent/envoy"))).unwrap_err().to_string();
         assert!(failure.contains("--envoy: cannot run `/nonexistent/envoy`"), "{failure}");
+        let failure = find(Some(Path::new("/bin/echo"))).unwrap_err().to_string();
+        assert!(failure.contains("`/bin/echo` does not say its version as Envoy does"), "{failure}");
     }
 }

@@ -1,9 +1,7 @@
 //! Which build of the filter Envoy runs: the Wasm module, which any Envoy that is new enough takes, or the dynamic module, which is made
 //! for one version of Envoy and one architecture.
 
-use std::path::Path;
-
-use super::{Failure, binary, envoy::Module, state::State};
+use super::{Failure, envoy::Module, state::State};
 use crate::core::config::FilterHost;
 
 /// The Wasm module, carried inside the command.
@@ -28,12 +26,12 @@ pub fn is_built() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The build that is run, and one line that says why when it is not the one that was asked for.
-pub fn choose(asked: Option<FilterHost>, envoy: &Path) -> (FilterHost, Option<String>) {
+/// The build that an Envoy of this version runs, and one line that says why when it is not the one that was asked for.
+pub fn choose(asked: Option<FilterHost>, envoy: (u32, u32)) -> (FilterHost, Option<String>) {
     if asked != Some(FilterHost::Native) {
         return (FilterHost::Wasm, None);
     }
-    match unfit(NATIVE, binary::version_of(envoy)) {
+    match unfit(NATIVE, envoy) {
         None => (FilterHost::Native, None),
         Some(why) => {
             (FilterHost::Wasm, Some(format!("the filter runs as Wasm, not as a dynamic module: {why}")))
@@ -42,18 +40,15 @@ pub fn choose(asked: Option<FilterHost>, envoy: &Path) -> (FilterHost, Option<St
 }
 
 /// Why a dynamic module cannot be run by an Envoy of this version.
-fn unfit(module: &[u8], version: Option<(u32, u32)>) -> Option<String> {
+fn unfit(module: &[u8], version: (u32, u32)) -> Option<String> {
     let (major, minor) = NATIVE_ENVOY;
     match version {
         _ if module.is_empty() => Some(
             "this build of the command carries none for this machine; build it with `make build`".to_owned(),
         ),
-        Some(version) if version == NATIVE_ENVOY => None,
-        Some((is_major, is_minor)) => {
+        NATIVE_ENVOY => None,
+        (is_major, is_minor) => {
             Some(format!("it is made for Envoy {major}.{minor}, and this is Envoy {is_major}.{is_minor}"))
-        }
-        None => {
-            Some(format!("it is made for Envoy {major}.{minor}, and this Envoy does not say its version"))
         }
     }
 }
@@ -72,24 +67,23 @@ mod tests {
 
     #[test]
     fn a_dynamic_module_is_for_one_version_of_envoy() {
-        assert_eq!(unfit(b"module", Some((1, 40))), None);
+        assert_eq!(unfit(b"module", (1, 40)), None);
         for (version, expected) in [
-            (Some((1, 41)), "it is made for Envoy 1.40, and this is Envoy 1.41"),
-            (Some((1, 39)), "it is made for Envoy 1.40, and this is Envoy 1.39"),
-            (None, "it is made for Envoy 1.40, and this Envoy does not say its version"),
+            ((1, 41), "it is made for Envoy 1.40, and this is Envoy 1.41"),
+            ((1, 39), "it is made for Envoy 1.40, and this is Envoy 1.39"),
         ] {
             assert_eq!(unfit(b"module", version).as_deref(), Some(expected));
         }
-        assert!(unfit(b"", Some((1, 40))).unwrap().contains("carries none for this machine"));
+        assert!(unfit(b"", (1, 40)).unwrap().contains("carries none for this machine"));
     }
 
     #[test]
     fn wasm_is_run_unless_the_other_is_asked_for() {
-        let nowhere = Path::new("/nonexistent/envoy");
+        let newer = (1, 41);
         for asked in [None, Some(FilterHost::Wasm)] {
-            assert_eq!(choose(asked, nowhere), (FilterHost::Wasm, None));
+            assert_eq!(choose(asked, newer), (FilterHost::Wasm, None));
         }
-        let (host, why) = choose(Some(FilterHost::Native), nowhere);
+        let (host, why) = choose(Some(FilterHost::Native), newer);
         assert_eq!(host, FilterHost::Wasm);
         assert!(why.unwrap().starts_with("the filter runs as Wasm, not as a dynamic module: "));
     }

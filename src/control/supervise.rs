@@ -113,7 +113,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
     };
     // While the ledger starts: asking a program for its version takes as long as loading it.
     let binary = binary::find(serve.envoy.as_deref())?;
-    let (host, why) = host::choose(serve.filter_host.or(checked.config.tollgate.host), &binary);
+    let (host, why) = host::choose(serve.filter_host.or(checked.config.tollgate.host), binary.version);
     why.iter().for_each(|why| complain(why));
     let setup = Setup {
         host: address.ip().to_string(),
@@ -150,7 +150,7 @@ pub fn serve(serve: &Serve) -> Result<(), Failure> {
         serve,
         own: env::current_exe()
             .map_err(|error| Failure::running(format!("cannot find this program: {error}")))?,
-        binary,
+        binary: binary.path,
         admin: admin::Envoy::new(state.socket()),
         state,
         key,

@@ -105,10 +105,38 @@ pub fn update<T>(
     None
 }
 
+/// Values with their versions, in plain memory: the rules of [`Store::get`] and [`Store::set`].
+#[derive(Debug, Default)]
+pub struct Values(hashbrown::HashMap<String, (Vec<u8>, Version)>);
+
+impl Values {
+    /// The value and its version.
+    pub fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
+        self.0.get(key).cloned()
+    }
+
+    /// Writes a value; false when `version` is given and no longer the newest.
+    pub fn set(&mut self, key: &str, value: &[u8], version: Option<Version>) -> bool {
+        match self.0.get_mut(key) {
+            Some((_, newest)) if version.is_some_and(|version| version != *newest) => false,
+            Some((stored, newest)) => {
+                stored.clear();
+                stored.extend_from_slice(value);
+                *newest = newest.wrapping_add(1);
+                true
+            }
+            None => {
+                self.0.insert(key.to_owned(), (value.to_vec(), 1));
+                true
+            }
+        }
+    }
+}
+
 /// A store of one process by the same rules: for tests, and for what is worked out without a gateway.
 #[derive(Debug, Default)]
 pub struct Memory {
-    values: std::cell::RefCell<hashbrown::HashMap<String, (Vec<u8>, Version)>>,
+    values: std::cell::RefCell<Values>,
     /// A copy of what is in `values`, once it is there.
     secret: std::cell::Cell<Option<Secret>>,
     counters: std::cell::RefCell<hashbrown::HashMap<&'static str, u64>>,
@@ -117,23 +145,11 @@ pub struct Memory {
 
 impl Store for Memory {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
-        self.values.borrow().get(key).cloned()
+        self.values.borrow().get(key)
     }
 
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> bool {
-        let mut map = self.values.borrow_mut();
-        match map.get_mut(key) {
-            Some((_, newest)) if version.is_some_and(|version| version != *newest) => false,
-            Some((stored, newest)) => {
-                *stored = value.to_vec();
-                *newest = newest.wrapping_add(1);
-                true
-            }
-            None => {
-                map.insert(key.to_owned(), (value.to_vec(), 1));
-                true
-            }
-        }
+        self.values.borrow_mut().set(key, value, version)
     }
 
     fn secret(&self) -> Secret {

@@ -6,7 +6,6 @@
 use std::{
     cell::{Cell, RefCell},
     panic::{AssertUnwindSafe, catch_unwind},
-    ptr::null_mut,
 };
 
 use hashbrown::HashMap;
@@ -205,6 +204,3 @@ pub fn begin(id: CallId, call: &Call) {
         extension.on_called(None);
     }
 }
-
-/// Nothing: what a hook gives back that refuses.
-pub const NOTHING: Opaque = null_mut();

@@ -8,17 +8,21 @@
 use std::{
     ffi::c_char,
     panic::{AssertUnwindSafe, catch_unwind},
+    ptr::null_mut,
     sync::Arc,
 };
 
 use super::{
     abi::{self, Buffer, Header, Opaque, status},
-    extension::{Extension, NOTHING},
+    extension::Extension,
     filter::Filter,
     host::{HttpStream, call_response},
     later,
     roles::{Configuration, Role},
 };
+
+/// What a hook gives back that refuses.
+const NOTHING: Opaque = null_mut();
 
 /// Runs what must not unwind into Envoy.
 fn safe<T>(otherwise: T, work: impl FnOnce() -> T) -> T {

@@ -13,14 +13,11 @@ use hashbrown::HashMap;
 
 use crate::core::{
     host::{MetricId, QueueId, Secret, Store, Version},
-    store,
+    store::{self, Values},
 };
 
 /// Locks of the store's values: workers that change different values do not wait for each other.
 const SHARDS: usize = 64;
-
-/// Values by their keys, with their versions.
-type Values = HashMap<String, (Vec<u8>, Version)>;
 
 /// The memory of the process.
 #[derive(Debug)]
@@ -219,24 +216,11 @@ impl Shared {
 
 impl Store for Shared {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
-        self.process.shard(key).get(key).cloned()
+        self.process.shard(key).get(key)
     }
 
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> bool {
-        let mut values = self.process.shard(key);
-        match values.get_mut(key) {
-            Some((_, newest)) if version.is_some_and(|version| version != *newest) => false,
-            Some((stored, newest)) => {
-                stored.clear();
-                stored.extend_from_slice(value);
-                *newest = newest.wrapping_add(1);
-                true
-            }
-            None => {
-                values.insert(key.to_owned(), (value.to_vec(), 1));
-                true
-            }
-        }
+        self.process.shard(key).set(key, value, version)
     }
 
     fn secret(&self) -> Secret {

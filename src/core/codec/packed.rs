@@ -190,4 +190,6 @@ fn readable(name: &[u8]) -> String {
 }
 
 #[cfg(test)]
+pub mod pack;
+#[cfg(test)]
 mod tests;

@@ -31,11 +31,8 @@ impl Exchange {
     /// The body of a count in the place of a failure that says that the provider's API has none. That there is no such model is
     /// another thing.
     pub(super) fn count_instead(&self, failure: &Failure) -> Option<Vec<u8>> {
-        let status = failure.status.map(Status::get)?;
-        let has_none = match status {
-            404 => !failure.message.starts_with("model"),
-            _ => matches!(status, 405 | 501),
-        };
+        let has_none = is_unknown(failure.status)
+            && !(failure.status.map(Status::get) == Some(404) && failure.message.starts_with("model"));
         self.estimated_tokens.filter(|_| has_none).map(told)
     }
 
@@ -58,6 +55,11 @@ impl Exchange {
         local::add_cors(&mut reply, self.received.cors);
         Ok(reply)
     }
+}
+
+/// Whether a status is that of a path which a provider may not have.
+pub(super) fn is_unknown(status: Option<Status>) -> bool {
+    matches!(status.map(Status::get), Some(404 | 405 | 501))
 }
 
 /// A count in Anthropic's words.

@@ -1,6 +1,6 @@
 //! What has failed, and how the client is told: the first error counts, worded for it in one place.
 
-use super::{Env, Exchange, Next, Released, Reply, TOO_SLOW, local, open::too_large};
+use super::{Env, Exchange, Next, Released, Reply, TOO_SLOW, count, local, open::too_large};
 use crate::core::{
     access::refusals,
     error::{Error, RequestFault},
@@ -149,8 +149,7 @@ impl Exchange {
     fn rest(&self, failure: &Failure, env: &Env) -> Option<u64> {
         let attempt = self.attempt()?;
         // A provider that does not count tokens may answer all the same.
-        let is_unknown = matches!(failure.status.map(Status::get), Some(404 | 405 | 501));
-        if is_unknown && !self.is_metered() {
+        if count::is_unknown(failure.status) && !self.is_metered() {
             return None;
         }
         let deployment = self.config.deployments.get(attempt.candidate.deployment)?;

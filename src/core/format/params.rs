@@ -110,11 +110,7 @@ pub fn fit_chat(chat: &mut Map<String, Value>, context: &Context<'_>) -> Result<
     if outside.is_empty() {
         return Ok(());
     }
-    let says_something = |name: &&'static str| {
-        chat.shift_remove(*name).is_some_and(|value| !is_idle(name, &value::to_text(&value)))
-    };
-    let refused: Vec<&str> = outside.names().filter(says_something).collect();
-    taking.refuse(&refused)
+    taking.refuse(&take_out(chat, outside.names()))
 }
 
 /// [`fit`] for the parameters that a format has no words for.
@@ -124,13 +120,15 @@ pub fn drop_or_refuse(
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let taking = Taking::of(context);
-    let mut refused = Vec::new();
-    for name in names.iter().filter(|name| !taking.is_allowed(name)) {
-        if body.shift_remove(*name).is_some_and(|value| !is_idle(name, &value::to_text(&value))) {
-            refused.push(*name);
-        }
-    }
-    taking.refuse(&refused)
+    let names = names.iter().copied().filter(|name| !taking.is_allowed(name));
+    taking.refuse(&take_out(body, names))
+}
+
+/// Takes parameters out of a body; those that say something (see [`is_idle`]) are told.
+fn take_out<'n>(body: &mut Map<String, Value>, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let says_something =
+        |name: &&str| body.shift_remove(*name).is_some_and(|value| !is_idle(name, &value::to_text(&value)));
+    names.filter(says_something).collect()
 }
 
 /// The refusal of parameters that a brand does not know, in LiteLLM's words. Every request format refuses them with these.

@@ -119,3 +119,25 @@ pub struct Quirks {
     /// `stream_options` is not understood: usage comes anyway, or not at all.
     pub no_stream_options: bool,
 }
+
+impl Quirks {
+    /// OpenAI itself: what rows of the table begin with.
+    pub const NONE: Quirks = Quirks {
+        max_tokens: false,
+        flatten_content: false,
+        tool_choice_any: false,
+        random_seed: false,
+        no_developer: false,
+        no_cache_control: false,
+        signed_calls: false,
+        wants_reasoning: false,
+        needs_reasoning: false,
+        no_images: false,
+        no_user_after_tool: false,
+        reads_arguments: false,
+        effort_for_thinking: false,
+        thinking_switch: false,
+        takes_tokens: false,
+        no_stream_options: false,
+    };
+}

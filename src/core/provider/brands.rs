@@ -119,24 +119,7 @@ pub fn brand(name: &str) -> Option<&'static Brand> {
     BRANDS.iter().find(|brand| brand.name == name)
 }
 
-const MAX_TOKENS: Quirks = Quirks {
-    max_tokens: true,
-    flatten_content: false,
-    tool_choice_any: false,
-    random_seed: false,
-    no_developer: true,
-    no_cache_control: false,
-    signed_calls: false,
-    wants_reasoning: false,
-    needs_reasoning: false,
-    no_images: false,
-    no_user_after_tool: false,
-    reads_arguments: false,
-    effort_for_thinking: false,
-    thinking_switch: false,
-    takes_tokens: false,
-    no_stream_options: false,
-};
+const MAX_TOKENS: Quirks = Quirks { max_tokens: true, no_developer: true, ..Quirks::NONE };
 /// OpenAI's models themselves.
 const OPENAI: Quirks = Quirks { no_developer: false, takes_tokens: true, ..PLAIN };
 /// Everybody else's of whom nothing more is known.

@@ -1,14 +1,11 @@
 //! Bodies that are packed, or in another form than somebody wants, on their way through both roles.
 
-use std::io::Write;
-
-use flate2::{
-    Compression,
-    write::{GzEncoder, ZlibEncoder},
-};
-
 use super::{envoy::*, lookups::environment, *};
-use crate::core::{host::CallResponse, protocol::TEXTS_PATH};
+use crate::core::{
+    codec::packed::pack::{gzip, zlib},
+    host::CallResponse,
+    protocol::TEXTS_PATH,
+};
 
 const FILE: &str = "
 model_list:
@@ -120,18 +117,6 @@ fn tokens_that_nobody_makes_texts_of_are_refused_with_the_way_out() {
     let id = envoy.begin(0, embed("voyage", json!([5])));
     envoy.pass(10);
     assert_eq!(refused(envoy.finish(id)), "`input` is no list of tokens: cl100k_base has no token 5.");
-}
-
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
-    packer.write_all(plain).unwrap();
-    packer.finish().unwrap()
-}
-
-fn zlib(plain: &[u8]) -> Vec<u8> {
-    let mut packer = ZlibEncoder::new(Vec::new(), Compression::default());
-    packer.write_all(plain).unwrap();
-    packer.finish().unwrap()
 }
 
 fn packed(encoding: &str, body: Vec<u8>, path: &str) -> Ask {

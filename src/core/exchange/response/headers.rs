@@ -91,9 +91,13 @@ impl Exchange {
     /// The id by which clients of Anthropic's API find their request.
     pub(in crate::core::exchange) fn name_request(&self, list: &mut Headers) {
         if self.received.api.error_format == ErrorFormat::Anthropic {
-            let id = self.delivery.provider_request_id.as_deref().unwrap_or(&self.received.call_id);
-            list.push(local::REQUEST_ID, id.as_bytes());
+            list.push(local::REQUEST_ID, self.request_id().as_bytes());
         }
+    }
+
+    /// Anthropic's own id of the newest attempt, else the gateway's of the call.
+    pub(super) fn request_id(&self) -> &str {
+        self.delivery.provider_request_id.as_deref().unwrap_or(&self.received.call_id)
     }
 
     /// `x-litellm-*` headers of this request.

@@ -170,8 +170,7 @@ impl Exchange {
 
     /// An error as the last event of the client's stream.
     fn last_event(&self, error: &Error) -> Vec<u8> {
-        let id = self.delivery.provider_request_id.as_deref().unwrap_or(&self.received.call_id);
-        error.event(self.received.api.error_format, id)
+        error.event(self.received.api.error_format, self.request_id())
     }
 }
 

@@ -1,16 +1,10 @@
 //! Bodies that are not what their headers say, or not what was asked for: told by their first bytes, and packed ones unpacked.
 
-use std::io::Write;
-
-use flate2::{
-    Compression,
-    write::{DeflateEncoder, GzEncoder, ZlibEncoder},
-};
-
 use super::{
     fuzz::{answer_of, body_of},
     *,
 };
+use crate::core::codec::packed::pack::{deflate, gzip, zlib};
 
 const FILE: &str = r#"
 model_list:
@@ -298,24 +292,6 @@ fn an_answer_that_is_packed_in_a_way_nobody_understands_is_a_failed_attempt() {
             fails(PATHS[0], "chat", &[("content-type", kind)], body, "is packed and has no content-encoding");
         }
     }
-}
-
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
-    packer.write_all(plain).unwrap();
-    packer.finish().unwrap()
-}
-
-fn deflate(plain: &[u8]) -> Vec<u8> {
-    let mut packer = DeflateEncoder::new(Vec::new(), Compression::default());
-    packer.write_all(plain).unwrap();
-    packer.finish().unwrap()
-}
-
-fn zlib(plain: &[u8]) -> Vec<u8> {
-    let mut packer = ZlibEncoder::new(Vec::new(), Compression::default());
-    packer.write_all(plain).unwrap();
-    packer.finish().unwrap()
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn is_filled(list: &str) -> bool {
 fn signed(raw: &str) -> Option<String> {
     let mut call = Object::parse(raw.as_bytes()).ok()?;
     let extra: Value = call.read("extra_content")?;
-    let signature = extra.pointer("/google/thought_signature")?.as_str().filter(|it| !it.is_empty())?;
+    let signature = thought::signature_in(&extra).filter(|it| !it.is_empty())?;
     let id = call.read::<Cow<'_, str>>("id")?;
     let id = string(&thought::with_signature(&id, signature));
     call.set("id", id);

@@ -50,7 +50,12 @@ pub fn split_in(message: &mut Map<String, Value>) {
 
 /// The signature of the thought behind a call, which Gemini wants back with it.
 pub fn signature(call: &Value) -> Option<&str> {
-    call.pointer("/extra_content/google/thought_signature")?.as_str()
+    signature_in(call.get("extra_content")?)
+}
+
+/// The signature in the `extra_content` of a call.
+pub fn signature_in(extra_content: &Value) -> Option<&str> {
+    extra_content.pointer("/google/thought_signature")?.as_str()
 }
 
 /// Where a call has its signature.

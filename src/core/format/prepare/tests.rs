@@ -38,43 +38,15 @@ const OPENAI: Brand = Brand {
     takes: Params::ALL,
     tells_cost: false,
     append_v1: false,
-    quirks: PLAIN,
-};
-const PLAIN: Quirks = Quirks {
-    max_tokens: false,
-    flatten_content: false,
-    tool_choice_any: false,
-    random_seed: false,
-    no_developer: false,
-    no_cache_control: false,
-    signed_calls: false,
-    wants_reasoning: false,
-    needs_reasoning: false,
-    no_images: false,
-    no_user_after_tool: false,
-    reads_arguments: false,
-    effort_for_thinking: false,
-    thinking_switch: false,
-    takes_tokens: false,
-    no_stream_options: false,
+    quirks: Quirks::NONE,
 };
 const QUIRKY: Quirks = Quirks {
     max_tokens: true,
     flatten_content: true,
     tool_choice_any: true,
     random_seed: true,
-    no_developer: false,
-    no_cache_control: false,
-    signed_calls: false,
-    wants_reasoning: false,
-    needs_reasoning: false,
-    no_images: false,
-    no_user_after_tool: false,
-    reads_arguments: false,
-    effort_for_thinking: false,
-    thinking_switch: false,
-    takes_tokens: false,
     no_stream_options: true,
+    ..Quirks::NONE
 };
 
 static AT_OPENAI: Brand = OPENAI;
